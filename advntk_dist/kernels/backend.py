@@ -1,0 +1,37 @@
+"""What a kernel backend offers: traceable functions of whole tiles."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import jax
+
+KernelKind = Literal["ntk", "nngp"]
+
+Prepared = Any
+"""A pytree of arrays whose leading axis is the image: what a backend needs of the right-hand images of a tile."""
+
+
+class KernelBackend(Protocol):
+    """Kernel values and input gradients of one tile of image pairs.
+
+    All methods are pure, traceable by ``jax.jit``, ``jax.lax.scan`` and friends, and keep the dtype of the
+    images (float32 or float64). They run inside :func:`advntk_dist.kernels.scope.kernel_scope`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name of the backend: "neural-tangents", "xla" or "pallas"."""
+        ...
+
+    def prepare(self, x2: jax.Array) -> Prepared:
+        """Quantities of the right-hand images (b2, H, W, C) that are reused against many left-hand batches."""
+        ...
+
+    def tile(self, x1: jax.Array, prepared: Prepared, kind: KernelKind) -> jax.Array:
+        """Kernel values (b1, b2) of images x1 (b1, H, W, C) with the prepared right-hand images."""
+        ...
+
+    def tile_vjp(self, x1: jax.Array, prepared: Prepared, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """NTK tile (b1, b2), and d sum(weight * tile) / d x1, shaped as x1, for a weight of shape (b1, b2)."""
+        ...
