@@ -1,0 +1,138 @@
+"""Jitted kernel functions over whole matrices: padded blocks, so that nothing compiles twice for a shape."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.grid import TileGrid, spans
+from advntk_dist.kernels.backend import KernelBackend, KernelKind, Prepared
+from advntk_dist.kernels.scope import kernel_scope
+
+BLOCK_BYTES = 256 * 2**20
+"""Working memory that one jitted block may take, in bytes; sets how many pairs go through at once."""
+
+_ARRAYS_PER_PAIR = 8
+"""Arrays of a pair's size alive at once in a forward and backward pass (kernel, NTK, cosines, cotangents)."""
+
+
+def pad_rows(x: NDArray[Any], rows: int) -> NDArray[Any]:
+    """Repeat the first image until there are ``rows`` of them.
+
+    A copy of a real image, not zeros: kernels are well behaved on it, and its results are cut off again.
+    """
+    if len(x) == rows:
+        return x
+    return np.concatenate([x, np.broadcast_to(x[:1], (rows - len(x), *x.shape[1:]))])
+
+
+def stack_blocks(x: NDArray[Any], block: int) -> NDArray[Any]:
+    """Cut rows into equal blocks (blocks, block, ...), the last one padded by :func:`pad_rows`."""
+    return np.stack([pad_rows(x[s], block) for s in spans(len(x), block)])
+
+
+class CompiledKernel:
+    """A backend's functions, jitted, over matrices of any size.
+
+    Parameters
+    ----------
+    backend
+        The kernel backend.
+    per_pixel
+        Whether a pair of images needs arrays over its pixels (convolutions) or single numbers (MLPs).
+    """
+
+    def __init__(self, backend: KernelBackend, *, per_pixel: bool) -> None:
+        self.backend = backend
+        self.per_pixel = per_pixel
+        self._prepare = jax.jit(backend.prepare)
+        self._tile = jax.jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
+        self._tile_vjp = jax.jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
+        self._predict = jax.jit(partial(_predict, backend))
+        self._pull_back = jax.jit(partial(_pull_back, backend))
+
+    def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = 1024) -> int:
+        """Edge of a square block of pairs that fits BLOCK_BYTES: a power of two, at most ``limit``."""
+        pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
+        edge = (BLOCK_BYTES / (pixels * itemsize * _ARRAYS_PER_PAIR)) ** 0.5
+        return int(min(limit, 2 ** max(3, int(np.log2(edge)))))
+
+    def matrix(
+        self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False
+    ) -> NDArray[Any]:
+        """Kernel values (m, n) of float images x1 (m, H, W, C), x2 (n, H, W, C), in their dtype.
+
+        With ``symmetric`` x1 and x2 are the same images: blocks below the diagonal are mirrored, and the
+        result is symmetric to the last bit.
+        """
+        edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
+        out = np.empty((len(x1), len(x2)), x1.dtype)
+        with kernel_scope():
+            for t in TileGrid(len(x1), len(x2), edge, symmetric=symmetric):
+                block = self._tile(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), kind)
+                out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+        if symmetric:
+            np.copyto(out, out.T, where=np.tri(len(out), k=-1, dtype=bool))
+        return out
+
+    def matrix_vjp(
+        self, x1: NDArray[Any], x2: NDArray[Any], weight: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """NTK (m, n), and d sum(weight * NTK) / d x1 for float images and a weight (m, n) of one dtype."""
+        edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
+        out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)
+        with kernel_scope():
+            for t in TileGrid(len(x1), len(x2), edge):
+                w = np.zeros((edge, edge), x1.dtype)
+                w[: t.shape[0], : t.shape[1]] = weight[t.rows, t.cols]
+                block, g = self._tile_vjp(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), w)
+                out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+                grad[t.rows] += np.asarray(g)[: t.shape[0]]
+        return out, grad
+
+    def prepare(self, x: NDArray[Any], block: int) -> Prepared:
+        """Right-hand images as a stack of prepared blocks, a pytree of arrays (blocks, block, ...)."""
+        with kernel_scope():
+            parts = [self._prepare(pad_rows(x[s], block)) for s in spans(len(x), block)]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+    def predict(self, x: NDArray[Any], prepared: Prepared, coefficients: jax.Array) -> NDArray[np.float64]:
+        """K(x, prepared) c in float64: x (b, H, W, C), coefficients (blocks, block, k) float64 -> (b, k)."""
+        with kernel_scope():
+            return np.asarray(self._predict(x, prepared, coefficients))
+
+    def pull_back(
+        self, x: NDArray[Any], prepared: Prepared, coefficients: jax.Array, cotangent: NDArray[np.float64]
+    ) -> NDArray[Any]:
+        """d sum(cotangent * K(x, prepared) c) / d x, in the dtype of x, for a cotangent (b, k)."""
+        with kernel_scope():
+            return np.asarray(self._pull_back(x, prepared, coefficients, cotangent))
+
+
+def _edge_for(edge: int, *sizes: int) -> int:
+    """The block edge, made smaller (to a power of two, so that few shapes occur) for small matrices."""
+    return min(edge, 2 ** int(np.ceil(np.log2(max(*sizes, 1)))))
+
+
+def _predict(backend: KernelBackend, x: jax.Array, prepared: Prepared, coefficients: jax.Array) -> jax.Array:
+    def add_block(total: jax.Array, block: tuple[Prepared, jax.Array]) -> tuple[jax.Array, None]:
+        tile = backend.tile(x, block[0], "ntk")
+        return total + tile.astype(jnp.float64) @ block[1], None
+
+    start = jnp.zeros((x.shape[0], coefficients.shape[-1]), jnp.float64)
+    return jax.lax.scan(add_block, start, (prepared, coefficients))[0]
+
+
+def _pull_back(
+    backend: KernelBackend, x: jax.Array, prepared: Prepared, coefficients: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    def add_block(total: jax.Array, block: tuple[Prepared, jax.Array]) -> tuple[jax.Array, None]:
+        weight = (cotangent @ block[1].T).astype(x.dtype)
+        return total + backend.tile_vjp(x, block[0], weight)[1], None
+
+    return jax.lax.scan(add_block, jnp.zeros_like(x), (prepared, coefficients))[0]

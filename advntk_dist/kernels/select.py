@@ -1,0 +1,23 @@
+"""Which backend computes which network."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from advntk_dist.errors import NetworkError
+from advntk_dist.kernels.backend import KernelBackend
+from advntk_dist.kernels.reference import NeuralTangentsBackend
+
+BackendChoice = Literal["auto", "neural-tangents"]
+
+
+def select_backend(
+    choice: BackendChoice,
+    known: tuple[str, int] | None,
+    activation: str,
+    W_std: float,
+    b_std: float,
+    kernel_fn: Any,
+) -> KernelBackend:
+    """The asked backend, or for "auto" the fastest one that is exact for this network."""
+    return NeuralTangentsBackend(kernel_fn)

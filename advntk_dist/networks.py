@@ -1,0 +1,215 @@
+"""Networks: a name or an import path in, kernels of infinite width out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advntk_dist import architectures
+from advntk_dist.architectures import ACTIVATIONS, Activation, Family, Triple
+from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.errors import NetworkError
+from advntk_dist.kernels.backend import KernelBackend, KernelKind
+from advntk_dist.kernels.compiled import CompiledKernel
+from advntk_dist.kernels.select import BackendChoice, select_backend
+
+KNOWN = ("mlp-2 and deeper", "cnn-1 and deeper", "resnet-18", "resnet-34", "package.module:function")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What identifies a network: enough to rebuild it in another process, and to name it in a store."""
+
+    name: str
+    W_std: float = 1.76
+    b_std: float = 0.18
+    activation: Activation = "relu"
+    backend: BackendChoice = "auto"
+    classes: int = 10
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+def parse_name(name: str) -> tuple[Family, int] | None:
+    """Split "mlp-5" into ("mlp", 5); None for an import path.
+
+    Raises
+    ------
+    NetworkError
+        If the name is neither a known network nor of the form ``package.module:function``.
+    """
+    if ":" in name:
+        return None
+    match = re.fullmatch(r"(mlp|cnn|resnet)-([0-9]{1,3})", name)
+    if match:
+        family: Family = match[1]  # type: ignore[assignment]
+        depth = int(match[2])
+        possible = {"mlp": depth >= 2, "cnn": depth >= 1, "resnet": depth in architectures.RESNET_STAGES}
+        if possible[family]:
+            return family, depth
+    raise NetworkError(f"network.name: no network {name!r}; there are {', '.join(KNOWN)}")
+
+
+def _user_triple(path: str) -> Triple:
+    module, _, attribute = path.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise NetworkError(
+            f"network.name: cannot import {path!r} ({error}); give package.module:function on the Python path"
+        ) from error
+    if not (isinstance(made, tuple) and len(made) == 3 and all(map(callable, made))):
+        raise NetworkError(
+            f"network.name: {path!r} returned {type(made).__name__}; it must return a neural-tangents triple "
+            "(init_fn, apply_fn, kernel_fn)"
+        )
+    return Triple(*made)
+
+
+class Network:
+    """An infinitely wide network: its kernels, and neural-tangents' own triple.
+
+    Make one with :func:`network`. Images are uint8 NHWC or floats in [-0.5, 0.5]; uint8 is scaled to
+    float32, and kernels are computed in the dtype of the images (float64 in, float64 out).
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        known = parse_name(spec.name)
+        self.spec = spec
+        self.family: Family | None = known[0] if known else None
+        self.triple = (
+            _user_triple(spec.name)
+            if known is None
+            else architectures.build(
+                *known,
+                classes=spec.classes,
+                W_std=spec.W_std,
+                b_std=spec.b_std,
+                activation=spec.activation,
+            )
+        )
+        self.backend: KernelBackend = select_backend(
+            spec.backend, known, spec.activation, spec.W_std, spec.b_std, self.triple.kernel_fn
+        )
+
+    @property
+    def name(self) -> str:
+        """The name the network was asked by."""
+        return self.spec.name
+
+    @property
+    def init_fn(self) -> Any:
+        """neural-tangents' ``init_fn(key, input_shape)`` of the finite network."""
+        return self.triple.init_fn
+
+    @property
+    def apply_fn(self) -> Any:
+        """neural-tangents' ``apply_fn(params, x)`` of the finite network."""
+        return self.triple.apply_fn
+
+    @property
+    def kernel_fn(self) -> Any:
+        """neural-tangents' analytic ``kernel_fn(x1, x2, get)``."""
+        return self.triple.kernel_fn
+
+    @cached_property
+    def compiled(self) -> CompiledKernel:
+        """The jitted tile functions, compiled once a shape."""
+        return CompiledKernel(self.backend, per_pixel=self.family != "mlp")
+
+    def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
+        """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C)."""
+        return self._values(x1, x2, "ntk")
+
+    def nngp(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
+        """Kernel (m, n) of the network's outputs at random initialisation (NNGP)."""
+        return self._values(x1, x2, "nngp")
+
+    def ntk_vjp(self, x1: ArrayLike, x2: ArrayLike, weight: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The NTK (m, n), and d sum(weight * ntk) / d x1, shaped as x1.
+
+        Raises
+        ------
+        ValueError
+            If ``weight`` is not of shape (m, n), or the images differ in shape.
+        """
+        a, b = _pair(x1, x2)
+        w = np.asarray(weight, dtype=a.dtype)
+        if w.shape != (len(a), len(b)):
+            raise ValueError(f"weight has shape {w.shape}, the kernel {(len(a), len(b))}")
+        return self.compiled.matrix_vjp(a, b, w)
+
+    def _values(self, x1: ArrayLike, x2: ArrayLike, kind: KernelKind) -> NDArray[Any]:
+        a, b = _pair(x1, x2)
+        return self.compiled.matrix(a, b, kind)
+
+    def __repr__(self) -> str:
+        s = self.spec
+        return (
+            f"Network({s.name!r}, W_std={s.W_std}, b_std={s.b_std}, activation={s.activation!r}, "
+            f"backend={self.backend.name!r})"
+        )
+
+
+def _pair(x1: ArrayLike, x2: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    a, b = to_unit_range(np.asarray(x1)), to_unit_range(np.asarray(x2))
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"images differ in shape: {a.shape[1:]} and {b.shape[1:]}")
+    dtype = np.promote_types(a.dtype, b.dtype)
+    return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+
+
+@lru_cache(maxsize=64)
+def from_spec(spec: NetworkSpec) -> Network:
+    """The network of a spec; the same object for equal specs, so that nothing compiles twice."""
+    return Network(spec)
+
+
+def network(
+    name: str,
+    *,
+    W_std: float = 1.76,
+    b_std: float = 0.18,
+    activation: str = "relu",
+    backend: str = "auto",
+    classes: int = 10,
+) -> Network:
+    """Make an infinitely wide network.
+
+    Parameters
+    ----------
+    name
+        "mlp-x", "cnn-x", "resnet-18", "resnet-34" (Fu & Wang 2024, section 6), or "package.module:function"
+        naming a function that returns a neural-tangents triple (the other parameters are then ignored).
+    W_std, b_std
+        Standard deviations of weights and biases in the NTK parametrisation; W_std > 0, b_std >= 0.
+    activation
+        "relu", "gelu", "erf" or "sigmoid" (neural-tangents' erf-shaped sigmoid, whose kernel is closed-form).
+    backend
+        "auto" (the fastest exact one), or the name of one.
+    classes
+        Outputs of the finite networks drawn by ``init_fn``; kernels do not depend on it.
+
+    Raises
+    ------
+    NetworkError
+        If any of these does not describe a network.
+    """
+    if activation not in ACTIVATIONS:
+        raise NetworkError(f"network.activation: no {activation!r}; there are {', '.join(ACTIVATIONS)}")
+    if backend not in get_args(BackendChoice):
+        raise NetworkError(f"network.backend: no {backend!r}; there are {', '.join(get_args(BackendChoice))}")
+    if not (np.isfinite(W_std) and W_std > 0 and np.isfinite(b_std) and b_std >= 0):
+        raise NetworkError(f"network: W_std must be > 0 and b_std >= 0, got {W_std} and {b_std}")
+    if classes < 1:
+        raise NetworkError(f"network: classes must be at least 1, got {classes}")
+    spec = NetworkSpec(name, float(W_std), float(b_std), activation, backend, classes)  # type: ignore[arg-type]
+    return from_spec(spec)
