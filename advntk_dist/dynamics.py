@@ -1,0 +1,212 @@
+"""Closed-form AT dynamics of an infinitely wide network, and its gradient in the effective training times.
+
+Fu & Wang (2024), theorem 2: f_t(x) = Theta(x, X) c(t) with c(t) = Theta^-1 (I - exp(-t Theta D)) Y, D = Diag(varpi).
+Written as c(t) = t D^1/2 phi_1(-t S) D^1/2 Y, S = D^1/2 Theta D^1/2, it needs no inverse and allows zeros in varpi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advntk_dist.operators import GramOperator, as_operator
+from advntk_dist.solve.cg import solve_infinite_time
+from advntk_dist.solve.lanczos import KrylovBasis, krylov_basis
+from advntk_dist.solve.phi import phi_2, phi_2_difference
+from advntk_dist.solve.solution import Solution, Status
+
+Array = NDArray[np.float64]
+
+DEFAULT_TOLERANCE = 1e-8
+
+
+class ATDynamics:
+    """The dynamics of training on (X, Y), seen through the Gram matrix of X.
+
+    Parameters
+    ----------
+    theta
+        Gram matrix (n, n): numpy array, dask array, or :class:`GramOperator`.
+    y
+        Targets (n, k), usually one-hot.
+    ridge
+        Added to the diagonal at t = infinity, relative to the mean of the diagonal.
+    max_passes
+        Limit on passes over the Gram matrix in one solve.
+    basis_bytes
+        Memory that one Krylov basis may take, in bytes; None for no limit.
+
+    Raises
+    ------
+    ValueError
+        If y does not have n rows, or is not finite.
+    """
+
+    def __init__(
+        self,
+        theta: Any,
+        y: ArrayLike,
+        *,
+        ridge: float = 0.0,
+        max_passes: int = 1000,
+        basis_bytes: int | None = None,
+    ) -> None:
+        self.operator: GramOperator = as_operator(theta)
+        self.y: Array = np.asarray(y, dtype=np.float64)
+        if self.y.ndim != 2 or self.y.shape[0] != self.operator.n or not np.isfinite(self.y).all():
+            raise ValueError(
+                f"targets must be finite and of shape ({self.operator.n}, k) for this Gram matrix, got {self.y.shape}"
+            )
+        self.ridge, self.max_passes = ridge, max_passes
+        self.max_columns = None if basis_bytes is None else max(1, basis_bytes // (16 * self.operator.n))
+        self._last: tuple[bytes, float, float, KrylovBasis] | None = None
+
+    def coefficients(
+        self, varpi: ArrayLike, t: float = 1.0, tol: float = DEFAULT_TOLERANCE, *, throw: bool = True
+    ) -> Solution:
+        """c(t), (n, k): every prediction is Theta(x, X) c(t).
+
+        Parameters
+        ----------
+        varpi
+            Effective training times (n,), >= 0, or one number for all.
+        t
+            Common factor of the times; numpy.inf for the plain NTK regressor on the samples with varpi > 0.
+        tol
+            Wanted bound on the relative error, Frobenius norm.
+        throw
+            Raise when the tolerance is missed; otherwise return the solution with its failed status.
+
+        Raises
+        ------
+        ValueError
+            If varpi or t is negative, not a number, or of the wrong shape.
+        SolverError
+            If the tolerance is missed and ``throw`` is set.
+        """
+        return self.trajectory(varpi, [t], tol, throw=throw)[0]
+
+    def trajectory(
+        self, varpi: ArrayLike, times: Sequence[float], tol: float = DEFAULT_TOLERANCE, *, throw: bool = True
+    ) -> list[Solution]:
+        """c(t) at many times from one Krylov basis; arguments and errors as for :meth:`coefficients`."""
+        d = self._varpi(varpi)
+        if any(not t >= 0 for t in times):
+            raise ValueError(f"times must be >= 0, got {list(times)}")
+        finite = [t for t in times if np.isfinite(t)]
+        basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
+        limit = self._infinite(d, tol) if len(finite) < len(times) else None
+        solutions = []
+        for t in times:
+            if np.isinf(t):
+                assert limit is not None
+                solution = limit
+            elif t == 0 or basis is None:
+                solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
+            else:
+                solution = _solution(basis, t, tol)
+            solutions.append(solution.checked(f"coefficients at t = {t:g}", tol) if throw else solution)
+        return solutions
+
+    def loss_and_gradient(
+        self, varpi: ArrayLike, k_val: ArrayLike, y_val: ArrayLike, tol: float = DEFAULT_TOLERANCE
+    ) -> tuple[float, Array]:
+        """L = 1/(2m) || K_v c(varpi) - Y_v ||_F^2 at t = 1, and its gradient in varpi.
+
+        With v = K_v^T (K_v c - Y_v) / m the gradient is the integral over tau in [0, 1] of
+        sum_c lambda_ic(tau) r_ic(tau), where r(tau) = exp(-tau Theta D) Y and lambda(tau) = exp(-(1 - tau) Theta D) v. Both
+        are known in the eigenbasis of a Krylov basis, so that the integral is exact in divided differences.
+
+        Parameters
+        ----------
+        varpi
+            Effective training times (n,), >= 0.
+        k_val
+            Kernel (m, n) between validation points and training images.
+        y_val
+            Validation targets (m, k).
+        tol
+            Tolerance of the two solves.
+
+        Returns
+        -------
+        loss, gradient
+            A float, and an array (n,).
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+        SolverError
+            If a solve misses the tolerance.
+        """
+        d = self._varpi(varpi)
+        k_val, y_val = np.asarray(k_val), np.asarray(y_val, dtype=np.float64)
+        if k_val.ndim != 2 or k_val.shape[1] != len(d) or y_val.shape != (k_val.shape[0], self.y.shape[1]):
+            raise ValueError(
+                f"k_val must be (m, {len(d)}) and y_val (m, {self.y.shape[1]}), got {k_val.shape} and {y_val.shape}"
+            )
+        forward = self._basis(d, 1.0, tol)
+        solution = _solution(forward, 1.0, tol).checked("coefficients at t = 1", tol)
+        residual = k_val @ solution.value - y_val
+        loss = 0.5 * float((residual**2).sum()) / len(y_val)
+        v = np.asarray(k_val.T @ residual / len(y_val), dtype=np.float64)
+        backward = krylov_basis(
+            self.operator.matmat, d, v, t=1.0, tolerance=tol, max_passes=self.max_passes, max_columns=self.max_columns
+        )
+        _solution(backward, 1.0, tol).checked("adjoint at t = 1", tol)
+        return loss, _integral(forward, self.y, backward, v)
+
+    def _varpi(self, varpi: ArrayLike) -> Array:
+        d = np.asarray(varpi, dtype=np.float64)
+        if d.ndim == 0:
+            d = np.full(self.operator.n, float(d))
+        if d.shape != (self.operator.n,) or not (np.isfinite(d).all() and (d >= 0).all()):
+            raise ValueError(f"varpi must be {self.operator.n} finite numbers >= 0, got shape {d.shape}")
+        return d
+
+    def _basis(self, d: Array, t: float, tol: float) -> KrylovBasis:
+        """The basis of (varpi, Y) up to time t; the last one is kept, as attack and gradient ask for the same."""
+        key = d.tobytes()
+        if self._last is not None and self._last[0] == key and self._last[1] >= t and self._last[2] <= tol:
+            return self._last[3]
+        basis = krylov_basis(
+            self.operator.matmat, d, self.y, t=t, tolerance=tol, max_passes=self.max_passes, max_columns=self.max_columns
+        )
+        self._last = (key, t, tol, basis)
+        return basis
+
+    def _infinite(self, d: Array, tol: float) -> Solution:
+        support = (d > 0)[:, None]
+        if not support.any():
+            return Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
+        ridge = self.ridge * self.operator.diagonal_mean()
+
+        def matmat(v: Array) -> Array:
+            return np.asarray(np.where(support, self.operator.matmat(np.where(support, v, 0.0)), 0.0))
+
+        return solve_infinite_time(
+            matmat, np.where(support, self.y, 0.0), tolerance=tol, ridge=ridge, max_passes=self.max_passes
+        )
+
+
+def _solution(basis: KrylovBasis, t: float, tol: float) -> Solution:
+    error = basis.error(t)
+    status = Status.CONVERGED if error <= tol else basis.status
+    if status is Status.CONVERGED and error > tol:
+        status = Status.STAGNATED
+    return Solution(basis.coefficients(t), status, basis.passes, error, basis.smallest_ritz)
+
+
+def _integral(forward: KrylovBasis, y: Array, backward: KrylovBasis, v: Array) -> Array:
+    """Integral over tau of sum_c lambda_ic(tau) r_ic(tau), per sample i, in the eigenbases of both bases."""
+    left, right = backward.image @ backward.vectors, forward.image @ forward.vectors
+    a, b = forward.ritz, backward.ritz
+    total = (v * y).sum(axis=1)
+    total -= np.einsum("ic,ia,a,ac->i", v, right, phi_2(-a), forward.start, optimize=True)
+    total -= np.einsum("ic,ib,b,bc->i", y, left, phi_2(-b), backward.start, optimize=True)
+    middle = (forward.start @ backward.start.T) * phi_2_difference(-a[:, None], -b[None, :])
+    return np.asarray(total + ((right @ middle) * left).sum(axis=1))

@@ -1,0 +1,54 @@
+"""What a solver needs of a Gram matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class GramOperator(ABC):
+    """A symmetric (n, n) matrix known through products with blocks of vectors.
+
+    Tiles may be float32; products are accumulated and returned in float64.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.passes = 0
+        """Products taken since the operator was made, each one pass over the matrix."""
+
+    def matmat(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Theta v, (n, k) float64, for v (n, k) float64.
+
+        Raises
+        ------
+        ValueError
+            If v has another number of rows.
+        FloatingPointError
+            If the product is not finite: v is not, or a stored entry is NaN (never written).
+        """
+        if v.ndim != 2 or v.shape[0] != self.n:
+            raise ValueError(f"the Gram matrix has {self.n} rows; got a block of shape {v.shape}")
+        self.passes += 1
+        product = self._multiply(np.ascontiguousarray(v, dtype=np.float64))
+        if not np.isfinite(product).all():
+            raise FloatingPointError(
+                "the product with the Gram matrix is not finite: an entry of the matrix or of the vectors is not; "
+                "check the store with `advntk gram verify`"
+            )
+        return product
+
+    @abstractmethod
+    def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product itself."""
+
+    @abstractmethod
+    def diagonal_mean(self) -> float:
+        """Mean of the diagonal: the scale of a relative ridge."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """One line for logs: which operator this is, and why it is cheap or dear."""

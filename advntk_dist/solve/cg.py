@@ -1,0 +1,145 @@
+"""Theta c = Y by preconditioned conjugate gradients: the limit t = infinity of the dynamics.
+
+All columns of Y share each pass. Error bound: with a preconditioner P^-1 of norm at most 1,
+|| c - c* || <= sqrt(r^T P^-1 r) / theta, where theta is the smallest eigenvalue of the preconditioned matrix. It is
+estimated by the smallest Ritz value that the conjugate-gradient coefficients contain (a Lanczos process in
+disguise), with a factor of safety because Ritz values come down from above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigvalsh_tridiagonal
+
+from advntk_dist.solve.nystrom import nystrom_preconditioner
+from advntk_dist.solve.solution import Solution, Status
+
+Array = NDArray[np.float64]
+
+_SAFETY = 2.0
+_MAX_RANK = 300
+_RESTARTS = 3
+_CHECK_EVERY = 5
+
+
+def solve_infinite_time(
+    matmat: Callable[[Array], Array],
+    y: Array,
+    *,
+    tolerance: float,
+    ridge: float = 0.0,
+    max_passes: int = 1000,
+) -> Solution:
+    """The coefficients c = (Theta + ridge I)^-1 Y of the plain NTK regressor.
+
+    Parameters
+    ----------
+    matmat
+        V (n, j) -> Theta V (n, j), float64, Theta positive semi-definite.
+    y
+        Right-hand block (n, k).
+    tolerance
+        Wanted bound on the relative error of c, Frobenius norm.
+    ridge
+        Added to the diagonal, absolute.
+    max_passes
+        Limit on passes over the Gram matrix.
+
+    Returns
+    -------
+    Solution
+        Its status is NOT_POSITIVE where a direction of negative curvature was met.
+    """
+    n = len(y)
+    if not y.any():
+        return Solution(np.zeros_like(y), Status.CONVERGED, 0, 0.0)
+
+    def regularised(v: Array) -> Array:
+        return matmat(v) + ridge * v
+
+    rank = min(_MAX_RANK, n // 4)
+    precondition = nystrom_preconditioner(matmat, n, rank, ridge=ridge).apply if rank >= 10 else _identity
+    passes, c, residual = int(rank >= 10), np.zeros_like(y), y.copy()
+    status, error, theta = Status.MAX_PASSES, float("inf"), float("inf")
+    for _ in range(_RESTARTS):
+        run = _conjugate_gradients(
+            regularised, precondition, residual, c, theta, tolerance, max_passes - passes - 1
+        )
+        c, status, theta = run.c, run.status, run.theta
+        # The recursion's residual drifts from the true one: the bound is taken from the true one.
+        residual = y - regularised(c)
+        passes += run.passes + 1
+        energy = float(np.sqrt(max(0.0, (residual * precondition(residual)).sum())))
+        error = _SAFETY * energy / theta / max(float(np.linalg.norm(c)), np.finfo(float).tiny)
+        if status is not Status.CONVERGED or error <= tolerance:
+            break
+    if status is Status.CONVERGED and error > tolerance:
+        status = Status.STAGNATED
+    return Solution(c, status, passes, error)
+
+
+class _Run:
+    def __init__(self, c: Array, status: Status, passes: int, theta: float) -> None:
+        self.c, self.status, self.passes, self.theta = c, status, passes, theta
+
+
+def _identity(block: Array) -> Array:
+    return block
+
+
+def _conjugate_gradients(
+    matmat: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
+    residual: Array,
+    c: Array,
+    theta: float,
+    tolerance: float,
+    max_passes: int,
+) -> _Run:
+    r, c = residual.copy(), c.copy()
+    z = precondition(r)
+    p, rz = z.copy(), np.einsum("ij,ij->j", r, z)
+    active = rz > 0
+    alphas: list[Array] = []
+    betas: list[Array] = []
+    for step in range(1, max_passes + 1):
+        product = matmat(p)
+        curvature = np.einsum("ij,ij->j", p, product)
+        if (curvature[active] <= 0).any() or not np.isfinite(curvature).all():
+            return _Run(c, Status.NOT_POSITIVE, step, theta)
+        alpha = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)
+        c += alpha * p
+        r -= alpha * product
+        z = precondition(r)
+        rz_next = np.einsum("ij,ij->j", r, z)
+        beta = np.where(active, rz_next / np.where(active, rz, 1.0), 0.0)
+        alphas.append(alpha)
+        betas.append(beta)
+        # A column whose residual has fallen to rounding stops moving, or its coefficients turn to noise.
+        floor = np.finfo(np.float64).eps ** 2 * np.maximum(1e-300, np.einsum("ij,ij->j", residual, residual))
+        active &= rz_next > floor
+        p, rz = z + beta * p, rz_next
+        if step % _CHECK_EVERY == 0 or not active.any():
+            theta = min(theta, _smallest_ritz(alphas, betas))
+            error = _SAFETY * float(np.sqrt(np.maximum(rz, 0.0).sum())) / theta
+            if error <= 0.5 * tolerance * float(np.linalg.norm(c)) or not active.any():
+                return _Run(c, Status.CONVERGED, step, theta)
+    theta = min(theta, _smallest_ritz(alphas, betas)) if alphas else theta
+    return _Run(c, Status.MAX_PASSES, max(max_passes, 0), theta)
+
+
+def _smallest_ritz(alphas: list[Array], betas: list[Array]) -> float:
+    """Smallest eigenvalue over columns of the Lanczos matrices that the CG coefficients define."""
+    smallest = float("inf")
+    for alpha, beta in zip(np.array(alphas).T, np.array(betas).T, strict=True):
+        m = int(np.argmin(alpha > 0)) if (alpha <= 0).any() else len(alpha)
+        if m == 0:
+            continue
+        diagonal = 1.0 / alpha[:m]
+        diagonal[1:] += beta[: m - 1] / alpha[: m - 1]
+        beside = np.sqrt(np.maximum(beta[: m - 1], 0.0)) / alpha[: m - 1]
+        smallest = min(smallest, float(eigvalsh_tridiagonal(diagonal, beside).min()))
+    return smallest if smallest > 0 else float(np.finfo(np.float64).eps)

@@ -1,0 +1,74 @@
+"""What a solve returns: never a bare array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.errors import SolverError
+
+
+class Status(StrEnum):
+    """How a solve ended."""
+
+    CONVERGED = "converged"
+    MAX_PASSES = "tolerance missed: the limit on passes over the Gram matrix was reached"
+    BASIS_FULL = "tolerance missed: the Krylov basis reached its memory budget"
+    NOT_POSITIVE = "the Gram matrix is not positive definite to working precision"
+    STAGNATED = "tolerance missed: rounding keeps the residual from falling further"
+
+
+_ADVICE = {
+    Status.MAX_PASSES: "allow more passes (max_passes) or a larger tolerance (solver.tolerance)",
+    Status.BASIS_FULL: "raise solver.memory, or allow a larger tolerance (solver.tolerance)",
+    Status.NOT_POSITIVE: "add a ridge (solver.ridge, e.g. 1e-6), or build the Gram matrix in float64",
+    Status.STAGNATED: "allow a larger tolerance (solver.tolerance), add a ridge (solver.ridge), or use float64 tiles",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A solved block of coefficients, with what is known of its quality.
+
+    Attributes
+    ----------
+    value
+        Coefficients (n, k), float64.
+    status
+        How the solve ended; ``ok`` says whether the tolerance was met.
+    passes
+        Passes over the Gram matrix that the solve took (shared by all solutions of one trajectory).
+    error
+        Estimate, built to be an upper bound, of the relative error of ``value`` in the Frobenius norm.
+    smallest_ritz
+        The most negative Ritz value met, relative to the largest; below 0 it shows rounding in the tiles.
+    """
+
+    value: NDArray[np.float64]
+    status: Status
+    passes: int
+    error: float
+    smallest_ritz: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tolerance was met."""
+        return self.status is Status.CONVERGED
+
+    def checked(self, what: str, tolerance: float) -> Solution:
+        """This solution if it converged.
+
+        Raises
+        ------
+        SolverError
+            If it did not: says what was solved, how far it got, and what to change.
+        """
+        if self.ok:
+            return self
+        raise SolverError(
+            f"{what}: {self.status.value} (estimated relative error {self.error:.1e} after {self.passes} passes, "
+            f"wanted {tolerance:.1e}); {_ADVICE[self.status]}"
+        )
