@@ -1,0 +1,131 @@
+"""What attacks share: the predictor they need, norms, random starts and projections.
+
+Pixels span [-0.5, 0.5], a range of 1, so that a radius of 8/255 means what it means in the field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.errors import RequestError
+
+Norm = Literal["linf", "l2"]
+LOW, HIGH = -0.5, 0.5
+Images = NDArray[Any]
+
+
+class DifferentiablePredictor(Protocol):
+    """A predictor with exact input gradients."""
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Outputs (m, k) of images (m, H, W, C)."""
+        ...
+
+    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Images:
+        """d sum(cotangent * predict(x)) / d x, shaped as x."""
+        ...
+
+
+class Attack(Protocol):
+    """Adversarial examples within a radius."""
+
+    def __call__(
+        self,
+        predictor: DifferentiablePredictor,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        radius: float,
+        steps: int,
+        step_size: float,
+        norm: Norm,
+        seed: int,
+        indices: ArrayLike | None = None,
+    ) -> Images:
+        """Perturbed images, shaped as x, in the dtype of ``to_unit_range(x)``."""
+        ...
+
+
+def check_request(x: ArrayLike, radius: float, steps: int, step_size: float, norm: str) -> Images:
+    """Images as floats, once the other arguments are seen to be possible.
+
+    Raises
+    ------
+    RequestError
+        If they are not.
+    """
+    if norm not in get_args(Norm):
+        raise RequestError(f"attack.norm: no norm {norm!r}; there are {', '.join(get_args(Norm))}")
+    if not (radius >= 0 and step_size >= 0 and steps >= 0):
+        raise RequestError(
+            f"attack: radius, steps and step_size must be >= 0, got {radius}, {steps} and {step_size}"
+        )
+    return to_unit_range(np.asarray(x))
+
+
+def perturbation_size(adversarial: Images, clean: Images, norm: Norm) -> NDArray[np.float64]:
+    """Size (m,) of each perturbation, in float64, in units of the pixel range."""
+    flat = (np.asarray(adversarial, np.float64) - np.asarray(clean, np.float64)).reshape(len(clean), -1)
+    return np.asarray(np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1))
+
+
+def random_start(x: Images, radius: float, norm: Norm, seed: int, indices: ArrayLike | None) -> Images:
+    """A point drawn uniformly from the ball around each image, cut to the pixel range.
+
+    Each image draws from a stream of its own, keyed by its index, so that a result does not depend on how
+    images were batched.
+    """
+    keys = np.arange(len(x)) if indices is None else np.asarray(indices)
+    out = np.empty_like(x)
+    for image, key, start in zip(x, keys, out, strict=True):
+        rng = np.random.Generator(np.random.Philox(key=[seed, int(key)]))
+        if norm == "linf":
+            step = rng.uniform(-radius, radius, image.shape)
+        else:
+            step = rng.standard_normal(image.shape)
+            step *= radius * rng.uniform() ** (1 / image.size) / np.linalg.norm(step)
+        start[:] = image + step
+    return project(out, x, radius, norm)
+
+
+def project(x: Images, centre: Images, radius: float, norm: Norm) -> Images:
+    """The nearest point in the ball around ``centre``, then cut to the pixel range (which stays in the ball)."""
+    step = x - centre
+    if norm == "linf":
+        step = np.clip(step, -radius, radius)
+    else:
+        sizes = np.linalg.norm(step.reshape(len(x), -1).astype(np.float64), axis=1)
+        factor = np.minimum(1.0, radius / np.maximum(sizes, np.finfo(np.float64).tiny))
+        step = step * _per_image(factor, step)
+    return np.clip(centre + step, LOW, HIGH).astype(x.dtype, copy=False)
+
+
+def ascent_direction(gradient: Images, norm: Norm) -> Images:
+    """The steepest direction of unit size in the norm; 0 where the gradient is 0."""
+    if norm == "linf":
+        return np.asarray(np.sign(gradient))
+    # The largest entry is divided out first: the squares of tiny gradients would vanish.
+    largest = np.abs(gradient).reshape(len(gradient), -1).max(axis=1)
+    scaled = gradient / _per_image(np.where(largest > 0, largest, 1.0), gradient)
+    sizes = np.linalg.norm(scaled.reshape(len(scaled), -1), axis=1)
+    return np.asarray(scaled / _per_image(np.where(sizes > 0, sizes, 1.0), gradient))
+
+
+def _per_image(values: NDArray[Any], like: Images) -> NDArray[Any]:
+    return values.reshape(-1, *([1] * (like.ndim - 1))).astype(like.dtype)
+
+
+def targets(y: ArrayLike, outputs: int) -> NDArray[np.float64]:
+    """Labels (m,) as one-hot rows (m, outputs); rows that are given already pass through."""
+    array = np.asarray(y)
+    return np.eye(outputs)[array] if array.ndim == 1 else array.astype(np.float64)
+
+
+def loss_gradient(predictor: DifferentiablePredictor, x: Images, y: ArrayLike) -> Images:
+    """Gradient in x of the squared error 1/2 || f(x) - y ||^2, the loss of the paper's attacks."""
+    f = predictor.predict(x)
+    return predictor.vjp(x, f - targets(y, f.shape[1]))

@@ -1,0 +1,53 @@
+"""The JAX attack of the paper's own code, for comparing with published numbers; it is not PGD."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from advntk_dist.attacks.base import (
+    HIGH,
+    LOW,
+    DifferentiablePredictor,
+    Images,
+    Norm,
+    check_request,
+    loss_gradient,
+    random_start,
+)
+from advntk_dist.errors import RequestError
+
+
+def pgd_reference(
+    predictor: DifferentiablePredictor,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    radius: float,
+    steps: int = 10,
+    step_size: float | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    indices: ArrayLike | None = None,
+) -> Images:
+    """One gradient at the random start, used in every step, in a ball around the random start.
+
+    The result may lie up to twice the radius from the clean image. Arguments as for
+    :func:`advntk_dist.attacks.pgd`; the norm must be "linf".
+
+    Raises
+    ------
+    RequestError
+        If an argument is impossible.
+    """
+    size = radius / 5 if step_size is None else step_size
+    clean = check_request(x, radius, steps, size, norm)
+    if norm != "linf":
+        raise RequestError(f"attack.norm: pgd-reference exists for linf only, got {norm!r}")
+    start = random_start(clean, radius, norm, seed, indices)
+    direction = np.sign(loss_gradient(predictor, start, y)) if steps else np.zeros_like(start)
+    current = start
+    for _ in range(steps):
+        moved = current + direction.dtype.type(size) * direction
+        current = np.clip(np.clip(moved, start - radius, start + radius), LOW, HIGH).astype(clean.dtype)
+    return current

@@ -1,0 +1,265 @@
+"""One typed, frozen configuration: TOML in, ``--set section.key=value`` on top, resolved TOML out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from advntk_dist.architectures import Activation
+from advntk_dist.errors import ConfigError, NetworkError
+from advntk_dist.kernels.select import BackendChoice
+from advntk_dist.networks import parse_name
+
+
+def _fraction(value: Any) -> Any:
+    """Read "8/255" as the number that it is."""
+    if isinstance(value, str) and value.count("/") == 1:
+        above, below = value.split("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError):
+            return value  # pydantic says what is wrong with it
+    return value
+
+
+Pixels = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+"""A distance between images whose pixels span a range of 1; a fraction such as "8/255" is understood."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """Which images, and how many of them."""
+
+    name: str = "digits"
+    """A dataset's name, or a path."""
+    path: str | None = None
+    """Folder or archive of the dataset, where the name alone does not say."""
+    n_train: Annotated[int, Field(ge=2)] = 1000
+    n_val: Annotated[int, Field(ge=1)] = 300
+    n_test: Annotated[int, Field(ge=1)] = 497
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split into training, validation and test images."""
+
+
+class NetworkConfig(Section):
+    """The infinitely wide network."""
+
+    name: str = "mlp-3"
+    W_std: Positive = 1.76
+    b_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.18
+    activation: Activation = "relu"
+    backend: BackendChoice = "auto"
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            parse_name(name)
+        except NetworkError as error:
+            raise ValueError(str(error).removeprefix("network.name: ")) from error
+        return name
+
+
+class GramConfig(Section):
+    """How the Gram matrix is computed and stored."""
+
+    tile: Annotated[int, Field(ge=1)] = 2048
+    """Edge of a tile, in images."""
+    dtype: Literal["float32", "float64"] = "float32"
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Ray actors; by default one a GPU, or one a CPU where there is none."""
+
+
+class SolverConfig(Section):
+    """How products with the Gram matrix become coefficients."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """Bound on the relative error of coefficients, Frobenius norm."""
+    memory: ByteSize = ByteSize(4 * 2**30)
+    """Memory for the matrix (held whole if it fits half of this) and for Krylov bases; "4GiB" is understood."""
+    ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Added to the diagonal at t = infinity, relative to the mean of the diagonal."""
+    max_passes: Annotated[int, Field(ge=1)] = 1000
+
+
+class AttackConfig(Section):
+    """The attack of training, selection and evaluation."""
+
+    name: Literal["pgd", "pgd-reference"] = "pgd"
+    radius: Annotated[Pixels, Field(ge=0)] = 0.2
+    steps: Annotated[int, Field(ge=0)] = 10
+    step_size: Annotated[Pixels, Field(ge=0)] | None = None
+    """By default a fifth of the radius."""
+    norm: Literal["linf", "l2"] = "linf"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_step(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("step_size") is None:
+            radius = _fraction(values.get("radius", cls.model_fields["radius"].default))
+            if isinstance(radius, int | float) and not isinstance(radius, bool) and radius >= 0:
+                return {**values, "step_size": radius / 5}
+        return values
+
+    @model_validator(mode="after")
+    def _reference_is_linf(self) -> AttackConfig:
+        if self.name == "pgd-reference" and self.norm != "linf":
+            raise ValueError('pgd-reference exists for norm = "linf" only')
+        return self
+
+
+class TrainConfig(Section):
+    """Adv-NTK: the training of one effective time per sample."""
+
+    recipe: Literal["paper"] = "paper"
+    steps: Annotated[int, Field(ge=1)] = 50
+    lr: Positive = 1.0
+    batch: Annotated[int, Field(ge=1)] = 128
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class EvaluationConfig(Section):
+    """Times of the degeneration curve, among which early stopping chooses, and the batch of attacked images."""
+
+    times: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0, 100.0)
+    batch: Annotated[int, Field(ge=1)] = 128
+    """Test images attacked at once; each batch is committed when it is done."""
+
+    @field_validator("times")
+    @classmethod
+    def _ascending(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if not times or list(times) != sorted(set(times)):
+            raise ValueError("must be at least one time, ascending, none twice")
+        return times
+
+
+class RunConfig(Section):
+    """Everything that a run needs to know."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    gram: GramConfig = GramConfig()
+    solver: SolverConfig = SolverConfig()
+    attack: AttackConfig = AttackConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def to_toml(self) -> str:
+        """The resolved configuration; reading it back gives an equal one."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+IDENTITY_FREE = {("gram", "workers"), ("solver", "memory"), ("solver", "max_passes"), ("data", "path")}
+"""Keys that may change between two starts of one run: they say how it is computed, not what."""
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in presets."""
+    return sorted(p.name.removesuffix(".toml") for p in _preset_folder().iterdir() if p.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The TOML of a built-in preset; its first line is a comment that says what it is."""
+    return (_preset_folder() / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _preset_folder() -> Any:
+    return resources.files("advntk_dist") / "presets"
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a preset or a TOML file, and apply ``section.key=value`` on top.
+
+    Raises
+    ------
+    ConfigError
+        In one line: the file or the key, what is wrong with it, and what would be right.
+    """
+    name = str(source)
+    if name in preset_names():
+        text, where = preset_text(name), f"preset {name}"
+    elif (path := Path(source)).is_file():
+        text, where = _read(path), name
+    else:
+        raise ConfigError(f"no preset and no file {name!r}; presets are {', '.join(preset_names())}")
+    return parse_config(text, where=where, overrides=overrides)
+
+
+def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from error
+
+
+def difference(ours: RunConfig, stored: RunConfig) -> tuple[str, Any, Any] | None:
+    """The first key that tells two runs apart: (section.key, stored value, our value)."""
+    a, b = ours.model_dump(), stored.model_dump()
+    for section, keys in a.items():
+        for key, value in keys.items():
+            if (section, key) not in IDENTITY_FREE and value != b[section][key]:
+                return f"{section}.{key}", b[section][key], value
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, raw = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name) or "." in name:
+        raise ConfigError(f"--set {override!r}: write section.key=value, for example --set data.n_train=2000")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # a bare word: a string without its quotes
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise ConfigError(f"{section}: must be a section, [{section}]")
+    values[section][name] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "configuration"
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{key}: no such key{_alternatives(item['loc'])}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+            parts.append(f"{key}: {message}{shown}")
+    return "; ".join(parts)
+
+
+def _alternatives(loc: tuple[int | str, ...]) -> str:
+    if len(loc) == 1:
+        return f"; sections are {', '.join(RunConfig.model_fields)}"
+    section = RunConfig.model_fields.get(str(loc[0]))
+    fields = getattr(section.annotation, "model_fields", {}) if section else {}
+    return f"; {loc[0]} has {', '.join(fields)}"

@@ -1,0 +1,199 @@
+"""A labelled set of images: what every reader returns and every later stage starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from advntk_dist.errors import DatasetError
+from advntk_dist.grid import spans
+
+_HASH_BLOCK = 16 * 2**20
+"""Bytes hashed at a time, so that an array with strides is never copied whole."""
+
+
+def check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
+    """Raise DatasetError unless every label of the integer array ``y`` is one of 0..n_classes-1."""
+    wrong = np.flatnonzero((y < 0) | (y >= n_classes))
+    if wrong.size:
+        raise DatasetError(
+            f"{where}: image {wrong[0]} has label {y[wrong[0]]}, but there are {n_classes} classes "
+            f"(labels 0..{n_classes - 1}); the file is damaged or of another format, get it again"
+        )
+
+
+def describe(value: object) -> str:
+    """Name what was given instead of the right thing, for messages."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with labels, in a fixed order.
+
+    Parameters
+    ----------
+    name
+        What reports call the data.
+    x
+        (n, H, W, C) uint8 images. Kept C-contiguous and read-only; a writeable or strided array is copied.
+    y
+        (n,) int64 labels in 0..len(classes)-1. Kept the same way.
+    classes
+        Class names; the label is the position.
+    test_start
+        Index of the first row of the publisher's own test set, None where the publisher has no split.
+
+    Raises
+    ------
+    DatasetError
+        If a shape, dtype, label, class name or ``test_start`` is impossible.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    classes: tuple[str, ...]
+    test_start: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field and freeze the arrays."""
+        where = f"dataset {self.name!r}"
+        for field, value, dtype, ndim in (("x", self.x, np.uint8, 4), ("y", self.y, np.int64, 1)):
+            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != ndim:
+                raise DatasetError(
+                    f"{where}: {field} is {describe(value)}; it must be a {ndim}-dimensional "
+                    f"{np.dtype(dtype)} array, x as (n, H, W, C) and y as (n,)"
+                )
+        n = len(self.x)
+        if len(self.y) != n:
+            raise DatasetError(f"{where}: {n} images but {len(self.y)} labels; give one label an image")
+        if self.x.size == 0:
+            raise DatasetError(f"{where}: no images (x has shape {self.x.shape}); give at least one")
+        if not self.classes or not all(isinstance(c, str) for c in self.classes):
+            raise DatasetError(f"{where}: classes must be at least one string, got {self.classes!r}")
+        check_labels(self.y, len(self.classes), where)
+        if self.test_start is not None and not 1 <= self.test_start < n:
+            raise DatasetError(
+                f"{where}: test_start is {self.test_start}, which leaves no training or no test rows "
+                f"out of {n}; use None for data without a test set of its own"
+            )
+        object.__setattr__(self, "x", _frozen(self.x))
+        object.__setattr__(self, "y", _frozen(self.y))
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.x)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        height, width, channels = self.x.shape[1:]
+        return height, width, channels
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 over shape, dtype and bytes of x and y in order, and the class names."""
+        head = json.dumps(["advntk-dataset-1", list(self.classes)], ensure_ascii=True)
+        digest = hashlib.sha256(head.encode())
+        _hash_array(digest.update, self.x)
+        _hash_array(digest.update, self.y)
+        return digest.hexdigest()
+
+
+def fingerprint_images(x: np.ndarray) -> str:
+    """Hex sha256 over dtype, shape and bytes of a uint8 or float array, rows in order.
+
+    Equal contents give equal fingerprints whatever the memory layout; at most 16 MiB (or one row, where a
+    row is larger) of a strided array is copied at a time, nothing of a contiguous one.
+
+    Raises
+    ------
+    DatasetError
+        If x is neither uint8 nor floating point, or has no axis of rows.
+    """
+    array = np.asarray(x)
+    if array.ndim == 0 or not (array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating)):
+        raise DatasetError(
+            f"images are {describe(array)}; they must be a uint8 or floating-point array with rows"
+        )
+    digest = hashlib.sha256(b"advntk-images-1")
+    _hash_array(digest.update, array)
+    return digest.hexdigest()
+
+
+def one_hot(y: np.ndarray, n_classes: int) -> np.ndarray:
+    """Turn (n,) integer labels into (n, n_classes) float64 rows of zeros with a single one.
+
+    Raises
+    ------
+    DatasetError
+        If y is not a 1-dimensional integer array or a label is outside 0..n_classes-1.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"labels are {describe(labels)}; they must be a 1-dimensional integer array")
+    check_labels(labels, n_classes, "labels")
+    encoded = np.zeros((len(labels), n_classes))
+    encoded[np.arange(len(labels)), labels] = 1.0
+    return encoded
+
+
+def to_unit_range(x: np.ndarray) -> np.ndarray:
+    """Bring (n, H, W, C) images to floats in [-0.5, 0.5], the range every kernel and attack works in.
+
+    uint8 becomes float32 ``x / 255 - 0.5``; float32 and float64 already in the range come back as they are.
+
+    Raises
+    ------
+    DatasetError
+        If x is not 4-dimensional, of another dtype, out of range, or not finite.
+    """
+    images = np.asarray(x)
+    if images.ndim != 4:
+        raise DatasetError(f"images are {describe(images)}; they must have 4 axes (n, H, W, C)")
+    if images.dtype == np.uint8:
+        scaled = images.astype(np.float32)
+        scaled /= np.float32(255)
+        scaled -= np.float32(0.5)
+        return scaled
+    if images.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DatasetError(f"images are {describe(images)}; give uint8, or float32 or float64 in [-0.5, 0.5]")
+    if images.size:
+        low, high = float(images.min()), float(images.max())
+        if not np.isfinite([low, high]).all():
+            raise DatasetError("images hold values that are not finite; give floats in [-0.5, 0.5] or uint8")
+        if low < -0.5 or high > 0.5:
+            raise DatasetError(
+                f"images have values from {low:.9g} to {high:.9g}; floats must lie in [-0.5, 0.5] "
+                "(subtract 0.5 from images in [0, 1], or give uint8)"
+            )
+    return images
+
+
+def _hash_array(update: Callable[[bytes | memoryview], None], array: np.ndarray) -> None:
+    update(json.dumps([array.dtype.str, array.shape]).encode())
+    if array.size:
+        for rows in spans(len(array), max(1, _HASH_BLOCK // array[:1].nbytes)):
+            update(np.ascontiguousarray(array[rows]).reshape(-1).view(np.uint8).data)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    if array.flags.c_contiguous and not array.flags.writeable:
+        return array
+    copy = np.array(array, order="C", copy=True)
+    copy.setflags(write=False)
+    return copy

@@ -1,0 +1,80 @@
+"""The table of dataset formats, and the one function that turns a name or a path into a Dataset.
+
+A further format is one module with a reader (and, where its files can be told by content, a recogniser) and
+one line in ``READERS``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from advntk_dist.data.cifar import holds_cifar10, read_cifar10
+from advntk_dist.data.dataset import Dataset
+from advntk_dist.data.digits import read_digits
+from advntk_dist.data.npz import holds_npz, read_npz
+from advntk_dist.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format: how to read it, and how to tell that a file or folder is of it."""
+
+    read: Callable[[Path | None], Dataset]
+    recognises: Callable[[Path], bool] | None = None
+
+
+READERS: dict[str, Reader] = {
+    "digits": Reader(read_digits),
+    "cifar10": Reader(read_cifar10, holds_cifar10),
+    "npz": Reader(read_npz, holds_npz),
+}
+
+
+def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
+    """Load a dataset by name, or from a file or folder recognised by its content.
+
+    Parameters
+    ----------
+    name
+        "digits" (embedded), "cifar10", "npz", a path ending in ``.npz``, or any path to a file or folder in
+        one of these formats. A name in the table wins over a file of the same name; write ``./cifar10`` for
+        the file.
+    path
+        Where the files of a named dataset are; None for an embedded dataset, or where ``name`` is the path.
+
+    Returns
+    -------
+    Dataset
+        uint8 images (n, H, W, C), int64 labels (n,), class names.
+
+    Raises
+    ------
+    DatasetError
+        If the name is unknown, a file is missing, or its content is damaged or of another format.
+    """
+    if name in READERS:
+        return READERS[name].read(None if path is None else Path(os.path.expanduser(path)))
+    place = os.path.expanduser(name)
+    is_npz = place.endswith(".npz")
+    if not name or not (is_npz or os.path.exists(place)):
+        raise DatasetError(
+            f"unknown dataset {name!r}: data.name must be one of {', '.join(READERS)}, "
+            "or a path to an existing file or folder"
+        )
+    if path is not None:
+        raise DatasetError(
+            f"data.name {name!r} is itself a path: leave out data.path ({path}), "
+            f"or set data.name to one of {', '.join(READERS)}"
+        )
+    if is_npz:
+        return read_npz(Path(place))
+    for reader in READERS.values():
+        if reader.recognises is not None and reader.recognises(Path(place)):
+            return reader.read(Path(place))
+    raise DatasetError(
+        f"{place}: its content is of no known format ({', '.join(READERS)}), or it is damaged; "
+        "set data.name to the format and data.path to this path to learn what is wrong with it"
+    )

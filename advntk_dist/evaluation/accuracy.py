@@ -1,0 +1,48 @@
+"""Accuracies with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A fraction of correct answers with its 95% Wilson interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, correct: NDArray[Any]) -> Accuracy:
+        """The accuracy of (n,) outcomes, each 0 or 1; n >= 1."""
+        hits, n = int(np.count_nonzero(correct)), len(correct)
+        interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+        return cls(hits / n, float(interval.low), float(interval.high), n)
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """How a predictor does on clean and attacked images."""
+
+    clean: Accuracy
+    robust: Accuracy
+    max_perturbation: float
+    """Largest perturbation that the attack really used, in units of the pixel range."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as results.json has them."""
+        return {
+            "clean": self.clean.value,
+            "clean_interval": [self.clean.low, self.clean.high],
+            "robust": self.robust.value,
+            "robust_interval": [self.robust.low, self.robust.high],
+            "n_test": self.clean.n,
+            "max_perturbation": self.max_perturbation,
+        }
