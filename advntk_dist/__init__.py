@@ -1,1 +1,64 @@
-"""x"""
+"""Adversarial training in the infinite-width limit, at full dataset scale.
+
+The names below are the public interface; each is imported when it is first used, so that
+``import advntk_dist`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advntk_dist.attacks import pgd as pgd
+    from advntk_dist.attacks import pgd_reference as pgd_reference
+    from advntk_dist.config import RunConfig as RunConfig
+    from advntk_dist.config import load_config as load_config
+    from advntk_dist.data import load_dataset as load_dataset
+    from advntk_dist.dynamics import ATDynamics as ATDynamics
+    from advntk_dist.gram import GramStore as GramStore
+    from advntk_dist.gram import build_gram as build_gram
+    from advntk_dist.gram import open_gram as open_gram
+    from advntk_dist.networks import network as network
+    from advntk_dist.pipeline import run as run
+    from advntk_dist.predictor import KernelPredictor as KernelPredictor
+
+_HOMES = {
+    "ATDynamics": "dynamics",
+    "GramStore": "gram",
+    "KernelPredictor": "predictor",
+    "RunConfig": "config",
+    "build_gram": "gram",
+    "load_config": "config",
+    "load_dataset": "data",
+    "network": "networks",
+    "open_gram": "gram",
+    "pgd": "attacks",
+    "pgd_reference": "attacks",
+    "run": "pipeline",
+}
+
+__all__ = [
+    "ATDynamics",
+    "GramStore",
+    "KernelPredictor",
+    "RunConfig",
+    "build_gram",
+    "load_config",
+    "load_dataset",
+    "network",
+    "open_gram",
+    "pgd",
+    "pgd_reference",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -60,11 +60,7 @@ def _block(W_std: float, activation: str, first: bool) -> Any:
 
 
 def _resnet(depth: int, classes: int, W_std: float, b_std: float, activation: str) -> Any:
-    blocks = [
-        _block(W_std, activation, first=place == 0)
-        for length in RESNET_STAGES[depth]
-        for place in range(length)
-    ]
+    blocks = [_block(W_std, activation, first=place == 0) for length in RESNET_STAGES[depth] for place in range(length)]
     return stax.serial(
         _conv(W_std, None),
         *blocks,
@@ -74,9 +70,7 @@ def _resnet(depth: int, classes: int, W_std: float, b_std: float, activation: st
     )
 
 
-def build(
-    family: Family, depth: int, *, classes: int, W_std: float, b_std: float, activation: Activation
-) -> Triple:
+def build(family: Family, depth: int, *, classes: int, W_std: float, b_std: float, activation: Activation) -> Triple:
     """Assemble the layers of a named network; ``classes`` is the number of outputs of finite networks."""
     makers = {"mlp": _mlp, "cnn": _cnn, "resnet": _resnet}
     return Triple(*makers[family](depth, classes, W_std, b_std, activation))

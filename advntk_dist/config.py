@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from advntk_dist.architectures import Activation
 from advntk_dist.errors import ConfigError, NetworkError
@@ -174,7 +183,7 @@ def preset_names() -> list[str]:
 
 def preset_text(name: str) -> str:
     """The TOML of a built-in preset; its first line is a comment that says what it is."""
-    return (_preset_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    return str((_preset_folder() / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _preset_folder() -> Any:

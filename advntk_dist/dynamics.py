@@ -117,8 +117,9 @@ class ATDynamics:
         """L = 1/(2m) || K_v c(varpi) - Y_v ||_F^2 at t = 1, and its gradient in varpi.
 
         With v = K_v^T (K_v c - Y_v) / m the gradient is the integral over tau in [0, 1] of
-        sum_c lambda_ic(tau) r_ic(tau), where r(tau) = exp(-tau Theta D) Y and lambda(tau) = exp(-(1 - tau) Theta D) v. Both
-        are known in the eigenbasis of a Krylov basis, so that the integral is exact in divided differences.
+        sum_c lambda_ic(tau) r_ic(tau), where r(tau) = exp(-tau Theta D) Y and
+        lambda(tau) = exp(-(1 - tau) Theta D) v. Both are known in the eigenbasis of a Krylov basis, so that the
+        integral is exact in divided differences.
 
         Parameters
         ----------
@@ -154,9 +155,7 @@ class ATDynamics:
         residual = k_val @ solution.value - y_val
         loss = 0.5 * float((residual**2).sum()) / len(y_val)
         v = np.asarray(k_val.T @ residual / len(y_val), dtype=np.float64)
-        backward = krylov_basis(
-            self.operator.matmat, d, v, t=1.0, tolerance=tol, max_passes=self.max_passes, max_columns=self.max_columns
-        )
+        backward = self._grow(d, v, 1.0, tol)
         _solution(backward, 1.0, tol).checked("adjoint at t = 1", tol)
         return loss, _integral(forward, self.y, backward, v)
 
@@ -174,10 +173,27 @@ class ATDynamics:
         if self._last is not None and self._last[0] == key and self._last[1] >= t and self._last[2] <= tol:
             return self._last[3]
         basis = krylov_basis(
-            self.operator.matmat, d, self.y, t=t, tolerance=tol, max_passes=self.max_passes, max_columns=self.max_columns
+            self.operator.matmat,
+            d,
+            self.y,
+            t=t,
+            tolerance=tol,
+            max_passes=self.max_passes,
+            max_columns=self.max_columns,
         )
         self._last = (key, t, tol, basis)
         return basis
+
+    def _grow(self, d: Array, block: Array, t: float, tol: float) -> KrylovBasis:
+        return krylov_basis(
+            self.operator.matmat,
+            d,
+            block,
+            t=t,
+            tolerance=tol,
+            max_passes=self.max_passes,
+            max_columns=self.max_columns,
+        )
 
     def _infinite(self, d: Array, tol: float) -> Solution:
         support = (d > 0)[:, None]

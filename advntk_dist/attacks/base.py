@@ -61,9 +61,7 @@ def check_request(x: ArrayLike, radius: float, steps: int, step_size: float, nor
     if norm not in get_args(Norm):
         raise RequestError(f"attack.norm: no norm {norm!r}; there are {', '.join(get_args(Norm))}")
     if not (radius >= 0 and step_size >= 0 and steps >= 0):
-        raise RequestError(
-            f"attack: radius, steps and step_size must be >= 0, got {radius}, {steps} and {step_size}"
-        )
+        raise RequestError(f"attack: radius, steps and step_size must be >= 0, got {radius}, {steps} and {step_size}")
     return to_unit_range(np.asarray(x))
 
 

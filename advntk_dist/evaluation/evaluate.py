@@ -30,7 +30,7 @@ def evaluate(
     group: zarr.Group,
     name: str,
     batch: int,
-    on_batch: Callable[[int], None] = lambda images: None,
+    on_batch: Callable[[int, bool], None] = lambda images, fresh: None,
 ) -> MethodResult:
     """Attack every image once; a clean error counts as a robust one.
 
@@ -49,7 +49,7 @@ def evaluate(
     batch
         Images attacked and committed at once.
     on_batch
-        Called with the number of images after each batch, also for batches that were already there.
+        Called after each batch with its number of images, and whether it was computed now or was there before.
 
     Raises
     ------
@@ -61,12 +61,13 @@ def evaluate(
     rows = []
     for span in spans(len(x), batch):
         row = outcomes.read(span.start)
+        fresh = row is None
         if row is None:
             made = made or predictor()
             row = _attack_batch(made, x[span], y[span], attack, norm, seed, np.arange(span.start, span.stop))
             outcomes.write(span.start, row)
         rows.append(row)
-        on_batch(len(row))
+        on_batch(len(row), fresh)
     table = np.concatenate(rows)
     return MethodResult(Accuracy.of(table[:, 0]), Accuracy.of(table[:, 1]), float(table[:, 2].max()))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from advntk_dist.kernels.backend import KernelKind, Prepared
 
@@ -26,9 +28,16 @@ class NeuralTangentsBackend:
 
     def tile(self, x1: jax.Array, prepared: Prepared, kind: KernelKind) -> jax.Array:
         """Kernel values (b1, b2)."""
-        return self.kernel_fn(x1, prepared, kind)  # type: ignore[no-any-return]
+        with _widest(x1):
+            return self.kernel_fn(x1, prepared, kind)  # type: ignore[no-any-return]
 
     def tile_vjp(self, x1: jax.Array, prepared: Prepared, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
-        tile, pull_back = jax.vjp(lambda x: self.tile(x, prepared, "ntk"), x1)
-        return tile, pull_back(weight)[0]
+        with _widest(x1):
+            tile, pull_back = jax.vjp(lambda x: self.kernel_fn(x, prepared, "ntk"), x1)
+            return tile, pull_back(weight)[0]
+
+
+def _widest(x: jax.Array) -> AbstractContextManager[Any]:
+    """Where float64 is allowed neural-tangents promotes float32 images to it: allow only what the images are."""
+    return jax.enable_x64(x.dtype == jnp.float64)

@@ -80,7 +80,9 @@ class TiledOperator(GramOperator):
     def description(self) -> str:
         """One line for logs."""
         grid = self.source.grid
-        return f"out of core ({self.n} x {self.n} in {len(grid)} stored tiles of {grid.tile}, {self.threads} Dask threads)"
+        return (
+            f"out of core ({self.n} x {self.n} in {len(grid)} stored tiles of {grid.tile}, {self.threads} Dask threads)"
+        )
 
 
 class _Whole:

@@ -65,15 +65,16 @@ def solve_infinite_time(
     passes, c, residual = int(rank >= 10), np.zeros_like(y), y.copy()
     status, error, theta = Status.MAX_PASSES, float("inf"), float("inf")
     for _ in range(_RESTARTS):
-        run = _conjugate_gradients(
-            regularised, precondition, residual, c, theta, tolerance, max_passes - passes - 1
-        )
+        run = _conjugate_gradients(regularised, precondition, residual, c, theta, tolerance, max_passes - passes - 1)
         c, status, theta = run.c, run.status, run.theta
         # The recursion's residual drifts from the true one: the bound is taken from the true one.
         residual = y - regularised(c)
         passes += run.passes + 1
         energy = float(np.sqrt(max(0.0, (residual * precondition(residual)).sum())))
-        error = _SAFETY * energy / theta / max(float(np.linalg.norm(c)), np.finfo(float).tiny)
+        # Without a Ritz value nothing is known of theta, and where the matrix is not positive it means nothing.
+        known = np.isfinite(theta) and status is not Status.NOT_POSITIVE
+        size = max(float(np.linalg.norm(c)), np.finfo(float).tiny)
+        error = _SAFETY * energy / theta / size if known else float("inf")
         if status is not Status.CONVERGED or error <= tolerance:
             break
     if status is Status.CONVERGED and error > tolerance:

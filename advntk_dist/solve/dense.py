@@ -38,5 +38,3 @@ def dense_gradient(theta: Array, y: Array, varpi: Array, v: Array) -> Array:
     difference = np.exp(-np.minimum(a, b)) * phi_1(-np.abs(a - b))
     middle = difference * (left @ right.T)
     return np.asarray(np.einsum("ia,ab,ib->i", vectors, middle, vectors) / varpi)
-
-

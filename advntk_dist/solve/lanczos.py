@@ -5,8 +5,10 @@ beside Q, because residuals of the training dynamics need it where D has zeros.
 
 Error bound. y(t) = t phi_1(-t S) b solves y' = b - S y, y(0) = 0. The Krylov approximation Q u(t) leaves the
 residual r(s) = -Q_next beta u_last(s), and since exp(-s S) is a contraction, || y(t) - Q u(t) || is at most the
-integral of || r(s) || over [0, t]. Rounding and deflated directions enter as a residual of their own,
-proportional to || u(s) ||.
+integral of || r(s) || over [0, t]. Rounding and deflated directions of the products enter as a residual of their
+own, proportional to || u(s) ||; what deflation took from b itself, as a constant one. Negative Ritz values (rounding
+in the tiles) are clamped at 0: what the clamp changes is a residual too, and as exp(-s S) then grows, the bound is
+multiplied by its largest growth that the Ritz values show.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ class KrylovBasis:
         beta vectors_last, (r, m): couples the last block to the one that was not taken into the basis.
     noise
         Norm of the deflated and rounded part of each product with S.
+    start_noise
+        Norm of the deflated part of the start block b.
+    clamped
+        What the clamp at 0 added to each Ritz value, (m,), >= 0.
     passes
         Passes over the Gram matrix.
     status
@@ -67,6 +73,8 @@ class KrylovBasis:
     start: Array
     coupling: Array
     noise: float
+    start_noise: float
+    clamped: Array
     passes: int
     status: Status
     smallest_ritz: float
@@ -89,6 +97,8 @@ class KrylovBasis:
         small = self.vectors @ self.amplitudes(t)
         size = float(np.linalg.norm(self.sqrt_d[:, None] * (self.q @ small)))
         bound = float(self.sqrt_d.max()) * self._residual_integral(t)
+        with np.errstate(over="ignore"):
+            bound *= float(np.exp(t * self.clamped.max()))
         return bound / size if size > 0 else float("inf")
 
     def _residual_integral(self, t: float) -> float:
@@ -101,8 +111,9 @@ class KrylovBasis:
         factors = times[:, None] * phi_1(-times[:, None] * self.ritz)
         last = np.einsum("rm,sm,mk->srk", self.coupling, factors, self.start, optimize=True)
         leak = np.sqrt((last**2).sum(axis=(1, 2)))
-        whole = np.sqrt((factors**2) @ (self.start**2).sum(axis=1))
-        return float(weights @ (leak + self.noise * whole))
+        amplitudes = (factors**2) * (self.start**2).sum(axis=1)
+        whole, clamp = np.sqrt(amplitudes.sum(axis=1)), np.sqrt(amplitudes @ self.clamped**2)
+        return float(weights @ (leak + clamp + self.noise * whole)) + t * self.start_noise
 
 
 def krylov_basis(
@@ -174,7 +185,8 @@ class _Growth:
         self.next_block = block
         self.beta = np.zeros((0, 0))
         self.weights = weights
-        self.dropped = dropped
+        self.start_dropped = dropped
+        self.dropped = 0.0
         self.passes = 0
 
     def step(self, matmat: Callable[[Array], Array]) -> None:
@@ -223,6 +235,8 @@ class _Growth:
             start=vectors.T @ start,
             coupling=coupling,
             noise=_ROUNDING * largest + self.dropped,
+            start_noise=self.start_dropped,
+            clamped=np.maximum(-values, 0.0),
             passes=self.passes,
             status=status,
             smallest_ritz=float(min(values[0], 0.0) / largest) if m and largest > 0 else 0.0,

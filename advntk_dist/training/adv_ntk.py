@@ -71,8 +71,8 @@ def validation_batch(n_val: int, batch: int, step: int, seed: int) -> NDArray[np
 
 
 def train_adv_ntk(
-    dynamics: ATDynamics,
-    predictor: KernelPredictor,
+    dynamics: Callable[[], ATDynamics],
+    predictor: Callable[[], KernelPredictor],
     x_train: Images,
     x_val: Images,
     y_val: NDArray[np.int64],
@@ -95,9 +95,9 @@ def train_adv_ntk(
     Parameters
     ----------
     dynamics
-        The AT dynamics on the training images.
+        Makes the AT dynamics on the training images; called only if a step is to be taken, as is ``predictor``.
     predictor
-        A predictor on the training images; its coefficients are replaced.
+        Makes a predictor on the training images; its coefficients are replaced.
     x_train, x_val, y_val
         Training images (n, H, W, C), validation images and their labels (m,).
     attack
@@ -118,7 +118,7 @@ def train_adv_ntk(
     StoreDamagedError
         If a checkpoint fails its checksum.
     """
-    n = dynamics.operator.n
+    n = len(x_train)
     optimiser = Optimiser(lr, n)
     saved = _Checkpoints.open(group, steps, n, optimiser.state_size)
     done, a, state = _resume(saved, n, optimiser)
@@ -129,7 +129,7 @@ def train_adv_ntk(
         chosen = validation_batch(len(x_val), batch, step, seed)
         attacked = partial(attack, seed=_attack_seed(seed, step), indices=chosen)
         record, gradient = _examine(
-            dynamics, predictor, x_train, x_val[chosen], y_val[chosen], attacked, np.abs(a), tolerance
+            dynamics(), predictor(), x_train, x_val[chosen], y_val[chosen], attacked, np.abs(a), tolerance
         )
         # varpi = |a|; the slope of |a| at 0 counts as 1, or training would never leave its start.
         a, state = optimiser.step(a, gradient * np.where(a >= 0, 1.0, -1.0), state)

@@ -27,9 +27,7 @@ class Optimiser:
     """
 
     def __init__(self, lr: float, n: int) -> None:
-        self._transformation = optax.chain(
-            optax.normalize_by_update_norm(scale_factor=1.0, eps=1e-8), optax.scale(-lr)
-        )
+        self._transformation = optax.chain(optax.normalize_by_update_norm(scale_factor=1.0, eps=1e-8), optax.scale(-lr))
         with kernel_scope():
             state = self._transformation.init(jnp.zeros(n, jnp.float64))
         self._leaves, self._structure = jax.tree.flatten(state)
@@ -46,9 +44,7 @@ class Optimiser:
     def step(self, a: Array, gradient: Array, state: Array) -> tuple[Array, Array]:
         """Parameters and flat state after one step."""
         with kernel_scope():
-            updates, after = self._transformation.update(
-                jnp.asarray(gradient), self._unflatten(state), jnp.asarray(a)
-            )
+            updates, after = self._transformation.update(jnp.asarray(gradient), self._unflatten(state), jnp.asarray(a))
             moved = optax.apply_updates(jnp.asarray(a), updates)
             return np.array(moved, np.float64), self._flatten(jax.tree.leaves(after))
 

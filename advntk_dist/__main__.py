@@ -1,0 +1,5 @@
+"""``python -m advntk_dist``."""
+
+from advntk_dist.cli import main
+
+main()

@@ -1,0 +1,223 @@
+"""The command line: parse, call the package, print; no logic.
+
+Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong requests answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from advntk_dist.errors import AdvNTKError
+
+if TYPE_CHECKING:
+    from advntk_dist.progress import Display
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _configured(default_out: bool) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        out_help = "Run directory." + (" [default: runs/NAME]" if default_out else "")
+        for decorator in (
+            click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]"),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key."
+            ),
+            click.option("--out", type=click.Path(path_type=Path), required=not default_out, help=out_help),
+            click.argument("source", metavar="PRESET|FILE.toml"),
+        ):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _display() -> Display:
+    from advntk_dist.progress import Display
+
+    return Display(quiet=bool(click.get_current_context().find_root().params.get("quiet")))
+
+
+def _out(source: str, out: Path | None) -> Path:
+    return out if out is not None else Path("runs") / Path(source).stem
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="advntk-dist", prog_name="advntk")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+def advntk(quiet: bool) -> None:
+    """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
+
+
+@advntk.command()
+@_configured(default_out=True)
+def run(source: str, out: Path | None, overrides: Sequence[str], address: str | None) -> None:
+    """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
+
+    Example: advntk run digits --set attack.radius=0.15
+    """
+    from advntk_dist.config import load_config
+    from advntk_dist.pipeline import run as run_job
+
+    config = load_config(source, overrides)
+    outcome = run_job(config, _out(source, out), address=address, display=_display())
+    if not outcome.worked:
+        click.echo(f"{outcome.folder}: finished before, nothing to do")
+    _print_results(outcome.results)
+    click.echo(f"report: {outcome.folder / 'report.html'}")
+
+
+@advntk.command()
+def presets() -> None:
+    """List the built-in configurations.
+
+    Example: advntk presets
+    """
+    from advntk_dist.config import preset_names, preset_text
+
+    for name in preset_names():
+        click.echo(f"{name:<16}{preset_text(name).splitlines()[0].removeprefix('# ')}")
+
+
+@advntk.group()
+def gram() -> None:
+    """Build and look after Gram matrices."""
+
+
+@gram.command("build")
+@_configured(default_out=False)
+def gram_build(source: str, out: Path, overrides: Sequence[str], address: str | None) -> None:
+    """Build DIR/gram.zarr, the store that `run` would build, or what is missing of it.
+
+    Example: advntk gram build digits --out runs/digits
+    """
+    from advntk_dist.config import load_config
+    from advntk_dist.pipeline.run import build_gram_only
+
+    store = build_gram_only(load_config(source, overrides), out, address=address, display=_display())
+    click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
+
+
+@gram.command("status")
+@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def gram_status(path: Path, as_json: bool) -> None:
+    """Say how far a build has got.
+
+    Example: advntk gram status runs/digits
+    """
+    from dataclasses import asdict
+
+    status = asdict(_store(path).status())
+    if as_json:
+        click.echo(json.dumps(status))
+        return
+    for key, value in status.items():
+        click.echo(f"{key:<20}{value}")
+
+
+@gram.command("info")
+@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
+def gram_info(path: Path) -> None:
+    """Print what a store belongs to, as JSON.
+
+    Example: advntk gram info runs/digits
+    """
+    click.echo(json.dumps(_store(path).fingerprint, indent=2))
+
+
+@gram.command("verify")
+@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
+def gram_verify(path: Path) -> None:
+    """Check every stored tile against its checksum and its commit record; exit 3 if one is damaged.
+
+    A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again.
+
+    Example: advntk gram verify runs/digits
+    """
+    from advntk_dist.gram import builder_lock, invalidate, verify_gram
+
+    store = _store(path)
+    report = verify_gram(store)
+    if report.damaged:
+        with builder_lock(store.path):
+            invalidate(store, [damaged[:3] for damaged in report.damaged])
+        report.raise_if_damaged(store.path)
+    click.echo(f"{store.path}: {report.checked} tiles are sound, {report.missing} not built yet")
+
+
+@advntk.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="radius, steps, step_size, norm or seed.")
+def evaluate(folder: Path, name: str, overrides: Sequence[str]) -> None:
+    """Attack the three methods of a finished run again, with another attack or another strength.
+
+    Example: advntk evaluate runs/digits --attack pgd --set steps=50 --set radius=0.1
+    """
+    from advntk_dist.pipeline.run import evaluate_again
+
+    path, results = evaluate_again(folder, name, overrides, display=_display())
+    _print_results(results)
+    click.echo(f"written: {path}")
+
+
+@advntk.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+def report(folder: Path) -> None:
+    """Write the report of a finished run again.
+
+    Example: advntk report runs/digits
+    """
+    from advntk_dist.pipeline.run import rebuild_report
+
+    click.echo(f"report: {rebuild_report(folder)}")
+
+
+def _store(path: Path) -> Any:
+    from advntk_dist.gram import GramStore
+
+    return GramStore.open(path / "gram.zarr" if (path / "gram.zarr").is_dir() else path)
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    attack = results["attack"]
+    click.echo(
+        f"{results['dataset']}, {results['network']}, {results['n_train']} training images, "
+        f"{attack['name']} {attack['norm']} radius {attack['radius']:.4g} ({attack['steps']} steps), "
+        f"largest perturbation {attack['max_perturbation']:.4g}"
+    )
+    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
+    for name, row in results["methods"].items():
+        cells = []
+        for key in ("clean", "robust"):
+            low, high = row[f"{key}_interval"]
+            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
+        click.echo(f"{name:<15}{''.join(cells)}".rstrip())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        status = advntk.main(args=arguments, prog_name="advntk", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        click.echo(f"advntk: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("advntk: interrupted; nothing is lost, the same command goes on from here", err=True)
+        sys.exit(1)
+    except AdvNTKError as error:
+        click.echo(f"advntk: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,95 @@
+"""A configuration brought to life: images, targets, network, attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks import ATTACKS
+from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.data import Dataset, load_dataset, one_hot, split
+from advntk_dist.networks import Network, network
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.training.adv_ntk import BoundAttack
+
+Images = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images (m, H, W, C), uint8 and as floats in [-0.5, 0.5], and their labels (m,)."""
+
+    raw: NDArray[np.uint8]
+    x: Images
+    y: NDArray[np.int64]
+
+
+class Problem:
+    """The data and the network of one run; raises what the parts raise."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.dataset: Dataset = load_dataset(config.data.name, config.data.path)
+        d = config.data
+        self._split = split(self.dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
+
+    @cached_property
+    def net(self) -> Network:
+        """The network."""
+        n = self.config.network
+        return network(
+            n.name,
+            W_std=n.W_std,
+            b_std=n.b_std,
+            activation=n.activation,
+            backend=n.backend,
+            classes=self.dataset.n_classes,
+        )
+
+    @cached_property
+    def train(self) -> Part:
+        """Training images, in the order of the Gram matrix."""
+        return self._part(self._split.train)
+
+    @cached_property
+    def val(self) -> Part:
+        """Validation images."""
+        return self._part(self._split.val)
+
+    @cached_property
+    def test(self) -> Part:
+        """Test images."""
+        return self._part(self._split.test)
+
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """One-hot training targets (n, k)."""
+        return np.asarray(one_hot(self.train.y, self.dataset.n_classes))
+
+    @cached_property
+    def predictor(self) -> KernelPredictor:
+        """A predictor on the training images, with all coefficients 0."""
+        zeros = np.zeros((len(self.train.x), self.dataset.n_classes))
+        return KernelPredictor(self.net, self.train.x, zeros, batch=self.config.evaluation.batch)
+
+    def _part(self, rows: NDArray[np.int64]) -> Part:
+        raw = self.dataset.x[rows]
+        x = raw.astype(self.config.gram.dtype)
+        x /= 255
+        x -= 0.5
+        return Part(raw, x, self.dataset.y[rows])
+
+
+def bind_attack(config: AttackConfig) -> BoundAttack:
+    """The configured attack, with everything but predictor, images, seed and indices filled in."""
+    return partial(
+        ATTACKS[config.name],
+        radius=config.radius,
+        steps=config.steps,
+        step_size=config.step_size if config.step_size is not None else config.radius / 5,
+        norm=config.norm,
+    )

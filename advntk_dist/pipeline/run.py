@@ -1,0 +1,244 @@
+"""`advntk run`: every stage in order, from wherever the last start got to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from advntk_dist.config import AttackConfig, RunConfig, parse_config
+from advntk_dist.environment import environment
+from advntk_dist.errors import RequestError
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.stages import ADV_NTK, Stages
+from advntk_dist.progress import Display
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
+from advntk_dist.training import TrainingRun
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A finished run: its directory, its results, and whether anything had to be done."""
+
+    folder: Path
+    results: dict[str, Any]
+    worked: bool
+
+
+def run(
+    config: RunConfig, out: str | Path, *, address: str | None = None, display: Display | None = None
+) -> RunOutcome:
+    """Do the whole job, or what is left of it: Gram matrix, selection, training, evaluation, report.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    out
+        Run directory, made if it is not there.
+    address
+        Ray cluster, None for this machine.
+    display
+        Where to show progress.
+
+    Raises
+    ------
+    RequestError
+        If the request is impossible.
+    StoreError
+        If stored data are damaged, or belong to another configuration.
+    """
+    folder, shown = RunDirectory.at(out), display or Display()
+    problem = Problem(config)  # a wrong request fails before anything is written
+    with folder.claimed(config):
+        results = folder.read_results()
+        if results is not None and folder.report.exists():
+            return RunOutcome(folder.root, results, worked=False)
+        events = EventLog(folder.events)
+        events.write("run begins")
+        stages = Stages(problem, folder, events, shown, address)
+        shown.say(f"{problem.net!r} on {problem.dataset.name}: {config.data.n_train} training images -> {folder.root}")
+        results = _work(stages)
+        events.write("run ends")
+    return RunOutcome(folder.root, results, worked=True)
+
+
+def rebuild_report(out: str | Path, *, display: Display | None = None) -> Path:
+    """Write report.html and its plots again from what a finished run has stored.
+
+    Raises
+    ------
+    RequestError
+        If the run is not finished.
+    """
+    folder = RunDirectory.at(out)
+    stages = finished_stages(folder, display or Display(quiet=True))
+    with folder.claimed(stages.config):
+        return _report(stages, folder.read_results() or {}, stages.train())
+
+
+def finished_stages(folder: RunDirectory, display: Display) -> Stages:
+    """The stages of a finished run, for looking at what it stored or attacking it again.
+
+    Raises
+    ------
+    RequestError
+        If the run is not finished.
+    """
+    config = folder.stored_config()
+    if folder.read_results() is None:
+        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+    return Stages(Problem(config), folder, EventLog(folder.events), display, None)
+
+
+def build_gram_only(
+    config: RunConfig, out: str | Path, *, address: str | None = None, display: Display | None = None
+) -> GramStore:
+    """The first stage alone: the Gram store that :func:`run` would build; errors as there."""
+    folder = RunDirectory.at(out)
+    problem = Problem(config)
+    with folder.claimed(config):
+        return Stages(problem, folder, EventLog(folder.events), display or Display(), address).gram()
+
+
+def evaluate_again(
+    out: str | Path, attack: str, overrides: Sequence[str] = (), *, display: Display | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Attack the three methods of a finished run with another attack; the run's own results stay as they are.
+
+    Returns
+    -------
+    path, results
+        The JSON file in the run directory, and what it holds.
+
+    Raises
+    ------
+    RequestError
+        If the run is not finished, or the attack is impossible.
+    """
+    folder = RunDirectory.at(out)
+    stages = finished_stages(folder, display or Display())
+    config, before = stages.config, folder.read_results() or {}
+    asked = [f"attack.{o}" for o in overrides]
+    if not any(o.startswith("attack.step_size") for o in asked) and any(o.startswith("attack.radius") for o in asked):
+        values = config.model_dump(mode="json", exclude_none=True)
+        values["attack"].pop("step_size")  # follows the radius, unless it is asked for
+        config = RunConfig.model_validate(values)
+        text = tomli_w.dumps(values)
+    else:
+        text = config.to_toml()
+    asked_attack = parse_config(text, where="advntk evaluate", overrides=[f"attack.name={attack}", *asked]).attack
+    with folder.claimed(stages.config):
+        chosen = list(config.evaluation.times).index(before["methods"]["early_stopped"]["t"])
+        methods = stages.methods(chosen, asked_attack)
+    results = {key: before[key] for key in ("dataset", "network", "n_train", "n_val", "n_test")} | {
+        "attack": attack_row(asked_attack, methods),
+        "methods": {name: result.as_dict() for name, result in methods.items()},
+    }
+    path = folder.root / f"results-{stages.attack_name(asked_attack)}.json"
+    folder.write_text(path, json.dumps(results, indent=2) + "\n")
+    return path, results
+
+
+def _work(stages: Stages) -> dict[str, Any]:
+    store = stages.gram()
+    stages.uniform()
+    chosen, validation = stages.select()
+    training = stages.train()
+    curve = stages.curve()
+    methods = stages.methods(chosen, stages.config.attack)
+    stages.examples()
+    config, folder = stages.config, stages.folder
+    status = store.status()
+    results: dict[str, Any] = {
+        "dataset": stages.problem.dataset.name,
+        "network": config.network.name,
+        "n_train": config.data.n_train,
+        "n_val": config.data.n_val,
+        "n_test": config.data.n_test,
+        "attack": attack_row(config.attack, methods),
+        "methods": _method_rows(methods, stages, chosen, validation),
+        "curve": {
+            "times": list(config.evaluation.times),
+            "validation": [r.as_dict() for r in validation],
+            "test": [r.as_dict() for r in curve],
+        },
+        "gram": {
+            "backend": stages.problem.net.backend.name,
+            "dtype": config.gram.dtype,
+            "tile": store.tile,
+            "tiles": status.total,
+            "bytes": status.bytes,
+        },
+        "solver": {"tolerance": config.solver.tolerance, "solves": stages.solves()},
+        "seconds": stages.events.seconds(),
+        "environment": environment(),
+    }
+    _report(stages, results, training)
+    # The results are written last: a run that has them is finished.
+    folder.write_text(folder.results, json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def attack_row(attack: AttackConfig, methods: dict[str, MethodResult]) -> dict[str, Any]:
+    """The attack as results.json has it, with the largest perturbation that was really used."""
+    return attack.model_dump(mode="json") | {"max_perturbation": max(m.max_perturbation for m in methods.values())}
+
+
+def _method_rows(
+    methods: dict[str, MethodResult], stages: Stages, chosen: int, validation: list[MethodResult]
+) -> dict[str, dict[str, Any]]:
+    rows = {name: result.as_dict() for name, result in methods.items()}
+    rows["early_stopped"] |= {
+        "t": stages.config.evaluation.times[chosen],
+        "validation_robust": validation[chosen].robust.value,
+    }
+    rows[ADV_NTK] |= {"steps": stages.config.train.steps, "lr": stages.config.train.lr}
+    return rows
+
+
+def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Path:
+    problem = stages.problem
+    curve, methods = results["curve"], results["methods"]
+    twins, guesses = stages.examples()
+    m = len(twins)
+    inputs = ReportInputs(
+        results=results,
+        config_toml=stages.config.to_toml(),
+        curve=Curve(
+            times=np.array(curve["times"]),
+            clean=np.array([row["clean"] for row in curve["test"]]),
+            robust=np.array([row["robust"] for row in curve["test"]]),
+            clean_ntk=methods["ntk"]["clean"],
+            robust_ntk=methods["ntk"]["robust"],
+            chosen_t=methods["early_stopped"]["t"],
+            n_test=results["n_test"],
+        ),
+        training=_history(training),
+        varpi=training.varpi,
+        y_train=problem.train.y,
+        classes=problem.dataset.classes,
+        examples=Examples(
+            clean=problem.test.x[:m],
+            adversarial=twins,
+            labels=problem.test.y[:m],
+            predicted_clean=guesses[:, 0].astype(int),
+            predicted_adversarial=guesses[:, 1].astype(int),
+            method=ADV_NTK,
+        ),
+    )
+    return write_report(inputs, stages.folder.root)
+
+
+def _history(training: TrainingRun) -> TrainingHistory:
+    columns = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
+    return TrainingHistory(**{name: np.array([getattr(r, name) for r in training.history]) for name in columns})

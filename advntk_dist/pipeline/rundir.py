@@ -1,0 +1,169 @@
+"""The run directory: whose it is, what it holds, and how files land in it whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from advntk_dist.config import RunConfig, difference, parse_config
+from advntk_dist.errors import ConfigError, RequestError, StoreBusyError, StoreDamagedError, StoreMismatchError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, out: str | Path) -> RunDirectory:
+        """The run directory at a local path.
+
+        Raises
+        ------
+        RequestError
+            If it is a URL, or something that is not a folder is in the way.
+        """
+        if "://" in str(out):
+            raise RequestError(f"--out {out}: a run directory must be a local path")
+        root = Path(out)
+        if root.exists() and not root.is_dir():
+            raise RequestError(f"--out {out}: there is a file of that name; give a folder")
+        return cls(root)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.toml"
+
+    @property
+    def gram(self) -> Path:
+        """The Gram store."""
+        return self.root / "gram.zarr"
+
+    @property
+    def coefficients(self) -> Path:
+        """Solved coefficients of each method."""
+        return self.root / "dynamics.zarr"
+
+    @property
+    def train(self) -> Path:
+        """Checkpoints of Adv-NTK."""
+        return self.root / "train.zarr"
+
+    @property
+    def evaluation(self) -> Path:
+        """Outcomes of attacked images."""
+        return self.root / "evaluation.zarr"
+
+    @property
+    def results(self) -> Path:
+        """results.json."""
+        return self.root / "results.json"
+
+    @property
+    def events(self) -> Path:
+        """events.jsonl."""
+        return self.root / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """report.html."""
+        return self.root / "report.html"
+
+    @contextmanager
+    def claimed(self, config: RunConfig) -> Iterator[None]:
+        """Hold the directory for this configuration; the first claim writes config.toml.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process holds it.
+        StoreMismatchError
+            If it belongs to another configuration; names the key.
+        StoreDamagedError
+            If config.toml cannot be read.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreBusyError(f"{self.root}: another process is working on this run; wait for it") from error
+        except OSError as error:
+            raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
+        try:
+            if self.config.exists():
+                other = difference(config, self.stored_config())
+                if other is not None:
+                    raise StoreMismatchError(str(self.root), *other)
+            else:
+                self.write_text(self.config, config.to_toml())
+            yield
+        finally:
+            lock.release()
+
+    def stored_config(self) -> RunConfig:
+        """The configuration that the directory belongs to.
+
+        Raises
+        ------
+        RequestError
+            If there is none: this is not a run directory.
+        StoreDamagedError
+            If it cannot be read.
+        """
+        if not self.config.is_file():
+            raise RequestError(f"{self.root}: not a run directory (no config.toml); start one with `advntk run`")
+        try:
+            return parse_config(self.config.read_text(encoding="utf-8"), where=str(self.config))
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise StoreDamagedError(
+                f"{self.config}: damaged ({error}); restore it, or start in another folder"
+            ) from error
+
+    def read_results(self) -> dict[str, Any] | None:
+        """results.json, or None where the run is not finished.
+
+        Raises
+        ------
+        StoreDamagedError
+            If it cannot be parsed.
+        """
+        if not self.results.exists():
+            return None
+        try:
+            parsed = json.loads(self.results.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StoreDamagedError(f"{self.results}: not valid JSON ({error}); remove it and run again") from error
+        return dict(parsed)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a file whole or not at all."""
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def digest(config: RunConfig) -> str:
+    """A short name of what a configuration asks for, the same for runs that differ only in how they compute."""
+    values = config.model_dump(mode="json", exclude={"gram": {"workers"}, "solver": {"memory", "max_passes"}})
+    values["data"].pop("path")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,283 @@
+"""The stages of a run; each reads what the one before it committed, and does only what is missing."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from advntk_dist.config import AttackConfig
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.errors import StoreDamagedError
+from advntk_dist.evaluation import MethodResult, evaluate
+from advntk_dist.gram import GramStore, build_gram
+from advntk_dist.operators import operator_for_store
+from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.problem import Part, Problem, bind_attack
+from advntk_dist.pipeline.rundir import RunDirectory, digest
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.progress import Display
+from advntk_dist.solve.solution import Solution
+from advntk_dist.storage import Records, guarded_group
+from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
+
+Array = NDArray[np.float64]
+
+ADV_NTK = "adv_ntk"
+SOLVE_FIELDS = ("passes", "error", "smallest_ritz")
+EXAMPLES = 8
+
+
+class Stages:
+    """One run in its directory.
+
+    Parameters
+    ----------
+    problem
+        Data, network and attack.
+    folder
+        The claimed run directory.
+    events, display
+        Where to write and show what happens.
+    address
+        Ray cluster, None for this machine.
+    """
+
+    def __init__(
+        self, problem: Problem, folder: RunDirectory, events: EventLog, display: Display, address: str | None
+    ) -> None:
+        self.problem, self.folder, self.events, self.display = problem, folder, events, display
+        self.config, self.address = problem.config, address
+        self.identity = {"configuration": digest(self.config), "data": problem.dataset.fingerprint}
+
+    def gram(self) -> GramStore:
+        """Build the Gram matrix, or find it built."""
+        gram, train = self.config.gram, self.problem.train
+        with self.events.stage("gram"), _Lazy(self.display, "Gram matrix", "tiles") as shown:
+
+            def on_progress(done: int, total: int, receipt: Any) -> None:
+                shown.reach(done, total)
+                if receipt is not None:
+                    self.events.write("tile", done=done, total=total)
+
+            self.store = build_gram(
+                self.problem.net,
+                train.raw,
+                store=self.folder.gram,
+                tile=gram.tile,
+                dtype=gram.dtype,
+                workers=gram.workers,
+                address=self.address,
+                on_progress=on_progress,
+            )
+        return self.store
+
+    @cached_property
+    def dynamics(self) -> ATDynamics:
+        """The AT dynamics over the finished Gram matrix."""
+        solver = self.config.solver
+        operator = operator_for_store(self.store, memory=int(solver.memory))
+        self.display.say(f"operator: {operator.description}")
+        return ATDynamics(
+            operator,
+            self.problem.targets,
+            ridge=solver.ridge,
+            max_passes=solver.max_passes,
+            basis_bytes=int(solver.memory) // 4,
+        )
+
+    @cached_property
+    def _coefficients(self) -> zarr.Group:
+        return guarded_group(self.folder.coefficients, self.identity)
+
+    @property
+    def times(self) -> list[float]:
+        """Times of the uniform trajectory: the configured ones, and infinity."""
+        return [*self.config.evaluation.times, float("inf")]
+
+    def uniform(self) -> Records:
+        """Coefficients (times, n, k) of uniform varpi = t, the last one at t = infinity."""
+        shape = self.problem.targets.shape
+        table = Records(self._coefficients, "uniform", len(self.times), shape)
+        notes = Records(self._coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),))
+        if any(table.read(i) is None for i in range(len(self.times))) or notes.read_all() is None:
+            with self.events.stage("solve"), self.display.stage("Uniform dynamics", 1, "solve") as advance:
+                solutions = self.dynamics.trajectory(1.0, self.times, self.config.solver.tolerance)
+                for i, solution in enumerate(solutions):
+                    notes.write(i, _note(solution))
+                    table.write(i, solution.value[None])
+                advance(1, True)
+        return table
+
+    def select(self) -> tuple[int, list[MethodResult]]:
+        """Attack the validation images at every time; the index of the time with the best robust accuracy."""
+        results = self._curve("select", "Early stopping", "validation", self.problem.val)
+        return max(range(len(results)), key=lambda i: (results[i].robust.value, -i)), results
+
+    def curve(self) -> list[MethodResult]:
+        """The degeneration curve: clean and robust test accuracy at every finite time."""
+        return self._curve("evaluate", "Degeneration curve", "test", self.problem.test)
+
+    def _curve(self, stage: str, title: str, name: str, part: Part) -> list[MethodResult]:
+        table, times = self.uniform(), self.config.evaluation.times
+        with self.events.stage(stage), self.display.stage(title, len(times) * len(part.x), "images") as advance:
+            return [
+                self._evaluate(f"{name}_t{i}", part, lambda i=i: self._row(table, i), self.config.attack, advance)
+                for i in range(len(times))
+            ]
+
+    def train(self) -> TrainingRun:
+        """Adv-NTK, and its coefficients."""
+        train, problem = self.config.train, self.problem
+        group = guarded_group(self.folder.train, self.identity)
+        with self.events.stage("train"), _Lazy(self.display, "Adv-NTK", "steps") as shown:
+
+            def on_step(step: int, record: StepRecord) -> None:
+                shown.reach(step, train.steps)
+                shown.reach(step + 1, train.steps)
+                self.events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
+
+            run = train_adv_ntk(
+                lambda: self.dynamics,
+                lambda: problem.predictor,
+                problem.train.x,
+                problem.val.x,
+                problem.val.y,
+                bind_attack(self.config.attack),
+                group=group,
+                steps=train.steps,
+                lr=train.lr,
+                batch=train.batch,
+                seed=train.seed,
+                tolerance=self.config.solver.tolerance,
+                on_step=on_step,
+            )
+            table = self.trained()
+            notes = Records(self._coefficients, f"{ADV_NTK}_solve", 1, (len(SOLVE_FIELDS),))
+            if table.read(0) is None or notes.read_all() is None:
+                solution = self.dynamics.coefficients(run.varpi, tol=self.config.solver.tolerance)
+                notes.write(0, _note(solution))
+                table.write(0, solution.value[None])
+        return run
+
+    def trained(self) -> Records:
+        """Coefficients (1, n, k) of Adv-NTK."""
+        return Records(self._coefficients, ADV_NTK, 1, self.problem.targets.shape)
+
+    def solves(self) -> dict[str, dict[str, float]]:
+        """Passes, error estimates and most negative Ritz values of the committed solves."""
+        found = {}
+        for key, name, rows in (("uniform", "uniform_solves", len(self.times)), (ADV_NTK, f"{ADV_NTK}_solve", 1)):
+            table = Records(self._coefficients, name, rows, (len(SOLVE_FIELDS),)).read_all()
+            assert table is not None
+            worst = {"passes": table[:, 0].max(), "error": table[:, 1].max(), "smallest_ritz": table[:, 2].min()}
+            found[key] = {field: float(value) for field, value in worst.items()}
+        return found
+
+    def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
+        """The three methods on the test images under an attack."""
+        table, trained, test = self.uniform(), self.trained(), self.problem.test
+        sources = {
+            "ntk": (f"test_t{len(self.times) - 1}", table, len(self.times) - 1),
+            "early_stopped": (f"test_t{chosen}", table, chosen),
+            ADV_NTK: (f"test_{ADV_NTK}", trained, 0),
+        }
+        with (
+            self.events.stage("evaluate"),
+            self.display.stage("Test images", len(sources) * len(test.x), "images") as advance,
+        ):
+            return {
+                method: self._evaluate(name, test, lambda t=t, i=i: self._row(t, i), attack, advance)
+                for method, (name, t, i) in sources.items()
+            }
+
+    def _evaluate(self, name: str, part: Part, coefficients: Any, attack: AttackConfig, advance: Any) -> MethodResult:
+        def on_batch(images: int, fresh: bool) -> None:
+            advance(images, fresh)
+            if fresh:
+                self.events.write("batch", name=name, images=images)
+
+        return evaluate(
+            lambda: self.predictor(coefficients()),
+            part.x,
+            part.y,
+            bind_attack(attack),
+            norm=attack.norm,
+            seed=attack.seed,
+            group=self._outcomes(attack),
+            name=name,
+            batch=self.config.evaluation.batch,
+            on_batch=on_batch,
+        )
+
+    def _outcomes(self, attack: AttackConfig) -> zarr.Group:
+        """Outcomes under one attack: a folder for each that was ever asked for."""
+        return guarded_group(
+            self.folder.evaluation / self.attack_name(attack),
+            self.identity | {"attack": attack.model_dump(mode="json")},
+        )
+
+    @staticmethod
+    def attack_name(attack: AttackConfig) -> str:
+        """A file name that tells attacks apart."""
+        numbers = (f"r{attack.radius:.6g}", f"s{attack.step_size:.6g}", f"n{attack.steps}", f"seed{attack.seed}")
+        return "_".join((attack.name, attack.norm, *numbers))
+
+    def predictor(self, coefficients: Array) -> KernelPredictor:
+        """A predictor with these coefficients."""
+        return self.problem.predictor.with_coefficients(coefficients)
+
+    def _row(self, table: Records, row: int) -> Array:
+        values = table.read(row)
+        if values is None:
+            raise StoreDamagedError(f"{table.where}: row {row} is missing; run the same command again")
+        return np.asarray(values[0])
+
+    def examples(self) -> tuple[Array, Array]:
+        """Adversarial twins (m, H, W, C) of the first test images under Adv-NTK, and both predictions (m, 2)."""
+        test, attack = self.problem.test, self.config.attack
+        m = min(EXAMPLES, len(test.x))
+        shape = test.x.shape[1:]
+        table = Records(self._outcomes(attack), "examples", m, (int(np.prod(shape)) + 2,), span=m)
+        rows = table.read(0)
+        if rows is None:
+            predictor = self.predictor(self._row(self.trained(), 0))
+            x, y = test.x[:m], test.y[:m]
+            twins = bind_attack(attack)(predictor, x, y, seed=attack.seed, indices=np.arange(m))
+            guesses = np.column_stack([predictor.predict(x).argmax(axis=1), predictor.predict(twins).argmax(axis=1)])
+            rows = np.hstack([twins.reshape(m, -1), guesses]).astype(np.float64)
+            table.write(0, rows)
+        return rows[:, :-2].reshape(m, *shape), rows[:, -2:]
+
+
+class _Lazy:
+    """A stage that is shown only once it is known to have work, and how much."""
+
+    def __init__(self, display: Display, name: str, unit: str) -> None:
+        self._display, self._name, self._unit = display, name, unit
+        self._stage: Any = None
+        self._advance: Any = None
+        self._done = 0
+
+    def __enter__(self) -> _Lazy:
+        return self
+
+    def reach(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` units are done; what was done at the first call is not work of today."""
+        fresh = self._stage is not None
+        if self._stage is None:
+            self._stage = self._display.stage(self._name, total, self._unit)
+            self._advance = self._stage.__enter__()
+        self._advance(done - self._done, fresh)
+        self._done = done
+
+    def __exit__(self, *error: object) -> None:
+        if self._stage is not None:
+            self._stage.__exit__(*error)
+
+
+def _note(solution: Solution) -> Array:
+    return np.array([[solution.passes, solution.error, solution.smallest_ritz]], dtype=np.float64)

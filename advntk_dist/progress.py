@@ -1,0 +1,99 @@
+"""Progress of long work: bars with rate and time left on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Advance = Callable[[int, bool], None]
+"""Called with the units that are done, and whether they were done now (True) or are found done (False)."""
+
+_LINE_EVERY = 10.0
+"""Seconds between plain log lines."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Units a second."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g} {task.fields['unit']}/s")
+
+
+class Display:
+    """Shows stages of work on a console.
+
+    Parameters
+    ----------
+    console
+        Where to show; bars are drawn only if it is a terminal.
+    quiet
+        Show nothing but warnings.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """Show one stage; the caller advances it by the units that are done."""
+        if self.quiet:
+            yield lambda units, fresh: None
+        elif self.console.is_terminal:
+            with self._bar(name, total, unit) as advance:
+                yield advance
+        else:
+            yield self._lines(name, total, unit)
+
+    @contextmanager
+    def _bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=False) as progress:
+            task = progress.add_task(name, total=total, unit=unit)
+
+            def advance(units: int, fresh: bool) -> None:
+                if fresh:
+                    progress.update(task, advance=units)
+                else:  # found done: moves the bar, but says nothing of the speed
+                    progress.update(task, completed=progress.tasks[task].completed + units)
+                    progress.reset(task, completed=int(progress.tasks[task].completed), total=total)
+
+            yield advance
+
+    def _lines(self, name: str, total: int, unit: str) -> Advance:
+        start = last = time.monotonic()
+        done = found = 0
+
+        def advance(units: int, fresh: bool) -> None:
+            nonlocal last, done, found, start
+            now = time.monotonic()
+            done += units
+            if not fresh:
+                found, start = found + units, now
+            if done < total and now - last < _LINE_EVERY:
+                return
+            last = now
+            if done == found:
+                self.say(f"{name}: {done}/{total} {unit} found done")
+                return
+            rate = (done - found) / max(now - start, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+            self.say(f"{name}: {done}/{total} {unit}, {rate:.3g} {unit}/s{left}")
+
+        return advance
