@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from advntk_dist.gram import build_gram as build_gram
     from advntk_dist.gram import open_gram as open_gram
     from advntk_dist.networks import network as network
-    from advntk_dist.pipeline import run as run
+    from advntk_dist.pipeline.run import run as run
     from advntk_dist.predictor import KernelPredictor as KernelPredictor
 
 _HOMES = {
@@ -35,7 +35,7 @@ _HOMES = {
     "open_gram": "gram",
     "pgd": "attacks",
     "pgd_reference": "attacks",
-    "run": "pipeline",
+    "run": "pipeline.run",
 }
 
 __all__ = [

@@ -9,14 +9,10 @@ stage has a 3x3 convolution as its shortcut, the others the identity), act, Flat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from advntk_dist.neural_tangents_adapter import stax
-
-Activation = Literal["relu", "gelu", "erf", "sigmoid"]
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-Family = Literal["mlp", "cnn", "resnet"]
-RESNET_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+from advntk_dist.spec import RESNET_STAGES, Activation, Family
 
 WIDTH = 256
 """Hidden width of the finite networks that init_fn draws (the paper's); the kernels do not depend on it."""

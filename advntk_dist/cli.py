@@ -17,6 +17,8 @@ import click
 from advntk_dist.errors import AdvNTKError
 
 if TYPE_CHECKING:
+    from advntk_dist.config import RunConfig
+    from advntk_dist.pipeline.rundir import RunDirectory
     from advntk_dist.progress import Display
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +32,7 @@ def _configured(default_out: bool) -> Callable[[F], F]:
             click.option(
                 "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key."
             ),
-            click.option("--out", type=click.Path(path_type=Path), required=not default_out, help=out_help),
+            click.option("--out", required=not default_out, help=out_help),
             click.argument("source", metavar="PRESET|FILE.toml"),
         ):
             command = decorator(command)
@@ -40,13 +42,15 @@ def _configured(default_out: bool) -> Callable[[F], F]:
 
 
 def _display() -> Display:
+    from advntk_dist.config import RunConfig
+    from advntk_dist.pipeline.rundir import RunDirectory
     from advntk_dist.progress import Display
 
     return Display(quiet=bool(click.get_current_context().find_root().params.get("quiet")))
 
 
-def _out(source: str, out: Path | None) -> Path:
-    return out if out is not None else Path("runs") / Path(source).stem
+def _out(source: str, out: str | None) -> str:
+    return out if out is not None else str(Path("runs") / Path(source).stem)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,20 +62,25 @@ def advntk(quiet: bool) -> None:
 
 @advntk.command()
 @_configured(default_out=True)
-def run(source: str, out: Path | None, overrides: Sequence[str], address: str | None) -> None:
+def run(source: str, out: str | None, overrides: Sequence[str], address: str | None) -> None:
     """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
 
     Example: advntk run digits --set attack.radius=0.15
     """
     from advntk_dist.config import load_config
-    from advntk_dist.pipeline import run as run_job
+    from advntk_dist.pipeline.rundir import RunDirectory
 
     config = load_config(source, overrides)
-    outcome = run_job(config, _out(source, out), address=address, display=_display())
-    if not outcome.worked:
-        click.echo(f"{outcome.folder}: finished before, nothing to do")
-    _print_results(outcome.results)
-    click.echo(f"report: {outcome.folder / 'report.html'}")
+    folder = RunDirectory.at(_out(source, out))
+    results = _finished(folder, config)
+    if results is not None:
+        click.echo(f"{folder.root}: finished before, nothing to do")
+    else:
+        from advntk_dist.pipeline.run import run as run_job
+
+        results = run_job(config, folder.root, address=address, display=_display()).results
+    _print_results(results)
+    click.echo(f"report: {folder.report}")
 
 
 @advntk.command()
@@ -93,7 +102,7 @@ def gram() -> None:
 
 @gram.command("build")
 @_configured(default_out=False)
-def gram_build(source: str, out: Path, overrides: Sequence[str], address: str | None) -> None:
+def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None) -> None:
     """Build DIR/gram.zarr, the store that `run` would build, or what is missing of it.
 
     Example: advntk gram build digits --out runs/digits
@@ -179,6 +188,14 @@ def report(folder: Path) -> None:
     from advntk_dist.pipeline.run import rebuild_report
 
     click.echo(f"report: {rebuild_report(folder)}")
+
+
+def _finished(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
+    """The results of a finished run, found without loading JAX or Ray."""
+    if not folder.config.exists():
+        return None
+    with folder.claimed(config):
+        return folder.finished()
 
 
 def _store(path: Path) -> Any:

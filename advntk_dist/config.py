@@ -20,10 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from advntk_dist.architectures import Activation
 from advntk_dist.errors import ConfigError, NetworkError
-from advntk_dist.kernels.select import BackendChoice
-from advntk_dist.networks import parse_name
+from advntk_dist.spec import Activation, BackendChoice, parse_name
 
 
 def _fraction(value: Any) -> Any:

@@ -108,6 +108,9 @@ class ATDynamics:
                 solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
             else:
                 solution = _solution(basis, t, tol)
+                if not solution.ok and basis.status is Status.STAGNATED and t < max(finite):
+                    # Rounding ended this basis at the largest time; a smaller one may still be within reach.
+                    solution = _solution(self._basis(d, t, tol), t, tol)
             solutions.append(solution.checked(f"coefficients at t = {t:g}", tol) if throw else solution)
         return solutions
 
@@ -181,7 +184,8 @@ class ATDynamics:
             max_passes=self.max_passes,
             max_columns=self.max_columns,
         )
-        self._last = (key, t, tol, basis)
+        if basis.status is Status.CONVERGED:
+            self._last = (key, t, tol, basis)
         return basis
 
     def _grow(self, d: Array, block: Array, t: float, tol: float) -> KrylovBasis:

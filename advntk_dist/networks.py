@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import re
-from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist import architectures
-from advntk_dist.architectures import ACTIVATIONS, Activation, Family, Triple
+from advntk_dist.architectures import Triple
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelBackend, KernelKind
 from advntk_dist.kernels.compiled import CompiledKernel
-from advntk_dist.kernels.select import BackendChoice, select_backend
-
-KNOWN = ("mlp-2 and deeper", "cnn-1 and deeper", "resnet-18", "resnet-34", "package.module:function")
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """What identifies a network: enough to rebuild it in another process, and to name it in a store."""
-
-    name: str
-    W_std: float = 1.76
-    b_std: float = 0.18
-    activation: Activation = "relu"
-    backend: BackendChoice = "auto"
-    classes: int = 10
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
-
-
-def parse_name(name: str) -> tuple[Family, int] | None:
-    """Split "mlp-5" into ("mlp", 5); None for an import path.
-
-    Raises
-    ------
-    NetworkError
-        If the name is neither a known network nor of the form ``package.module:function``.
-    """
-    if ":" in name:
-        return None
-    match = re.fullmatch(r"(mlp|cnn|resnet)-([0-9]{1,3})", name)
-    if match:
-        family: Family = match[1]  # type: ignore[assignment]
-        depth = int(match[2])
-        possible = {"mlp": depth >= 2, "cnn": depth >= 1, "resnet": depth in architectures.RESNET_STAGES}
-        if possible[family]:
-            return family, depth
-    raise NetworkError(f"network.name: no network {name!r}; there are {', '.join(KNOWN)}")
-
+from advntk_dist.kernels.select import select_backend
+from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
 def _user_triple(path: str) -> Triple:
     module, _, attribute = path.partition(":")
@@ -205,8 +165,8 @@ def network(
     """
     if activation not in ACTIVATIONS:
         raise NetworkError(f"network.activation: no {activation!r}; there are {', '.join(ACTIVATIONS)}")
-    if backend not in get_args(BackendChoice):
-        raise NetworkError(f"network.backend: no {backend!r}; there are {', '.join(get_args(BackendChoice))}")
+    if backend not in BACKENDS:
+        raise NetworkError(f"network.backend: no {backend!r}; there are {', '.join(BACKENDS)}")
     if not (np.isfinite(W_std) and W_std > 0 and np.isfinite(b_std) and b_std >= 0):
         raise NetworkError(f"network: W_std must be > 0 and b_std >= 0, got {W_std} and {b_std}")
     if classes < 1:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelBackend
 from advntk_dist.kernels.reference import NeuralTangentsBackend
-
-BackendChoice = Literal["auto", "neural-tangents"]
+from advntk_dist.spec import BackendChoice
 
 
 def select_backend(

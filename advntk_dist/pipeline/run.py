@@ -60,8 +60,8 @@ def run(
     folder, shown = RunDirectory.at(out), display or Display()
     problem = Problem(config)  # a wrong request fails before anything is written
     with folder.claimed(config):
-        results = folder.read_results()
-        if results is not None and folder.report.exists():
+        results = folder.finished()
+        if results is not None:
             return RunOutcome(folder.root, results, worked=False)
         events = EventLog(folder.events)
         events.write("run begins")

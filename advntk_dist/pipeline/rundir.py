@@ -147,6 +147,10 @@ class RunDirectory:
             raise StoreDamagedError(f"{self.results}: not valid JSON ({error}); remove it and run again") from error
         return dict(parsed)
 
+    def finished(self) -> dict[str, Any] | None:
+        """The results, if the run has everything that it should have."""
+        return self.read_results() if self.report.exists() else None
+
     def write_text(self, path: Path, text: str) -> None:
         """Write a file whole or not at all."""
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

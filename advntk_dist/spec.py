@@ -1,0 +1,56 @@
+"""What identifies a network: names and numbers alone, so that a configuration is read without loading JAX."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from advntk_dist.errors import NetworkError
+
+Activation = Literal["relu", "gelu", "erf", "sigmoid"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+Family = Literal["mlp", "cnn", "resnet"]
+RESNET_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+"""Basic blocks in each of the four stages."""
+
+BackendChoice = Literal["auto", "neural-tangents"]
+BACKENDS: tuple[str, ...] = get_args(BackendChoice)
+
+KNOWN = ("mlp-2 and deeper", "cnn-1 and deeper", "resnet-18", "resnet-34", "package.module:function")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Enough to rebuild a network in another process, and to name it in a store."""
+
+    name: str
+    W_std: float = 1.76
+    b_std: float = 0.18
+    activation: Activation = "relu"
+    backend: BackendChoice = "auto"
+    classes: int = 10
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+def parse_name(name: str) -> tuple[Family, int] | None:
+    """Split "mlp-5" into ("mlp", 5); None for an import path.
+
+    Raises
+    ------
+    NetworkError
+        If the name is neither a known network nor of the form ``package.module:function``.
+    """
+    if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        return None
+    match = re.fullmatch(r"(mlp|cnn|resnet)-([0-9]{1,3})", name)
+    if match:
+        family: Family = match[1]  # type: ignore[assignment]
+        depth = int(match[2])
+        possible = {"mlp": depth >= 2, "cnn": depth >= 1, "resnet": depth in RESNET_STAGES}
+        if possible[family]:
+            return family, depth
+    raise NetworkError(f"network.name: no network {name!r}; there are {', '.join(KNOWN)}")

@@ -1,0 +1,82 @@
+"""SIGKILL of the driver at any moment, then the same command: the same results."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = (
+    "data.n_train=240",
+    "data.n_val=64",
+    "data.n_test=96",
+    "network.name=mlp-2",
+    "gram.tile=40",
+    "attack.steps=5",
+    "train.steps=12",
+    "train.batch=32",
+    "evaluation.times=[1e-3, 1e-2, 1e-1]",
+    "evaluation.batch=16",
+)
+
+
+def command(folder: Path) -> list[str]:
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    return [sys.executable, "-m", "advntk_dist", "run", "digits", "--out", str(folder), *settings]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return subprocess.Popen(
+        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    )
+
+
+def finish(folder: Path) -> dict[str, Any]:
+    process = start(folder)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err.decode()
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    del results["seconds"]
+    return results
+
+
+def kill_somewhere(folder: Path, rng: random.Random) -> str:
+    """Start, wait until a random number of events has been written (or it ends by itself), kill; the last event."""
+    events = folder / "events.jsonl"
+    before = len(events.read_text().splitlines()) if events.exists() else 0
+    process = start(folder)
+    target, deadline = before + rng.randint(1, 25), time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if events.exists() and len(events.read_text().splitlines()) >= target:
+            break
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.2))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    assert process.stderr is not None
+    process.stderr.close()
+    return events.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)],
+    ids=["short", "ten"],
+)
+@pytest.mark.timeout(900)
+def test_results_are_those_of_an_uninterrupted_run(kills: int, seed: int, tmp_path: Path) -> None:
+    undisturbed = finish(tmp_path / "undisturbed")
+    rng, folder = random.Random(seed), tmp_path / "killed"
+    stages = [json.loads(kill_somewhere(folder, rng)).get("stage") for _ in range(kills)]
+    killed = finish(folder)
+    assert killed == undisturbed, stages
+    print(f"killed in stages {stages}")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from advntk_dist.cli import main
+
+
+def advntk(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+WRONG = {
+    "no such command": (["frobnicate"], "frobnicate"),
+    "no such option": (["run", "digits", "--fast"], "--fast"),
+    "no source": (["run"], "PRESET"),
+    "no such preset": (["run", "digit"], "'digit'"),
+    "unknown key": (["run", "digits", "--set", "data.n_tran=3"], "data.n_tran"),
+    "unknown section": (["run", "digits", "--set", "dat.n_train=3"], "dat: no such key"),
+    "malformed --set": (["run", "digits", "--set", "n_train"], "section.key=value"),
+    "wrong type": (["run", "digits", "--set", "data.n_train=many"], "data.n_train"),
+    "too many images": (["run", "digits", "--set", "data.n_train=5000"], "data.n_train"),
+    "negative radius": (["run", "digits", "--set", "attack.radius=-0.1"], "attack.radius"),
+    "tile 0": (["run", "digits", "--set", "gram.tile=0"], "gram.tile"),
+    "no such network": (["run", "digits", "--set", "network.name=mlp-1"], "mlp-1"),
+    "no such user network": (["run", "digits", "--set", "network.name=no.such:thing"], "no.such:thing"),
+    "no such activation": (["run", "digits", "--set", "network.activation=tanh"], "network.activation"),
+    "no such attack": (["run", "digits", "--set", "attack.name=fgsm"], "attack.name"),
+    "data that are not there": (["run", "cifar10-mlp5", "--set", "data.path=/no/such/place"], "/no/such/place"),
+    "no such dataset": (["run", "digits", "--set", "data.name=imagenet"], "imagenet"),
+    "a URL to write to": (["run", "digits", "--out", "s3://bucket/run"], "local path"),
+    "gram build without --out": (["gram", "build", "digits"], "--out"),
+    "status of nothing": (["gram", "status", "nowhere"], "nowhere"),
+    "report of nothing": (["report", "nowhere"], "nowhere"),
+    "evaluate nothing": (["evaluate", "nowhere"], "nowhere"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "names"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_request_is_one_line_and_exit_code_2(
+    arguments: list[str], names: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = advntk(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert names in err
+    assert err.startswith("advntk: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.zarr"))
+
+
+def test_a_bad_file_is_named_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text("[data]\nn_train = = 3\n")
+    code, _, err = advntk(capsys, "run", str(file))
+    assert code == 2
+    assert str(file) in err
+    assert "line 2" in err
+
+
+def test_help_says_what_there_is_and_costs_no_heavy_import() -> None:
+    script = "import sys; from advntk_dist.cli import main\ntry: main(['--help'])\nfinally: print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    for command in ("run", "presets", "gram", "evaluate", "report"):
+        assert command in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = advntk(capsys, "presets")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"digits", "cifar10-mlp5", "cifar10-cnn3"}
+
+
+def test_a_finished_run_says_so_and_shows_its_table(
+    finished: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [word for setting in small_settings for word in ("--set", setting)]
+    code, out, _ = advntk(capsys, "run", "digits", "--out", str(finished), *settings)
+    assert code == 0
+    assert "nothing to do" in out
+    for method in ("ntk", "early_stopped", "adv_ntk"):
+        assert f"\n{method}" in out
+
+
+def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = advntk(capsys, "gram", "status", str(finished), "--json")
+    assert code == 0
+    status = json.loads(out)
+    assert status["done"] == status["total"] == 6
+    code, out, _ = advntk(capsys, "gram", "info", str(finished / "gram.zarr"))
+    assert code == 0
+    assert json.loads(out)["network.name"] == "mlp-2"
+    code, out, _ = advntk(capsys, "gram", "verify", str(finished))
+    assert code == 0
+    assert "6 tiles are sound" in out
+
+
+def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(
+    finished: Path,
+    small_settings: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    ray_cluster: None,
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    chunks = {p: p.read_bytes() for p in (folder / "gram.zarr" / "ntk" / "c").rglob("*") if p.is_file()}
+    assert len(chunks) == 6
+    victim = sorted(chunks)[3]
+    victim.write_bytes(chunks[victim][:100] + bytes([chunks[victim][100] ^ 4]) + chunks[victim][101:])
+    code, _, err = advntk(capsys, "gram", "verify", str(folder))
+    assert code == 3
+    assert err.count("\n") == 1
+    times = {p: p.stat().st_mtime_ns for p in chunks}
+    settings = [word for setting in small_settings for word in ("--set", setting)]
+    code, out, _ = advntk(capsys, "--quiet", "gram", "build", "digits", "--out", str(folder), *settings)
+    assert code == 0
+    assert "6 of 6 tiles" in out
+    assert {p: p.read_bytes() for p in chunks} == chunks
+    assert [p for p in chunks if p.stat().st_mtime_ns != times[p]] == [victim]
+
+
+def test_another_configuration_is_exit_code_3(
+    finished: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [word for setting in (*small_settings, "network.b_std=0.5") for word in ("--set", setting)]
+    code, _, err = advntk(capsys, "run", "digits", "--out", str(finished), *settings)
+    assert code == 3
+    assert "network.b_std" in err
+    assert err.count("\n") == 1

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import advntk_dist as advntk
+from advntk_dist.config import RunConfig, load_config
+from advntk_dist.data import split
+from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.pipeline.run import build_gram_only, evaluate_again, rebuild_report, run
+from advntk_dist.progress import Display
+
+QUIET = Display(quiet=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def comparable(results: dict) -> dict:
+    return {key: value for key, value in results.items() if key != "seconds"}
+
+
+def test_results_hold_what_the_contract_names(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert {"n_train", "n_val", "n_test", "network", "dataset", "attack", "methods", "seconds", "environment"} <= set(
+        results
+    )
+    assert {"name", "radius", "steps", "max_perturbation"} <= set(results["attack"])
+    assert {"gram", "train", "evaluate"} <= set(results["seconds"])
+    assert set(results["methods"]) == {"ntk", "early_stopped", "adv_ntk"}
+    for method in results["methods"].values():
+        for name in ("clean", "robust"):
+            low, high = method[f"{name}_interval"]
+            assert 0 <= low <= method[name] <= high <= 1
+        assert method["n_test"] == 60
+    assert results["attack"]["max_perturbation"] <= results["attack"]["radius"] + 1e-6
+    assert results["methods"]["early_stopped"]["t"] in results["curve"]["times"]
+
+
+def test_every_promised_file_is_there(finished: Path) -> None:
+    for name in ("config.toml", "gram.zarr", "train.zarr", "results.json", "events.jsonl", "report.html"):
+        assert (finished / name).exists(), name
+    assert sorted(p.name for p in finished.glob("*.png")) == [
+        "degeneration.png",
+        "examples.png",
+        "methods.png",
+        "training.png",
+        "varpi.png",
+    ]
+
+
+def test_the_chosen_time_has_the_best_robust_validation_accuracy(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    robust = [row["robust"] for row in results["curve"]["validation"]]
+    chosen = results["curve"]["times"].index(results["methods"]["early_stopped"]["t"])
+    assert chosen == robust.index(max(robust))
+
+
+def test_numbers_agree_with_the_public_interface(finished: Path, small_config: RunConfig) -> None:
+    """The pipeline is the public pieces put together: do it by hand and compare."""
+    data, c = advntk.load_dataset("digits"), small_config
+    parts = split(data, n_train=c.data.n_train, n_val=c.data.n_val, n_test=c.data.n_test, seed=c.data.seed)
+    net = advntk.network("mlp-2")
+    x, y = data.x[parts.train], np.eye(10)[data.y[parts.train]]
+    theta = np.asarray(advntk.open_gram(finished / "gram.zarr"))
+    # float32 kernels of an image with itself carry the rounding of an angle near 0, which depends on the blocks.
+    np.testing.assert_allclose(theta, net.ntk(x, x), rtol=2e-4)
+    varpi = zarr.open_group(finished / "train.zarr", mode="r")["varpi"][-1]
+    coefficients = advntk.ATDynamics(theta, y).coefficients(varpi).value
+    predictor = advntk.KernelPredictor(net, x, coefficients)
+    x_test, y_test = data.x[parts.test], data.y[parts.test]
+    attack = {"radius": c.attack.radius, "steps": c.attack.steps, "step_size": c.attack.step_size}
+    adversarial = advntk.pgd(predictor, x_test, y_test, **attack, seed=c.attack.seed)
+    clean = predictor.predict(x_test).argmax(axis=1) == y_test
+    robust = clean & (predictor.predict(adversarial).argmax(axis=1) == y_test)
+    row = json.loads((finished / "results.json").read_text())["methods"]["adv_ntk"]
+    assert row["clean"] == pytest.approx(clean.mean())
+    assert row["robust"] == pytest.approx(robust.mean(), abs=1.5 / len(y_test))
+
+
+def test_a_second_run_changes_nothing(finished: Path, small_config: RunConfig) -> None:
+    before = contents(finished)
+    outcome = run(small_config, finished, display=QUIET)
+    assert not outcome.worked
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("lost", ["results.json", "report.html"])
+def test_a_lost_result_is_made_again_from_what_is_stored(
+    finished: Path, small_config: RunConfig, tmp_path: Path, lost: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / lost).unlink()
+    outcome = run(small_config, folder, display=QUIET)
+    assert outcome.worked
+    assert comparable(outcome.results) == comparable(json.loads((finished / "results.json").read_text()))
+
+
+def test_another_configuration_is_refused_by_name(finished: Path, small_settings: tuple[str, ...]) -> None:
+    other = load_config("digits", (*small_settings, "train.lr=3"))
+    with pytest.raises(StoreMismatchError, match=r"train\.lr") as caught:
+        run(other, finished, display=QUIET)
+    assert caught.value.exit_code == 3
+
+
+def test_how_it_is_computed_may_change_between_starts(finished: Path, small_settings: tuple[str, ...]) -> None:
+    other = load_config("digits", (*small_settings, "solver.memory=1GiB", "gram.workers=1"))
+    assert not run(other, finished, display=QUIET).worked
+
+
+def test_gram_build_makes_the_store_that_run_makes(
+    finished: Path, small_config: RunConfig, tmp_path: Path, ray_cluster: None
+) -> None:
+    store = build_gram_only(small_config, tmp_path / "g", display=QUIET)
+    theta = np.asarray(advntk.open_gram(store.path))
+    assert (theta == np.asarray(advntk.open_gram(finished / "gram.zarr"))).all()
+
+
+def test_a_stronger_attack_is_added_beside_the_results(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = (folder / "results.json").read_bytes()
+    path, again = evaluate_again(folder, "pgd", ["radius=0.05"], display=QUIET)
+    assert path.exists()
+    assert again["attack"]["step_size"] == pytest.approx(0.01)
+    assert again["attack"]["max_perturbation"] <= 0.05 + 1e-6
+    assert again["methods"]["ntk"]["robust"] >= json.loads(before)["methods"]["ntk"]["robust"]
+    assert (folder / "results.json").read_bytes() == before
+    with pytest.raises(RequestError, match="attack"):
+        evaluate_again(folder, "no-such-attack", display=QUIET)
+
+
+def test_the_report_can_be_written_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = (folder / "report.html").read_bytes()
+    (folder / "report.html").write_text("gone")
+    rebuild_report(folder, display=QUIET)
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_an_unfinished_run_has_no_report(tmp_path: Path, small_config: RunConfig) -> None:
+    (tmp_path / "config.toml").write_text(small_config.to_toml())
+    with pytest.raises(RequestError, match="not finished"):
+        rebuild_report(tmp_path)
+    with pytest.raises(RequestError, match="not a run directory"):
+        rebuild_report(tmp_path / "nowhere")
+
+
+def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path, small_config: RunConfig) -> None:
+    (tmp_path / "config.toml").write_text("[data\n")
+    with pytest.raises(StoreDamagedError, match=r"config\.toml"):
+        run(small_config, tmp_path, display=QUIET)
+
+
+def test_a_damaged_checkpoint_is_found(finished: Path, small_config: RunConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "results.json").unlink()
+    chunk = folder / "train.zarr" / "state" / "c" / "4" / "0"
+    damaged = bytearray(chunk.read_bytes())
+    damaged[10] ^= 1
+    chunk.write_bytes(bytes(damaged))
+    with pytest.raises(StoreDamagedError, match=r"train\.zarr"):
+        run(small_config, folder, display=QUIET)
