@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 
 _OPTIONAL = {
     "slow": "takes minutes",
@@ -45,3 +47,17 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def spectral() -> Callable[..., NDArray[np.float64]]:
+    """Make a symmetric matrix with a prescribed spectrum and random eigenvectors: spectral(values, seed=0)."""
+
+    def make(values: ArrayLike, seed: int = 0) -> NDArray[np.float64]:
+        eigenvalues = np.asarray(values, dtype=np.float64)
+        n = len(eigenvalues)
+        q = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
+        matrix = (q * eigenvalues) @ q.T
+        return np.asarray((matrix + matrix.T) / 2)
+
+    return make

@@ -80,7 +80,7 @@ def random_start(x: Images, radius: float, norm: Norm, seed: int, indices: Array
     keys = np.arange(len(x)) if indices is None else np.asarray(indices)
     out = np.empty_like(x)
     for image, key, start in zip(x, keys, out, strict=True):
-        rng = np.random.Generator(np.random.Philox(key=[seed, int(key)]))
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, int(key)], np.uint64)))
         if norm == "linf":
             step = rng.uniform(-radius, radius, image.shape)
         else:

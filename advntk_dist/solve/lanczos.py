@@ -91,17 +91,23 @@ class KrylovBasis:
 
     def error(self, t: float) -> float:
         """Bound of the relative error of coefficients(t), Frobenius norm (see the module's text)."""
+        return self.error_and_floor(t)[0]
+
+    def error_and_floor(self, t: float) -> tuple[float, float]:
+        """The bound, and its part that a larger basis would not lower: rounding, deflation and clamping."""
         if t == 0 or not self.ritz.size:
-            return 0.0
+            return 0.0, 0.0
         # || D^1/2 e || <= max D^1/2 || e ||; the norm of the value is taken without forming the value.
         small = self.vectors @ self.amplitudes(t)
         size = float(np.linalg.norm(self.sqrt_d[:, None] * (self.q @ small)))
-        bound = float(self.sqrt_d.max()) * self._residual_integral(t)
+        if size == 0:
+            return float("inf"), 0.0
         with np.errstate(over="ignore"):
-            bound *= float(np.exp(t * self.clamped.max()))
-        return bound / size if size > 0 else float("inf")
+            factor = float(self.sqrt_d.max() / size * np.exp(t * self.clamped.max()))
+        leak, rest = self._residual_integrals(t)
+        return factor * (leak + rest), factor * rest
 
-    def _residual_integral(self, t: float) -> float:
+    def _residual_integrals(self, t: float) -> tuple[float, float]:
         fastest = max(1.0, t * float(self.ritz[-1]))
         panels = min(80, int(np.ceil(np.log2(fastest))) + 8)
         edges = t * np.concatenate([[0.0], 2.0 ** np.arange(-panels, 1)])
@@ -113,7 +119,7 @@ class KrylovBasis:
         leak = np.sqrt((last**2).sum(axis=(1, 2)))
         amplitudes = (factors**2) * (self.start**2).sum(axis=1)
         whole, clamp = np.sqrt(amplitudes.sum(axis=1)), np.sqrt(amplitudes @ self.clamped**2)
-        return float(weights @ (leak + clamp + self.noise * whole)) + t * self.start_noise
+        return float(weights @ leak), float(weights @ (clamp + self.noise * whole)) + t * self.start_noise
 
 
 def krylov_basis(
@@ -164,10 +170,12 @@ def krylov_basis(
         last = exhausted or full or growth.passes >= max_passes
         if last or growth.passes >= check_at:
             basis = growth.basis(Status.CONVERGED)
-            if basis.error(t) <= tolerance:
+            error, floor = basis.error_and_floor(t)
+            if error <= tolerance:
                 return basis
-            if last:
-                status = Status.STAGNATED if exhausted else Status.BASIS_FULL if full else Status.MAX_PASSES
+            stalled = exhausted or (floor > tolerance and error <= 2 * floor)
+            if last or stalled:
+                status = Status.STAGNATED if stalled else Status.BASIS_FULL if full else Status.MAX_PASSES
                 return growth.basis(status)
             # The small eigenproblem is cubic in the width of the basis: look less often when it is wide.
             check_at = growth.passes + 1 + width // 400

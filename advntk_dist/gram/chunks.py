@@ -1,0 +1,107 @@
+"""Chunks of a Zarr array as files: bytes and crc32c, written so that they survive a power cut.
+
+The bytes are those of Zarr's codecs "bytes" (little endian) and "crc32c", under Zarr's default chunk keys, so plain
+zarr reads them. Writing goes past zarr for two reasons: zarr does not flush to disk, and it does not tell the checksum
+of what it has written, which the commit record needs.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+CRC_BYTES = 4
+PARTIAL = ".partial"
+"""Suffix of a chunk file that is still being written, the same as zarr's."""
+
+
+class ChunkDamagedError(ValueError):
+    """A chunk's bytes do not fit its length or its checksum; the message says which."""
+
+
+def chunk_path(root: Path, array: str, *place: int) -> Path:
+    """File of the chunk at ``place`` of an array of the group at ``root``."""
+    return root.joinpath(array, "c", *map(str, place))
+
+
+def checksum(payload: bytes) -> int:
+    """The crc32c that an encoded chunk carries in its last four bytes."""
+    return int.from_bytes(payload[-CRC_BYTES:], "little")
+
+
+def encode(values: NDArray[Any]) -> bytes:
+    """Encode an array as one whole chunk: little-endian C order, then its crc32c."""
+    data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def check(payload: bytes, nbytes: int) -> None:
+    """Raise ChunkDamagedError unless the payload has ``nbytes`` bytes before its checksum, and fits it."""
+    if len(payload) != nbytes + CRC_BYTES:
+        raise ChunkDamagedError(f"{len(payload)} bytes instead of {nbytes + CRC_BYTES}")
+    if google_crc32c.value(memoryview(payload)[:-CRC_BYTES].tobytes()) != checksum(payload):
+        raise ChunkDamagedError("checksum does not match")
+
+
+def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: bool = True) -> NDArray[Any]:
+    """Decode a whole chunk into a read-only array of ``shape``.
+
+    Raises
+    ------
+    ChunkDamagedError
+        If the length is wrong or, with ``verify``, the checksum does not match.
+    """
+    little = np.dtype(dtype).newbyteorder("<")
+    nbytes = int(np.prod(shape)) * little.itemsize
+    if verify:
+        check(payload, nbytes)
+    elif len(payload) != nbytes + CRC_BYTES:
+        raise ChunkDamagedError(f"{len(payload)} bytes instead of {nbytes + CRC_BYTES}")
+    return np.frombuffer(payload, little, count=int(np.prod(shape))).reshape(shape)
+
+
+def write_durable(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all: a partial file, flushed, renamed, and its folder flushed.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written; nothing is left behind then.
+    """
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    for folder in {path.parent, *(folder.parent for folder in missing)}:
+        flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that files renamed into it are still there after a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(root: Path) -> int:
+    """Delete what writers that died have left behind, and return how many files that were."""
+    found = list(root.rglob(f"*{PARTIAL}"))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)

@@ -1,0 +1,96 @@
+"""Ray around a build: the cluster that is there, or one of this process's own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from advntk_dist.errors import RequestError
+
+MIN_OBJECT_STORE = 200 * 2**20
+"""Bytes of shared memory that a Ray of our own gets at least."""
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None, image_bytes: int = 0) -> Iterator[None]:
+    """Have Ray initialised; shut it down at the end only if it was started here.
+
+    Parameters
+    ----------
+    address
+        Address of a running cluster; None for the Ray that this process already uses, or else a new one on this
+        machine.
+    num_cpus
+        Cores of a new local Ray; all usable ones by default.
+    image_bytes
+        Bytes of images that the shared memory of a new local Ray must hold.
+
+    Raises
+    ------
+    RequestError
+        If no cluster answers at ``address``.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Under `uv run` Ray would build a second environment for its workers (15 s a start).
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if address is not None:
+        _require_listener(address)
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=max(MIN_OBJECT_STORE, int(2.5 * image_bytes)),
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+        where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(f"{where} ({reason}); check --address, or leave it out to start Ray here") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise RequestError unless something listens at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", "local": Ray knows at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise RequestError(
+            f"no Ray cluster answers at {address!r} ({error}); check --address, or leave it out to start Ray here"
+        ) from error
+
+
+def cluster_workers() -> tuple[int, int]:
+    """How many actors the cluster carries: (one a GPU, one a CPU core), from its resources now."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+
+
+def import_path() -> str:
+    """PYTHONPATH for workers: what this process imports from, outside its Python installation, and where it runs.
+
+    User networks are named by import path, so a worker must find what the driver finds.
+    """
+    installed = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix)})
+    here = os.getcwd()
+    folders = [here, *(entry or here for entry in sys.path)]
+    kept = [f for f in folders if os.path.isdir(f) and not str(Path(f).resolve()).startswith(installed)]
+    return os.pathsep.join(dict.fromkeys(kept))

@@ -1,0 +1,73 @@
+"""The values of one tile, of one or both kernels, in blocks of one shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.grid import TileGrid, spans
+from advntk_dist.kernels.compiled import pad_rows
+from advntk_dist.kernels.scope import kernel_scope
+
+if TYPE_CHECKING:
+    from advntk_dist.kernels.backend import KernelKind
+    from advntk_dist.networks import Network
+
+
+def block_edge(tile: int, limit: int) -> int:
+    """Edge of the blocks that a tile is cut into: equal parts of at most ``limit``, so that little is padded."""
+    return -(-tile // len(spans(tile, limit)))
+
+
+class TileComputer:
+    """Tiles of one store, whole or ragged, by a single compiled function.
+
+    All kernels are computed in one pass: traced together, XLA keeps one copy of what they share.
+
+    Parameters
+    ----------
+    net
+        The network.
+    tile
+        Edge of a whole tile.
+    kinds
+        Kernels to compute, "ntk", "nngp" or both.
+    image_shape, dtype
+        Of the images; dtype is also that of the values.
+    """
+
+    def __init__(
+        self, net: Network, tile: int, kinds: tuple[str, ...], image_shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.kinds, self.dtype = kinds, dtype
+        self.edge = block_edge(tile, net.compiled.block_edge(image_shape, dtype.itemsize))
+
+        def block(a: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+            prepared = net.backend.prepare(b)
+            return tuple(net.backend.tile(a, prepared, cast("KernelKind", kind)) for kind in kinds)
+
+        self._block = jax.jit(block)
+
+    def warm_up(self, rows: NDArray[Any], cols: NDArray[Any]) -> None:
+        """Compile, on one block of real images."""
+        self(rows[: self.edge], cols[: self.edge], symmetric=False)
+
+    def __call__(self, rows: NDArray[Any], cols: NDArray[Any], *, symmetric: bool) -> dict[str, NDArray[Any]]:
+        """Kernel values (len(rows), len(cols)) of float images, by kind.
+
+        With ``symmetric`` rows and cols are the same images: blocks below the diagonal are mirrored, and the result
+        is symmetric to the last bit.
+        """
+        out = {kind: np.empty((len(rows), len(cols)), self.dtype) for kind in self.kinds}
+        with kernel_scope():
+            for t in TileGrid(len(rows), len(cols), self.edge, symmetric=symmetric):
+                blocks = self._block(pad_rows(rows[t.rows], self.edge), pad_rows(cols[t.cols], self.edge))
+                for values, block in zip(out.values(), blocks, strict=True):
+                    values[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+        if symmetric:
+            for values in out.values():
+                np.copyto(values, values.T, where=np.tri(len(values), k=-1, dtype=bool))
+        return out

@@ -1,0 +1,104 @@
+"""Opening a store for a build: a new one, the same one, or one of the first images that now grows."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+import zarr
+from numpy.typing import NDArray
+
+from advntk_dist.data.dataset import fingerprint_images
+from advntk_dist.errors import StoreMismatchError
+from advntk_dist.gram import chunks
+from advntk_dist.gram.fingerprint import Fingerprint, require_same
+from advntk_dist.gram.layout import ATTRIBUTE, CREATING
+from advntk_dist.gram.store import GramStore
+
+_SIZES = ("n", "images", "n_columns", "columns", "gram.tile")
+
+
+def open_for_build(
+    path: Path,
+    fingerprint: Fingerprint,
+    network: dict[str, Any],
+    x: NDArray[Any],
+    columns: NDArray[Any] | None = None,
+) -> GramStore:
+    """Open the store at ``path`` for the images x (and columns), made or enlarged as need be.
+
+    A store of the first n images is enlarged in place: whole tiles stay, ragged ones at its old edge lose their
+    commits. The caller holds the builder's lock; a process that dies anywhere in here leaves a store that the next
+    call finishes.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the store is of another configuration, or its images are not the first of x.
+    StoreError
+        If something else is at ``path``.
+    """
+    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+        stored = GramStore.open(path)
+        if _is_larger(stored.fingerprint, fingerprint):
+            _require_prefix(stored, fingerprint, x, columns)
+            _enlarge(stored, fingerprint)
+    store = GramStore.create_or_open(path, fingerprint, network)
+    _resize_arrays(store)
+    return store
+
+
+def _is_larger(stored: Fingerprint, requested: Fingerprint) -> bool:
+    sizes = [(stored[s], requested[s]) for s in ("n", "n_columns")]
+    return all(old <= new for old, new in sizes) and any(old < new for old, new in sizes)
+
+
+def _require_prefix(
+    store: GramStore, requested: Fingerprint, x: NDArray[Any], columns: NDArray[Any] | None
+) -> None:
+    where, stored = str(store.path), store.fingerprint
+    ours = {k: v for k, v in requested.items() if k not in _SIZES}
+    require_same(where, stored, ours)
+    if (stored["columns"] is None) != (columns is None):
+        raise StoreMismatchError(where, "columns", stored["columns"], requested["columns"])
+    if stored["gram.tile"] != requested["gram.tile"] and not _one_reduced_tile(stored, requested):
+        raise StoreMismatchError(where, "gram.tile", stored["gram.tile"], requested["gram.tile"])
+    for field, images in (("images", x[: store.n]), ("columns", None if columns is None else columns[: store.n_columns])):
+        if images is not None and fingerprint_images(images) != stored[field]:
+            raise StoreMismatchError(where, field, stored[field], requested[field])
+
+
+def _one_reduced_tile(stored: Fingerprint, requested: Fingerprint) -> bool:
+    """Whether the store is one tile, smaller than asked for only because there were so few images."""
+    return bool(max(stored["n"], stored["n_columns"]) == stored["gram.tile"] < requested["gram.tile"])
+
+
+def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
+    if store.tile != fingerprint["gram.tile"]:
+        # Its one tile is ragged under the new tile size, so nothing of it can stay.
+        store.path.rename(store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}"))
+        return
+    for t in store.grid:
+        if t.shape != (store.tile, store.tile):
+            for log in store.commits.values():
+                log.remove(t.i, t.j)
+    file = store.path / "zarr.json"
+    meta = json.loads(file.read_text())
+    meta["attributes"][ATTRIBUTE]["fingerprint"] = fingerprint
+    chunks.write_durable(file, json.dumps(meta, indent=2).encode())
+
+
+def _resize_arrays(store: GramStore) -> None:
+    """Give the Zarr arrays the shape that the fingerprint says; they lag behind after an enlargement."""
+    group = zarr.open_group(store.path, mode="r+")
+    for kind in store.kinds:
+        for name, shape in ((kind, (store.n, store.n_columns)), (f"commits/{kind}", store.grid.shape)):
+            array = group[name]
+            assert isinstance(array, zarr.Array)
+            if array.shape[:2] != shape:
+                array.resize((*shape, *array.shape[2:]))
+
+

@@ -1,0 +1,68 @@
+"""Making a store: the Zarr metadata, complete before the store appears under its name."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from advntk_dist.gram import chunks
+from advntk_dist.gram.commits import FIELDS
+from advntk_dist.gram.fingerprint import Fingerprint
+from advntk_dist.grid import TileGrid
+
+ATTRIBUTE = "advntk_gram"
+"""Attribute of the Zarr group that holds the description of the store."""
+
+CREATING = ".creating"
+
+
+def create_layout(root: Path, fingerprint: Fingerprint, network: dict[str, Any]) -> None:
+    """Create an empty store at ``root``, which must be absent or an empty folder.
+
+    It is made beside ``root`` and renamed into place, so that a store is there whole or not at all.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for left in root.parent.glob(f"{root.name}.*{CREATING}"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = root.with_name(f"{root.name}.{uuid.uuid4().hex}{CREATING}")
+    attributes: dict[str, Any] = {ATTRIBUTE: {"fingerprint": fingerprint, "network": network}}
+    group = zarr.open_group(temporary, mode="w-", zarr_format=3, attributes=attributes)
+    tile, shape = fingerprint["gram.tile"], (fingerprint["n"], fingerprint["n_columns"])
+    for kind in fingerprint["kinds"]:
+        _create_array(group, kind, shape, (tile, tile), fingerprint["gram.dtype"], float("nan"), {})
+        down_across = TileGrid(*shape, tile).shape
+        _create_array(
+            group, f"commits/{kind}", (*down_across, len(FIELDS)), (1, 1, len(FIELDS)), "int64", -1, {"fields": FIELDS}
+        )
+    for path in temporary.rglob("zarr.json"):
+        chunks.write_durable(path, path.read_bytes())
+    temporary.rename(root)
+    chunks.flush_folder(root.parent)
+
+
+def _create_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    dtype: str,
+    fill_value: float,
+    attributes: dict[str, Any],
+) -> None:
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=chunk,
+        dtype=dtype,
+        fill_value=fill_value,
+        filters=None,
+        serializer=BytesCodec(endian="little"),
+        compressors=[Crc32cCodec()],
+        attributes=attributes,
+        config={"write_empty_chunks": True},
+    )

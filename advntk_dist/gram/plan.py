@@ -1,0 +1,160 @@
+"""What a build will take, said and checked before the first tile."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from advntk_dist.errors import RequestError
+from advntk_dist.gram.chunks import CRC_BYTES
+from advntk_dist.gram.fingerprint import Fingerprint
+from advntk_dist.grid import Tile, TileGrid
+from advntk_dist.kernels.compiled import BLOCK_BYTES
+
+BASE_BYTES = 640 * 2**20
+"""Memory of a worker before its first tile: Python, JAX, Ray and a compiled kernel (480 MiB measured for mlp-5)."""
+
+_FILE_BYTES = 4096
+"""A commit record takes one block of the file system."""
+
+_TILES_IN_MEMORY = 8
+"""Tiles' worth of memory: two computed at once, and one being written as values, padded, encoded and read back."""
+
+
+@dataclass(frozen=True)
+class GramPlan:
+    """The expected cost of a build. Bytes and seconds.
+
+    Attributes
+    ----------
+    tiles
+        Tiles to compute, out of ``tiles_total``.
+    pairs
+        Kernel entries to compute of each kind.
+    disk_bytes
+        What the store will still grow by.
+    worker_bytes
+        Peak memory of one worker without the images.
+    image_bytes
+        Images as floats, once a machine in shared memory.
+    workers
+        Workers that share the tiles.
+    seconds
+        Expected time once workers run; None before a worker has measured its speed.
+    """
+
+    tiles: int
+    tiles_total: int
+    pairs: int
+    disk_bytes: int
+    worker_bytes: int
+    image_bytes: int
+    workers: int
+    seconds: float | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory of the build on one machine: all workers, the shared images and the driver's own copy."""
+        return self.workers * self.worker_bytes + 2 * self.image_bytes
+
+    def __str__(self) -> str:
+        time = "time not measured yet" if self.seconds is None else f"about {self.seconds:.0f} s"
+        return (
+            f"{self.tiles} of {self.tiles_total} tiles to compute ({self.pairs:.3g} pairs), "
+            f"{_gib(self.disk_bytes)} on disk, {self.workers} workers of at most {_gib(self.worker_bytes)} "
+            f"and {_gib(self.image_bytes)} of images each machine, {time}"
+        )
+
+    def check(self, path: Path, *, memory: int | None = None, disk: int | None = None) -> None:
+        """Raise RequestError if the machine has too little disk or memory.
+
+        Parameters
+        ----------
+        path
+            Where the store is or will be.
+        memory, disk
+            Free bytes; asked of the machine by default.
+        """
+        free = free_disk(path) if disk is None else disk
+        if self.disk_bytes > free:
+            raise RequestError(
+                f"{path}: the store needs {_gib(self.disk_bytes)} more on disk, {_gib(free)} are free; free some, "
+                "or give an --out on another disk"
+            )
+        available = free_memory() if memory is None else memory
+        if self.memory_bytes > available:
+            raise RequestError(
+                f"the build needs {_gib(self.memory_bytes)} of memory ({self.workers} workers of "
+                f"{_gib(self.worker_bytes)}, images {_gib(self.image_bytes)}), {_gib(available)} are available; "
+                "set a smaller gram.tile or fewer gram.workers"
+            )
+
+
+def plan_gram(
+    fingerprint: Fingerprint, *, workers: int, missing: Sequence[Tile] | None = None
+) -> GramPlan:
+    """Plan the build of a store, of which nothing has to exist yet.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the store, from :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
+    workers
+        Workers that will share the tiles.
+    missing
+        Tiles to compute; all of them by default.
+    """
+    tile, n, across = fingerprint["gram.tile"], fingerprint["n"], fingerprint["n_columns"]
+    symmetric, kinds = fingerprint["columns"] is None, len(fingerprint["kinds"])
+    grid = TileGrid(n, across, tile, symmetric=symmetric)
+    tiles = list(grid) if missing is None else missing
+    size = np.dtype(fingerprint["gram.dtype"]).itemsize
+    image = math.prod(fingerprint["image_shape"]) * size
+    tile_bytes = tile**2 * size
+    chunk = -(-(tile_bytes + CRC_BYTES) // _FILE_BYTES) * _FILE_BYTES
+    blocks = BLOCK_BYTES + 4 * min(tile, 1024) * image
+    return GramPlan(
+        tiles=len(tiles),
+        tiles_total=len(grid),
+        pairs=sum(t.shape[0] * t.shape[1] for t in tiles),
+        disk_bytes=len(tiles) * kinds * (chunk + _FILE_BYTES),
+        worker_bytes=BASE_BYTES + _TILES_IN_MEMORY * kinds * tile_bytes + blocks,
+        image_bytes=(n + (0 if symmetric else across)) * image,
+        workers=workers,
+    )
+
+
+def free_disk(path: Path) -> int:
+    """Free bytes on the disk that ``path`` is or would be on."""
+    folder = path
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def free_memory() -> int:
+    """Bytes of memory that can still be used: what the kernel calls available, and the container's limit."""
+    with open("/proc/meminfo") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    limits = [available]
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        if os.path.exists(limit) and os.path.exists(used):
+            text = Path(limit).read_text().strip()
+            if text.isdigit():
+                limits.append(int(text) - int(Path(used).read_text()))
+    return max(0, min(limits))
+
+
+def _gib(amount: float) -> str:
+    return f"{amount / 2**30:.2f} GiB" if amount >= 2**27 else f"{amount / 2**20:.1f} MiB"
+

@@ -1,0 +1,129 @@
+"""The loop of a build: hand out tiles, take receipts, replace workers that are lost or hang."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from advntk_dist.errors import GramBuildError
+from advntk_dist.gram.ledger import TileLedger
+from advntk_dist.gram.worker import Failure, Receipt, WorkerInfo
+
+DEPTH = 2
+"""Tiles a worker has at once: one is computed while the one before is written."""
+
+STARTUP_SECONDS = 600.0
+"""Time in which the first worker must be ready."""
+
+_POLL_SECONDS = 1.0
+_RESIZE_SECONDS = 5.0
+
+
+class Pool(Protocol):
+    """What the loop needs of a pool of workers; :class:`advntk_dist.gram.pool.WorkerPool` is the Ray one."""
+
+    @property
+    def ready(self) -> list[int]:
+        """Numbers of the workers that can take tiles."""
+        ...
+
+    def __len__(self) -> int:
+        """Workers started and not lost."""
+        ...
+
+    def start(self) -> int:
+        """Ask for one more worker and return its number."""
+        ...
+
+    def submit(self, worker: int, i: int, j: int, attempt: int) -> None:
+        """Hand a tile to a ready worker."""
+        ...
+
+    def poll(self, timeout: float) -> list[tuple[int, Any]]:
+        """What is new of which worker, waiting for at most ``timeout`` seconds."""
+        ...
+
+    def kill(self, worker: int) -> None:
+        """Kill and forget a worker."""
+        ...
+
+
+EventSink = Callable[[dict[str, Any]], None]
+
+
+def run_tiles(
+    ledger: TileLedger,
+    pool: Pool,
+    *,
+    target: Callable[[], int],
+    on_receipt: Callable[[Receipt], None],
+    on_event: EventSink,
+    clock: Callable[[], float] = time.monotonic,
+    poll_seconds: float = _POLL_SECONDS,
+) -> None:
+    """Have every tile of the ledger computed.
+
+    Parameters
+    ----------
+    ledger
+        The tiles.
+    pool
+        The workers; grown here to ``target()`` and refilled after losses.
+    target
+        How many workers there should be now; asked again and again, so that a cluster may grow during a build.
+    on_receipt
+        Called for the first receipt of each tile.
+    on_event
+        Called with a dict {"event": ..., ...} when workers come, go or hang, and tiles are handed out again.
+    clock, poll_seconds
+        For tests.
+
+    Raises
+    ------
+    GramBuildError
+        If a tile cannot be computed, or workers are lost again and again without finishing anything.
+    """
+    started = resized = clock()
+    wanted = max(1, target())
+    losses = 0  # since the last receipt
+    while not ledger.complete:
+        now = clock()
+        if now - resized > _RESIZE_SECONDS:
+            wanted, resized = max(1, target()), now
+        while len(pool) < min(wanted, ledger.total - len(ledger.finished)):
+            on_event({"event": "worker_started", "worker": pool.start()})
+        for worker in pool.ready:
+            while (given := ledger.take(worker, now, DEPTH)) is not None:
+                (i, j), attempt = given
+                if attempt > 1:
+                    on_event({"event": "tile_again", "tile": [i, j], "attempt": attempt, "worker": worker})
+                pool.submit(worker, i, j, attempt)
+        lost: list[tuple[int, str]] = []
+        for worker, outcome in pool.poll(poll_seconds):
+            if isinstance(outcome, WorkerInfo):
+                on_event({"event": "worker_ready", "worker": worker, "host": outcome.host, "pid": outcome.pid})
+            elif isinstance(outcome, Receipt):
+                losses = 0
+                if ledger.finish(worker, (outcome.i, outcome.j), clock()):
+                    on_receipt(outcome)
+            elif isinstance(outcome, Failure):
+                raise GramBuildError(outcome.message)
+            else:
+                lost.append((worker, outcome.reason))
+        for worker in ledger.overdue(clock()):
+            pool.kill(worker)
+            lost.append((worker, f"no result for {ledger.deadline:.0f} s"))
+        for worker, reason in lost:
+            back = ledger.lose(worker, reason)
+            on_event({"event": "worker_lost", "worker": worker, "reason": reason, "tiles": [list(p) for p in back]})
+            losses += 1
+        if losses > 5 + 3 * wanted:
+            raise GramBuildError(
+                f"{losses} workers were lost and none finished a tile (last: {lost[-1][1] if lost else 'unknown'}); "
+                "see whether they run out of memory, then run the same command again"
+            )
+        if not pool.ready and not ledger.finished and clock() - started > STARTUP_SECONDS:
+            raise GramBuildError(
+                f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores"
+            )

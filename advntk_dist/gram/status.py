@@ -1,0 +1,71 @@
+"""How far a store is: counted from its commit records, so that any terminal can ask at any time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advntk_dist.gram import chunks
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.store import GramStore
+
+
+@dataclass(frozen=True)
+class GramStatus:
+    """Progress of a store.
+
+    Attributes
+    ----------
+    done, total
+        Tiles committed, and tiles there will be, over all kinds.
+    damaged
+        Commit records whose bytes are damaged; their tiles count as not done.
+    bytes
+        Bytes of the committed chunks.
+    compute_seconds
+        Worker time spent on the committed tiles.
+    rate
+        Tiles a second between the first and the last commit; None before the second one.
+    """
+
+    done: int
+    total: int
+    damaged: int
+    bytes: int
+    compute_seconds: float
+    rate: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile is committed."""
+        return self.done == self.total
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the rate so far; None while there is no rate."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+def read_status(store: GramStore) -> GramStatus:
+    """Read every commit record of a store once."""
+    records, damaged = [], 0
+    for kind in store.kinds:
+        for t in store.grid:
+            try:
+                record = store.commits[kind].read(t.i, t.j)
+            except chunks.ChunkDamagedError:
+                damaged += 1
+                continue
+            if record is not None:
+                records.append(record)
+    times = [r.unix_ms for r in records]
+    span = (max(times) - min(times)) / 1e3 if times else 0.0
+    return GramStatus(
+        done=len(records),
+        total=len(store.grid) * len(store.kinds),
+        damaged=damaged,
+        bytes=sum(r.bytes for r in records),
+        compute_seconds=sum(r.compute_us for r in records) / 1e6,
+        rate=(len(records) - 1) / span if span else None,
+    )

@@ -1,0 +1,212 @@
+"""The Gram store: a Zarr group with one (n, n) array a kernel, chunk = tile, and the commit records of the tiles."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from advntk_dist.errors import GramBuildError, StoreDamagedError, StoreError, StoreIncompleteError, StoreMismatchError
+from advntk_dist.gram import chunks
+from advntk_dist.gram.commits import CommitLog, CommitRecord
+from advntk_dist.gram.fingerprint import FORMAT, Fingerprint, require_same
+from advntk_dist.gram.finite import require_finite
+from advntk_dist.gram.layout import ATTRIBUTE, create_layout
+from advntk_dist.gram.status import GramStatus, read_status
+from advntk_dist.grid import Tile, TileGrid
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+class GramStore:
+    """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
+
+    Of a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
+    :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.gram.lock.builder_lock`.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        self.path = path
+        self.fingerprint: Fingerprint = attributes["fingerprint"]
+        self.network: dict[str, Any] = attributes["network"]
+        self.n: int = self.fingerprint["n"]
+        self.n_columns: int = self.fingerprint["n_columns"]
+        self.tile: int = self.fingerprint["gram.tile"]
+        self.dtype = np.dtype(self.fingerprint["gram.dtype"])
+        self.kinds: tuple[str, ...] = tuple(self.fingerprint["kinds"])
+        self.symmetric = self.fingerprint["columns"] is None
+        self.grid = TileGrid(self.n, self.n_columns, self.tile, symmetric=self.symmetric)
+        self.commits = {kind: CommitLog(path, kind) for kind in self.kinds}
+
+    @classmethod
+    def open(cls, path: str | Path) -> GramStore:
+        """Open an existing store.
+
+        Raises
+        ------
+        StoreIncompleteError
+            If there is nothing at ``path``.
+        StoreError
+            If what is there is not a Gram store, or its description is damaged.
+        StoreMismatchError
+            If it has another format version.
+        """
+        root = Path(path)
+        if not root.exists():
+            raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`")
+        try:
+            attributes = json.loads((root / "zarr.json").read_text())["attributes"][ATTRIBUTE]
+            stored_format = attributes["fingerprint"]["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{root}: not a Gram store, or its zarr.json is damaged ({type(error).__name__}: {error}); "
+                "give the path of a gram.zarr, or build into another folder"
+            ) from error
+        if stored_format != FORMAT:
+            raise StoreMismatchError(str(root), "format", stored_format, FORMAT)
+        return cls(root, attributes)
+
+    @classmethod
+    def create_or_open(cls, path: str | Path, fingerprint: Fingerprint, network: dict[str, Any]) -> GramStore:
+        """Open the store of this fingerprint, or create it whole.
+
+        Parameters
+        ----------
+        path
+            Folder of the store; absent or empty for a new one.
+        fingerprint
+            From :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
+        network
+            ``net.spec.as_dict()``, kept so that the network can be made again from the store alone.
+
+        Raises
+        ------
+        StoreMismatchError
+            If the store there has another fingerprint; the message names the field.
+        StoreError
+            If something else is there.
+        """
+        root = Path(path)
+        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+            create_layout(root, fingerprint, network)
+        store = cls.open(root)
+        require_same(str(root), store.fingerprint, fingerprint)
+        return store
+
+    def committed(self, kind: str | None = None) -> NDArray[np.bool_]:
+        """Which tiles have an intact commit record, (tiles down, tiles across); of all kinds unless one is named."""
+        done = np.zeros(self.grid.shape, bool)
+        for t in self.grid:
+            logs = self.commits.values() if kind is None else [self.commits[kind]]
+            done[t.i, t.j] = all(log.intact(t.i, t.j) is not None for log in logs)
+        return done
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tile of every kind is committed."""
+        return int(self.committed().sum()) == len(self.grid)
+
+    def require_complete(self) -> None:
+        """Raise StoreIncompleteError unless every tile is committed."""
+        done = int(self.committed().sum())
+        if done != len(self.grid):
+            raise StoreIncompleteError(
+                f"{self.path}: {done} of {len(self.grid)} tiles are done; finish it with `advntk gram build`"
+            )
+
+    def status(self) -> GramStatus:
+        """Tiles done, bytes, damaged records, time and rate so far."""
+        return read_status(self)
+
+    def chunk_path(self, kind: str, i: int, j: int) -> Path:
+        """File of the chunk of tile (i, j)."""
+        return chunks.chunk_path(self.path, kind, i, j)
+
+    def write_tile(
+        self, kind: str, tile: Tile, values: NDArray[Any], *, attempt: int = 1, compute_seconds: float = 0.0
+    ) -> CommitRecord:
+        """Store the values of a tile, then its commit record. The first commit of a tile stays.
+
+        Raises
+        ------
+        GramBuildError
+            If a value is not finite (the message names tile and images), if shape or dtype are wrong, or if
+            what was written does not read back the same.
+        OSError
+            If the disk is full or cannot be written.
+        """
+        if values.shape != tile.shape or values.dtype != self.dtype:
+            raise GramBuildError(
+                f"tile ({tile.i}, {tile.j}) of {kind} came as {values.dtype} {values.shape}, "
+                f"the store takes {self.dtype} {tile.shape}"
+            )
+        require_finite(kind, tile, values, symmetric=self.symmetric)
+        padded = values
+        if tile.shape != (self.tile, self.tile):
+            padded = np.full((self.tile, self.tile), np.nan, self.dtype)
+            padded[: tile.shape[0], : tile.shape[1]] = values
+        payload = chunks.encode(padded)
+        first = self.commits[kind].intact(tile.i, tile.j)
+        if first is not None:
+            return first
+        path = self.chunk_path(kind, tile.i, tile.j)
+        chunks.write_durable(path, payload)
+        if path.read_bytes() != payload:
+            raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
+        now = time.time_ns() // 10**6
+        record = CommitRecord(chunks.checksum(payload), len(payload), round(compute_seconds * 1e6), attempt, now)
+        self.commits[kind].write(tile.i, tile.j, record)
+        return record
+
+    def read_tile(self, kind: str, i: int, j: int, verify: bool = True) -> NDArray[Any]:
+        """Values of a stored tile, read-only; for a symmetric store i <= j.
+
+        Raises
+        ------
+        StoreIncompleteError
+            If the tile is not committed.
+        StoreDamagedError
+            If its chunk is missing, of another length, or (with ``verify``) fails its checksum or its record.
+        IndexError
+            If there is no such tile.
+        """
+        tile = self.grid.at(i, j)
+        if kind not in self.commits:
+            raise StoreIncompleteError(f"{self.path}: holds {', '.join(self.kinds)}, not {kind}")
+        record = self.commits[kind].intact(i, j)
+        if record is None:
+            raise StoreIncompleteError(
+                f"{self.path}: tile ({i}, {j}) of {kind} is not committed; finish it with `advntk gram build`"
+            )
+        try:
+            payload = self._payload(kind, i, j)
+            values = chunks.decode(payload, (self.tile, self.tile), self.dtype, verify=verify)
+            if verify and chunks.checksum(payload) != record.crc32c:
+                raise chunks.ChunkDamagedError("checksum differs from the commit record")
+        except chunks.ChunkDamagedError as error:
+            raise StoreDamagedError(
+                f"{self.path}: tile ({i}, {j}) of {kind} is damaged ({error}); `advntk gram build` computes it again"
+            ) from error
+        return values[: tile.shape[0], : tile.shape[1]]
+
+    def _payload(self, kind: str, i: int, j: int) -> bytes:
+        try:
+            return self.chunk_path(kind, i, j).read_bytes()
+        except FileNotFoundError:
+            raise chunks.ChunkDamagedError("committed, but its chunk is missing") from None
+
+    def dask(self, kind: str = "ntk") -> da.Array:
+        """The full matrix (n, n_columns) as a dask array, one chunk a tile; see :func:`.view.dask_view`."""
+        from advntk_dist.gram.view import dask_view
+
+        return dask_view(self, kind)
+
+    def arrays(self) -> zarr.Group:
+        """The group as plain zarr, read-only."""
+        return zarr.open_group(self.path, mode="r")

@@ -1,0 +1,106 @@
+"""Checking every stored byte of a store, and taking damaged tiles out so that a build computes them again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from advntk_dist.errors import StoreDamagedError, StoreIncompleteError
+from advntk_dist.gram import chunks
+from advntk_dist.gram.store import GramStore
+from advntk_dist.grid import Tile
+
+
+class DamagedTile(NamedTuple):
+    """A tile whose chunk or commit record is damaged, and why."""
+
+    kind: str
+    i: int
+    j: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a check of all bytes found.
+
+    Attributes
+    ----------
+    checked
+        Committed tiles that were read.
+    missing
+        Tiles not committed yet, over all kinds.
+    damaged
+        Tiles whose chunk or commit record is damaged.
+    bytes
+        Bytes read.
+    """
+
+    checked: int
+    missing: int
+    damaged: tuple[DamagedTile, ...]
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the store is complete and undamaged."""
+        return not self.damaged and not self.missing
+
+    def raise_if_damaged(self, where: object) -> None:
+        """Raise StoreDamagedError naming the damaged tiles, if there are any (exit 3)."""
+        if self.damaged:
+            shown = ", ".join(f"({d.i}, {d.j}) of {d.kind}: {d.reason}" for d in self.damaged[:5])
+            more = f" and {len(self.damaged) - 5} more" if len(self.damaged) > 5 else ""
+            raise StoreDamagedError(
+                f"{where}: {len(self.damaged)} damaged of {self.checked} tiles checked: {shown}{more}; "
+                "`advntk gram build` computes just these again"
+            )
+
+
+def verify_gram(store: GramStore, *, threads: int | None = None) -> VerifyReport:
+    """Read every committed tile and compare it with its checksum and its commit record.
+
+    Parameters
+    ----------
+    store
+        The store, complete or not.
+    threads
+        Tiles read at once; the number of usable cores by default.
+    """
+    workers = threads or len(os.sched_getaffinity(0))
+    places = [(kind, tile) for kind in store.kinds for tile in store.grid]
+    with ThreadPoolExecutor(workers, thread_name_prefix="gram-verify") as pool:
+        found = list(pool.map(lambda place: _check(store, *place), places))
+    damaged = tuple(f for f in found if isinstance(f, DamagedTile))
+    sizes = [f for f in found if isinstance(f, int)]
+    return VerifyReport(
+        checked=len(sizes) + len(damaged),
+        missing=sum(f == "missing" for f in found),
+        damaged=damaged,
+        bytes=sum(sizes),
+    )
+
+
+def _check(store: GramStore, kind: str, tile: Tile) -> DamagedTile | int | Literal["missing"]:
+    try:
+        store.commits[kind].read(tile.i, tile.j)
+        values = store.read_tile(kind, tile.i, tile.j)
+    except chunks.ChunkDamagedError as error:
+        return DamagedTile(kind, tile.i, tile.j, f"commit record: {error}")
+    except StoreIncompleteError:
+        return "missing"
+    except StoreDamagedError as error:
+        return DamagedTile(kind, tile.i, tile.j, str(error.__cause__ or error))
+    return store.tile**2 * values.itemsize + chunks.CRC_BYTES
+
+
+def invalidate(store: GramStore, tiles: Iterable[tuple[str, int, int]]) -> None:
+    """Take the commits of tiles (kind, i, j) back, so that the next build computes just these.
+
+    The caller holds the builder's lock. Chunks stay: presence proves nothing, and they are overwritten whole.
+    """
+    for kind, i, j in tiles:
+        store.commits[kind].remove(i, j)

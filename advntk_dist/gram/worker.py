@@ -1,0 +1,143 @@
+"""The Ray actor that computes tiles and writes them itself; only small receipts go through Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from numpy.typing import NDArray
+
+from advntk_dist.errors import AdvNTKError
+from advntk_dist.gram.cluster import import_path
+from advntk_dist.gram.fingerprint import require_same
+from advntk_dist.gram.store import GramStore
+from advntk_dist.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """Where a worker that is ready runs."""
+
+    pid: int
+    node: str
+    host: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A tile that is committed; times in seconds."""
+
+    i: int
+    j: int
+    attempt: int
+    compute_seconds: float
+    write_seconds: float
+    bytes: int
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A tile that cannot be computed or stored, or a worker that cannot start; trying again would not help."""
+
+    message: str
+
+
+class GramWorker:
+    """Computes tiles of one store. Ray runs it with two threads: one computes while the other writes.
+
+    Parameters
+    ----------
+    spec
+        The network.
+    x, columns
+        Float images (n, H, W, C) of rows and columns in the store's dtype, shared memory of the node; columns is
+        None for a symmetric matrix.
+    path
+        The store.
+    fingerprint
+        The store's: a worker that outlives its driver must not write into another store.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        x: NDArray[Any],
+        columns: NDArray[Any] | None,
+        path: str,
+        fingerprint: dict[str, Any],
+    ) -> None:
+        self.spec, self.x, self.columns = spec, x, x if columns is None else columns
+        self.path, self.fingerprint = path, fingerprint
+        self.compute_lock = threading.Lock()
+
+    def ready(self) -> WorkerInfo | Failure:
+        """Import JAX, make the network and compile the kernel on one block of real images."""
+        try:
+            import jax
+
+            from advntk_dist.gram.compute import TileComputer
+            from advntk_dist.networks import from_spec
+
+            self.store = GramStore.open(self.path)
+            shape = self.x.shape[1:]
+            self.compute = TileComputer(
+                from_spec(self.spec), self.store.tile, self.store.kinds, shape, self.store.dtype
+            )
+            self.compute.warm_up(self.x, self.columns)
+            context = ray.get_runtime_context()
+            return WorkerInfo(os.getpid(), context.get_node_id(), socket.gethostname(), jax.default_backend())
+        except Exception as error:
+            return Failure(f"a worker on {socket.gethostname()} cannot start: {type(error).__name__}: {error}")
+
+    def tile(self, i: int, j: int, attempt: int) -> Receipt | Failure:
+        """Compute tile (i, j) of every kind, write it, and return the receipt of its commit."""
+        try:
+            t = self.store.grid.at(i, j)
+            with self.compute_lock:
+                started = time.perf_counter()
+                values = self.compute(
+                    self.x[t.rows], self.columns[t.cols], symmetric=self.store.symmetric and t.on_diagonal
+                )
+                computed = time.perf_counter()
+            require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
+            written = 0
+            for kind, block in values.items():
+                seconds = (computed - started) / len(values)
+                written += self.store.write_tile(kind, t, block, attempt=attempt, compute_seconds=seconds).bytes
+        except Exception as error:
+            # Errors cross Ray as text: not every exception survives pickling, and none of these is worth a retry.
+            where = "" if f"tile ({i}, {j})" in str(error) else f"tile ({i}, {j}): "
+            name = "" if isinstance(error, AdvNTKError) else f"{type(error).__name__}: "
+            return Failure(f"{where}{name}{error}")
+        done = time.perf_counter()
+        return Receipt(i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid())
+
+
+def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
+    """Environment of a worker process, in place before JAX starts.
+
+    XLA on CPU would take every core in each process; NPROC and the thread counts keep a worker to its own. Workers
+    without a GPU must not see one: JAX would reserve most of its memory.
+    """
+    threads = str(cpus)
+    env = {
+        "NPROC": threads,
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "PYTHONPATH": import_path(),
+    }
+    if cpus == 1:
+        env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    if gpu:
+        env |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.90"}
+    else:
+        env["JAX_PLATFORMS"] = "cpu"
+    return env

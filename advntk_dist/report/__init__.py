@@ -1,0 +1,8 @@
+"""Plots and one self-contained HTML page for a finished run."""
+
+from __future__ import annotations
+
+from advntk_dist.report.inputs import Curve, Examples, ReportInputs, TrainingHistory
+from advntk_dist.report.write import write_report
+
+__all__ = ["Curve", "Examples", "ReportInputs", "TrainingHistory", "write_report"]

@@ -1,0 +1,82 @@
+"""One sentence under each plot: what the reader sees, with the numbers that matter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from advntk_dist.report.inputs import Curve, Examples, FloatArray, IntArray, TrainingHistory
+from advntk_dist.report.pictures import SHOWN, difference_scale
+from advntk_dist.report.scores import MethodScore, as_number, as_percent
+
+
+def methods_caption(scores: tuple[MethodScore, ...]) -> str:
+    """Sentence under the bars."""
+    bars = "Accuracy on clean test images (grey) and under attack (colour)"
+    missing = any(score.clean_interval is None or score.robust_interval is None for score in scores)
+    lines = "the lines are 95% intervals" + (", where recorded." if missing else ".")
+    return f"{bars}; {lines}"
+
+
+def curve_caption(curve: Curve) -> str:
+    """Sentence under the degeneration curve."""
+    chosen = "infinity" if math.isinf(curve.chosen_t) else as_number(curve.chosen_t)
+    skipped = " t = 0 has no place on the log axis." if curve.times[0] == 0 else ""
+    return (
+        "One training time t for all samples: dashed lines are the plain NTK, the limit of t to infinity; "
+        f"bands are 95% intervals of {curve.n_test:,} test images; the validation images chose t = {chosen}.{skipped}"
+    )
+
+
+def training_caption(history: TrainingHistory) -> str:
+    """Sentence under the training curves."""
+    start, end = float(history.loss[0]), float(history.loss[-1])
+    change = "falls" if end < start else "rises" if end > start else "stays"
+    numbers = f"from {as_number(start)} to {as_number(end)}" if change != "stays" else f"at {as_number(start)}"
+    return (
+        f"Over {np.size(history.loss):,} steps of Adv-NTK the loss on attacked validation batches {change} {numbers}, "
+        f"and varpi reaches a mean of {as_number(float(history.varpi_mean[-1]))}; each step sees another batch."
+    )
+
+
+def varpi_caption(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> str:
+    """Sentence under the distribution of training times."""
+    values = np.asarray(varpi, dtype=np.float64)
+    low, middle, high = (as_number(float(value)) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+    text = f"Nine in ten of the {values.size:,} samples train for a time between {low} and {high} (median {middle})"
+    zeros = int(np.count_nonzero(values == 0))
+    if zeros:
+        text += f"; {zeros:,} are never trained on (varpi = 0)"
+    if y is not None:
+        labels = np.asarray(y)
+        medians = {int(label): float(np.median(values[labels == label])) for label in np.unique(labels)}
+        if len(medians) > 1:
+            longest, shortest = (pick(medians, key=lambda label: medians[label]) for pick in (max, min))
+            text += (
+                f"; class {classes[longest]} gets the longest times (median {as_number(medians[longest])}), "
+                f"class {classes[shortest]} the shortest ({as_number(medians[shortest])})"
+            )
+    return f"{text}."
+
+
+def examples_caption(examples: Examples, title: str) -> str:
+    """Sentence under the images."""
+    count = min(len(examples.labels), SHOWN)
+    right = np.asarray(examples.predicted_clean[:count]) == np.asarray(examples.labels[:count])
+    fooled = int(np.count_nonzero(right & (examples.predicted_adversarial[:count] != examples.labels[:count])))
+    return (
+        f"Test images, their twins attacked against {title}, and the difference magnified "
+        f"{as_number(difference_scale(examples))} times; above each image the answer given, ✗ where wrong: "
+        f"the attack turns {fooled} of {int(np.count_nonzero(right))} right answers."
+    )
+
+
+def curve_alt(curve: Curve) -> str:
+    """Describe the degeneration curve for a reader who cannot see it."""
+    best = float(np.nanmax(curve.robust)) if np.isfinite(curve.robust).any() else math.nan
+    return (
+        f"Clean and robust accuracy against training time: robust accuracy is at most {as_percent(best)} at a finite "
+        f"time and {as_percent(curve.robust_ntk)} at infinity; clean accuracy at infinity is "
+        f"{as_percent(curve.clean_ntk)}."
+    )

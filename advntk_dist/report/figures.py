@@ -1,0 +1,99 @@
+"""The plots of a report in page order: each rendered for both themes, or a note that says why it is absent."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from advntk_dist.report import captions
+from advntk_dist.report.curves import degeneration_figure, training_figure
+from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.pictures import examples_figure, methods_figure, varpi_figure
+from advntk_dist.report.scores import method_scores
+from advntk_dist.report.style import DARK, LIGHT, Theme, drawing, png_bytes
+
+NAMES = ("methods", "degeneration", "training", "varpi", "examples")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot as PNG bytes for the light and the dark theme, with its size in pixels, caption and alt text."""
+
+    light: bytes
+    dark: bytes
+    caption: str
+    alt: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, from the PNG header."""
+        return int.from_bytes(self.light[16:20]), int.from_bytes(self.light[20:24])
+
+    @property
+    def light_uri(self) -> str:
+        """The light picture as a data URI."""
+        return _data_uri(self.light)
+
+    @property
+    def dark_uri(self) -> str:
+        """The dark picture as a data URI."""
+        return _data_uri(self.dark)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
+    rendered = []
+    for theme in (LIGHT, DARK):
+        with drawing(theme):
+            rendered.append(png_bytes(figure(theme)))
+    return Plot(rendered[0], rendered[1], caption, alt)
+
+
+def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
+    """Render every plot that the inputs allow; an absent one is a one-line note in its place."""
+    scores = method_scores(inputs.results)
+    titles = {score.key: score.title for score in scores}
+    plots: dict[str, Plot | str] = {
+        "methods": _plot(
+            lambda theme: methods_figure(scores, theme),
+            captions.methods_caption(scores),
+            "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
+        ),
+        "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
+        "training": "No training curves: this run has no training history.",
+        "varpi": "No distribution of varpi: this run has no trained times.",
+        "examples": "No adversarial examples: this run kept no images.",
+    }
+    curve, history, varpi, examples = inputs.curve, inputs.training, inputs.varpi, inputs.examples
+    if curve is not None:
+        plots["degeneration"] = _plot(
+            lambda theme: degeneration_figure(curve, theme),
+            captions.curve_caption(curve),
+            captions.curve_alt(curve),
+        )
+    if history is not None and np.size(history.loss) > 0:
+        plots["training"] = _plot(
+            lambda theme: training_figure(history, theme),
+            captions.training_caption(history),
+            "Loss, gradient norm, robust accuracy and varpi over the steps of Adv-NTK.",
+        )
+    if varpi is not None:
+        plots["varpi"] = _plot(
+            lambda theme: varpi_figure(varpi, inputs.y_train, inputs.classes, theme),
+            captions.varpi_caption(varpi, inputs.y_train, inputs.classes),
+            "Histogram of the training times of all samples, with a box for each class where labels are given.",
+        )
+    if examples is not None and len(examples.labels) > 0:
+        plots["examples"] = _plot(
+            lambda theme: examples_figure(examples, inputs.classes, theme),
+            captions.examples_caption(examples, titles.get(examples.method, examples.method)),
+            "Test images in columns: clean, adversarial twin, magnified difference.",
+        )
+    return plots

@@ -1,0 +1,180 @@
+"""Plots of methods, training times and images: bars with intervals, distributions, adversarial examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from advntk_dist.report.inputs import Examples, FloatArray, IntArray
+from advntk_dist.report.scores import MethodScore, as_percent
+from advntk_dist.report.style import Theme, new_figure, percent_axis, short, title
+
+COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
+SHOWN = 12
+_CLASSES = 20  # more boxes than this cannot be told apart
+
+
+def methods_figure(scores: tuple[MethodScore, ...], theme: Theme) -> Figure:
+    """Clean and robust accuracy of each method side by side, with the recorded 95% intervals."""
+    figure = new_figure(3.1)
+    axes = figure.add_subplot()
+    centres = np.arange(len(scores), dtype=np.float64)
+    bars = (
+        ("clean", -0.2, theme.clean, [(s.clean, s.clean_interval) for s in scores]),
+        ("robust", 0.2, theme.robust, [(s.robust, s.robust_interval) for s in scores]),
+    )
+    for label, offset, colour, values in bars:
+        heights = [value for value, _ in values]
+        axes.bar(centres + offset, heights, width=0.36, color=colour, label=label)
+        for x, (value, interval) in zip(centres + offset, values, strict=True):
+            low, high = interval or (value, value)
+            if interval is not None:
+                axes.plot([x, x], [low, high], color=theme.ink, linewidth=1.3, solid_capstyle="butt")
+            axes.annotate(
+                as_percent(value),
+                (x, high),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
+    axes.set_xticks(centres, [short(score.title, 22) for score in scores])
+    axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=theme.ink)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0.0, 1.08)
+    axes.set_yticks(np.linspace(0.0, 1.0, 6))
+    percent_axis(axes)
+    axes.set_ylabel("test accuracy")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, columnspacing=1.4)
+    return figure
+
+
+def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...], theme: Theme) -> Figure:
+    """Histogram of varpi over all samples and, under it on the same axis, a box for each class."""
+    groups = [] if y is None else _by_class(np.asarray(varpi), np.asarray(y), classes)
+    height = 2.2 if not groups else 2.2 + 0.5 + 0.2 * len(groups)
+    figure = new_figure(height)
+    panels: list[Axes]
+    if groups:
+        ratios = [1.6, 0.5 + 0.2 * len(groups)]
+        panels = list(figure.subplots(2, 1, sharex=True, height_ratios=ratios))
+    else:
+        panels = [figure.add_subplot()]
+    values = np.asarray(varpi, dtype=np.float64)
+    top = float(values.max()) or 1.0
+    panels[0].hist(values, bins=np.linspace(0.0, 1.02 * top, 41).tolist(), color=theme.robust)
+    panels[0].axvline(float(np.median(values)), color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
+    panels[0].yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    panels[0].set_ylabel("samples")
+    title(panels[0], "all samples (dotted: median)")
+    if groups:
+        _class_boxes(panels[1], groups, theme)
+    panels[-1].set_xlim(0.0, 1.02 * top)
+    panels[-1].set_xlabel("varpi, the training time of a sample")
+    return figure
+
+
+def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], theme: Theme) -> None:
+    line = {"color": theme.muted, "linewidth": 1.0}
+    axes.boxplot(
+        [group for _, group in groups],
+        orientation="horizontal",
+        whis=(5, 95),
+        showfliers=False,
+        widths=0.55,
+        patch_artist=True,
+        boxprops={"facecolor": theme.robust, "alpha": 0.45, "linewidth": 0},
+        medianprops={"color": theme.ink, "linewidth": 1.6},
+        whiskerprops=line,
+        capprops={**line, "linewidth": 0},
+    )
+    axes.set_yticks(range(1, len(groups) + 1), [short(name, 14) for name, _ in groups])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    title(axes, "by class (box: middle half, line: 5% to 95%)")
+
+
+def _by_class(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[tuple[str, FloatArray]]:
+    """Times of each class that has samples; of more than 20 classes, the ten at either end of the medians."""
+    present = [int(label) for label in np.unique(y)]
+    groups = [(classes[label], varpi[y == label]) for label in present]
+    if len(groups) > _CLASSES:
+        groups.sort(key=lambda group: -float(np.median(group[1])))
+        half = _CLASSES // 2
+        groups = groups[:half] + groups[-half:]
+    return groups
+
+
+def difference_scale(examples: Examples) -> float:
+    """Factor that brings the largest difference of the shown images to the end of the scale; 1 if all are 0."""
+    shown = slice(0, SHOWN)
+    largest = float(np.max(np.abs(examples.adversarial[shown] - examples.clean[shown]), initial=0.0))
+    return 0.5 / largest if largest > 0 else 1.0
+
+
+def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) -> Figure:
+    """Images in columns: clean, adversarial twin, magnified difference; at most 12, six to a band."""
+    count = min(len(examples.labels), SHOWN)
+    columns = min(count, COLUMNS)
+    bands = -(-count // columns)
+    figure = new_figure(bands * (3 * 5.0 / max(columns, 4) + 0.55))
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    panels = figure.subplots(3 * bands, columns, squeeze=False)
+    scale = difference_scale(examples)
+    length = 9 if columns > 4 else 16
+    for panel in panels.flat:
+        panel.axis("off")
+    for row, axes in enumerate(panels[:, 0]):
+        _row_label(axes, ("clean", "adversarial", f"difference ×{scale:.3g}")[row % 3], theme)
+    for index in range(count):
+        band, column = divmod(index, columns)
+        top, middle, bottom = panels[3 * band : 3 * band + 3, column]
+        clean, twin = np.asarray(examples.clean[index]), np.asarray(examples.adversarial[index])
+        truth, before, after = (
+            int(labels[index])
+            for labels in (examples.labels, examples.predicted_clean, examples.predicted_adversarial)
+        )
+        _draw(top, clean)
+        _draw(middle, twin)
+        _draw(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed=True)
+        for axes, guess in ((top, before), (middle, after)):
+            right = guess == truth
+            axes.set_title(
+                short(classes[guess], length) if right else f"{short(classes[guess], length)} ✗",
+                loc="center",
+                fontsize=8,
+                pad=2,
+                color=theme.ink if right else theme.robust,
+                fontweight="normal" if right else "bold",
+            )
+    return figure
+
+
+def _row_label(axes: Axes, label: str, theme: Theme) -> None:
+    axes.annotate(
+        label,
+        (0.0, 0.5),
+        xycoords="axes fraction",
+        xytext=(-4, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize=7,
+        color=theme.muted,
+    )
+
+
+def _draw(axes: Axes, image: FloatArray, signed: bool = False) -> None:
+    """One image in [-0.5, 0.5]; anything but one or three channels is averaged to grey."""
+    options: dict[str, Any] = {"interpolation": "nearest"}
+    if image.shape[-1] == 3:
+        axes.imshow(np.clip(image + 0.5, 0.0, 1.0), **options)
+    else:
+        colours = "PuOr_r" if signed else "gray"
+        axes.imshow(image.mean(axis=-1), cmap=colours, vmin=-0.5, vmax=0.5, **options)

@@ -1,0 +1,79 @@
+"""Tables of the page: every value of ``results.json`` by its path, the seconds of each stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from advntk_dist.report.scores import is_finite_number
+
+
+def flatten(values: object, path: str = "") -> list[tuple[str, str]]:
+    """Every leaf of a nested structure as (dotted path, text), in the order of the file.
+
+    Numbers are written as JSON writes them, so none loses digits; a list of plain values stays on one row.
+    """
+    if isinstance(values, dict) and values:
+        rows: list[tuple[str, str]] = []
+        for key, value in values.items():
+            rows += flatten(value, f"{path}.{key}" if path else str(key))
+        return rows
+    if isinstance(values, list | tuple) and any(isinstance(value, dict | list | tuple) for value in values):
+        rows = []
+        for index, value in enumerate(values):
+            rows += flatten(value, f"{path}[{index}]")
+        return rows
+    return [(path, values if isinstance(values, str) else json.dumps(values, ensure_ascii=False, default=str))]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Seconds of one stage and its share (0 to 1) of the recorded total."""
+
+    name: str
+    seconds: float
+    duration: str
+    share: float
+
+
+def stages(seconds: object) -> tuple[Stage, ...]:
+    """Rows of ``results["seconds"]`` in the file's order; ``total``, which is not a stage, is left out."""
+    if not isinstance(seconds, dict):
+        return ()
+    rows = {
+        str(name): float(value)
+        for name, value in seconds.items()
+        if is_finite_number(value) and value >= 0 and name != "total"
+    }
+    total = sum(rows.values())
+    return tuple(
+        Stage(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in rows.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading: ``0.42 s``, ``12.3 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    if whole < 3600:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """The few settings shown under the title, where the results have them."""
+    sizes = [
+        (label, results[key])
+        for label, key in (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
+        if is_finite_number(results.get(key))
+    ]
+    rows = [(label, str(results[key])) for label, key in (("Data", "dataset"), ("Network", "network")) if results.get(key)]
+    if sizes:
+        rows.append(("Images", ", ".join(f"{value:,} {label}" for label, value in sizes)))
+    return rows

@@ -1,0 +1,104 @@
+"""Make the golden values of the test suite by a naive dense reference, in float64.
+
+Kernels come straight from neural-tangents, the dynamics from the matrix exponential and an inverse as the
+theorem is written, the gradient in varpi from Frechet derivatives of the exponential, the gradient in x from JAX
+through the whole kernel. Nothing of the package's solver takes part. Run this file to write the .npz files again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import expm, expm_frechet
+
+from advntk_dist.neural_tangents_adapter import stax
+
+Array = NDArray[np.float64]
+
+W_STD, B_STD = 1.76, 0.18
+FOLDER = Path(__file__).parent
+CASES: dict[str, dict[str, Any]] = {
+    "mlp3_relu": {"shape": (6, 6, 1), "train": 24, "val": 6, "seed": 1},
+    "cnn2_relu": {"shape": (5, 5, 2), "train": 16, "val": 4, "seed": 2},
+    "mlp2_erf": {"shape": (4, 4, 1), "train": 20, "val": 5, "seed": 3},
+}
+
+
+def kernel_fn(case: str) -> Any:
+    """The analytic kernel of a case, layer by layer."""
+    dense, conv = {"W_std": W_STD, "b_std": B_STD}, {"W_std": W_STD, "b_std": B_STD, "padding": "SAME"}
+    layers = {
+        "mlp3_relu": [stax.Flatten(), stax.Dense(1, **dense), stax.Relu(), stax.Dense(1, **dense), stax.Relu()],
+        "cnn2_relu": [stax.Conv(1, (3, 3), **conv), stax.Relu(), stax.Conv(1, (3, 3), **conv), stax.Relu(), stax.Flatten()],
+        "mlp2_erf": [stax.Flatten(), stax.Dense(1, **dense), stax.Erf()],
+    }
+    return stax.serial(*layers[case], stax.Dense(1, **dense))[2]
+
+
+def inputs(case: str) -> dict[str, NDArray[Any]]:
+    """Smooth random images as uint8, labels of 4 classes, and three sets of effective times."""
+    spec = CASES[case]
+    rng = np.random.default_rng(spec["seed"])
+    n, m = spec["train"], spec["val"]
+    x = rng.integers(0, 256, (n + m, *spec["shape"])).astype(np.uint8)
+    y = rng.integers(0, 4, n + m)
+    varpi = rng.uniform(0.0, 2.0, n)
+    return {
+        "x_train": x[:n],
+        "y_train": y[:n],
+        "x_val": x[n:],
+        "y_val": y[n:],
+        "varpi_small": 0.01 * varpi,
+        "varpi_large": varpi,
+        "varpi_zeros": np.where(np.arange(n) % 3 == 0, 0.0, varpi),
+    }
+
+
+def reference(case: str) -> dict[str, Array]:
+    """All golden values of a case from its inputs."""
+    given = inputs(case)
+    x_train, x_val = given["x_train"] / 255 - 0.5, given["x_val"] / 255 - 0.5
+    y, y_val = np.eye(4)[given["y_train"]], np.eye(4)[given["y_val"]]
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        kernel = kernel_fn(case)
+        theta = np.asarray(kernel(x_train, x_train, "ntk"))
+        k_val = np.asarray(kernel(x_val, x_train, "ntk"))
+        out = {"ntk_train": theta, "ntk_val": k_val, "nngp_val": np.asarray(kernel(x_val, x_train, "nngp"))}
+        inverse = np.linalg.inv(theta)
+        out["f_ntk"] = k_val @ inverse @ y
+        for size in ("small", "large", "zeros"):
+            varpi = given[f"varpi_{size}"]
+            c = inverse @ (np.eye(len(theta)) - expm(-theta * varpi)) @ y
+            residual = k_val @ c - y_val
+            pulled = k_val.T @ residual / len(y_val)
+            out[f"f_{size}"] = k_val @ c
+            out[f"loss_{size}"] = np.asarray(0.5 * (residual**2).sum() / len(y_val))
+            out[f"grad_varpi_{size}"] = np.array([_along(i, theta, varpi, inverse, y, pulled) for i in range(len(y))])
+            out[f"grad_x_{size}"] = np.asarray(jax.grad(_squared_error)(x_val, x_train, c, y_val, kernel))
+    return out
+
+
+def _along(i: int, theta: Array, varpi: Array, inverse: Array, y: Array, pulled: Array) -> float:
+    """Derivative of the loss in varpi_i."""
+    direction = np.zeros_like(theta)
+    direction[:, i] = -theta[:, i]
+    change = expm_frechet(-theta * varpi, direction, compute_expm=False)
+    return float((pulled * (-inverse @ change @ y)).sum())
+
+
+def _squared_error(x: Any, x_train: Array, c: Array, y: Array, kernel: Any) -> Any:
+    return 0.5 * ((kernel(x, x_train, "ntk") @ c - y) ** 2).sum()
+
+
+def main() -> None:
+    """Write one .npz file a case."""
+    for case in CASES:
+        np.savez_compressed(FOLDER / f"{case}.npz", **inputs(case), **reference(case))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Small images, and stores filled without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import advntk_dist.gram.build as build_module
+from advntk_dist.gram.compute import TileComputer
+from advntk_dist.gram.fingerprint import make_fingerprint
+from advntk_dist.gram.store import GramStore
+from advntk_dist.networks import Network, network
+
+TILE = 8
+N = 27  # four rows of tiles, the last one ragged
+
+
+@pytest.fixture(scope="session")
+def net() -> Network:
+    return network("mlp-2")
+
+
+@pytest.fixture(scope="session")
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (N, 4, 4, 1), dtype=np.uint8)
+
+
+Fill = Callable[..., GramStore]
+
+
+@pytest.fixture
+def fill(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> Fill:
+    """Make a store at ``tmp_path / name`` and compute the given tiles (all by default) in this process."""
+
+    def make(
+        name: str = "gram.zarr",
+        *,
+        tile: int = TILE,
+        dtype: str = "float32",
+        kinds: tuple[str, ...] = ("ntk",),
+        places: Iterable[tuple[int, int]] | None = None,
+    ) -> GramStore:
+        fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds)
+        store = GramStore.create_or_open(tmp_path / name, fingerprint, net.spec.as_dict())
+        floats = build_module.compute_images(images, tile, dtype)
+        compute = TileComputer(net, store.tile, kinds, images.shape[1:], store.dtype)
+        wanted = None if places is None else set(places)
+        for t in store.grid:
+            if wanted is None or (t.i, t.j) in wanted:
+                for kind, values in compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal).items():
+                    store.write_tile(kind, t, values)
+        return store
+
+    return make
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if a build asks for Ray."""
+
+    def refuse(*args: Any, **keywords: Any) -> None:
+        raise AssertionError("this build must not start Ray")
+
+    monkeypatch.setattr(build_module, "ray_session", refuse)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from advntk_dist.gram.cluster import cluster_workers, import_path, ray_session
+from advntk_dist.gram.worker import worker_environment
+
+UNREACHABLE = """
+from advntk_dist.errors import RequestError
+from advntk_dist.gram.cluster import ray_session
+import ray
+try:
+    with ray_session("127.0.0.1:1"):
+        raise SystemExit("connected")
+except RequestError as error:
+    assert error.exit_code == 2
+    assert "127.0.0.1:1" in str(error) and "\\n" not in str(error), error
+assert not ray.is_initialized()
+print("refused")
+"""
+
+
+def test_ray_that_is_there_is_used_and_left_running(ray_cluster: None) -> None:
+    with ray_session():
+        assert cluster_workers() == (0, 2)
+    assert ray.is_initialized()
+
+
+def test_unreachable_address_is_one_clear_error() -> None:
+    done = subprocess.run([sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "refused", done.stdout + done.stderr[-2000:]
+
+
+def test_workers_import_from_where_the_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folders = import_path().split(os.pathsep)
+    assert str(tmp_path) in folders
+    assert os.getcwd() in folders
+    assert not [f for f in folders if f.startswith(sys.prefix)], "the worker's own installation comes first"
+
+
+def test_environment_of_workers() -> None:
+    alone = worker_environment(1, gpu=False)
+    assert alone["NPROC"] == alone["OMP_NUM_THREADS"] == alone["OPENBLAS_NUM_THREADS"] == "1"
+    assert alone["JAX_PLATFORMS"] == "cpu"
+    assert alone["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
+    four = worker_environment(4, gpu=False)
+    assert four["NPROC"] == "4"
+    assert "XLA_FLAGS" not in four
+    gpu = worker_environment(1, gpu=True)
+    assert "JAX_PLATFORMS" not in gpu
+    assert gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

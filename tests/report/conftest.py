@@ -1,0 +1,126 @@
+"""Inputs of a report as a digits run would leave them: real images, a real (linear) predictor under attack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeClassifier
+
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory
+
+N_TEST = 497
+RADIUS = 0.2
+
+
+def _method(clean: float, robust: float, **more: object) -> dict[str, Any]:
+    half = 0.0415
+    return {
+        "clean": clean,
+        "robust": robust,
+        "clean_interval": [round(clean - 0.0131, 6), min(1.0, round(clean + 0.0077, 6))],
+        "robust_interval": [round(robust - half, 6), round(robust + half, 6)],
+        "n_test": N_TEST,
+        "max_perturbation": 0.20000000298023224,
+        **more,
+    }
+
+
+def digits_results() -> dict[str, Any]:
+    """``results.json`` of a digits run, with the nesting and the kinds of value of the real file."""
+    return {
+        "n_train": 1000,
+        "n_val": 300,
+        "n_test": N_TEST,
+        "network": "mlp-3",
+        "dataset": "digits",
+        "attack": {
+            "name": "pgd",
+            "radius": RADIUS,
+            "steps": 10,
+            "step_size": 0.04,
+            "norm": "linf",
+            "seed": 7,
+            "max_perturbation": 0.20000000298023224,
+        },
+        "methods": {
+            "ntk": _method(0.9899396378269618, 0.23340040241448692),
+            "early_stopped": _method(0.9657947686116701, 0.3903420523138833, t=0.0316227766),
+            "adv_ntk": _method(0.9738430583501007, 0.3682092555331992, steps=50, lr=1.0),
+        },
+        "seconds": {"gram": 3.812, "select": 21.455, "train": 96.02, "evaluate": 41.7, "report": 2.25},
+        "environment": {
+            "python": "3.11.2",
+            "jax": "0.10.2",
+            "ray": "2.60.0",
+            "zarr": "3.1.5",
+            "cpu_count": 2,
+            "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+        },
+        "gram": {"tile": 256, "tiles": 10, "bytes": 2621440, "backend": "neural-tangents", "dtype": "float32"},
+        "solver": {"tolerance": 1e-08, "passes": {"select": 31, "train": 812}, "worst_ritz": -1.9073486328125e-06},
+        "curve": {"t": [0.001, 0.01], "note": None, "complete": True},
+    }
+
+
+def digits_examples(count: int) -> Examples:
+    """Digits and their twins under one exact l-infinity step against a ridge classifier."""
+    x, y = load_digits(return_X_y=True)
+    x = x / 16.0 - 0.5
+    model = RidgeClassifier(alpha=10.0).fit(x[:1000], y[:1000])
+    clean, labels = x[1000 : 1000 + count], y[1000 : 1000 + count]
+    margins = model.decision_function(clean)
+    margins[np.arange(count), labels] = -np.inf
+    direction = model.coef_[margins.argmax(axis=1)] - model.coef_[labels]
+    twin = np.clip(clean + RADIUS * np.sign(direction), -0.5, 0.5)
+    shape = (count, 8, 8, 1)
+    return Examples(
+        clean=clean.reshape(shape),
+        adversarial=twin.reshape(shape),
+        labels=labels,
+        predicted_clean=model.predict(clean),
+        predicted_adversarial=model.predict(twin),
+        method="adv_ntk",
+    )
+
+
+def degeneration_curve(times: int = 24) -> Curve:
+    """A curve with the shape that the method has: robust accuracy rises, then falls to the plain NTK's."""
+    t = np.geomspace(1e-4, 1e4, times)
+    place = np.log10(t)
+    clean = 0.9899 - 0.45 / (1.0 + np.exp(1.3 * (place + 3.2)))
+    robust = 0.2334 + 0.17 * np.exp(-(((place + 2.0) / 1.9) ** 2)) - 0.05 * (place < -3) * (-3 - place)
+    rounded = [np.round(values * N_TEST) / N_TEST for values in (clean, robust)]
+    return Curve(t, rounded[0], rounded[1], 0.9899396378269618, 0.23340040241448692, 0.0316227766, N_TEST)
+
+
+def make_inputs(**changes: object) -> ReportInputs:
+    """Whole inputs of a digits run; keywords replace parts."""
+    random = np.random.default_rng(3)
+    steps = np.arange(50)
+    parts: dict[str, Any] = {
+        "results": digits_results(),
+        "config_toml": '[data]\nname = "digits"\nn_train = 1000\n\n[attack]\nname = "pgd"\nradius = 0.2\n',
+        "curve": degeneration_curve(),
+        "training": TrainingHistory(
+            loss=0.31 + 0.19 * np.exp(-steps / 9) + 0.008 * random.standard_normal(50),
+            grad_norm=2e-2 * np.exp(-steps / 11) + 2e-4 + 2e-5 * random.random(50),
+            robust=np.round(128 * (0.37 - 0.3 * np.exp(-steps / 7) + 0.02 * random.standard_normal(50))) / 128,
+            varpi_mean=0.022 * steps**0.9,
+            varpi_max=0.19 * steps**0.95,
+        ),
+        "varpi": np.abs(random.gamma(1.6, 0.5, size=1000) * np.repeat(np.linspace(0.5, 1.6, 10), 100)),
+        "y_train": np.repeat(np.arange(10), 100),
+        "classes": tuple("0123456789"),
+        "examples": digits_examples(6),
+    }
+    parts.update(changes)
+    return ReportInputs(**parts)
+
+
+@pytest.fixture
+def inputs() -> ReportInputs:
+    """Whole inputs of a digits run."""
+    return make_inputs()
