@@ -7,6 +7,7 @@ Written as c(t) = t D^1/2 phi_1(-t S) D^1/2 Y, S = D^1/2 Theta D^1/2, it needs n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class ATDynamics:
         basis_bytes: int | None = None,
     ) -> None:
         self.operator: GramOperator = as_operator(theta)
-        self.y: Array = np.asarray(y, dtype=np.float64)
+        self.y: Array = np.array(y, dtype=np.float64)  # a copy: cached bases belong to it
         if self.y.ndim != 2 or self.y.shape[0] != self.operator.n or not np.isfinite(self.y).all():
             raise ValueError(
                 f"targets must be finite and of shape ({self.operator.n}, k) for this Gram matrix, got {self.y.shape}"
@@ -208,9 +209,11 @@ class ATDynamics:
         def matmat(v: Array) -> Array:
             return np.asarray(np.where(support, self.operator.matmat(np.where(support, v, 0.0)), 0.0))
 
-        return solve_infinite_time(
+        solution = solve_infinite_time(
             matmat, np.where(support, self.y, 0.0), tolerance=tol, ridge=ridge, max_passes=self.max_passes
         )
+        # The preconditioner leaves rounding outside the support.
+        return replace(solution, value=np.where(support, solution.value, 0.0))
 
 
 def _solution(basis: KrylovBasis, t: float, tol: float) -> Solution:

@@ -34,6 +34,12 @@ def theta(spectral: Spectral) -> Array:
 
 
 @pytest.fixture(scope="module")
+def decaying(spectral: Spectral) -> Array:
+    """A Gram matrix some of whose directions are still learning when the norm of S is 1e6."""
+    return spectral(10.0 * 0.75 ** np.arange(N))
+
+
+@pytest.fixture(scope="module")
 def k_val(theta: Array) -> Array:
     return np.asarray(_RNG.standard_normal((M, N)) @ theta / N)
 
@@ -72,7 +78,7 @@ def test_infinite_time_is_the_regressor_on_the_support(theta: Array) -> None:
 def test_infinite_time_is_the_limit_of_large_times(theta: Array) -> None:
     dynamics = ATDynamics(theta, Y)
     limit = dynamics.coefficients(VARPI, np.inf, 1e-9).value
-    distances = [float(np.linalg.norm(dynamics.coefficients(VARPI, t, 1e-9).value - limit)) for t in (1e2, 1e3, 1e5)]
+    distances = [float(np.linalg.norm(dynamics.coefficients(VARPI, t, 1e-9).value - limit)) for t in (1e2, 1e3, 1e4)]
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 1e-6 * np.linalg.norm(limit)
 
@@ -109,10 +115,11 @@ def test_uniform_number_means_all_samples(theta: Array) -> None:
 
 @pytest.mark.parametrize("norm", [1e-2, 1.0, 1e2, 1e4, 1e6])
 @pytest.mark.parametrize("zeros", [False, True])
-def test_gradient_against_finite_differences(theta: Array, k_val: Array, norm: float, zeros: bool) -> None:
+def test_gradient_against_finite_differences(decaying: Array, k_val: Array, norm: float, zeros: bool) -> None:
+    theta, tol = decaying, 1e-8 if norm < 1e6 else 1e-6
     varpi = VARPI * (np.arange(N) % 3 != 0) if zeros else VARPI
     varpi = varpi * norm / np.linalg.norm(np.sqrt(varpi)[:, None] * theta * np.sqrt(varpi), 2)
-    loss, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=1e-8)
+    loss, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=tol)
     np.testing.assert_allclose(loss, _loss(theta, varpi, k_val), rtol=1e-9)
     largest = varpi.max()
     for i in [0, 1, 2, 3, 30, 58]:
@@ -129,11 +136,12 @@ def test_gradient_against_finite_differences(theta: Array, k_val: Array, norm: f
 
 
 @pytest.mark.parametrize("norm", [1e-2, 1.0, 1e2, 1e4, 1e6])
-def test_gradient_against_the_dense_reference(theta: Array, k_val: Array, norm: float) -> None:
-    varpi = VARPI * norm / 10
+def test_gradient_against_the_dense_reference(decaying: Array, k_val: Array, norm: float) -> None:
+    theta, varpi = decaying, VARPI * norm / 10
     v = k_val.T @ (k_val @ dense_coefficients(theta, Y, varpi, 1.0) - Y_VAL) / M
-    _, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=1e-10 if norm < 1e5 else 1e-8)
+    _, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=1e-10 if norm < 1e5 else 1e-7)
     reference = dense_gradient(theta, Y, varpi, v)
+    assert np.abs(reference).max() > 0
     np.testing.assert_allclose(gradient, reference, rtol=1e-7, atol=1e-9 * np.abs(reference).max())
 
 
@@ -199,9 +207,10 @@ def test_varpi_changed_in_place_is_seen(theta: Array) -> None:
 def test_targets_changed_by_the_caller_do_not_matter(theta: Array) -> None:
     y = Y.copy()
     dynamics = ATDynamics(theta, y)
-    before = dynamics.coefficients(VARPI).value
     y[:] = 0.0
-    np.testing.assert_array_equal(dynamics.coefficients(VARPI, 1.0, 1e-12).value.round(6), before.round(6))
+    np.testing.assert_allclose(
+        dynamics.coefficients(VARPI).value, dense_coefficients(theta, Y, VARPI, 1.0), atol=1e-7
+    )
 
 
 def test_failed_basis_is_not_kept(spectral: Spectral) -> None:

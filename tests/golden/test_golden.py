@@ -50,7 +50,7 @@ def own(request: pytest.FixtureRequest) -> tuple[Network, Golden]:
 def test_own_kernels(own: tuple[Network, Golden]) -> None:
     net, golden = own
     x_train, x_val = _images(golden["x_train"]), _images(golden["x_val"])
-    np.testing.assert_allclose(net.ntk(x_train, x_train), golden["ntk_train"], rtol=1e-10)
+    _close_gram(net.ntk(x_train, x_train), golden["ntk_train"])
     np.testing.assert_allclose(net.ntk(x_val, x_train), golden["ntk_val"], rtol=1e-10)
     np.testing.assert_allclose(net.nngp(x_val, x_train), golden["nngp_val"], rtol=1e-10)
 
@@ -87,7 +87,7 @@ def published(request: pytest.FixtureRequest, shared_dir: Path) -> Iterator[tupl
 def test_published_kernels(published: tuple[Network, Golden]) -> None:
     net, golden = published
     x_train, x_val = _images(golden["x_train"]), _images(golden["x_val"])
-    np.testing.assert_allclose(net.ntk(x_train, x_train), golden["ntk_train_train"], rtol=1e-10)
+    _close_gram(net.ntk(x_train, x_train), golden["ntk_train_train"])
     np.testing.assert_allclose(net.ntk(x_val, x_train), golden["ntk_val_train"], rtol=1e-10)
     np.testing.assert_allclose(net.nngp(x_val, x_train), golden["nngp_val_train"], rtol=1e-10)
 
@@ -112,6 +112,13 @@ def test_published_limit_of_infinite_time(published: tuple[Network, Golden]) -> 
     _, golden = published
     c = ATDynamics(golden["ntk_train_train"], np.eye(10)[golden["y_train"]]).coefficients(1.0, np.inf, tol=1e-11).value
     _close(golden["ntk_val_train"] @ c, golden["f_val_ntk"], 1e-9)
+
+
+def _close_gram(value: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    """1e-10 off the diagonal; on it the angle between equal images is only known to the root of rounding."""
+    equal = np.eye(len(value), dtype=bool)
+    np.testing.assert_allclose(value[~equal], expected[~equal], rtol=1e-10)
+    np.testing.assert_allclose(value[equal], expected[equal], rtol=5e-8)
 
 
 def _close(value: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> None:
