@@ -124,7 +124,7 @@ def test_gradient_against_finite_differences(decaying: Array, k_val: Array, norm
     largest = varpi.max()
     for i in [0, 1, 2, 3, 30, 58]:
         # A central difference; one-sided of second order where varpi_i = 0.
-        h = 1e-4 * (varpi[i] if varpi[i] > 0 else 1e-2 * largest)
+        h = 1e-4 * varpi[i] if varpi[i] > 0 else 1e-3 * largest / max(1.0, norm)
         e = np.eye(N)[i] * h
         if varpi[i] > 0:
             slope = (_loss(theta, varpi + e, k_val) - _loss(theta, varpi - e, k_val)) / (2 * h)
