@@ -42,8 +42,6 @@ def _configured(default_out: bool) -> Callable[[F], F]:
 
 
 def _display() -> Display:
-    from advntk_dist.config import RunConfig
-    from advntk_dist.pipeline.rundir import RunDirectory
     from advntk_dist.progress import Display
 
     return Display(quiet=bool(click.get_current_context().find_root().params.get("quiet")))

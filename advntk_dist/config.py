@@ -35,16 +35,23 @@ def _fraction(value: Any) -> Any:
     return value
 
 
+def _no_bool(value: Any) -> Any:
+    """Keep pydantic from reading true as 1 byte."""
+    return str(value) if isinstance(value, bool) else value
+
+
 Pixels = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
 """A distance between images whose pixels span a range of 1; a fraction such as "8/255" is understood."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and unknown keys are errors."""
+    """Base of all sections: frozen; unknown keys and other types (true or "3" for a number) are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True)
 
 
 class DataConfig(Section):
@@ -57,7 +64,7 @@ class DataConfig(Section):
     n_train: Annotated[int, Field(ge=2)] = 1000
     n_val: Annotated[int, Field(ge=1)] = 300
     n_test: Annotated[int, Field(ge=1)] = 497
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the split into training, validation and test images."""
 
 
@@ -95,7 +102,7 @@ class SolverConfig(Section):
 
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     """Bound on the relative error of coefficients, Frobenius norm."""
-    memory: ByteSize = ByteSize(4 * 2**30)
+    memory: Annotated[ByteSize, BeforeValidator(_no_bool), Field(gt=0)] = ByteSize(4 * 2**30)
     """Memory for the matrix (held whole if it fits half of this) and for Krylov bases; "4GiB" is understood."""
     ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Added to the diagonal at t = infinity, relative to the mean of the diagonal."""
@@ -111,7 +118,7 @@ class AttackConfig(Section):
     step_size: Annotated[Pixels, Field(ge=0)] | None = None
     """By default a fifth of the radius."""
     norm: Literal["linf", "l2"] = "linf"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -136,13 +143,25 @@ class TrainConfig(Section):
     steps: Annotated[int, Field(ge=1)] = 50
     lr: Positive = 1.0
     batch: Annotated[int, Field(ge=1)] = 128
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class EvaluationConfig(Section):
     """Times of the degeneration curve, among which early stopping chooses, and the batch of attacked images."""
 
-    times: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0, 100.0)
+    times: Annotated[tuple[Positive, ...], Field(strict=False)] = (
+        1e-4,
+        3e-4,
+        1e-3,
+        3e-3,
+        1e-2,
+        3e-2,
+        1e-1,
+        3e-1,
+        1.0,
+        10.0,
+        100.0,
+    )
     batch: Annotated[int, Field(ge=1)] = 128
     """Test images attacked at once; each batch is committed when it is done."""
 

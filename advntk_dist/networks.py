@@ -18,18 +18,20 @@ from advntk_dist.kernels.compiled import CompiledKernel
 from advntk_dist.kernels.select import select_backend
 from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
+
 def _user_triple(path: str) -> Triple:
     module, _, attribute = path.partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)()
+        function = getattr(importlib.import_module(module), attribute)
+        made = function() if callable(function) else function
     except (ImportError, AttributeError) as error:
         raise NetworkError(
             f"network.name: cannot import {path!r} ({error}); give package.module:function on the Python path"
         ) from error
     if not (isinstance(made, tuple) and len(made) == 3 and all(map(callable, made))):
         raise NetworkError(
-            f"network.name: {path!r} returned {type(made).__name__}; it must return a neural-tangents triple "
-            "(init_fn, apply_fn, kernel_fn)"
+            f"network.name: {path!r} gives {type(made).__name__}; it must be a function that returns a "
+            "neural-tangents triple (init_fn, apply_fn, kernel_fn)"
         )
     return Triple(*made)
 
@@ -56,9 +58,7 @@ class Network:
                 activation=spec.activation,
             )
         )
-        self.backend: KernelBackend = select_backend(
-            spec.backend, known, spec.activation, spec.W_std, spec.b_std, self.triple.kernel_fn
-        )
+        self.backend: KernelBackend = select_backend(spec, self.triple.kernel_fn)
 
     @property
     def name(self) -> str:

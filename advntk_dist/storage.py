@@ -5,6 +5,7 @@ A chunk is written atomically and carries a checksum; an absent record reads as 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,24 @@ def guarded_group(path: Path, identity: Mapping[str, Any]) -> zarr.Group:
     StoreError
         If there is something else at the path.
     """
-    if path.exists():
+    identity = json.loads(json.dumps(dict(identity)))  # as it is stored: tuples become lists
+    if path.exists() and not _unfinished(path):
         try:
             group = zarr.open_group(path, mode="r+", zarr_format=3)
-            stored = dict(group.attrs[_IDENTITY])  # type: ignore[call-overload]
-        except (KeyError, ValueError, OSError) as error:
+            attributes: dict[str, Any] = group.attrs.asdict()
+            stored = dict(attributes[_IDENTITY])
+        except (KeyError, TypeError, ValueError, OSError) as error:
             raise StoreError(f"{path}: not a checkpoint of this program ({error}); move it away") from error
         for field, value in identity.items():
             if stored.get(field) != value:
                 raise StoreMismatchError(str(path), field, stored.get(field), value)
         return group
-    return zarr.create_group(path, zarr_format=3, attributes={_IDENTITY: dict(identity)})
+    return zarr.create_group(path, zarr_format=3, attributes={_IDENTITY: identity})
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether a process died here while it made the group: nothing but temporary files of its metadata."""
+    return path.is_dir() and all(p.name.endswith(".partial") for p in path.iterdir())
 
 
 class Records:
@@ -62,11 +70,18 @@ class Records:
     def __init__(self, group: zarr.Group, name: str, rows: int, shape: tuple[int, ...], *, span: int = 1) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
-        if name in group:
-            array = group[name]
+        try:
+            array = group.get(name)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise StoreDamagedError(
+                f"{self.where}: its metadata are damaged ({error}); remove this folder and run again"
+            ) from error
+        if array is not None:
             assert isinstance(array, zarr.Array)
-            if array.shape != (rows, *shape) or array.chunks[0] != span:
+            if array.shape != (rows, *shape):
                 raise StoreMismatchError(self.where, "shape", [*array.shape], [rows, *shape])
+            if array.chunks[0] != span:
+                raise StoreMismatchError(self.where, "rows to a chunk", array.chunks[0], span)
             self._array = array
         else:
             self._array = group.create_array(

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Spectral = Callable[..., Array]
 
 N, M, K = 60, 12, 4
+_dask: Any = da.from_array
 _RNG = np.random.default_rng(11)
 Y = np.eye(K)[_RNG.integers(0, K, N)]
 Y_VAL = np.eye(K)[_RNG.integers(0, K, M)]
@@ -41,7 +42,12 @@ def decaying(spectral: Spectral) -> Array:
 
 @pytest.fixture(scope="module")
 def k_val(theta: Array) -> Array:
-    return np.asarray(_RNG.standard_normal((M, N)) @ theta / N)
+    return np.asarray(np.random.default_rng(12).standard_normal((M, N)) @ theta / N)
+
+
+@pytest.fixture(scope="module")
+def k_decaying(decaying: Array) -> Array:
+    return np.asarray(np.random.default_rng(12).standard_normal((M, N)) @ decaying / N)
 
 
 def _loss(theta: Array, varpi: Array, k_val: Array) -> float:
@@ -115,8 +121,8 @@ def test_uniform_number_means_all_samples(theta: Array) -> None:
 
 @pytest.mark.parametrize("norm", [1e-2, 1.0, 1e2, 1e4, 1e6])
 @pytest.mark.parametrize("zeros", [False, True])
-def test_gradient_against_finite_differences(decaying: Array, k_val: Array, norm: float, zeros: bool) -> None:
-    theta, tol = decaying, 1e-8 if norm < 1e6 else 1e-6
+def test_gradient_against_finite_differences(decaying: Array, k_decaying: Array, norm: float, zeros: bool) -> None:
+    theta, k_val, tol = decaying, k_decaying, 1e-8 if norm < 1e6 else 1e-6
     varpi = VARPI * (np.arange(N) % 3 != 0) if zeros else VARPI
     varpi = varpi * norm / np.linalg.norm(np.sqrt(varpi)[:, None] * theta * np.sqrt(varpi), 2)
     loss, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=tol)
@@ -124,20 +130,20 @@ def test_gradient_against_finite_differences(decaying: Array, k_val: Array, norm
     largest = varpi.max()
     for i in [0, 1, 2, 3, 30, 58]:
         # A central difference; one-sided of second order where varpi_i = 0.
-        h = 1e-4 * varpi[i] if varpi[i] > 0 else 1e-3 * largest / max(1.0, norm)
+        h = 1e-3 * varpi[i] if varpi[i] > 0 else 1e-2 * largest / max(1.0, norm)
         e = np.eye(N)[i] * h
         if varpi[i] > 0:
             slope = (_loss(theta, varpi + e, k_val) - _loss(theta, varpi - e, k_val)) / (2 * h)
         else:
             here, near, far = (_loss(theta, varpi + s * e, k_val) for s in (0, 1, 2))
             slope = (4 * near - far - 3 * here) / (2 * h)
-        noise = 4e-15 * loss / h
+        noise = 1e-15 * max(1.0, norm / 1e3) * loss / h  # what rounding in the dense reference makes of a difference
         np.testing.assert_allclose(gradient[i], slope, rtol=2e-4, atol=noise + 1e-7 * np.abs(gradient).max())
 
 
 @pytest.mark.parametrize("norm", [1e-2, 1.0, 1e2, 1e4, 1e6])
-def test_gradient_against_the_dense_reference(decaying: Array, k_val: Array, norm: float) -> None:
-    theta, varpi = decaying, VARPI * norm / 10
+def test_gradient_against_the_dense_reference(decaying: Array, k_decaying: Array, norm: float) -> None:
+    theta, k_val, varpi = decaying, k_decaying, VARPI * norm / 10
     v = k_val.T @ (k_val @ dense_coefficients(theta, Y, varpi, 1.0) - Y_VAL) / M
     _, gradient = ATDynamics(theta, Y).loss_and_gradient(varpi, k_val, Y_VAL, tol=1e-10 if norm < 1e5 else 1e-7)
     reference = dense_gradient(theta, Y, varpi, v)
@@ -208,9 +214,7 @@ def test_targets_changed_by_the_caller_do_not_matter(theta: Array) -> None:
     y = Y.copy()
     dynamics = ATDynamics(theta, y)
     y[:] = 0.0
-    np.testing.assert_allclose(
-        dynamics.coefficients(VARPI).value, dense_coefficients(theta, Y, VARPI, 1.0), atol=1e-7
-    )
+    np.testing.assert_allclose(dynamics.coefficients(VARPI).value, dense_coefficients(theta, Y, VARPI, 1.0), atol=1e-7)
 
 
 def test_failed_basis_is_not_kept(spectral: Spectral) -> None:
@@ -258,7 +262,7 @@ def test_gradient_fails_loudly(theta: Array, k_val: Array) -> None:
         ATDynamics(theta, Y, max_passes=1).loss_and_gradient(VARPI, k_val, Y_VAL)
 
 
-@pytest.mark.parametrize("make", [np.asarray, lambda a: da.from_array(a, chunks=25), InMemoryOperator])
+@pytest.mark.parametrize("make", [np.asarray, lambda a: _dask(a, chunks=25), InMemoryOperator])
 def test_any_form_of_the_matrix(theta: Array, make: Callable[[Array], Any]) -> None:
     solution = ATDynamics(make(theta), Y.astype(np.float32)).coefficients(VARPI)
     np.testing.assert_allclose(solution.value, dense_coefficients(theta, Y, VARPI, 1.0), atol=1e-7)

@@ -60,8 +60,10 @@ def check_request(x: ArrayLike, radius: float, steps: int, step_size: float, nor
     """
     if norm not in get_args(Norm):
         raise RequestError(f"attack.norm: no norm {norm!r}; there are {', '.join(get_args(Norm))}")
-    if not (radius >= 0 and step_size >= 0 and steps >= 0):
-        raise RequestError(f"attack: radius, steps and step_size must be >= 0, got {radius}, {steps} and {step_size}")
+    if not (0 <= radius < np.inf and 0 <= step_size < np.inf and steps >= 0):
+        raise RequestError(
+            f"attack: radius, steps and step_size must be finite and >= 0, got {radius}, {steps} and {step_size}"
+        )
     return to_unit_range(np.asarray(x))
 
 
@@ -99,7 +101,7 @@ def project(x: Images, centre: Images, radius: float, norm: Norm) -> Images:
         sizes = np.linalg.norm(step.reshape(len(x), -1).astype(np.float64), axis=1)
         factor = np.minimum(1.0, radius / np.maximum(sizes, np.finfo(np.float64).tiny))
         step = step * _per_image(factor, step)
-    return np.clip(centre + step, LOW, HIGH).astype(x.dtype, copy=False)
+    return np.asarray(np.clip(centre + step, LOW, HIGH), x.dtype)
 
 
 def ascent_direction(gradient: Images, norm: Norm) -> Images:
@@ -118,12 +120,28 @@ def _per_image(values: NDArray[Any], like: Images) -> NDArray[Any]:
 
 
 def targets(y: ArrayLike, outputs: int) -> NDArray[np.float64]:
-    """Labels (m,) as one-hot rows (m, outputs); rows that are given already pass through."""
+    """Labels (m,) as one-hot rows (m, outputs); rows that are given already pass through.
+
+    Raises
+    ------
+    RequestError
+        If y is neither labels in 0..outputs-1 nor rows of that many numbers.
+    """
     array = np.asarray(y)
-    return np.eye(outputs)[array] if array.ndim == 1 else array.astype(np.float64)
+    if array.ndim == 1 and array.dtype.kind in "iu" and (array < outputs).all() and (array >= 0).all():
+        return np.asarray(np.eye(outputs)[array])
+    if array.ndim == 2 and array.shape[1] == outputs:
+        return array.astype(np.float64)
+    raise RequestError(
+        f"attack: labels must be integers from 0 to {outputs - 1}, or rows of {outputs} targets; "
+        f"got {array.dtype} of shape {array.shape}"
+    )
 
 
 def loss_gradient(predictor: DifferentiablePredictor, x: Images, y: ArrayLike) -> Images:
     """Gradient in x of the squared error 1/2 || f(x) - y ||^2, the loss of the paper's attacks."""
     f = predictor.predict(x)
-    return predictor.vjp(x, f - targets(y, f.shape[1]))
+    wanted = targets(y, f.shape[1])
+    if len(wanted) != len(x):
+        raise RequestError(f"attack: {len(x)} images, but {len(wanted)} labels")
+    return predictor.vjp(x, f - wanted)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +12,27 @@ import numpy as np
 import ray
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.data.dataset import to_unit_range
-from advntk_dist.errors import GramBuildError, RequestError
+from advntk_dist.errors import RequestError
 from advntk_dist.gram import chunks
 from advntk_dist.gram.cluster import cluster_workers, ray_session
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.finite import some
+from advntk_dist.gram.growth import open_for_build
+from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.lock import builder_lock
+from advntk_dist.gram.plan import GramPlan, plan_gram
 from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.schedule import EventSink, run_tiles
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
+from advntk_dist.gram.watch import BuildWatch
 from advntk_dist.gram.worker import Receipt
 
 if TYPE_CHECKING:
     from advntk_dist.networks import Network
 
 ProgressSink = Callable[[int, int, Receipt | None], None]
+PlanSink = Callable[[GramPlan], None]
 
 
 def build_gram(
@@ -42,6 +47,8 @@ def build_gram(
     address: str | None = None,
     on_progress: ProgressSink | None = None,
     on_event: EventSink | None = None,
+    on_plan: PlanSink | None = None,
+    columns: ArrayLike | None = None,
     deadline: float | None = None,
 ) -> GramStore:
     """Build the Gram matrix of images, or finish one that was interrupted.
@@ -54,7 +61,8 @@ def build_gram(
         Images (n, H, W, C): uint8, or floats in [-0.5, 0.5].
     store
         Folder of the store. One that is there must be of the same configuration; only tiles that are missing or
-        damaged are computed, and a complete one comes back without Ray.
+        damaged are computed, and a complete one comes back without Ray. A store of the first images of x is
+        enlarged: its whole tiles stay.
     tile
         Edge of a tile in images; reduced to n where it is larger.
     dtype
@@ -69,13 +77,19 @@ def build_gram(
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
         Called with a dict {"event": name, ...} for workers started, ready, lost, and tiles handed out again.
+    on_plan
+        Called once, when the first worker has measured its speed and before the first tile, with the
+        :class:`advntk_dist.gram.plan.GramPlan`.
+    columns
+        Images (m, H, W, C) of the columns of a rectangular kernel k(x, columns) (n, m); by default the matrix is
+        the symmetric k(x, x).
     deadline
         Seconds without a result after which a worker is replaced; by default from the time tiles take.
 
     Raises
     ------
     RequestError
-        If a parameter or the images are not possible, or no cluster answers.
+        If a parameter or the images are not possible, disk or memory are too small, or no cluster answers.
     StoreMismatchError
         If the store belongs to another configuration; the message names the field.
     StoreBusyError
@@ -85,78 +99,81 @@ def build_gram(
     """
     if workers is not None and workers < 1:
         raise RequestError(f"workers is {workers}; it must be at least 1")
-    images = np.asarray(x)
-    fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds)
-    floats = compute_images(images, fingerprint["gram.tile"], dtype)
+    images, others = np.asarray(x), None if columns is None else np.asarray(columns)
+    fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds, columns=others)
+    floats = [compute_images(part, tile, dtype) for part in (images, others) if part is not None]
     path = Path(store).resolve()
     with builder_lock(path):
-        opened = GramStore.create_or_open(path, fingerprint, net.spec.as_dict())
+        opened = open_for_build(path, fingerprint, net.spec.as_dict(), images, others)
         chunks.remove_partials(path)
-        damaged = verify_gram(opened).damaged
-        invalidate(opened, [(d.kind, d.i, d.j) for d in damaged])
+        invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
         done = opened.committed()
-        missing = [(t.i, t.j) for t in opened.grid if not done[t.i, t.j]]
-        total = len(opened.grid)
+        missing = [t for t in opened.grid if not done[t.i, t.j]]
         report = on_progress or _ignore_progress
-        report(total - len(missing), total, None)
+        report(len(opened.grid) - len(missing), len(opened.grid), None)
         if missing:
-            ledger = TileLedger(missing, deadline=deadline)
-            with ray_session(address, image_bytes=floats.nbytes):
-                _compute(opened, net, floats, ledger, workers, report, on_event or _ignore_event)
+            cores = len(os.sched_getaffinity(0))
+            plan = plan_gram(opened.fingerprint, workers=min(workers or cores, cores), missing=missing)
+            plan.check_disk(path)
+            if address is None:
+                plan.check_memory()
+            ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline)
+            with ray_session(address, image_bytes=sum(part.nbytes for part in floats)):
+                job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
+                job.run(net, floats, ledger, workers)
     return opened
 
 
-def _compute(
-    store: GramStore,
-    net: Network,
-    images: NDArray[Any],
-    ledger: TileLedger,
-    workers: int | None,
-    report: ProgressSink,
-    on_event: EventSink,
-) -> None:
-    gpus, _ = cluster_workers()
-    arguments = (net.spec, ray.put(images), None, str(store.path), store.fingerprint)
-    pool = WorkerPool(arguments, gpus=1 if gpus else 0)
-    total = len(store.grid)
-    before = total - ledger.total
-    try:
-        run_tiles(
-            ledger,
-            pool,
-            target=lambda: workers or (cluster_workers()[0] if gpus else cluster_workers()[1]),
-            on_receipt=lambda receipt: report(before + len(ledger.finished), total, receipt),
-            on_event=on_event,
-        )
-    finally:
-        pool.close()
+class _Job:
+    """One run of workers over the missing tiles, and everyone who wants to hear of it."""
 
+    def __init__(
+        self, store: GramStore, plan: GramPlan, on_progress: ProgressSink, on_plan: PlanSink, on_event: EventSink
+    ) -> None:
+        self.store, self.plan, self.done = store, plan, plan.tiles_total - plan.tiles
+        self.on_progress, self.on_plan, self.on_event = on_progress, on_plan, on_event
+        self.watch = BuildWatch(store.path, self.done, plan.tiles_total)
 
-def compute_images(images: NDArray[Any], tile: int, dtype: str) -> NDArray[Any]:
-    """Images as floats in [-0.5, 0.5] of the dtype that kernels are computed in; uint8 is scaled in that dtype.
+    def run(self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, workers: int | None) -> None:
+        gpus, cpus = cluster_workers()
+        self.plan = replace(self.plan, workers=workers or gpus or cpus)
+        references = [ray.put(part) for part in images]
+        images.clear()  # from here on only the shared copy is needed
+        rows, columns = references[0], references[1] if len(references) > 1 else None
+        arguments = (net.spec, rows, columns, str(self.store.path), self.store.fingerprint)
+        pool = WorkerPool(arguments, gpus=1 if gpus else 0)
+        try:
+            with self.watch:
+                run_tiles(
+                    ledger,
+                    pool,
+                    target=lambda: workers or cluster_workers()[0 if gpus else 1],
+                    on_receipt=self._tile,
+                    on_event=self._event,
+                )
+        finally:
+            pool.close()
 
-    Raises
-    ------
-    GramBuildError
-        If an image holds values that are not finite; the message names images and tiles.
-    DatasetError
-        If the images are of another dtype or out of range.
-    """
-    if np.issubdtype(images.dtype, np.floating):
-        bad = [k for k, image in enumerate(images) if not np.isfinite(image).all()]
-        if bad:
-            tiles = sorted({k // tile for k in bad})
-            raise GramBuildError(
-                f"image {some([str(k) for k in bad])}: not finite, which would spoil the tiles of row and column "
-                f"{some([str(t) for t in tiles])}; mend or drop it"
-            )
-    elif images.dtype == np.uint8 and dtype == "float64":
-        return images.astype(np.float64) / 255.0 - 0.5
-    return to_unit_range(images).astype(dtype, copy=False)
+    def _tile(self, receipt: Receipt) -> None:
+        self.done += 1
+        self.watch.tile(self.done)
+        self.on_progress(self.done, self.plan.tiles_total, receipt)
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "worker_ready" and self.plan.seconds is None:
+            seconds = self.plan.pairs * event["pair_seconds"] / self.plan.workers
+            self.plan = replace(self.plan, seconds=seconds)
+            self.on_plan(self.plan)
+        self.watch.event(event)
+        self.on_event(event)
 
 
 def _ignore_progress(done: int, total: int, receipt: Receipt | None) -> None:
     """Nobody watches."""
+
+
+def _ignore_plan(plan: GramPlan) -> None:
+    """Nobody asked."""
 
 
 def _ignore_event(event: dict[str, Any]) -> None:

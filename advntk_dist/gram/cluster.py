@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,16 +46,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     if address is not None:
         _require_listener(address)
     try:
-        if address is None:
-            ray.init(
-                num_cpus=num_cpus or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=max(MIN_OBJECT_STORE, int(2.5 * image_bytes)),
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with warnings.catch_warnings():
+            # Ray starts its processes by fork and exec; JAX warns of forks that go on as Python.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            _start_ray(address, num_cpus, image_bytes)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -63,6 +58,19 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> None:
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=max(MIN_OBJECT_STORE, int(2.5 * image_bytes)),
+    )
 
 
 def _require_listener(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -51,9 +52,12 @@ class TileComputer:
 
         self._block = jax.jit(block)
 
-    def warm_up(self, rows: NDArray[Any], cols: NDArray[Any]) -> None:
-        """Compile, on one block of real images."""
+    def warm_up(self, rows: NDArray[Any], cols: NDArray[Any]) -> float:
+        """Compile on one block of real images, and return the seconds that an entry then takes."""
         self(rows[: self.edge], cols[: self.edge], symmetric=False)
+        started = time.perf_counter()
+        self(rows[: self.edge], cols[: self.edge], symmetric=False)
+        return (time.perf_counter() - started) / self.edge**2
 
     def __call__(self, rows: NDArray[Any], cols: NDArray[Any], *, symmetric: bool) -> dict[str, NDArray[Any]]:
         """Kernel values (len(rows), len(cols)) of float images, by kind.

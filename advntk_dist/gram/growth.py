@@ -7,7 +7,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-
 import zarr
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from advntk_dist.gram import chunks
 from advntk_dist.gram.fingerprint import Fingerprint, require_same
 from advntk_dist.gram.layout import ATTRIBUTE, CREATING
 from advntk_dist.gram.store import GramStore
+from advntk_dist.grid import TileGrid
 
 _SIZES = ("n", "images", "n_columns", "columns", "gram.tile")
 
@@ -56,9 +56,7 @@ def _is_larger(stored: Fingerprint, requested: Fingerprint) -> bool:
     return all(old <= new for old, new in sizes) and any(old < new for old, new in sizes)
 
 
-def _require_prefix(
-    store: GramStore, requested: Fingerprint, x: NDArray[Any], columns: NDArray[Any] | None
-) -> None:
+def _require_prefix(store: GramStore, requested: Fingerprint, x: NDArray[Any], columns: NDArray[Any] | None) -> None:
     where, stored = str(store.path), store.fingerprint
     ours = {k: v for k, v in requested.items() if k not in _SIZES}
     require_same(where, stored, ours)
@@ -66,7 +64,10 @@ def _require_prefix(
         raise StoreMismatchError(where, "columns", stored["columns"], requested["columns"])
     if stored["gram.tile"] != requested["gram.tile"] and not _one_reduced_tile(stored, requested):
         raise StoreMismatchError(where, "gram.tile", stored["gram.tile"], requested["gram.tile"])
-    for field, images in (("images", x[: store.n]), ("columns", None if columns is None else columns[: store.n_columns])):
+    for field, images in (
+        ("images", x[: store.n]),
+        ("columns", None if columns is None else columns[: store.n_columns]),
+    ):
         if images is not None and fingerprint_images(images) != stored[field]:
             raise StoreMismatchError(where, field, stored[field], requested[field])
 
@@ -81,8 +82,9 @@ def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
         # Its one tile is ragged under the new tile size, so nothing of it can stay.
         store.path.rename(store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}"))
         return
+    larger = TileGrid(fingerprint["n"], fingerprint["n_columns"], store.tile, symmetric=store.symmetric)
     for t in store.grid:
-        if t.shape != (store.tile, store.tile):
+        if larger.at(t.i, t.j).shape != t.shape:
             for log in store.commits.values():
                 log.remove(t.i, t.j)
     file = store.path / "zarr.json"
@@ -100,5 +102,3 @@ def _resize_arrays(store: GramStore) -> None:
             assert isinstance(array, zarr.Array)
             if array.shape[:2] != shape:
                 array.resize((*shape, *array.shape[2:]))
-
-

@@ -85,7 +85,7 @@ class TileLedger:
         if len(self.seconds) < 3 or self.held[worker].tiles:
             return None
         slow = STRAGGLER * statistics.median(self.seconds)
-        out = [(handed, p) for held in self.held.values() for p, handed in held.tiles.items()]
+        out = [(handed, p) for held in self.held.values() for p, handed in held.tiles.items() if p not in self.finished]
         holders = [p for _, p in out]
         late = [(handed, p) for handed, p in out if now - handed > max(slow, 1.0) and holders.count(p) == 1]
         return min(late)[1] if late else None

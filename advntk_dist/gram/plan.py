@@ -71,23 +71,18 @@ class GramPlan:
             f"and {_gib(self.image_bytes)} of images each machine, {time}"
         )
 
-    def check(self, path: Path, *, memory: int | None = None, disk: int | None = None) -> None:
-        """Raise RequestError if the machine has too little disk or memory.
-
-        Parameters
-        ----------
-        path
-            Where the store is or will be.
-        memory, disk
-            Free bytes; asked of the machine by default.
-        """
-        free = free_disk(path) if disk is None else disk
+    def check_disk(self, path: Path) -> None:
+        """Raise RequestError if the disk that the store at ``path`` is on has too little space."""
+        free = free_disk(path)
         if self.disk_bytes > free:
             raise RequestError(
                 f"{path}: the store needs {_gib(self.disk_bytes)} more on disk, {_gib(free)} are free; free some, "
                 "or give an --out on another disk"
             )
-        available = free_memory() if memory is None else memory
+
+    def check_memory(self) -> None:
+        """Raise RequestError if this machine has too little memory for all the workers."""
+        available = free_memory()
         if self.memory_bytes > available:
             raise RequestError(
                 f"the build needs {_gib(self.memory_bytes)} of memory ({self.workers} workers of "
@@ -96,9 +91,7 @@ class GramPlan:
             )
 
 
-def plan_gram(
-    fingerprint: Fingerprint, *, workers: int, missing: Sequence[Tile] | None = None
-) -> GramPlan:
+def plan_gram(fingerprint: Fingerprint, *, workers: int, missing: Sequence[Tile] | None = None) -> GramPlan:
     """Plan the build of a store, of which nothing has to exist yet.
 
     Parameters
@@ -157,4 +150,3 @@ def free_memory() -> int:
 
 def _gib(amount: float) -> str:
     return f"{amount / 2**30:.2f} GiB" if amount >= 2**27 else f"{amount / 2**20:.1f} MiB"
-

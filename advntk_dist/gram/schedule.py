@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from advntk_dist.errors import GramBuildError
@@ -86,6 +87,7 @@ def run_tiles(
     """
     started = resized = clock()
     wanted = max(1, target())
+    known: set[int] = set()
     losses = 0  # since the last receipt
     while not ledger.complete:
         now = clock()
@@ -102,7 +104,8 @@ def run_tiles(
         lost: list[tuple[int, str]] = []
         for worker, outcome in pool.poll(poll_seconds):
             if isinstance(outcome, WorkerInfo):
-                on_event({"event": "worker_ready", "worker": worker, "host": outcome.host, "pid": outcome.pid})
+                known.add(worker)
+                on_event({"event": "worker_ready", "worker": worker, **asdict(outcome)})
             elif isinstance(outcome, Receipt):
                 losses = 0
                 if ledger.finish(worker, (outcome.i, outcome.j), clock()):
@@ -115,8 +118,17 @@ def run_tiles(
             pool.kill(worker)
             lost.append((worker, f"no result for {ledger.deadline:.0f} s"))
         for worker, reason in lost:
-            back = ledger.lose(worker, reason)
-            on_event({"event": "worker_lost", "worker": worker, "reason": reason, "tiles": [list(p) for p in back]})
+            back = [list(p) for p in ledger.lose(worker, reason)]
+            on_event(
+                {
+                    "event": "worker_lost",
+                    "worker": worker,
+                    "reason": reason,
+                    "tiles": back,
+                    "was_ready": worker in known,
+                }
+            )
+            known.discard(worker)
             losses += 1
         if losses > 5 + 3 * wanted:
             raise GramBuildError(

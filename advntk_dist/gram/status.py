@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advntk_dist.gram import chunks
+from advntk_dist.gram.watch import read_builder
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -26,7 +27,10 @@ class GramStatus:
     compute_seconds
         Worker time spent on the committed tiles.
     rate
-        Tiles a second between the first and the last commit; None before the second one.
+        Tiles a second: of the running build, or between the first and the last commit; None before there are any.
+    workers, workers_lost, retries
+        Of the build that is running: workers that are ready, lost since it began, tiles handed out again. None
+        while no build is running.
     """
 
     done: int
@@ -35,6 +39,9 @@ class GramStatus:
     bytes: int
     compute_seconds: float
     rate: float | None
+    workers: int | None = None
+    workers_lost: int | None = None
+    retries: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -59,6 +66,7 @@ def read_status(store: GramStore) -> GramStatus:
                 continue
             if record is not None:
                 records.append(record)
+    builder = read_builder(store.path)
     times = [r.unix_ms for r in records]
     span = (max(times) - min(times)) / 1e3 if times else 0.0
     return GramStatus(
@@ -67,5 +75,8 @@ def read_status(store: GramStore) -> GramStatus:
         damaged=damaged,
         bytes=sum(r.bytes for r in records),
         compute_seconds=sum(r.compute_us for r in records) / 1e6,
-        rate=(len(records) - 1) / span if span else None,
+        rate=builder.rate if builder else ((len(records) - 1) / span if span else None),
+        workers=builder.workers if builder else None,
+        workers_lost=builder.workers_lost if builder else None,
+        retries=builder.retries if builder else None,
     )

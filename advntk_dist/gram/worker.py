@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -27,6 +28,8 @@ class WorkerInfo:
     node: str
     host: str
     platform: str
+    pair_seconds: float
+    """Measured time a kernel entry, all kinds together."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Receipt:
     bytes: int
     host: str
     pid: int
+    peak_bytes: int
+    """Most memory the worker has had so far, the images it shares with others included."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,11 @@ class GramWorker:
             self.compute = TileComputer(
                 from_spec(self.spec), self.store.tile, self.store.kinds, shape, self.store.dtype
             )
-            self.compute.warm_up(self.x, self.columns)
+            pair_seconds = self.compute.warm_up(self.x, self.columns)
             context = ray.get_runtime_context()
-            return WorkerInfo(os.getpid(), context.get_node_id(), socket.gethostname(), jax.default_backend())
+            return WorkerInfo(
+                os.getpid(), context.get_node_id(), socket.gethostname(), jax.default_backend(), pair_seconds
+            )
         except Exception as error:
             return Failure(f"a worker on {socket.gethostname()} cannot start: {type(error).__name__}: {error}")
 
@@ -118,7 +125,10 @@ class GramWorker:
             name = "" if isinstance(error, AdvNTKError) else f"{type(error).__name__}: "
             return Failure(f"{where}{name}{error}")
         done = time.perf_counter()
-        return Receipt(i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Receipt(
+            i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid(), peak
+        )
 
 
 def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:

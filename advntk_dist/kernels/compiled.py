@@ -62,9 +62,7 @@ class CompiledKernel:
         edge = (BLOCK_BYTES / (pixels * itemsize * _ARRAYS_PER_PAIR)) ** 0.5
         return int(min(limit, 2 ** max(3, int(np.log2(edge)))))
 
-    def matrix(
-        self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False
-    ) -> NDArray[Any]:
+    def matrix(self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False) -> NDArray[Any]:
         """Kernel values (m, n) of float images x1 (m, H, W, C), x2 (n, H, W, C), in their dtype.
 
         With ``symmetric`` x1 and x2 are the same images: blocks below the diagonal are mirrored, and the
@@ -80,9 +78,7 @@ class CompiledKernel:
             np.copyto(out, out.T, where=np.tri(len(out), k=-1, dtype=bool))
         return out
 
-    def matrix_vjp(
-        self, x1: NDArray[Any], x2: NDArray[Any], weight: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    def matrix_vjp(self, x1: NDArray[Any], x2: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """NTK (m, n), and d sum(weight * NTK) / d x1 for float images and a weight (m, n) of one dtype."""
         edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
         out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)

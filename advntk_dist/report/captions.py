@@ -34,9 +34,10 @@ def training_caption(history: TrainingHistory) -> str:
     start, end = float(history.loss[0]), float(history.loss[-1])
     change = "falls" if end < start else "rises" if end > start else "stays"
     numbers = f"from {as_number(start)} to {as_number(end)}" if change != "stays" else f"at {as_number(start)}"
+    steps, mean = np.size(history.loss), as_number(float(history.varpi_mean[-1]))
     return (
-        f"Over {np.size(history.loss):,} steps of Adv-NTK the loss on attacked validation batches {change} {numbers}, "
-        f"and varpi reaches a mean of {as_number(float(history.varpi_mean[-1]))}; each step sees another batch."
+        f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK the loss on attacked validation batches "
+        f"{change} {numbers}, and varpi reaches a mean of {mean}; each step sees another batch."
     )
 
 
@@ -65,9 +66,10 @@ def examples_caption(examples: Examples, title: str) -> str:
     count = min(len(examples.labels), SHOWN)
     right = np.asarray(examples.predicted_clean[:count]) == np.asarray(examples.labels[:count])
     fooled = int(np.count_nonzero(right & (examples.predicted_adversarial[:count] != examples.labels[:count])))
+    grey = "" if examples.clean.shape[-1] == 3 else " (orange: brighter, grey: darker)"
     return (
         f"Test images, their twins attacked against {title}, and the difference magnified "
-        f"{as_number(difference_scale(examples))} times; above each image the answer given, ✗ where wrong: "
+        f"{as_number(difference_scale(examples))} times{grey}; above each image the answer given, ✗ where wrong: "
         f"the attack turns {fooled} of {int(np.count_nonzero(right))} right answers."
     )
 

@@ -7,16 +7,16 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.report.inputs import Curve, FloatArray, TrainingHistory
 from advntk_dist.report.scores import as_number, as_percent, wilson_interval
-from advntk_dist.report.style import Theme, new_figure, percent_axis, title
+from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 
 
 def degeneration_figure(curve: Curve, theme: Theme) -> Figure:
     """Clean and robust accuracy against t on a log axis, t = infinity as dashed lines, the chosen t marked."""
-    figure = new_figure(3.3)
+    figure = new_figure(3.1)
     axes = figure.add_subplot()
     times = np.asarray(curve.times, dtype=np.float64)
     drawn = times > 0  # t = 0 has no place on a log axis
@@ -37,11 +37,12 @@ def degeneration_figure(curve: Curve, theme: Theme) -> Figure:
     low_t, high_t = float(times[0]), float(times[-1])
     if low_t == high_t:
         axes.set_xlim(low_t / 10, high_t * 10)
-    _label_infinity(axes, curve, theme)
-    axes.set_ylim(0.0, 1.04)
+    highest = max(curve.clean_ntk, curve.robust_ntk, float(np.nanmax([curve.clean, curve.robust], initial=0.0)))
+    top = headroom(highest)
+    _label_infinity(axes, curve, top, theme)
+    axes.set_ylim(0.0, top)
     percent_axis(axes)
-    axes.xaxis.set_major_locator(LogLocator(numticks=7))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_axis(axes.xaxis)
     axes.set_xlabel("training time t (one for all samples)")
     axes.set_ylabel("test accuracy")
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.8, columnspacing=1.4)
@@ -57,38 +58,34 @@ def _band(accuracy: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
 def _mark_chosen(axes: Axes, chosen: float, theme: Theme) -> None:
     axes.axvline(chosen, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
     axes.annotate(
-        f" chosen t = {as_number(chosen)} ",
-        (chosen, 0.0),
-        xytext=(0, 4),
+        f"chosen t = {as_number(chosen)}",
+        (chosen, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
         textcoords="offset points",
-        ha="left" if _left_half(axes, chosen) else "right",
+        ha="center",
         va="bottom",
         color=theme.ink,
         fontsize=8,
     )
 
 
-def _left_half(axes: Axes, t: float) -> bool:
-    low, high = axes.get_xlim()
-    return math.log(t) < 0.5 * (math.log(low) + math.log(high))
-
-
-def _label_infinity(axes: Axes, curve: Curve, theme: Theme) -> None:
+def _label_infinity(axes: Axes, curve: Curve, top: float, theme: Theme) -> None:
     """Write the values at t = infinity beside the axes, pushed apart where they would touch."""
-    room = 0.15  # of the axis's height, for two lines of text
-    clean_at, robust_at = curve.clean_ntk, curve.robust_ntk
-    close = room - abs(clean_at - robust_at)
-    if close > 0:
-        above = 1.0 if clean_at >= robust_at else -1.0
-        clean_at, robust_at = clean_at + above * close / 2, robust_at - above * close / 2
-    chosen = " (chosen)" if math.isinf(curve.chosen_t) else ""
+    room, end = 0.15 * top, 0.06 * top  # of the axis, for two lines of text and for half of that
+    upper, lower = sorted((curve.clean_ntk, curve.robust_ntk), reverse=True)
+    if upper - lower < room:
+        lower = min(max(0.5 * (upper + lower - room), end), top - end - room)
+        upper = lower + room
+    clean_at, robust_at = (upper, lower) if curve.clean_ntk >= curve.robust_ntk else (lower, upper)
+    chosen = ", chosen" if math.isinf(curve.chosen_t) else ""
     for at, value, colour in (
         (clean_at, curve.clean_ntk, theme.clean),
         (robust_at, curve.robust_ntk, theme.robust),
     ):
         axes.annotate(
             f"{as_percent(value)}\nat t = ∞{chosen}",
-            (1.0, min(max(at, 0.06), 0.98)),
+            (1.0, min(max(at, end), top - end)),
             xycoords=("axes fraction", "data"),
             xytext=(5, 0),
             textcoords="offset points",
@@ -100,38 +97,40 @@ def _label_infinity(axes: Axes, curve: Curve, theme: Theme) -> None:
 
 def training_figure(history: TrainingHistory, theme: Theme) -> Figure:
     """Four panels over the steps of Adv-NTK: loss, gradient norm, robust accuracy, mean and largest varpi."""
-    figure = new_figure(4.2)
+    figure = new_figure(3.9)
     panels = figure.subplots(2, 2, sharex=True)
     steps = np.arange(1, np.size(history.loss) + 1)
     marker = "o" if steps.size < 3 else ""
     for axes, label, values, colour in (
         (panels[0, 0], "validation loss", history.loss, theme.robust),
         (panels[0, 1], "gradient norm", history.grad_norm, theme.robust),
-        (panels[1, 0], "robust accuracy of the batch", history.robust, theme.robust),
+        (panels[1, 0], "robust accuracy, batch", history.robust, theme.robust),
         (panels[1, 1], "varpi: largest and mean", history.varpi_max, theme.clean),
     ):
         axes.plot(steps, values, color=colour, marker=marker, markersize=3)
         title(axes, label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     norms = np.asarray(history.grad_norm, dtype=np.float64)
     if np.all(norms > 0) and norms.max() > 30 * norms.min():
         panels[0, 1].set_yscale("log")
+        log_axis(panels[0, 1].yaxis)
     percent_axis(panels[1, 0])
     panels[1, 1].plot(steps, history.varpi_mean, color=theme.robust, marker=marker, markersize=3)
-    for label, values, colour in (
-        ("largest", history.varpi_max, theme.clean),
-        ("mean", history.varpi_mean, theme.robust),
+    for label, values, colour, side in (
+        ("largest", history.varpi_max, theme.clean, 1),
+        ("mean", history.varpi_mean, theme.robust, -1),
     ):
         panels[1, 1].annotate(
             label,
             (float(steps[-1]), float(values[-1])),
-            xytext=(0, 4),
+            xytext=(0, 4 * side),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="bottom" if side > 0 else "top",
             color=colour,
             fontsize=8,
         )
+    panels[1, 1].margins(y=0.18)  # room for the labels at the last points
     for axes in panels[1]:
         axes.set_xlabel("step")
     return figure

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.report.inputs import Examples, FloatArray, IntArray
 from advntk_dist.report.scores import MethodScore, as_percent
-from advntk_dist.report.style import Theme, new_figure, percent_axis, short, title
+from advntk_dist.report.style import WIDTH, Theme, headroom, new_figure, percent_axis, short, title
 
 COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
 SHOWN = 12
@@ -43,11 +45,10 @@ def methods_figure(scores: tuple[MethodScore, ...], theme: Theme) -> Figure:
                 va="bottom",
                 fontsize=8,
             )
-    axes.set_xticks(centres, [short(score.title, 22) for score in scores])
+    axes.set_xticks(centres, [textwrap.fill(short(score.title, 28), 14) for score in scores])
     axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=theme.ink)
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0.0, 1.08)
-    axes.set_yticks(np.linspace(0.0, 1.0, 6))
+    axes.set_ylim(0.0, headroom(max(max(score.clean, score.robust) for score in scores)))
     percent_axis(axes)
     axes.set_ylabel("test accuracy")
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, columnspacing=1.4)
@@ -73,13 +74,13 @@ def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]
     panels[0].set_ylabel("samples")
     title(panels[0], "all samples (dotted: median)")
     if groups:
-        _class_boxes(panels[1], groups, theme)
+        _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size, theme)
     panels[-1].set_xlim(0.0, 1.02 * top)
     panels[-1].set_xlabel("varpi, the training time of a sample")
     return figure
 
 
-def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], theme: Theme) -> None:
+def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: bool, theme: Theme) -> None:
     line = {"color": theme.muted, "linewidth": 1.0}
     axes.boxplot(
         [group for _, group in groups],
@@ -96,7 +97,8 @@ def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], theme: Theme)
     axes.set_yticks(range(1, len(groups) + 1), [short(name, 14) for name, _ in groups])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    title(axes, "by class (box: middle half, line: 5% to 95%)")
+    part = "" if complete else ", ten longest and ten shortest"
+    title(axes, f"by class{part} (box: half, line: 5% to 95%)")
 
 
 def _by_class(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[tuple[str, FloatArray]]:
@@ -120,13 +122,15 @@ def difference_scale(examples: Examples) -> float:
 def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) -> Figure:
     """Images in columns: clean, adversarial twin, magnified difference; at most 12, six to a band."""
     count = min(len(examples.labels), SHOWN)
-    columns = min(count, COLUMNS)
-    bands = -(-count // columns)
-    figure = new_figure(bands * (3 * 5.0 / max(columns, 4) + 0.55))
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    bands = -(-count // COLUMNS)
+    columns = -(-count // bands)
+    figure = new_figure(bands * (3 * WIDTH / max(columns, 4) + 0.55), pad=0.02)
     panels = figure.subplots(3 * bands, columns, squeeze=False)
     scale = difference_scale(examples)
-    length = 9 if columns > 4 else 16
+    signed = LinearSegmentedColormap.from_list("signed", [theme.clean, theme.surface, theme.robust])
+    length = 10 if columns > 4 else 16
+    guesses = np.concatenate([examples.predicted_clean[:count], examples.predicted_adversarial[:count]])
+    size = 7 if columns > 4 and max(len(classes[guess]) for guess in guesses) > 7 else 8
     for panel in panels.flat:
         panel.axis("off")
     for row, axes in enumerate(panels[:, 0]):
@@ -136,21 +140,19 @@ def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) 
         top, middle, bottom = panels[3 * band : 3 * band + 3, column]
         clean, twin = np.asarray(examples.clean[index]), np.asarray(examples.adversarial[index])
         truth, before, after = (
-            int(labels[index])
-            for labels in (examples.labels, examples.predicted_clean, examples.predicted_adversarial)
+            int(labels[index]) for labels in (examples.labels, examples.predicted_clean, examples.predicted_adversarial)
         )
-        _draw(top, clean)
-        _draw(middle, twin)
-        _draw(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed=True)
+        _draw(top, clean, "gray")
+        _draw(middle, twin, "gray")
+        _draw(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed)
         for axes, guess in ((top, before), (middle, after)):
             right = guess == truth
             axes.set_title(
                 short(classes[guess], length) if right else f"{short(classes[guess], length)} ✗",
                 loc="center",
-                fontsize=8,
+                fontsize=size,
                 pad=2,
                 color=theme.ink if right else theme.robust,
-                fontweight="normal" if right else "bold",
             )
     return figure
 
@@ -170,11 +172,10 @@ def _row_label(axes: Axes, label: str, theme: Theme) -> None:
     )
 
 
-def _draw(axes: Axes, image: FloatArray, signed: bool = False) -> None:
-    """One image in [-0.5, 0.5]; anything but one or three channels is averaged to grey."""
+def _draw(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
+    """One image in [-0.5, 0.5]: three channels in colour, any other number averaged and mapped to ``colours``."""
     options: dict[str, Any] = {"interpolation": "nearest"}
     if image.shape[-1] == 3:
         axes.imshow(np.clip(image + 0.5, 0.0, 1.0), **options)
     else:
-        colours = "PuOr_r" if signed else "gray"
         axes.imshow(image.mean(axis=-1), cmap=colours, vmin=-0.5, vmax=0.5, **options)

@@ -51,9 +51,7 @@ def _score(key: str, values: object) -> MethodScore:
         raise RequestError(f"{where}: {values!r} is not a table of numbers; run the evaluation again")
     for name in ("clean", "robust"):
         if not _is_fraction(values.get(name)):
-            raise RequestError(
-                f"{where}.{name}: {values.get(name)!r} is not a fraction; run the evaluation again"
-            )
+            raise RequestError(f"{where}.{name}: {values.get(name)!r} is not a fraction; run the evaluation again")
     n_test, largest = values.get("n_test"), values.get("max_perturbation")
     return MethodScore(
         key=key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-WIDTH = 5.0  # inches: at 9 points, text stays readable when the page is as narrow as a phone
+WIDTH = 4.5  # inches: at 8 and 9 points, text stays readable when the page is as narrow as a phone
 DPI = 288
+FONT = "DejaVu Sans"  # matplotlib brings it along, so plots look the same everywhere
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ DARK = Theme("dark", "#1b1e24", "#e9ebee", "#a6aebb", "#333842", "#8f99a8", "#ff
 def drawing(theme: Theme) -> Iterator[None]:
     """Draw with matplotlib's own defaults and this theme, whatever the user's matplotlibrc says."""
     settings: dict[str, Any] = {
-        "font.family": "DejaVu Sans",
+        "font.family": FONT,
         "font.size": 9.0,
         "text.color": theme.ink,
         "text.parse_math": False,  # class names are text, a dollar sign in one is no formula
@@ -73,9 +80,10 @@ def drawing(theme: Theme) -> Iterator[None]:
         yield
 
 
-def new_figure(height: float) -> Figure:
-    """Make an empty figure of the standard width and ``height`` inches on an Agg canvas of its own."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+def new_figure(height: float, pad: float = 0.04) -> Figure:
+    """Make an empty figure of the standard width and ``height`` inches, ``pad`` inches round each panel."""
+    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -92,12 +100,33 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100.0 * value:.0f}%"))
 
 
+def headroom(highest: float) -> float:
+    """Top of an accuracy axis: a little over 100%, or the next tenths above when all values are low."""
+    return 1.08 if highest > 0.8 else math.ceil(10 * highest + 1) / 10
+
+
+def power_of_ten(value: float, _: object = None) -> str:
+    """Label of a decade on a log axis in plain characters, since formulas are switched off."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    if not math.isfinite(exponent) or abs(exponent - round(exponent)) > 1e-9:
+        return ""
+    return "10" + str(round(exponent)).translate(_SUPERSCRIPTS)
+
+
+def log_axis(axis: Axis) -> None:
+    """Label the decades of a log axis, at most seven of them."""
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_formatter(FuncFormatter(power_of_ten))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def title(axes: Axes, text: str) -> Text:
     """Put a short title at the left above the axes."""
     return axes.set_title(text, loc="left", pad=6)
 
 
 def short(name: str, length: int) -> str:
-    """A name on one line of at most ``length`` characters, for where a plot has little room."""
-    line = " ".join(name.split())
+    """A name on one line of at most ``length`` characters; those that the plots' font lacks become □."""
+    font = get_font(findfont(FONT))
+    line = "".join(mark if font.get_char_index(ord(mark)) else "□" for mark in " ".join(name.split()))
     return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -77,21 +77,26 @@ def compare(adv: MethodScore, early: MethodScore) -> str:
     Intervals that overlap are called inconclusive, although both methods saw the same images: a paired
     test needs per-image outcomes, which ``results.json`` does not hold.
     """
-    gain = adv.robust - early.robust
+    gain, clean = adv.robust - early.robust, adv.clean - early.clean
+    trade = ""
+    if clean != 0:
+        trade = f" Its clean accuracy is {as_points(clean)} {'higher' if clean > 0 else 'lower'}."
     if gain == 0:
-        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {as_percent(adv.robust)}."
+        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {as_percent(adv.robust)}.{trade}"
     distance = f"{as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK"
     opening = f"Adv-NTK is {distance}" if gain > 0 else f"Adv-NTK is not better here: it is {distance}"
     if adv.robust_interval is None or early.robust_interval is None:
-        return f"{opening}; no intervals were recorded, so this run cannot tell the difference from chance."
-    if disjoint(adv.robust_interval, early.robust_interval):
-        return f"{opening}, and the two 95% intervals do not overlap."
-    if gain > 0:
-        return (
-            f"{opening}, but the two 95% intervals overlap: this run alone does not show "
+        verdict = "; no intervals were recorded, so this run cannot tell the difference from chance."
+    elif disjoint(adv.robust_interval, early.robust_interval):
+        verdict = ", and the two 95% intervals do not overlap."
+    elif gain > 0:
+        verdict = (
+            ", but the two 95% intervals overlap: this run alone does not show "
             "that a time for each sample beats one time for all."
         )
-    return f"{opening}, a difference inside the 95% intervals."
+    else:
+        verdict = ", and the two 95% intervals overlap."
+    return f"{opening}{verdict}{trade}"
 
 
 def degeneration(curve: Curve) -> str:
@@ -140,18 +145,22 @@ def attack_words(results: dict[str, Any]) -> str:
 
 
 def _attack(results: dict[str, Any], scores: tuple[MethodScore, ...]) -> str:
-    words = f"{attack_words(results)} (pixel range 1)."
+    """Say whether every perturbation kept to the radius."""
     attack = results.get("attack")
     attack = attack if isinstance(attack, dict) else {}
     used = [score.max_perturbation for score in scores if score.max_perturbation is not None]
     if is_finite_number(attack.get("max_perturbation")):
         used.append(float(attack["max_perturbation"]))
-    if not used or not is_finite_number(attack.get("radius")):
-        return f"{words} The largest perturbation used was not recorded."
-    largest, radius = max(used), float(attack["radius"])
+    if not used:
+        return "The largest perturbation used was not recorded."
+    largest = max(used)
+    if not is_finite_number(attack.get("radius")):
+        return f"The largest perturbation used was {as_radius(largest)}; the radius was not recorded."
+    radius = float(attack["radius"])
     if largest <= radius + _SLACK:
-        return f"{words} The largest perturbation used was {as_radius(largest)}, within the radius."
+        used_words, radius_words = as_radius(largest), as_radius(radius)
+        return f"The largest perturbation used was {used_words}, within the radius {radius_words} (pixel range 1)."
     return (
-        f"{words} The largest perturbation used was {as_number(largest)}, beyond the radius: "
+        f"The largest perturbation used was {as_number(largest)}, beyond the radius {as_radius(radius)}: "
         "do not compare these numbers with those of an attack that keeps to it."
     )

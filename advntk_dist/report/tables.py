@@ -73,7 +73,9 @@ def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
         for label, key in (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
         if is_finite_number(results.get(key))
     ]
-    rows = [(label, str(results[key])) for label, key in (("Data", "dataset"), ("Network", "network")) if results.get(key)]
+    rows = [
+        (label, str(results[key])) for label, key in (("Data", "dataset"), ("Network", "network")) if results.get(key)
+    ]
     if sizes:
         rows.append(("Images", ", ".join(f"{value:,} {label}" for label, value in sizes)))
     return rows

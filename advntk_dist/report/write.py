@@ -41,7 +41,9 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
         _replace(target, page.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RequestError(f"report: cannot write to {folder}: {reason}; choose a folder that can be written") from error
+        raise RequestError(
+            f"report: cannot write to {folder}: {reason}; choose a folder that can be written"
+        ) from error
     return target
 
 

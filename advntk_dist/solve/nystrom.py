@@ -36,7 +36,7 @@ class NystromPreconditioner:
             return block
         inside = self.vectors.T @ block
         scale = (self.values[-1] + self.ridge) / (self.values + self.ridge) - 1.0
-        return block + self.vectors @ (scale[:, None] * inside)
+        return np.asarray(block + self.vectors @ (scale[:, None] * inside))
 
 
 def nystrom_preconditioner(

@@ -43,7 +43,7 @@ def phi_2_derivative(z: Array) -> Array:
 
 
 def _series(z: Array, where: NDArray[np.bool_], coefficients: Array) -> Array:
-    return np.polynomial.polynomial.polyval(np.where(where, z, 0.0), coefficients)
+    return np.asarray(np.polynomial.polynomial.polyval(np.where(where, z, 0.0), coefficients), dtype=np.float64)
 
 
 def phi_2_difference(x: Array, y: Array) -> Array:

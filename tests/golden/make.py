@@ -33,7 +33,13 @@ def kernel_fn(case: str) -> Any:
     dense, conv = {"W_std": W_STD, "b_std": B_STD}, {"W_std": W_STD, "b_std": B_STD, "padding": "SAME"}
     layers = {
         "mlp3_relu": [stax.Flatten(), stax.Dense(1, **dense), stax.Relu(), stax.Dense(1, **dense), stax.Relu()],
-        "cnn2_relu": [stax.Conv(1, (3, 3), **conv), stax.Relu(), stax.Conv(1, (3, 3), **conv), stax.Relu(), stax.Flatten()],
+        "cnn2_relu": [
+            stax.Conv(1, (3, 3), **conv),
+            stax.Relu(),
+            stax.Conv(1, (3, 3), **conv),
+            stax.Relu(),
+            stax.Flatten(),
+        ],
         "mlp2_erf": [stax.Flatten(), stax.Dense(1, **dense), stax.Erf()],
     }
     return stax.serial(*layers[case], stax.Dense(1, **dense))[2]
@@ -98,7 +104,8 @@ def _squared_error(x: Any, x_train: Array, c: Array, y: Array, kernel: Any) -> A
 def main() -> None:
     """Write one .npz file a case."""
     for case in CASES:
-        np.savez_compressed(FOLDER / f"{case}.npz", **inputs(case), **reference(case))
+        values: dict[str, Any] = {**inputs(case), **reference(case)}
+        np.savez_compressed(FOLDER / f"{case}.npz", **values)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,9 @@ def test_golden_files_are_what_the_naive_reference_computes(case: str) -> None:
 @pytest.fixture(params=OWN)
 def own(request: pytest.FixtureRequest) -> tuple[Network, Golden]:
     name, activation = OWN[request.param]
-    return network(name, W_std=1.76, b_std=0.18, activation=activation, classes=4), _load(FOLDER / f"{request.param}.npz")
+    return network(name, W_std=1.76, b_std=0.18, activation=activation, classes=4), _load(
+        FOLDER / f"{request.param}.npz"
+    )
 
 
 def test_own_kernels(own: tuple[Network, Golden]) -> None:
@@ -80,8 +81,8 @@ def test_own_limit_of_infinite_time(own: tuple[Network, Golden]) -> None:
 
 
 @pytest.fixture(scope="module", params=SHARED)
-def published(request: pytest.FixtureRequest, shared_dir: Path) -> Iterator[tuple[Network, Golden]]:
-    yield network(SHARED[request.param]), _load(shared_dir / "golden" / f"{request.param}.npz")
+def published(request: pytest.FixtureRequest, shared_dir: Path) -> tuple[Network, Golden]:
+    return network(SHARED[request.param]), _load(shared_dir / "golden" / f"{request.param}.npz")
 
 
 def test_published_kernels(published: tuple[Network, Golden]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import advntk_dist.gram.build as build_module
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
+from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
 from advntk_dist.networks import Network, network
 
@@ -47,7 +48,7 @@ def fill(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> Fill:
     ) -> GramStore:
         fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds)
         store = GramStore.create_or_open(tmp_path / name, fingerprint, net.spec.as_dict())
-        floats = build_module.compute_images(images, tile, dtype)
+        floats = compute_images(images, tile, dtype)
         compute = TileComputer(net, store.tile, kinds, images.shape[1:], store.dtype)
         wanted = None if places is None else set(places)
         for t in store.grid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
 
 N_TEST = 497
 RADIUS = 0.2
@@ -120,7 +122,21 @@ def make_inputs(**changes: object) -> ReportInputs:
     return ReportInputs(**parts)
 
 
+@pytest.fixture(scope="session")
+def make() -> Callable[..., ReportInputs]:
+    """Whole inputs of a digits run; keywords replace parts."""
+    return make_inputs
+
+
 @pytest.fixture
-def inputs() -> ReportInputs:
-    """Whole inputs of a digits run."""
-    return make_inputs()
+def results() -> dict[str, Any]:
+    """``results.json`` of a digits run, free to be changed."""
+    return digits_results()
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the report of a whole digits run."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(make_inputs(), folder)
+    return folder

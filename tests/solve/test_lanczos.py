@@ -147,7 +147,9 @@ def test_basis_is_orthonormal_and_keeps_its_image(spectral: Spectral) -> None:
     np.testing.assert_allclose(basis.image, theta @ (np.sqrt(d)[:, None] * basis.q), atol=1e-9)
 
 
-@pytest.mark.parametrize(("limit", "status"), [({"max_passes": 2}, Status.MAX_PASSES), ({"max_columns": 25}, Status.BASIS_FULL)])
+@pytest.mark.parametrize(
+    ("limit", "status"), [({"max_passes": 2}, Status.MAX_PASSES), ({"max_columns": 25}, Status.BASIS_FULL)]
+)
 def test_limits_end_the_growth_with_an_honest_bound(spectral: Spectral, limit: dict[str, int], status: Status) -> None:
     theta = spectral(np.logspace(4, 0, N))
     matmat = Counted(theta)

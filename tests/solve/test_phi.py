@@ -12,12 +12,28 @@ from scipy.integrate import quad
 
 from advntk_dist.solve.phi import phi_1, phi_2, phi_2_derivative, phi_2_difference
 
-ARGUMENTS = [0.0, -1e-300, -1e-12, -1e-6, -0.05, -0.5, -0.999999, -1.0, -1.000001, -3.0, -36.0, -700.0, -1e4, -1e8, -1e15]
+ARGUMENTS = [
+    0.0,
+    -1e-300,
+    -1e-12,
+    -1e-6,
+    -0.05,
+    -0.5,
+    -0.999999,
+    -1.0,
+    -1.000001,
+    -3.0,
+    -36.0,
+    -700.0,
+    -1e4,
+    -1e8,
+    -1e15,
+]
 NEGATIVE = st.floats(-1e9, 0.0) | st.floats(-3.0, 0.0) | st.floats(-12.0, 0.0).map(lambda e: -(10.0**e))
 
 
 TINY = 1e-8
-"""Below this the first terms of the series are the exact answer to 24 digits, and the quotients would need many more."""
+"""Below this the first terms of the series are the exact answer to 24 digits; the quotients would need many more."""
 
 
 def _phi2(z: float) -> Decimal:

@@ -1,0 +1,153 @@
+"""Checking values, not bytes: sampled tiles against float64, and the spectrum against the rounding noise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh_tridiagonal, eigvalsh
+
+from advntk_dist.data.dataset import fingerprint_images
+from advntk_dist.errors import StoreMismatchError
+from advntk_dist.gram.compute import TileComputer
+from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.store import GramStore
+from advntk_dist.networks import from_spec
+from advntk_dist.operators.tiled import TiledOperator
+from advntk_dist.spec import NetworkSpec
+
+DENSE = 4096
+"""Matrices of up to this many rows are decomposed whole; larger ones by Lanczos steps."""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What a comparison with float64 found, for one kernel of a store.
+
+    Attributes
+    ----------
+    kind, seed
+        Which kernel, and the seed of the sample.
+    tiles
+        Places of the tiles that were computed again.
+    largest_difference
+        Largest |stored - float64| over the largest |float64| value of its tile.
+    worst
+        Row and column of the matrix where that is.
+    smallest_eigenvalue, largest_eigenvalue
+        Estimates; Lanczos bounds the smallest from above and the largest from below. None for a rectangular store.
+    eigenvalue_noise
+        How far rounding moves eigenvalues: 2 s sqrt(n), the norm of a random symmetric matrix whose entries deviate
+        by s, the root mean square of stored - float64.
+    passes
+        Lanczos steps taken; 0 where the whole matrix was decomposed.
+    """
+
+    kind: str
+    seed: int
+    tiles: tuple[tuple[int, int], ...]
+    largest_difference: float
+    worst: tuple[int, int]
+    smallest_eigenvalue: float | None
+    largest_eigenvalue: float | None
+    eigenvalue_noise: float
+    passes: int
+
+    @property
+    def above_noise(self) -> bool:
+        """Whether the smallest eigenvalue is larger than what rounding does to it."""
+        return self.smallest_eigenvalue is None or self.smallest_eigenvalue > self.eigenvalue_noise
+
+
+def audit_gram(
+    store: GramStore,
+    x: ArrayLike,
+    *,
+    columns: ArrayLike | None = None,
+    kind: str = "ntk",
+    tiles: int = 4,
+    seed: int = 0,
+    passes: int = 20,
+) -> AuditReport:
+    """Compute a seeded sample of tiles again in float64, and estimate the ends of the spectrum.
+
+    Parameters
+    ----------
+    store
+        A complete store.
+    x, columns
+        The images it was built from, raw as they were given then.
+    kind
+        Which kernel.
+    tiles
+        Tiles to compute again, one on the diagonal of a symmetric store among them.
+    seed
+        Of the sample and of the first Lanczos vector.
+    passes
+        Lanczos steps, each one pass over the store; none for up to ``DENSE`` rows.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the images are not those of the store.
+    StoreIncompleteError, StoreDamagedError
+        If tiles are missing or damaged.
+    """
+    store.require_complete()
+    raw = [np.asarray(part) for part in (x, columns) if part is not None]
+    for field, part in zip(("images", "columns"), raw, strict=False):
+        found = fingerprint_images(part)
+        if found != store.fingerprint[field]:
+            raise StoreMismatchError(str(store.path), field, store.fingerprint[field], found)
+    rows, cols = raw[0], raw[-1]
+    generator = np.random.default_rng(seed)
+    places = [(t.i, t.j) for t in store.grid]
+    chosen = {places[k] for k in generator.permutation(len(places))[:tiles]}
+    if store.symmetric and not any(i == j for i, j in chosen):
+        chosen = {*sorted(chosen)[1:], (int(generator.integers(store.grid.shape[0])),) * 2}
+    net = from_spec(NetworkSpec(**store.network))
+    shape = tuple(store.fingerprint["image_shape"])
+    compute = TileComputer(net, store.tile, (kind,), shape, np.dtype(np.float64))
+    largest, worst, squares, count = 0.0, (0, 0), 0.0, 0
+    for i, j in sorted(chosen):
+        t = store.grid.at(i, j)
+        exact = compute(
+            compute_images(rows[t.rows], store.tile, "float64"),
+            compute_images(cols[t.cols], store.tile, "float64"),
+            symmetric=store.symmetric and t.on_diagonal,
+        )[kind]
+        difference = np.abs(store.read_tile(kind, i, j) - exact)
+        squares, count = squares + float((difference**2).sum()), count + difference.size
+        relative = difference.max() / np.abs(exact).max()
+        if relative >= largest:
+            row, col = np.unravel_index(int(difference.argmax()), difference.shape)
+            largest, worst = float(relative), (t.row_start + int(row), t.col_start + int(col))
+    low, high, steps = _spectrum(store, kind, generator, passes) if store.symmetric else (None, None, 0)
+    noise = 2 * np.sqrt(squares / count) * np.sqrt(store.n)
+    return AuditReport(kind, seed, tuple(sorted(chosen)), largest, worst, low, high, float(noise), steps)
+
+
+def _spectrum(store: GramStore, kind: str, generator: np.random.Generator, passes: int) -> tuple[float, float, int]:
+    if store.n <= DENSE:
+        eigenvalues = eigvalsh(np.asarray(store.dask(kind), dtype=np.float64))
+        return float(eigenvalues[0]), float(eigenvalues[-1]), 0
+    operator = TiledOperator(store, kind=kind, threads=len(os.sched_getaffinity(0)))
+    basis: list[NDArray[Any]] = [generator.normal(size=(store.n, 1))]
+    basis[0] /= np.linalg.norm(basis[0])
+    alpha: list[float] = []
+    beta: list[float] = []
+    for _ in range(passes):
+        w = operator.matmat(basis[-1])
+        alpha.append(float((basis[-1].T @ w).item()))
+        q = np.concatenate(basis, axis=1)
+        for _ in range(2):  # twice is enough to keep the basis orthogonal in float64
+            w = w - q @ (q.T @ w)
+        beta.append(float(np.linalg.norm(w)))
+        if beta[-1] <= 1e-12 * max(alpha):
+            break
+        basis.append(w / beta[-1])
+    ritz = eigh_tridiagonal(alpha, beta[: len(alpha) - 1], eigvals_only=True)
+    return float(ritz[0]), float(ritz[-1]), len(alpha)

@@ -1,0 +1,252 @@
+"""PGD keeps its promises on every image: the ball, the pixel range, the stream of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from advntk_dist.attacks import ATTACKS, perturbation_size, pgd, pgd_reference
+from advntk_dist.attacks.base import Norm, ascent_direction, project, random_start
+from advntk_dist.errors import AdvNTKError, RequestError
+from advntk_dist.networks import network
+from advntk_dist.predictor import KernelPredictor
+
+Array = NDArray[np.float64]
+Make = Callable[..., Any]
+
+_RNG = np.random.default_rng(8)
+M, SHAPE = 23, (4, 4, 1)
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+X = _RNG.uniform(-0.5, 0.5, (M, *SHAPE))
+X[0], X[1] = -0.5, 0.5
+Y = _RNG.integers(0, 3, M)
+
+
+def _loss(predictor: Any, x: Array, y: NDArray[Any] = Y) -> Array:
+    return np.asarray(0.5 * ((predictor.predict(x) - np.eye(3)[y]) ** 2).sum(axis=1))
+
+
+@pytest.fixture(scope="module")
+def kernel_predictor() -> KernelPredictor:
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, (40, *SHAPE))
+    return KernelPredictor(network("mlp-3"), x, np.random.default_rng(2).standard_normal((40, 3)), batch=16)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("radius", [0.0, 1e-4, 8 / 255, 0.3, 2.0])
+def test_every_image_stays_in_the_ball_and_the_pixel_range(
+    quadratic: Make, radius: float, norm: Any, dtype: Any
+) -> None:
+    x = X.astype(dtype)
+    for steps in (0, 1, 7):
+        adversarial = pgd(quadratic(), x, Y, radius=radius, steps=steps, norm=norm)
+        assert adversarial.shape == x.shape
+        assert adversarial.dtype == dtype
+        assert (perturbation_size(adversarial, x, norm) <= radius + 1e-6).all()
+        assert adversarial.min() >= -0.5
+        assert adversarial.max() <= 0.5
+    if radius == 0:
+        np.testing.assert_array_equal(adversarial, x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_kernel_predictor_is_attacked_within_the_radius(kernel_predictor: KernelPredictor, norm: Any) -> None:
+    radius = 0.1 if norm == "linf" else 0.4
+    adversarial = pgd(kernel_predictor, X, Y, radius=radius, steps=5, norm=norm)
+    sizes = perturbation_size(adversarial, X, norm)
+    assert (sizes <= radius + 1e-6).all()
+    assert sizes.max() > 0.9 * radius
+    start = pgd(kernel_predictor, X, Y, radius=radius, steps=0, norm=norm)
+    assert _loss(kernel_predictor, adversarial).mean() > _loss(kernel_predictor, start).mean()
+
+
+def test_uint8_images(quadratic: Make) -> None:
+    raw = _RNG.integers(0, 256, (5, *SHAPE)).astype(np.uint8)
+    adversarial = pgd(quadratic(), raw, Y[:5], radius=8 / 255)
+    assert adversarial.dtype == np.float32
+    assert (np.abs(adversarial - (raw / 255 - 0.5)) <= 8 / 255 + 1e-6).all()
+
+
+def _naive_linf(
+    predictor: Any, x: Array, y: NDArray[Any], start: Array, radius: float, steps: int, size: float
+) -> Array:
+    """PGD image by image with numerical gradients, as Madry et al. write it."""
+    out = []
+    for image, label, current in zip(x, y, start, strict=True):
+        low, high = np.maximum(image - radius, -0.5), np.minimum(image + radius, 0.5)
+        for _ in range(steps):
+            gradient = np.zeros(image.size)
+            for i in range(image.size):
+                e = np.zeros(image.size)
+                e[i] = 1e-5
+                shift = e.reshape(image.shape)
+                up, down = (_loss(predictor, (current + s * shift)[None], np.array([label]))[0] for s in (1, -1))
+                gradient[i] = (up - down) / 2e-5
+            current = np.clip(current + size * np.sign(gradient.reshape(image.shape)), low, high)
+        out.append(current)
+    return np.array(out)
+
+
+def test_equals_a_straightforward_implementation(quadratic: Make) -> None:
+    predictor = quadratic(curvature=3.0)
+    start = random_start(X[:6], 0.2, "linf", 5, None)
+    expected = _naive_linf(predictor, X[:6], Y[:6], start, 0.2, 4, 0.07)
+    adversarial = pgd(predictor, X[:6], Y[:6], radius=0.2, steps=4, step_size=0.07, seed=5)
+    np.testing.assert_allclose(adversarial, expected, atol=1e-12)
+
+
+def test_linear_predictor_is_driven_to_the_corner(quadratic: Make) -> None:
+    predictor = quadratic(outputs=1, curvature=0.0)
+    x = np.zeros((1, *SHAPE))
+    for target, sign in ((100.0, -1.0), (-100.0, 1.0)):  # far from the target is away from it
+        adversarial = pgd(predictor, x, np.array([[target]]), radius=0.1, steps=10)
+        np.testing.assert_allclose(adversarial, sign * 0.1 * np.sign(predictor.linear.reshape(1, *SHAPE)), atol=1e-15)
+
+
+def test_l2_step_follows_the_gradient(quadratic: Make) -> None:
+    predictor = quadratic(outputs=1, curvature=0.0)
+    adversarial = pgd(predictor, np.zeros((1, *SHAPE)), np.array([[-100.0]]), radius=0.2, steps=40, norm="l2")
+    direction = predictor.linear.reshape(1, *SHAPE) / np.linalg.norm(predictor.linear)
+    np.testing.assert_allclose(adversarial, 0.2 * direction, atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("pgd", "linf"), ("pgd", "l2"), ("pgd-reference", "linf")])
+def test_result_does_not_depend_on_batching(quadratic: Make, name: str, norm: Any) -> None:
+    attack: Any = ATTACKS[name]
+    keywords = {"radius": 0.1, "steps": 3, "step_size": 0.03, "norm": norm, "seed": 4}
+    whole = attack(quadratic(), X, Y, **keywords)
+    order = np.random.default_rng(0).permutation(M)
+    for part in (order[:7], order[7:8], order[8:]):
+        alone = attack(quadratic(), X[part], Y[part], indices=part, **keywords)
+        np.testing.assert_allclose(alone, whole[part], atol=1e-14)
+
+
+def test_result_is_the_same_to_the_last_bit_for_kernel_predictors(kernel_predictor: KernelPredictor) -> None:
+    whole = pgd(kernel_predictor, X, Y, radius=0.1, steps=3)
+    for part in (np.arange(5), np.arange(5, M)):
+        alone = pgd(kernel_predictor, X[part], Y[part], radius=0.1, steps=3, indices=part)
+        np.testing.assert_array_equal(alone, whole[part])
+
+
+def test_seeds_and_indices_give_streams_of_their_own() -> None:
+    x = np.zeros((4, *SHAPE))
+
+    def draw(seed: int, indices: list[int] | None = None) -> Array:
+        return random_start(x, 0.1, "linf", seed, indices)
+
+    np.testing.assert_array_equal(draw(3), draw(3))
+    assert len(np.unique(draw(3).reshape(4, -1), axis=0)) == 4
+    assert not np.array_equal(draw(3), draw(4))
+    assert not np.array_equal(draw(3), draw(3, [4, 5, 6, 7]))
+    large = 2**64 - 2**10
+    assert not np.array_equal(draw(large), draw(large + 1)), "seeds above 2^53 keep all their bits"
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_start_fills_the_ball(norm: Any) -> None:
+    x = np.zeros((400, 2, 1, 1))
+    start = random_start(x, 0.3, norm, 0, None)
+    sizes = perturbation_size(start, x, norm)
+    assert sizes.max() <= 0.3
+    # Uniform in a ball of two dimensions: the size is below half of the radius a quarter of the time.
+    assert abs((sizes < 0.15).mean() - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+    np.testing.assert_allclose(start.mean(axis=0), 0.0, atol=4 * 0.3 / 400**0.5)
+
+
+def test_is_deterministic(kernel_predictor: KernelPredictor) -> None:
+    first = pgd(kernel_predictor, X, Y, radius=0.1, steps=3)
+    np.testing.assert_array_equal(first, pgd(kernel_predictor, X, Y, radius=0.1, steps=3))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_steps_do_not_lower_the_loss(kernel_predictor: KernelPredictor, norm: Any) -> None:
+    radius = 0.1 if norm == "linf" else 0.4
+    losses = [
+        _loss(
+            kernel_predictor, pgd(kernel_predictor, X, Y, radius=radius, steps=s, step_size=radius / 10, norm=norm)
+        ).mean()
+        for s in (0, 1, 5, 20)
+    ]
+    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(losses))
+    assert losses[-1] > losses[0]
+
+
+def test_labels_and_targets_mean_the_same(quadratic: Make) -> None:
+    a = pgd(quadratic(), X, Y, radius=0.1)
+    np.testing.assert_array_equal(a, pgd(quadratic(), X, np.eye(3)[Y], radius=0.1))
+
+
+@settings(max_examples=50)
+@given(
+    hnp.arrays(np.float64, (3, 2, 2, 1), elements=st.floats(-3, 3)),
+    hnp.arrays(np.float64, (3, 2, 2, 1), elements=st.floats(-0.5, 0.5)),
+    st.floats(0, 2),
+    st.sampled_from(["linf", "l2"]),
+)
+def test_projection(x: Array, centre: Array, radius: float, norm: Any) -> None:
+    projected = project(x, centre, radius, norm)
+    assert (perturbation_size(projected, centre, norm) <= radius * (1 + 1e-12) + 1e-15).all()
+    assert np.abs(projected).max() <= 0.5
+    np.testing.assert_allclose(project(projected, centre, radius, norm), projected, atol=1e-12)
+
+
+def test_direction_of_tiny_and_zero_gradients() -> None:
+    gradient = np.zeros((2, 2, 2, 1), np.float32)
+    gradient[0, 0, 0, 0], gradient[0, 1, 1, 0] = 3e-30, -4e-30
+    np.testing.assert_allclose(ascent_direction(gradient, "l2")[0].ravel(), [0.6, 0, 0, -0.8], rtol=1e-6)
+    np.testing.assert_array_equal(ascent_direction(gradient, "linf")[0].ravel(), [1, 0, 0, -1])
+    for norm in NORMS:
+        np.testing.assert_array_equal(ascent_direction(gradient, norm)[1], 0.0)
+
+
+def test_size_of_perturbations() -> None:
+    clean = np.zeros((2, 2, 1, 1), np.float32)
+    other = clean.copy()
+    other[1, :, 0, 0] = [0.3, -0.4]
+    np.testing.assert_allclose(perturbation_size(other, clean, "linf"), [0.0, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(perturbation_size(other, clean, "l2"), [0.0, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [pgd, pgd_reference])
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"radius": -0.1}, "radius"),
+        ({"radius": np.nan}, "radius"),
+        ({"radius": np.inf}, "radius"),
+        ({"radius": 0.1, "steps": -1}, "steps"),
+        ({"radius": 0.1, "step_size": -0.1}, "step_size"),
+        ({"radius": 0.1, "step_size": np.nan}, "step_size"),
+        ({"radius": 0.1, "norm": "l1"}, "linf, l2"),
+    ],
+)
+def test_impossible_requests(quadratic: Make, attack: Any, keywords: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        attack(quadratic(), X, Y, **keywords)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("y", [Y[:5], Y[:1], np.where(Y == 2, 3, Y), np.where(Y == 2, -1, Y), np.eye(4)[Y], Y + 0.5])
+def test_labels_that_do_not_fit(quadratic: Make, y: NDArray[Any]) -> None:
+    with pytest.raises(AdvNTKError, match="labels"):
+        pgd(quadratic(), X, y, radius=0.1)
+
+
+@pytest.mark.parametrize("x", [X[0], X + 1, X.astype(np.int64)])
+def test_images_that_are_none(quadratic: Make, x: NDArray[Any]) -> None:
+    with pytest.raises(AdvNTKError, match="images"):
+        pgd(quadratic(), x, Y, radius=0.1)
+
+
+def test_indices_must_fit(quadratic: Make) -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        pgd(quadratic(), X, Y, radius=0.1, indices=np.arange(3))

@@ -1,0 +1,201 @@
+"""Measure the Gram engine on CIFAR-10 images; prints JSON and writes it beside this file.
+
+    python tests/benchmarks/gram.py CIFAR_FOLDER STORE_FOLDER [--network mlp-5] [--n 50000] [--small 8000]
+
+CIFAR_FOLDER holds CIFAR-10 in its binary layout (data_batch_1.bin ...), or is its parent. STORE_FOLDER must be empty
+and have room for the store (5.5 GB for 50,000 images in float32).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.data import load_dataset
+from advntk_dist.environment import environment
+from advntk_dist.gram.audit import audit_gram
+from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.compute import TileComputer
+from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.plan import GramPlan
+from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.verify import verify_gram
+from advntk_dist.gram.worker import Receipt, worker_environment
+from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.networks import network
+from advntk_dist.operators.tiled import TiledOperator
+
+TILE = 2048
+
+
+def load(folder: Path, n: int) -> NDArray[np.uint8]:
+    """The first n training images of CIFAR-10."""
+    data = load_dataset(str(folder))
+    assert data.test_start is not None
+    return data.x[: min(n, data.test_start)]
+
+
+def in_worker_environment(part: str, arguments: argparse.Namespace) -> Any:
+    """Run one part of this script in a process of its own, set up as a worker with one core is."""
+    env = {**os.environ, **worker_environment(1, gpu=False)} if part == "kernel" else dict(os.environ)
+    command = [sys.executable, __file__, str(arguments.cifar), str(arguments.store), "--part", part]
+    command += ["--network", arguments.network, "--small", str(arguments.small)]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_kernel(arguments: argparse.Namespace) -> dict[str, float]:
+    """The jitted kernel's own time a pair, on one core, on images already in JAX's hands."""
+    import jax
+
+    x = compute_images(load(arguments.cifar, 2 * TILE), TILE, "float32")
+    net = network(arguments.network)
+    found = {}
+    for kinds in (("ntk",), ("ntk", "nngp")):
+        compute = TileComputer(net, TILE, kinds, x.shape[1:], np.dtype(np.float32))
+        with kernel_scope():
+            a, b = jax.device_put(x[: compute.edge]), jax.device_put(x[TILE : TILE + compute.edge])
+            jax.block_until_ready(compute._block(a, b))
+            times = []
+            for _ in range(20):
+                started = time.perf_counter()
+                jax.block_until_ready(compute._block(a, b))
+                times.append(time.perf_counter() - started)
+        found["+".join(kinds)] = float(np.median(times)) / compute.edge**2
+    return found
+
+
+def measure_peer(arguments: argparse.Namespace) -> dict[str, float]:
+    """neural_tangents.batch on all pairs of the small set, all cores; the better of its plain and jitted forms."""
+    import jax
+
+    from advntk_dist import neural_tangents_adapter  # noqa: F401 - makes the next import work
+    import neural_tangents  # isort: skip
+
+    x = compute_images(load(arguments.cifar, arguments.small), TILE, "float32")
+    kernel = network(arguments.network).kernel_fn
+    found = {}
+    for name, function in (("plain", kernel), ("jitted", jax.jit(kernel, static_argnums=2))):
+        batched = neural_tangents.batch(function, batch_size=1000, store_on_device=False)
+        np.asarray(batched(x[:2000], x[:2000], "ntk"))
+        started = time.perf_counter()
+        np.asarray(batched(x, x, "ntk"))
+        found[name] = time.perf_counter() - started
+    return found
+
+
+def timed_build(arguments: argparse.Namespace, x: NDArray[np.uint8], name: str, **keywords: Any) -> dict[str, Any]:
+    """Build a store and say how long its tiles took, from the first hand-out to the last receipt, and all of it."""
+    receipts: list[Receipt] = []
+    plans: list[GramPlan] = []
+    times: list[float] = []
+
+    def plan(found: GramPlan) -> None:
+        plans.append(found)
+        times.append(time.perf_counter())
+
+    def progress(done: int, total: int, receipt: Receipt | None) -> None:
+        if receipt is not None:
+            receipts.append(receipt)
+            times.append(time.perf_counter())
+
+    started = time.perf_counter()
+    store = build_gram(
+        network(arguments.network), x, store=arguments.store / name, tile=TILE,
+        on_plan=plan, on_progress=progress, **keywords,
+    )  # fmt: skip
+    ended = time.perf_counter()
+    n = len(x)
+    return {
+        "n": n,
+        "workers": len({r.pid for r in receipts}),
+        "tiles": len(receipts),
+        "distinct_pairs": n * (n + 1) // 2,
+        "seconds": ended - started,
+        "tile_seconds": times[-1] - times[0],
+        "compute_seconds": sum(r.compute_seconds for r in receipts),
+        "write_seconds": sum(r.write_seconds for r in receipts),
+        "planned": {"seconds": plans[0].seconds, "disk_bytes": plans[0].disk_bytes,
+                    "worker_bytes": plans[0].worker_bytes + plans[0].image_bytes},
+        "peak_worker_bytes": max(r.peak_bytes for r in receipts),
+        "store_bytes": sum(p.stat().st_blocks * 512 for p in store.path.rglob("*") if p.is_file()),
+    }  # fmt: skip
+
+
+def check(arguments: argparse.Namespace, x: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    """Verify, audit and read the full store."""
+    store = GramStore.open(arguments.store / name)
+    started = time.perf_counter()
+    report = verify_gram(store)
+    verified = time.perf_counter()
+    assert report.ok, report
+    operator = TiledOperator(store, threads=len(os.sched_getaffinity(0)))
+    operator.matmat(np.random.default_rng(0).standard_normal((store.n, 10)))
+    product = time.perf_counter()
+    audit = audit_gram(store, x, tiles=4, passes=10)
+    return {
+        "verify_seconds": verified - started,
+        "matmat_10_seconds": product - verified,
+        "audit_seconds": time.perf_counter() - product,
+        "largest_relative_difference": audit.largest_difference,
+        "smallest_eigenvalue_at_most": audit.smallest_eigenvalue,
+        "largest_eigenvalue_at_least": audit.largest_eigenvalue,
+        "eigenvalue_noise": audit.eigenvalue_noise,
+    }
+
+
+def main() -> None:
+    """Run all parts, or the one that a child process is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--network", default="mlp-5")
+    parser.add_argument("--n", type=int, default=50_000)
+    parser.add_argument("--small", type=int, default=8_000)
+    parser.add_argument("--part", choices=("kernel", "peer"))
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(measure_kernel(arguments) if arguments.part == "kernel" else measure_peer(arguments)))
+        return
+    kernel = in_worker_environment("kernel", arguments)
+    peer = in_worker_environment("peer", arguments)
+    x = load(arguments.cifar, arguments.n)
+    small = x[: arguments.small]
+    one = timed_build(arguments, small, "one.zarr", workers=1)
+    two = timed_build(arguments, small, "two.zarr", workers=2)
+    both = timed_build(arguments, small, "both.zarr", workers=2, kinds=("ntk", "nngp"))
+    full = timed_build(arguments, x, "full.zarr")
+    ideal = full["distinct_pairs"] * kernel["ntk"] / full["workers"]
+    result = {
+        "network": arguments.network,
+        "tile": TILE,
+        "environment": environment(),
+        "kernel_seconds_a_pair": kernel,
+        "full": full,
+        "full_over_ideal": {"tiles": full["tile_seconds"] / ideal, "all": full["seconds"] / ideal},
+        "small": {"one": one, "two": two, "both_kinds": both},
+        "two_workers_over_twice_one": one["tile_seconds"] / (2 * two["tile_seconds"]),
+        "both_kinds_over_one": both["tile_seconds"] / two["tile_seconds"],
+        "neural_tangents_batch_seconds": peer,
+        "faster_than_neural_tangents_batch": {
+            "tiles": min(peer.values()) / two["tile_seconds"],
+            "all": min(peer.values()) / two["seconds"],
+        },
+        "checked": check(arguments, x, "full.zarr"),
+    }
+    text = json.dumps(result, indent=2)
+    Path(__file__).with_name(f"gram-{arguments.network}.json").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

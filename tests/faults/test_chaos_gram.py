@@ -1,0 +1,278 @@
+"""Seeded chaos: workers and drivers killed and stopped, bytes flipped, disks filled; the store comes out the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist.gram.compute import TileComputer
+from advntk_dist.gram.fingerprint import make_fingerprint
+from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.verify import verify_gram
+from advntk_dist.grid import Tile
+from advntk_dist.networks import network
+
+DRIVER = Path(__file__).with_name("chaos_driver.py")
+OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
+DURING = ("kill worker", "stop worker", "kill driver", "second builder")
+BETWEEN = ("flip chunk", "cut chunk", "lose chunk", "flip record", "cut record", "leave partial")
+
+
+class Chaos:
+    """A store, the driver that builds it, and the faults that have hit each tile."""
+
+    def __init__(self, folder: Path, seed: int, options: dict[str, Any] | None = None) -> None:
+        self.store, self.log = folder / "gram.zarr", folder / "log.jsonl"
+        self.random = random.Random(seed)
+        self.options = dict(OPTIONS if options is None else options)
+        self.process: subprocess.Popen[str] | None = None
+        self.starts = 0
+        self.damage: Counter[tuple[int, int]] = Counter()
+        self.faults: Counter[str] = Counter()
+
+    def start(self) -> None:
+        self.starts += 1
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(DRIVER), str(self.store), str(self.log), json.dumps(self.options)],
+            stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self) -> tuple[int, str]:
+        assert self.process is not None
+        _, err = self.process.communicate(timeout=240)
+        lines = [line for line in err.splitlines() if "Error: " in line]
+        return self.process.returncode, lines[-1] if lines else err
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def run_events(self) -> list[dict[str, Any]]:
+        """Events of the driver that was started last; none before it has said that it runs."""
+        events = self.events()
+        starts = [k for k, e in enumerate(events) if e["event"] == "start"]
+        return events[starts[-1] :] if len(starts) == self.starts else []
+
+    def wait_for_tiles(self, count: int) -> bool:
+        """Wait until this run has finished ``count`` tiles; False if it ended before."""
+        assert self.process is not None
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            events = self.run_events()
+            if any(e["event"] == "end" for e in events) or self.process.poll() is not None:
+                return False
+            if sum(e["event"] == "tile" for e in events) >= count:
+                return True
+            time.sleep(0.01)
+        raise AssertionError("the build makes no progress")
+
+    def wait_for(self, name: str) -> None:
+        """Wait for an event of this run."""
+        deadline = time.monotonic() + 120
+        while not any(e["event"] == name for e in self.run_events()):
+            assert time.monotonic() < deadline, f"no {name}"
+            time.sleep(0.01)
+
+    def worker(self) -> int | None:
+        """A living worker of this run."""
+        events = self.run_events()
+        lost = {e["worker"] for e in events if e["event"] == "worker_lost"}
+        ready = [e["pid"] for e in events if e["event"] == "worker_ready" and e["worker"] not in lost]
+        alive = [pid for pid in ready if Path(f"/proc/{pid}").exists()]
+        return self.random.choice(alive) if alive else None
+
+    def signal_worker(self, number: signal.Signals) -> bool:
+        pid = self.worker()
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def strike_during(self, fault: str) -> None:
+        assert self.process is not None
+        if fault == "kill worker":
+            self.faults[fault] += self.signal_worker(signal.SIGKILL)
+        elif fault == "stop worker":
+            self.faults[fault] += self.signal_worker(signal.SIGSTOP)
+        elif fault == "kill driver":
+            self.process.kill()
+            self.process.communicate()
+            self.faults[fault] += 1
+            self.start()
+        else:
+            second = Chaos(self.store.parent, 0, self.options)
+            second.log = self.log.with_name("second.jsonl")
+            second.start()
+            code, message = second.finish()
+            if self.process.poll() is None:
+                assert (code, message.split(":")[0]) == (1, "StoreBusyError"), message
+                self.faults[fault] += 1
+
+    def strike_between(self, fault: str) -> None:
+        store = GramStore.open(self.store)
+        done = store.committed()
+        tile: Tile = self.random.choice([t for t in store.grid if done[t.i, t.j]])
+        chunk = store.chunk_path("ntk", tile.i, tile.j)
+        record = self.store / "commits" / "ntk" / "c" / str(tile.i) / str(tile.j) / "0"
+        if fault == "leave partial":
+            chunk.with_name(f"{chunk.name}.0123.partial").write_bytes(b"half")
+        elif fault == "lose chunk":
+            chunk.unlink()
+        else:
+            path = chunk if fault.endswith("chunk") else record
+            data = bytearray(path.read_bytes())
+            if fault.startswith("cut"):
+                data = data[: self.random.randrange(len(data))]
+            else:
+                data[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+            path.write_bytes(bytes(data))
+        if fault != "leave partial":
+            self.damage[tile.i, tile.j] += 1
+        self.faults[fault] += 1
+
+    def kill_driver_for_good(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+        self.faults["kill driver"] += 1
+        time.sleep(2.0)  # its workers may still commit the tile they have
+
+    def check(self, reference: Path) -> None:
+        """Byte-identical to the undisturbed store, and nothing was computed more often than the faults explain."""
+        store = GramStore.open(self.store)
+        report = verify_gram(store)
+        assert report.ok, report
+        for t in store.grid:
+            ours = store.chunk_path("ntk", t.i, t.j).read_bytes()
+            assert ours == GramStore.open(reference).chunk_path("ntk", t.i, t.j).read_bytes(), t
+        assert not list(self.store.rglob("*.partial"))
+        drivers = self.faults["kill driver"]
+        computed = Counter(tuple(e["tile"]) for e in self.events() if e["event"] == "tile")
+        # A tile whose commit a dying driver did not hear of is found committed, so it has no receipt at all.
+        for place, count in computed.items():
+            assert count <= 1 + self.damage[place], (place, count, self.damage[place])
+        again = sum(e["event"] == "tile_again" for e in self.events())
+        lost = [e for e in self.events() if e["event"] == "worker_lost"]
+        assert again <= sum(len(e["tiles"]) for e in lost) + 2 * len(lost)
+        assert all(len(e["tiles"]) <= 2 for e in lost)
+        assert len(lost) >= self.faults["kill worker"] - drivers
+        assert sum(computed.values()) <= len(store.grid) + sum(self.damage.values()) + drivers
+        assert max(e["attempt"] for e in self.events() if e["event"] == "tile") <= 1 + len(lost)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of an undisturbed build, in this process."""
+    x = np.random.default_rng(0).integers(0, 256, (OPTIONS["n"], 8, 8, 1), dtype=np.uint8)
+    net = network("mlp-2")
+    fingerprint = make_fingerprint(net, x, tile=OPTIONS["tile"])
+    store = GramStore.create_or_open(tmp_path_factory.mktemp("calm") / "gram.zarr", fingerprint, net.spec.as_dict())
+    floats = compute_images(x, store.tile, "float32")
+    compute = TileComputer(net, store.tile, store.kinds, x.shape[1:], store.dtype)
+    for t in store.grid:
+        store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
+    assert len(store.grid) == 1830
+    return store.path
+
+
+def test_short_chaos(reference: Path, tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, seed=0)
+    chaos.start()
+    chaos.wait_for("worker_started")
+    chaos.strike_during("second builder")
+    assert chaos.wait_for_tiles(30)
+    chaos.strike_during("kill worker")
+    assert chaos.wait_for_tiles(300)
+    chaos.kill_driver_for_good()
+    for fault in BETWEEN:
+        chaos.strike_between(fault)
+    chaos.start()
+    assert chaos.finish()[0] == 0
+    chaos.check(reference)
+    assert chaos.faults["kill worker"] == 1
+    assert len(chaos.faults) >= 8, chaos.faults
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_long_chaos(reference: Path, tmp_path: Path, seed: int) -> None:
+    chaos = Chaos(tmp_path, seed)
+    while chaos.faults.total() < 24:
+        chaos.start()
+        target = 0
+        for _ in range(chaos.random.randint(3, 5)):
+            target += chaos.random.randint(1, 120)
+            if not chaos.wait_for_tiles(target):
+                break
+            fault = chaos.random.choice(DURING)
+            chaos.strike_during(fault)
+            target = 0 if fault == "kill driver" else target
+        if chaos.wait_for_tiles(target + 1):
+            chaos.kill_driver_for_good()
+        else:
+            assert chaos.finish()[0] == 0
+        for _ in range(chaos.random.randint(1, 4)):
+            chaos.strike_between(chaos.random.choice(BETWEEN))
+    chaos.start()
+    assert chaos.finish()[0] == 0
+    chaos.check(reference)
+    assert chaos.faults.total() >= 24, chaos.faults
+    assert sum(chaos.faults[fault] for fault in DURING) >= 10, chaos.faults
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=False)
+    if done.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_full_disk(reference: Path, tmp_path: Path, small_disk: Path) -> None:
+    chaos = Chaos(tmp_path, 0)
+    chaos.store = small_disk / "gram.zarr"
+    chaos.start()
+    assert chaos.wait_for_tiles(50)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    code, message = chaos.finish()
+    assert code == 1, message
+    assert "GramBuildError" in message
+    assert "No space left on device" in message
+    # Started again on the full disk, the plan says so before any work: a wrong request, not a failure.
+    chaos.start()
+    code, message = chaos.finish()
+    assert code == 2, message
+    assert "free some" in message
+    filler.unlink()
+    chaos.start()
+    assert chaos.finish()[0] == 0
+    chaos.check(reference)

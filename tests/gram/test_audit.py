@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import advntk_dist.gram.audit as audit_module
+from advntk_dist.errors import StoreIncompleteError, StoreMismatchError
+from advntk_dist.gram.audit import audit_gram
+from advntk_dist.networks import Network
+
+
+def test_audit_of_a_sound_store(fill: Any, net: Network, images: NDArray[np.uint8]) -> None:
+    report = audit_gram(fill(), images, tiles=3, seed=5)
+    assert len(report.tiles) == 3
+    assert any(i == j for i, j in report.tiles)
+    assert report == audit_gram(fill(), images, tiles=3, seed=5)
+    assert 0 < report.largest_difference < 1e-3
+    x = images / 255.0 - 0.5
+    exact = np.linalg.eigvalsh(net.ntk(x, x))
+    assert report.smallest_eigenvalue == pytest.approx(exact[0], abs=2 * report.eigenvalue_noise)
+    assert report.largest_eigenvalue == pytest.approx(exact[-1], rel=1e-5)
+    assert report.above_noise
+    assert report.passes == 0
+
+
+def test_audit_finds_a_wrong_value_that_no_checksum_can(fill: Any, images: NDArray[np.uint8]) -> None:
+    store = fill(places=[(0, 0)])
+    for t in store.grid:
+        if (t.i, t.j) != (0, 0):
+            values = fill("right.zarr").read_tile("ntk", t.i, t.j).copy()
+            if (t.i, t.j) == (1, 2):
+                values[3, 4] += 0.25
+            store.write_tile("ntk", t, values)
+    report = audit_gram(store, images, tiles=10)
+    assert report.worst == (11, 20)
+    assert report.largest_difference > 0.05
+
+
+def test_float64_stores_differ_by_rounding_alone(fill: Any, images: NDArray[np.uint8]) -> None:
+    report = audit_gram(fill(dtype="float64", kinds=("ntk", "nngp")), images, kind="nngp", tiles=10)
+    assert report.largest_difference < 1e-7
+
+
+def test_lanczos_brackets_the_spectrum(fill: Any, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = audit_gram(fill(), images, tiles=1)
+    monkeypatch.setattr(audit_module, "DENSE", 10)
+    few = audit_gram(fill(), images, tiles=1, passes=6)
+    assert few.passes == 6
+    assert few.smallest_eigenvalue is not None
+    assert exact.smallest_eigenvalue is not None
+    assert few.smallest_eigenvalue >= exact.smallest_eigenvalue * (1 - 1e-6)
+    assert few.largest_eigenvalue == pytest.approx(exact.largest_eigenvalue, rel=1e-3)
+    all_steps = audit_gram(fill(), images, tiles=1, passes=27)
+    assert all_steps.smallest_eigenvalue == pytest.approx(exact.smallest_eigenvalue, rel=1e-6)
+
+
+def test_audit_refuses_other_images_and_unfinished_stores(fill: Any, images: NDArray[np.uint8]) -> None:
+    with pytest.raises(StoreMismatchError, match="images"):
+        audit_gram(fill(), images[::-1])
+    with pytest.raises(StoreIncompleteError):
+        audit_gram(fill("half.zarr", places=[(0, 0)]), images)

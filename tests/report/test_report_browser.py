@@ -1,0 +1,89 @@
+"""The report in a real browser: pictures load, nothing overflows, no errors, both colour schemes."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Runs in a copy of the page only; the copy's policy lets this one script in and stays strict otherwise.
+PROBE = """<script>
+const found = {errors: []};
+addEventListener('error', e => found.errors.push(String(e.message || e.target.outerHTML).slice(0, 200)), true);
+addEventListener('securitypolicyviolation', e => found.errors.push(e.violatedDirective + ' ' + e.blockedURI));
+addEventListener('load', () => {  // fires after every picture has loaded or failed
+  for (const d of document.querySelectorAll('details')) d.open = true;
+  const images = [...document.images];
+  found.images = images.map(i => [i.naturalWidth, i.getBoundingClientRect().width]);
+  found.dark = images.map(i => i.currentSrc !== i.src);
+  found.viewport = innerWidth;
+  found.page = document.documentElement.scrollWidth;
+  const clipped = e => e.closest('.scroll, pre') !== null;
+  found.outside = [...document.body.querySelectorAll('*')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5 && !clipped(e)).map(e => e.outerHTML.slice(0, 80));
+  found.surface = getComputedStyle(document.querySelector('figure')).backgroundColor;
+  parent.document.title = 'found ' + JSON.stringify(found);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian package: chromium)")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "surface"),
+    [(390, "light", "rgb(255, 255, 255)"), (390, "dark", "rgb(27, 30, 36)"), (1280, "light", "rgb(255, 255, 255)")],
+)
+def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: int, scheme: str, surface: str) -> None:
+    source = (written / "report.html").read_text(encoding="utf-8")
+    policy = "style-src 'unsafe-inline'"
+    assert policy in source
+    probed = source.replace(policy, f"{policy}; script-src 'unsafe-inline'", 1).replace("</head>", f"{PROBE}</head>", 1)
+    # A frame, since no window of Chromium is narrower than 500 pixels.
+    harness = tmp_path / "harness.html"
+    harness.write_text(
+        '<!DOCTYPE html><meta charset="utf-8"><style>:root { color-scheme: light dark; }</style>'
+        f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{html.escape(probed)}"></iframe>',
+        encoding="utf-8",
+    )
+    command = [
+        browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--hide-scrollbars",
+        f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", "--enable-logging=stderr",
+        "--dump-dom", harness.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    title = re.search(r"<title>found (\{.*?\})</title>", done.stdout, re.DOTALL)
+    assert title is not None, done.stdout[:500] + done.stderr[-2000:]
+    found = json.loads(html.unescape(title[1]))
+    assert found["errors"] == []
+    assert "CONSOLE" not in done.stderr
+    assert found["viewport"] == width
+    assert found["page"] <= width
+    assert found["outside"] == []
+    assert len(found["images"]) == 5
+    for natural, shown in found["images"]:
+        assert natural > 1000
+        assert 300 < shown <= width
+    assert found["dark"] == [scheme == "dark"] * 5
+    assert found["surface"] == surface

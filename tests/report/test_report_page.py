@@ -1,0 +1,254 @@
+"""The written report: complete, self-contained, escaped, repeatable, and whole when parts are missing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from advntk_dist.errors import RequestError
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
+from advntk_dist.report.figures import NAMES, Plot, make_plots
+from advntk_dist.report.write import render_page
+
+Make = Callable[..., ReportInputs]
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, text, and which tags are open too long or closed too often."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text, self.open, self.cells = "", list[str](), list[str]()
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in {"meta", "link", "img", "source", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.open and self.open[-1] in {"code", "td"}:
+            self.cells.append(data)
+
+
+def leaves(values: object) -> list[object]:
+    if isinstance(values, dict):
+        return [leaf for value in values.values() for leaf in leaves(value)]
+    if isinstance(values, list):
+        return [leaf for value in values for leaf in leaves(value)]
+    return [values]
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page((written / "report.html").read_text(encoding="utf-8"))
+
+
+def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, Any]) -> None:
+    # The rows of the nested table: a path, then its value.
+    first = page.cells.index("n_train")
+    rows = dict(zip(page.cells[first::2], page.cells[first + 1 :: 2], strict=True))
+    found = [value for text in rows.values() for value in re.findall(r"[^\s\[\],]+", text)]
+    expected = [leaf if isinstance(leaf, str) else json.dumps(leaf) for leaf in leaves(results)]
+    assert found == expected
+    assert rows["methods.early_stopped.robust"] == "0.3903420523138833"
+    assert rows["solver.passes.train"] == "812"
+
+
+def test_tags_are_balanced_and_the_doctype_comes_first(page: Page, written: Path) -> None:
+    assert page.open == []
+    assert (written / "report.html").read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def test_nothing_outside_the_page_is_requested(page: Page, written: Path) -> None:
+    links = []
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "form", "base", "video", "audio"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "srcset", "href", "data", "poster", "action", "background"}:
+                if tag == "a":
+                    links.append(value)
+                else:
+                    assert value.startswith("data:"), f"<{tag} {name}={value[:60]}>"
+    assert links == ["https://arxiv.org/abs/2310.06112"]
+    source = (written / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in source
+    assert "url(" not in source
+    policy = [
+        a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_embedded_pictures_are_the_pngs_beside_the_page_and_have_words(page: Page, written: Path) -> None:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == len(NAMES) == 5
+    for name, image in zip(NAMES, images, strict=True):
+        content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
+        assert content == (written / f"{name}.png").read_bytes()
+        pixels = imread(written / f"{name}.png")
+        assert (int(image["width"]), int(image["height"])) == (pixels.shape[1], pixels.shape[0])
+        assert float(np.std(pixels[..., :3])) > 0.02
+        assert len(image["alt"]) > 20
+        assert b"tEXt" not in content  # no version, no date
+    dark = [attributes for tag, attributes in page.tags if tag == "source"]
+    assert [a["media"] for a in dark] == ["(prefers-color-scheme: dark)"] * 5
+    assert {a["srcset"] for a in dark}.isdisjoint({a["src"] for a in images})
+    for light, other in zip(images, dark, strict=True):
+        pixels = imread(io.BytesIO(base64.b64decode(other["srcset"].removeprefix("data:image/png;base64,"))))
+        assert (int(light["width"]), int(light["height"])) == (pixels.shape[1], pixels.shape[0])
+        assert float(np.median(pixels[..., :3])) < 0.2  # a dark ground
+
+
+def test_page_says_how_to_cite_and_repeat(page: Page) -> None:
+    for words in ("advntk run config.toml", "n_train = 1000", "Fu, Shaopeng and Wang, Di", "2310.06112", "ICLR 2024"):
+        assert words in page.text
+
+
+def test_rerun_changes_nothing_and_repairs_what_was_changed(make: Make, written: Path, tmp_path: Path) -> None:
+    inputs = make()
+    write_report(inputs, tmp_path)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == sorted(["report.html", *(f"{name}.png" for name in NAMES)])
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes(), name
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files if name != "varpi.png"}
+    (tmp_path / "varpi.png").write_bytes(b"cut off")
+    write_report(inputs, tmp_path)
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
+    assert (tmp_path / "varpi.png").read_bytes() == (written / "varpi.png").read_bytes()
+
+
+def test_missing_parts_leave_a_note_and_no_stale_picture(make: Make, tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.png").write_bytes(b"of an earlier run")
+    bare = make(
+        results={"methods": {"ntk": {"clean": 0.9, "robust": 0.2}}},
+        curve=None, training=None, varpi=None, y_train=None, examples=None, config_toml="", classes=(),
+    )  # fmt: skip
+    page = Page(write_report(bare, tmp_path).read_text(encoding="utf-8"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]
+    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 6
+    notes = ("degeneration curve", "training curves", "distribution of varpi", "adversarial examples", "timings")
+    for note in notes:
+        assert f"No {note}: " in page.text
+    assert "None" not in page.text
+
+
+def test_empty_history_and_no_images_count_as_missing(make: Make) -> None:
+    none, pictures = np.empty(0), np.empty((0, 8, 8, 1))
+    labels = np.empty(0, dtype=int)
+    plots = make_plots(
+        make(
+            training=TrainingHistory(none, none, none, none, none),
+            examples=Examples(pictures, pictures, labels, labels, labels, "ntk"),
+            curve=None, varpi=None, y_train=None,
+        )
+    )  # fmt: skip
+    assert isinstance(plots["training"], str)
+    assert isinstance(plots["examples"], str)
+
+
+HOSTILE = '</pre></style><script>alert(1)</script><img src="http://192.0.2.1/x">&"\'{{ 7 * 7 }}$\\frac{1}'
+
+
+def test_hostile_strings_stay_text(make: Make, results: dict[str, Any]) -> None:
+    results |= {"dataset": HOSTILE, "network": HOSTILE, HOSTILE: HOSTILE, "environment": {HOSTILE: HOSTILE}}
+    results["attack"] |= {"name": HOSTILE, "norm": HOSTILE}
+    results["methods"][HOSTILE] = {"clean": 0.5, "robust": 0.4}
+    results["seconds"][HOSTILE] = 3.0
+    examples = make().examples
+    assert examples is not None
+    inputs = make(
+        results=results,
+        config_toml=HOSTILE,
+        classes=(HOSTILE, "鳥 two\nlines", "", *"3456789"),
+        examples=replace(examples, method=HOSTILE),
+    )
+    page = Page(render_page(inputs, make_plots(inputs)))
+    assert page.open == []
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert all(value.startswith("data:") for tag, a in page.tags for name, value in a.items() if name == "src")
+    assert page.text.count(HOSTILE) > 10
+
+
+def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
+    random = np.random.default_rng(0)
+    images = random.uniform(-0.5, 0.5, (9, 32, 32, 3)).astype(np.float32)
+    twins = np.clip(images + 8 / 255 * random.choice([-1, 1], images.shape), -0.5, 0.5).astype(np.float32)
+    labels = np.arange(9)
+    one = np.array([0.3])
+    plots = make_plots(
+        make(
+            curve=Curve(np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, np.nan]), 0.2, 0.2, np.inf, 10),
+            training=TrainingHistory(one, one, one, one, one),
+            varpi=np.zeros(300),
+            y_train=np.arange(300) % 100,
+            classes=tuple(f"class number {index}" for index in range(100)),
+            examples=Examples(images, twins, labels, labels, (labels + 1) % 9, "adv_ntk"),
+        )
+    )
+    captions = {name: plot.caption for name, plot in plots.items() if isinstance(plot, Plot)}
+    assert set(captions) == set(NAMES)
+    assert "the attack turns 9 of 9 right answers" in captions["examples"]
+    assert "magnified 15.9 times;" in captions["examples"]
+    assert "300 are never trained on" in captions["varpi"]
+    assert "chose t = infinity" in captions["degeneration"]
+    assert "t = 0 has no place" in captions["degeneration"]
+    assert "Over 1 step of Adv-NTK" in captions["training"]
+
+
+def test_captions_of_the_digits_run(make: Make, page: Page) -> None:
+    examples = make().examples
+    assert examples is not None
+    fooled = int(np.sum(examples.predicted_adversarial != examples.labels))
+    assert 0 < fooled == len(examples.labels)  # one step of 0.2 fools a linear predictor on each
+    assert f"the attack turns {fooled} of {fooled} right answers" in page.text
+    assert "magnified 2.5 times (orange: brighter, grey: darker)" in page.text
+    assert "class 9 gets the longest times" in page.text
+
+
+def test_folder_that_cannot_be_written_is_one_clear_error(make: Make, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None)
+    with pytest.raises(RequestError, match=r"report: cannot write to .*/file/run: Not a directory; choose a folder"):
+        write_report(inputs, blocked / "run")
+
+
+def test_interrupted_write_leaves_the_old_page_whole(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "report.html"
+    target.write_text("the old page")
+    real = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "report.html":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None)
+    with pytest.raises(RequestError, match="No space left on device"):
+        write_report(inputs, tmp_path)
+    assert target.read_text() == "the old page"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]

@@ -1,0 +1,159 @@
+"""The summary says what the numbers say, above all when Adv-NTK does not help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist.report import Curve, ReportInputs
+from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
+from advntk_dist.report.summary import attack_words, compare, degeneration, summarise
+from advntk_dist.report.tables import duration, flatten, stages
+
+Make = Callable[..., ReportInputs]
+
+
+def score(robust: float, half: float | None = 0.02, clean: float = 0.9) -> MethodScore:
+    interval = None if half is None else (robust - half, robust + half)
+    return MethodScore("adv_ntk", "Adv-NTK", clean, robust, None, interval, 500, 0.2, "")
+
+
+@pytest.mark.parametrize(
+    ("adv", "early", "says", "never"),
+    [
+        (
+            score(0.45),
+            score(0.39),
+            "6.0 points above the early-stopped NTK, and the two 95% intervals do not",
+            "not better",
+        ),
+        (
+            score(0.41),
+            score(0.39),
+            "2.0 points above the early-stopped NTK, but the two 95% intervals overlap",
+            "do not",
+        ),
+        (
+            score(0.38),
+            score(0.39),
+            "not better here: it is 1.0 point below the early-stopped NTK, and the two",
+            "above",
+        ),
+        (score(0.30), score(0.39), "not better here: it is 9.0 points below", "above"),
+        (score(0.39), score(0.39), "no better than the early-stopped NTK here: both keep 39.0%.", "above"),
+        (score(0.45, None), score(0.39), "cannot tell the difference from chance", "overlap"),
+        (score(0.41, clean=0.95), score(0.39), "Its clean accuracy is 5.0 points higher.", "lower"),
+        (score(0.41, clean=0.85), score(0.39), "Its clean accuracy is 5.0 points lower.", "higher"),
+    ],
+)
+def test_comparison(adv: MethodScore, early: MethodScore, says: str, never: str) -> None:
+    sentence = compare(adv, early)
+    assert says in sentence
+    assert never not in sentence
+
+
+def test_comparison_names_overlap_only_where_there_is_one() -> None:
+    assert compare(score(0.30), score(0.39)).count("do not overlap") == 1
+    assert "intervals overlap" in compare(score(0.37), score(0.39))
+
+
+CURVE = Curve(
+    np.array([0.01, 0.1, 1.0]), np.array([0.8, 0.9, 0.95]), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
+)
+
+
+@pytest.mark.parametrize(
+    ("curve", "says"),
+    [
+        (
+            CURVE,
+            "costs 20.0 points of robust accuracy: 40.0% at t = 0.1 against 20.0% at t = ∞, while clean accuracy rises",
+        ),
+        (replace(CURVE, clean_ntk=0.85), "clean accuracy falls from 90.0% to 85.0%"),
+        (replace(CURVE, clean_ntk=0.9), "clean accuracy stays at 90.0%"),
+        (
+            replace(CURVE, robust_ntk=0.38),
+            "Degeneration is not shown: robust accuracy is 40.0% at t = 0.1 against 38.0%",
+        ),
+        (replace(CURVE, robust_ntk=0.6), "No degeneration at these times: robust accuracy is highest at t = ∞ (60.0%)"),
+        (replace(CURVE, robust=np.full(3, np.nan)), "holds no finite robust accuracy"),
+    ],
+)
+def test_degeneration(curve: Curve, says: str) -> None:
+    assert says in degeneration(curve)
+
+
+def test_headline_names_the_best_or_the_tie(make: Make, results: dict[str, Any]) -> None:
+    assert summarise(make(results=results)).headline == "Early-stopped NTK is the most robust: 39.0% under attack."
+    results["methods"]["adv_ntk"]["robust"] = results["methods"]["early_stopped"]["robust"]
+    tie = summarise(make(results=results)).headline
+    assert tie == "Early-stopped NTK and Adv-NTK are equally robust: 39.0% under attack."
+
+
+def test_attack_that_leaves_its_ball_is_called_out(make: Make, results: dict[str, Any]) -> None:
+    assert dict(summarise(make(results=results)).points)["Attack"].endswith(
+        "0.2, within the radius 0.2 (pixel range 1)."
+    )
+    results["methods"]["ntk"]["max_perturbation"] = 0.4
+    assert "0.4, beyond the radius 0.2: do not compare" in dict(summarise(make(results=results)).points)["Attack"]
+    del results["attack"]["radius"]
+    assert "the radius was not recorded" in dict(summarise(make(results=results)).points)["Attack"]
+    bare = {"methods": {"ntk": {"clean": 0.9, "robust": 0.2}}}
+    assert dict(summarise(make(results=bare)).points)["Attack"] == "The largest perturbation used was not recorded."
+
+
+def test_attack_words() -> None:
+    cifar = {"name": "pgd", "steps": 10, "step_size": 1.6 / 255, "norm": "linf", "radius": float(np.float32(8 / 255))}
+    assert attack_words({"attack": cifar}) == "pgd, 10 steps of 1.6/255, l∞ radius 8/255"
+    assert attack_words({"attack": {"name": "square", "radius": 0.5, "norm": "l2"}}) == "square, l2 radius 0.5"
+    assert attack_words({"attack": {"name": "square", "radius": 0.5}}) == "square, radius 0.5"
+    assert attack_words({}) == "not recorded"
+
+
+def test_methods_keep_their_usual_order_and_unknown_ones_follow(results: dict[str, Any]) -> None:
+    row = {"clean": 1, "robust": 0}
+    methods = {"zeta": row, "alpha": row, **dict(reversed(results["methods"].items()))}
+    keys = [row.key for row in method_scores({"methods": methods})]
+    assert keys == ["ntk", "early_stopped", "adv_ntk", "alpha", "zeta"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0316227766, "0.0316"), (50, "50"), (1.0, "1"), (12000, "12,000"), (1e-8, "1e-08"), (float("inf"), "∞"),
+     ("Infinity", "∞"), (float("-inf"), "−∞"), (float("nan"), "not a number"), (True, "True"), (None, "None")],
+)  # fmt: skip
+def test_numbers_for_reading(value: object, text: str) -> None:
+    assert as_number(value) == text
+
+
+def test_percentages_points_and_radii() -> None:
+    assert (as_percent(0.39034), as_points(-0.0221), as_points(0.01)) == ("39.0%", "2.2 points", "1.0 point")
+    assert [as_radius(v) for v in (8 / 255, 0.2, 0.123456, None)] == ["8/255", "0.2", "0.123", "None"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0.00 s"), (12.34, "12.3 s"), (99.94, "99.9 s"), (99.96, "1 min 40 s"), (200, "3 min 20 s"),
+     (3599.4, "59 min 59 s"), (3600, "1 h 00 min"), (7199, "2 h 00 min"), (1e7, "2,777 h 47 min")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_stages_leave_out_the_total_and_share_the_rest() -> None:
+    rows = stages({"gram": 1.0, "train": 3.0, "total": 4.2, "note": "x", "lost": float("nan")})
+    assert [(row.name, row.share) for row in rows] == [("gram", 0.25), ("train", 0.75)]
+    assert [row.share for row in stages({"gram": 0.0})] == [0.0]
+    assert stages(None) == ()
+
+
+def test_flatten_keeps_every_leaf_and_digit() -> None:
+    nested = {"a": {"b": 0.1 + 0.2, "c": [1, 2.5]}, "d": [{"e": True}, [None]], "f": {}, "g": "<x>"}
+    assert flatten(nested) == [
+        ("a.b", "0.30000000000000004"), ("a.c", "[1, 2.5]"), ("d[0].e", "true"), ("d[1]", "[null]"), ("f", "{}"),
+        ("g", "<x>"),
+    ]  # fmt: skip

@@ -1,0 +1,343 @@
+"""Networks by name and by import path; kernels against neural-tangents itself and against finite networks."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from advntk_dist import architectures
+from advntk_dist.errors import DatasetError, NetworkError
+from advntk_dist.networks import Network, network
+from advntk_dist.neural_tangents_adapter import VERSION, stax
+from advntk_dist.spec import NetworkSpec, parse_name
+
+pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
+
+_RNG = np.random.default_rng(0)
+X1 = _RNG.uniform(-0.5, 0.5, (5, 4, 4, 2))
+X2 = _RNG.uniform(-0.5, 0.5, (7, 4, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mlp-2", ("mlp", 2)),
+        ("mlp-10", ("mlp", 10)),
+        ("cnn-1", ("cnn", 1)),
+        ("cnn-3", ("cnn", 3)),
+        ("resnet-18", ("resnet", 18)),
+        ("resnet-34", ("resnet", 34)),
+        ("package.module:function", None),
+        ("module:function", None),
+    ],
+)
+def test_good_names(name: str, expected: tuple[str, int] | None) -> None:
+    assert parse_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "mlp",
+        "mlp-",
+        "mlp-1",
+        "mlp-0",
+        "mlp--3",
+        "mlp-x",
+        "mlp-3 ",
+        "MLP-3",
+        "mlp_3",
+        "mlp-3\n",
+        "cnn-0",
+        "cnn-1000",
+        "resnet-50",
+        "vgg-16",
+        ":f",
+        "m:",
+        ".m:f",
+        "m:f:g",
+        "m/n:f",
+    ],
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(NetworkError, match=r"network\.name: no network") as caught:
+        network(name)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"activation": "tanh"}, "relu, gelu, erf, sigmoid"),
+        ({"backend": "torch"}, "neural-tangents"),
+        ({"W_std": 0.0}, "W_std must be > 0"),
+        ({"W_std": np.nan}, "W_std must be > 0"),
+        ({"b_std": -1.0}, "b_std >= 0"),
+        ({"b_std": np.inf}, "b_std >= 0"),
+        ({"classes": 0}, "at least 1"),
+    ],
+)
+def test_bad_parameters(keywords: dict[str, Any], words: str) -> None:
+    with pytest.raises(NetworkError, match=words):
+        network("mlp-3", **keywords)
+
+
+def test_equal_specs_share_what_is_compiled() -> None:
+    assert network("mlp-3") is network("mlp-3", W_std=1.76)
+    assert network("mlp-3") is not network("mlp-3", W_std=1.5)
+    assert network("mlp-3", b_std=0.0).spec == NetworkSpec("mlp-3", b_std=0.0)
+    assert "mlp-3" in repr(network("mlp-3"))
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = "networks_of_a_user"
+    (tmp_path / f"{name}.py").write_text(
+        "from advntk_dist.neural_tangents_adapter import stax\n"
+        "def mine():\n"
+        "    return stax.serial(stax.Flatten(), stax.Dense(8, W_std=1.2, b_std=0.3), stax.Erf(), stax.Dense(1))\n"
+        "def wrong():\n    return 5\n"
+        "def short():\n    return (mine, mine)\n"
+        "constant = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_user_network(user_module: str) -> None:
+    net = network(f"{user_module}:mine")
+    assert net.family is None
+    kernel = stax.serial(stax.Flatten(), stax.Dense(1, W_std=1.2, b_std=0.3), stax.Erf(), stax.Dense(1))[2]
+    _assert_equal(net.ntk(X1, X2), kernel, "ntk")
+    params = net.init_fn(jax.random.key(0), (1, 4, 4, 2))[1]
+    assert net.apply_fn(params, X1.astype(np.float32)).shape == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "words"),
+    [
+        ("wrong", "gives int"),
+        ("short", "gives tuple"),
+        ("constant", "gives int"),
+        ("missing", "cannot import.*missing"),
+    ],
+)
+def test_user_networks_that_are_none(user_module: str, attribute: str, words: str) -> None:
+    with pytest.raises(NetworkError, match=rf"network\.name: .*{words}"):
+        network(f"{user_module}:{attribute}")
+
+
+def test_user_module_that_is_not_there() -> None:
+    with pytest.raises(NetworkError, match="cannot import 'no_such_module:f'"):
+        network("no_such_module:f")
+
+
+def _assert_equal(values: NDArray[Any], kernel_fn: Any, kind: str, x1: Any = X1, x2: Any = X2) -> None:
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        expected = np.asarray(jax.jit(kernel_fn, static_argnums=2)(x1, x2, kind))
+    np.testing.assert_allclose(values, expected, rtol=1e-11)
+
+
+def _layers_mlp_4(act: Any) -> Any:
+    dense = partial(stax.Dense, 1, W_std=1.76, b_std=0.18)
+    return stax.serial(stax.Flatten(), dense(), act(), dense(), act(), dense(), act(), dense())
+
+
+def _layers_cnn_2(act: Any) -> Any:
+    conv = partial(stax.Conv, 1, (3, 3), padding="SAME", W_std=1.76, b_std=0.18)
+    return stax.serial(conv(), act(), conv(), act(), stax.Flatten(), stax.Dense(1, W_std=1.76, b_std=0.18))
+
+
+def _layers_resnet_18(act: Any) -> Any:
+    conv = partial(stax.Conv, 1, (3, 3), padding="SAME", W_std=1.76, b_std=None)
+    layers = [conv()]
+    for shortcut in [conv, stax.Identity] * 4:
+        main = stax.serial(act(), conv(), act(), conv())
+        layers.append(stax.serial(stax.FanOut(2), stax.parallel(main, shortcut()), stax.FanInSum()))
+    return stax.serial(*layers, act(), stax.Flatten(), stax.Dense(1, W_std=1.76, b_std=0.18))
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "layers"),
+    [
+        ("mlp-4", "relu", _layers_mlp_4(stax.Relu)),
+        ("mlp-4", "gelu", _layers_mlp_4(stax.Gelu)),
+        ("mlp-4", "erf", _layers_mlp_4(stax.Erf)),
+        ("mlp-4", "sigmoid", _layers_mlp_4(stax.Sigmoid_like)),
+        ("cnn-2", "relu", _layers_cnn_2(stax.Relu)),
+        ("cnn-2", "gelu", _layers_cnn_2(stax.Gelu)),
+        ("resnet-18", "relu", _layers_resnet_18(stax.Relu)),
+    ],
+)
+def test_kernels_equal_neural_tangents(name: str, activation: str, layers: Any) -> None:
+    net = network(name, activation=activation)
+    for kind, values in (("ntk", net.ntk(X1, X2)), ("nngp", net.nngp(X1, X2))):
+        assert values.shape == (5, 7)
+        _assert_equal(values, layers[2], kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [("mlp-3", "relu"), ("mlp-3", "gelu"), ("mlp-3", "erf"), ("mlp-3", "sigmoid"), ("cnn-2", "relu")],
+)
+def test_dtypes_are_kept(name: str, activation: str) -> None:
+    net = network(name, activation=activation)
+    low = [x.astype(np.float32) for x in (X1, X2)]
+    for method in (net.ntk, net.nngp):
+        assert method(*low).dtype == np.float32
+        assert method(X1, X2).dtype == np.float64
+    np.testing.assert_allclose(net.ntk(*low), net.ntk(X1, X2), rtol=2e-4)
+    kernel, gradient = net.ntk_vjp(low[0], low[1], np.ones((5, 7)))
+    assert kernel.dtype == gradient.dtype == np.float32
+    assert net.ntk_vjp(X1, X2, np.ones((5, 7), np.float32))[1].dtype == np.float64
+    assert net.ntk(low[0], X2).dtype == np.float64
+
+
+def test_deep_network_in_float32() -> None:
+    net = network("resnet-18")
+    low = net.ntk(X1.astype(np.float32), X2.astype(np.float32))
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low, net.ntk(X1, X2), rtol=1e-4)
+
+
+def test_uint8_images_are_scaled() -> None:
+    raw = _RNG.integers(0, 256, (4, 3, 3, 1)).astype(np.uint8)
+    net = network("mlp-3")
+    values = net.ntk(raw, raw)
+    assert values.dtype == np.float32
+    scaled = raw.astype(np.float32) / np.float32(255) - np.float32(0.5)
+    np.testing.assert_array_equal(values, net.ntk(scaled, scaled))
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("mlp-3", "relu"),
+        ("mlp-3", "gelu"),
+        ("mlp-3", "erf"),
+        ("mlp-3", "sigmoid"),
+        ("cnn-2", "relu"),
+        ("cnn-2", "gelu"),
+    ],
+)
+def test_input_gradient_against_finite_differences(name: str, activation: str) -> None:
+    net = network(name, activation=activation)
+    weight = _RNG.standard_normal((5, 7))
+    x1 = 0.9 * X1
+    kernel, gradient = net.ntk_vjp(x1, X2, weight)
+    np.testing.assert_allclose(kernel, net.ntk(x1, X2), rtol=1e-12)
+    assert gradient.shape == X1.shape
+    for seed in range(3):
+        direction = np.random.default_rng(seed).standard_normal(X1.shape)
+        h = 1e-6
+        change = (net.ntk(x1 + h * direction, X2) - net.ntk(x1 - h * direction, X2)) / (2 * h)
+        np.testing.assert_allclose(
+            (weight * change).sum(axis=1), (gradient * direction).sum(axis=(1, 2, 3)), rtol=1e-6, atol=1e-7
+        )
+
+
+def test_input_gradient_where_images_coincide_is_finite() -> None:
+    for x in (X1, X1.astype(np.float32)):
+        assert np.isfinite(network("mlp-3").ntk_vjp(x, x, np.ones((5, 5)))[1]).all()
+
+
+def test_impossible_inputs() -> None:
+    net: Network = network("mlp-3")
+    with pytest.raises(ValueError, match="images differ in shape"):
+        net.ntk(X1, X2[:, :3])
+    with pytest.raises(ValueError, match="weight has shape"):
+        net.ntk_vjp(X1, X2, np.ones((7, 5)))
+    with pytest.raises(DatasetError, match="4 axes"):
+        net.ntk(X1[0], X2)
+    with pytest.raises(DatasetError, match="values from"):
+        net.ntk(X1 + 1, X2)
+    with pytest.raises(DatasetError, match="not finite"):
+        net.ntk(np.where(X1 > 0.4, np.nan, X1), X2)
+
+
+OUTPUTS, DRAWS = 32, 32
+
+
+def _finite(name: str, activation: str, outputs: int, width: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(architectures, "WIDTH", width)
+    family, depth = parse_name(name) or ("mlp", 2)
+    return architectures.build(
+        family,
+        depth,
+        classes=outputs,
+        W_std=1.3,
+        b_std=0.4,
+        activation=activation,  # type: ignore[arg-type]
+    )
+
+
+def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64], bias: float) -> None:
+    """The mean over draws lies within 4.5 standard errors and the known bias of a finite width."""
+    error = draws.std(axis=0, ddof=1) / len(draws) ** 0.5
+    excess = np.abs(draws.mean(axis=0) - expected) / (4.5 * error + bias * np.abs(expected).max())
+    assert excess.max() < 1, f"{excess.max():.2f} times the allowance; statistical error {error.max():.1e}"
+    assert error.max() < 0.1 * np.abs(expected).max(), "too few draws to tell anything"
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "width"),
+    [
+        ("mlp-3", "relu", 64),
+        ("mlp-3", "relu", 256),
+        ("mlp-3", "gelu", 64),
+        ("mlp-3", "erf", 64),
+        ("mlp-3", "sigmoid", 64),
+        ("cnn-2", "relu", 32),
+        pytest.param("resnet-18", "relu", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_nngp_is_the_covariance_of_finite_networks(
+    name: str, activation: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_fn, apply_fn, _ = _finite(name, activation, OUTPUTS, width, monkeypatch)
+    x = jnp.asarray(X1[:3], jnp.float32)
+
+    def covariance(key: jax.Array) -> Any:
+        f = apply_fn(init_fn(key, x.shape)[1], x)
+        return f @ f.T / OUTPUTS
+
+    draws = np.asarray(jax.lax.map(jax.jit(covariance), jax.random.split(jax.random.key(1), DRAWS)), np.float64)
+    net = network(name, W_std=1.3, b_std=0.4, activation=activation)
+    _within_statistics(draws, net.nngp(X1[:3], X1[:3]), bias=2 / width)
+
+
+@pytest.mark.parametrize(("name", "activation", "width"), [("mlp-3", "relu", 256), ("cnn-2", "relu", 32)])
+def test_ntk_is_the_tangent_kernel_of_finite_networks(
+    name: str, activation: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_fn, apply_fn, _ = _finite(name, activation, 1, width, monkeypatch)
+    x = jnp.asarray(X1[:3], jnp.float32)
+
+    def tangent(key: jax.Array) -> Any:
+        jacobian = jax.jacobian(lambda p: apply_fn(p, x)[:, 0])(init_fn(key, x.shape)[1])
+        return sum(j.reshape(3, -1) @ j.reshape(3, -1).T for j in jax.tree.leaves(jacobian))
+
+    draws = np.asarray(jax.lax.map(jax.jit(tangent), jax.random.split(jax.random.key(2), DRAWS)), np.float64)
+    net = network(name, W_std=1.3, b_std=0.4, activation=activation)
+    _within_statistics(draws, net.ntk(X1[:3], X1[:3]), bias=2 / width)
+
+
+def test_version_of_neural_tangents_is_known() -> None:
+    assert VERSION == "0.6.5"
+
+
+def test_missing_parts_of_neural_tangents_explain_themselves() -> None:
+    import neural_tangents
+
+    with pytest.raises(ImportError, match="does not work with current JAX"):
+        neural_tangents.empirical_ntk_fn(lambda p, x: x)

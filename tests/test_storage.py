@@ -1,0 +1,192 @@
+"""Checkpoints: whose they are, what is committed, and what damage looks like."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
+from advntk_dist.storage import Records, guarded_group
+
+IDENTITY: dict[str, Any] = {"network": "mlp-3", "radius": 0.2, "times": [0.1, 1.0], "seed": 0, "path": None}
+
+
+def _chunks(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "zarr.json")
+
+
+def test_group_is_made_and_opened_again(tmp_path: Path) -> None:
+    made = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    Records(made, "table", 2, (3,)).write(0, np.ones((1, 3)))
+    opened = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    values = Records(opened, "table", 2, (3,)).read(0)
+    assert values is not None
+    np.testing.assert_array_equal(values, np.ones((1, 3)))
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["identity"] == IDENTITY
+
+
+def test_tuples_are_the_lists_that_json_makes_of_them(tmp_path: Path) -> None:
+    identity = {"times": (0.1, 1.0), "nested": {"shape": (2, 3)}}
+    guarded_group(tmp_path / "a.zarr", identity)
+    guarded_group(tmp_path / "a.zarr", identity)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("network", "cnn-3"), ("radius", 0.1), ("times", [0.1]), ("seed", 1), ("path", "/x"), ("extra", 5)],
+)
+def test_other_identity_names_the_field(tmp_path: Path, field: str, value: object) -> None:
+    guarded_group(tmp_path / "a.zarr", IDENTITY)
+    with pytest.raises(StoreMismatchError, match=field) as caught:
+        guarded_group(tmp_path / "a.zarr", {**IDENTITY, field: value})
+    assert caught.value.field == field
+    assert caught.value.exit_code == 3
+    assert repr(value) in str(caught.value)
+
+
+def test_something_else_at_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no checkpoint")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    zarr.create_group(tmp_path / "other.zarr", zarr_format=3)
+    (tmp_path / "broken.zarr").mkdir()
+    (tmp_path / "broken.zarr" / "zarr.json").write_text("{")
+    for name in ("file", "folder", "other.zarr", "broken.zarr"):
+        with pytest.raises(StoreError, match=f"{name}: not a checkpoint") as caught:
+            guarded_group(tmp_path / name, IDENTITY)
+        assert caught.value.exit_code == 3
+    assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
+
+
+def test_death_while_a_group_is_made_is_no_obstacle(tmp_path: Path) -> None:
+    # The folder is there, the metadata was still in its temporary file.
+    complete = tmp_path / "a.zarr"
+    guarded_group(complete, IDENTITY)
+    (complete / "zarr.json").rename(complete / "zarr.0123456789abcdef.partial")
+    Records(guarded_group(complete, IDENTITY), "table", 1, (1,)).write(0, np.ones((1, 1)))
+    (tmp_path / "empty.zarr").mkdir()
+    guarded_group(tmp_path / "empty.zarr", IDENTITY)
+
+
+def test_death_while_a_table_is_made_is_no_obstacle(tmp_path: Path) -> None:
+    group = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    (tmp_path / "a.zarr" / "table").mkdir()
+    (tmp_path / "a.zarr" / "table" / "zarr.0123456789abcdef.partial").write_text('{"zarr')
+    table = Records(group, "table", 1, (1,))
+    assert table.read(0) is None
+    table.write(0, np.ones((1, 1)))
+    assert table.read(0) is not None
+
+
+@pytest.mark.parametrize(("rows", "span"), [(1, 1), (7, 1), (7, 3), (6, 3), (5, 50)])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+def test_rows_are_committed_chunk_by_chunk(tmp_path: Path, rows: int, span: int, shape: tuple[int, ...]) -> None:
+    group = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    table = Records(group, "table", rows, shape, span=span)
+    values = np.random.default_rng(0).standard_normal((rows, *shape))
+    starts = list(range(0, rows, span))
+    for k, start in enumerate(reversed(starts)):
+        assert table.read_all() is None
+        assert table.read(start) is None
+        table.write(start, values[start : start + span])
+        assert len(_chunks(tmp_path)) == k + 1
+    again = Records(group, "table", rows, shape, span=span)
+    everything = again.read_all()
+    assert everything is not None
+    np.testing.assert_array_equal(everything, values)
+    for start in starts:
+        part = again.read(start)
+        assert part is not None
+        np.testing.assert_array_equal(part, values[start : start + span])
+
+
+def test_zeros_are_written_and_told_from_absence(tmp_path: Path) -> None:
+    table = Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (3,))
+    table.write(1, np.zeros((1, 3)))
+    assert table.read(0) is None
+    values = table.read(1)
+    assert values is not None
+    np.testing.assert_array_equal(values, 0.0)
+
+
+def test_rows_of_no_numbers(tmp_path: Path) -> None:
+    assert Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (0,)).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "values"),
+    [
+        (1, np.ones((3, 2))),
+        (0, np.ones((2, 2))),
+        (0, np.ones((4, 2))),
+        (6, np.ones((3, 2))),
+        (0, np.full((3, 2), np.nan)),
+        (0, np.full((3, 2), np.inf)),
+    ],
+    ids=["off the grid", "too few", "too many", "past the end", "nan", "inf"],
+)
+def test_only_whole_finite_chunks_are_written(tmp_path: Path, start: int, values: Any) -> None:
+    table = Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 7, (2,), span=3)
+    with pytest.raises(ValueError, match="not one finite chunk"):
+        table.write(start, values)
+    assert _chunks(tmp_path) == []
+
+
+@pytest.mark.parametrize(("rows", "shape", "span"), [(8, (2,), 3), (7, (3,), 3), (7, (2,), 1)])
+def test_tables_of_another_shape_are_refused(tmp_path: Path, rows: int, shape: tuple[int, ...], span: int) -> None:
+    group = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    Records(group, "table", 7, (2,), span=3)
+    with pytest.raises(StoreMismatchError, match="differs"):
+        Records(group, "table", rows, shape, span=span)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _empty])
+def test_damage_is_found_and_named(tmp_path: Path, damage: Any) -> None:
+    group = guarded_group(tmp_path / "a.zarr", IDENTITY)
+    table = Records(group, "table", 4, (50,), span=2)
+    table.write(0, np.ones((2, 50)))
+    table.write(2, np.ones((2, 50)))
+    damage(_chunks(tmp_path)[1])
+    assert table.read(0) is not None
+    with pytest.raises(StoreDamagedError, match="rows 2 to 4 are damaged") as caught:
+        table.read(2)
+    assert caught.value.exit_code == 3
+    assert "table" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StoreDamagedError):
+        table.read_all()
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
+def test_damaged_description_of_a_table(tmp_path: Path, text: str) -> None:
+    Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (1,))
+    (tmp_path / "a.zarr" / "table" / "zarr.json").write_text(text)
+    with pytest.raises(StoreError, match="table") as caught:
+        Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (1,))
+    assert caught.value.exit_code == 3
+
+
+def test_removed_record_is_absent(tmp_path: Path) -> None:
+    table = Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (1,))
+    table.write(0, np.ones((1, 1)))
+    shutil.rmtree(tmp_path / "a.zarr" / "table" / "c")
+    assert table.read(0) is None
