@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 Advance = Callable[[int, bool], None]
@@ -18,6 +19,9 @@ _LINE_EVERY = 10.0
 
 
 class _Rate(ProgressColumn):
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         """Units a second."""
         speed = task.finished_speed or task.speed

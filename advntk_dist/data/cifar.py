@@ -109,9 +109,7 @@ def _parse_python(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
             "it is not a CIFAR-10 batch, get it again"
         )
     if len(labels) != len(data) or not labels:
-        raise DatasetError(
-            f"{where}: {len(data)} images and {len(labels)} labels; it is damaged, get it again"
-        )
+        raise DatasetError(f"{where}: {len(data)} images and {len(labels)} labels; it is damaged, get it again")
     return _batch(data, np.array(labels, dtype=object), where)
 
 

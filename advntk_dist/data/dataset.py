@@ -127,9 +127,7 @@ def fingerprint_images(x: np.ndarray) -> str:
     """
     array = np.asarray(x)
     if array.ndim == 0 or not (array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating)):
-        raise DatasetError(
-            f"images are {describe(array)}; they must be a uint8 or floating-point array with rows"
-        )
+        raise DatasetError(f"images are {describe(array)}; they must be a uint8 or floating-point array with rows")
     digest = hashlib.sha256(b"advntk-images-1")
     _hash_array(digest.update, array)
     return digest.hexdigest()

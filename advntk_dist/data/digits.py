@@ -23,9 +23,7 @@ def read_digits(path: Path | None) -> Dataset:
         If a path is given: these images come with scikit-learn.
     """
     if path is not None:
-        raise DatasetError(
-            f"dataset 'digits' comes with scikit-learn and reads no file: leave out data.path ({path})"
-        )
+        raise DatasetError(f"dataset 'digits' comes with scikit-learn and reads no file: leave out data.path ({path})")
     bunch = load_digits()
     x = np.rint(bunch.images * 255 / 16).astype(np.uint8)[..., None]
     return Dataset("digits", x, bunch.target.astype(np.int64), tuple(str(c) for c in bunch.target_names))

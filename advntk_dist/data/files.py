@@ -29,9 +29,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({reason(error)}); check the path and its permissions"
-        ) from error
+        raise DatasetError(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from error
 
 
 def reason(error: BaseException) -> str:
@@ -64,9 +62,7 @@ def archive_members(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, b
                 continue
             stream = archive.extractfile(member) if member.isfile() else None
             if stream is None:
-                raise DatasetError(
-                    f"{path}: member {member.name!r} is not a plain file; get the archive again"
-                )
+                raise DatasetError(f"{path}: member {member.name!r} is not a plain file; get the archive again")
             if inside.name in seen:
                 raise DatasetError(f"{path}: holds {inside.name!r} more than once; get the archive again")
             seen.add(inside.name)

@@ -67,9 +67,7 @@ def _check(dataset: Dataset, kind: str, available: int, asked: dict[str, int]) -
     for key, number in asked.items():
         if number > left:
             beside = f", {left} of them left beside {' and '.join(earlier)}" if earlier else ""
-            raise ConfigError(
-                f"data.{key} = {number}: {dataset.name!r} has {available} {kind}{beside}; ask for fewer"
-            )
+            raise ConfigError(f"data.{key} = {number}: {dataset.name!r} has {available} {kind}{beside}; ask for fewer")
         left -= number
         earlier.append(f"data.{key} = {number}")
 

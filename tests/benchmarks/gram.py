@@ -64,11 +64,11 @@ def measure_kernel(arguments: argparse.Namespace) -> dict[str, float]:
         compute = TileComputer(net, TILE, kinds, x.shape[1:], np.dtype(np.float32))
         with kernel_scope():
             a, b = jax.device_put(x[: compute.edge]), jax.device_put(x[TILE : TILE + compute.edge])
-            jax.block_until_ready(compute._block(a, b))
+            jax.block_until_ready(compute._block(a, b))  # type: ignore[no-untyped-call]
             times = []
             for _ in range(20):
                 started = time.perf_counter()
-                jax.block_until_ready(compute._block(a, b))
+                jax.block_until_ready(compute._block(a, b))  # type: ignore[no-untyped-call]
                 times.append(time.perf_counter() - started)
         found["+".join(kinds)] = float(np.median(times)) / compute.edge**2
     return found

@@ -66,9 +66,7 @@ def test_grey_images_get_a_channel_and_classes_their_numbers(tmp_path: Path) -> 
 
 
 def test_a_test_set_is_appended(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "t.npz", x=X, y=Y, x_test=X[:2] // 2, y_test=Y[:2].astype(np.uint64) + np.uint64(3)
-    )
+    path = write(tmp_path / "t.npz", x=X, y=Y, x_test=X[:2] // 2, y_test=Y[:2].astype(np.uint64) + np.uint64(3))
     data = load_dataset("npz", path)
     assert data.test_start == 6
     np.testing.assert_array_equal(data.x, np.concatenate([X, X[:2] // 2]))
@@ -168,9 +166,7 @@ def test_every_kind_of_cut_is_refused(tmp_path: Path) -> None:
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), compressed=st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_flipped_byte_is_found_or_harmless(
-    tmp_path: Path, place: float, flip: int, compressed: bool
-) -> None:
+def test_any_flipped_byte_is_found_or_harmless(tmp_path: Path, place: float, flip: int, compressed: bool) -> None:
     good = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(good, x=X, y=Y)
     content = bytearray(good.getvalue())

@@ -87,9 +87,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path: Path
     for protocol in range(5):
         files = cifar_files("py") | {"data_batch_3": pickle.dumps(harmful, protocol)}
         folder = write_folder(tmp_path, files, "f")
-        with pytest.raises(
-            DatasetError, match=rf"{folder / 'data_batch_3'}.*'(posix|nt)\.system'.*nothing was run"
-        ):
+        with pytest.raises(DatasetError, match=rf"{folder / 'data_batch_3'}.*'(posix|nt)\.system'.*nothing was run"):
             load_dataset("cifar10", folder)
     assert not marker.exists()
     pickle.loads(pickle.dumps(harmful))
@@ -129,9 +127,7 @@ def test_dotted_and_neighbouring_names_are_refused(name: bytes) -> None:
 @pytest.mark.parametrize(
     "name", [b"numpy.core.multiarray\n_reconstruct", b"numpy\nndarray", b"numpy\ndtype", b"_codecs\nencode"]
 )
-@pytest.mark.parametrize(
-    "state", [b"}U\x01xK\x01s", b"N}U\x0c__setstate__K\x01s\x86", b"}U\x09__class__K\x01s"]
-)
+@pytest.mark.parametrize("state", [b"}U\x01xK\x01s", b"N}U\x0c__setstate__K\x01s\x86", b"}U\x09__class__K\x01s"])
 def test_a_pickle_cannot_change_what_stands_in_for_a_global(name: bytes, state: bytes) -> None:
     assert "cannot be given a state" in refused(HEAD + b"c" + name + b"\n" + state + b"bs.")
     for stand_in in unpickle._ADMITTED.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from advntk_dist.networks import network
 
 
 def main(store: Path, log: Path, options: dict[str, Any]) -> int:
+    pause = options.pop("pause", 0.0)
     x = np.random.default_rng(0).integers(0, 256, (options.pop("n"), 8, 8, 1), dtype=np.uint8)
     with log.open("a", buffering=1) as file:
 
@@ -24,6 +26,7 @@ def main(store: Path, log: Path, options: dict[str, Any]) -> int:
 
         def progress(done: int, total: int, receipt: Receipt | None) -> None:
             if receipt is not None:
+                time.sleep(pause)  # tiles this small would be over before a fault can strike
                 write({"event": "tile", "tile": [receipt.i, receipt.j], "attempt": receipt.attempt, "done": done})
 
         write({"event": "start"})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from advntk_dist.errors import NetworkError
-from advntk_dist.networks import network
+from advntk_dist.networks import Network, network
 
 Array = NDArray[Any]
 
@@ -27,8 +27,9 @@ def images(seed: int, n: int, shape: tuple[int, ...], dtype: type = np.float64) 
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (n, *shape)).astype(dtype)
 
 
-def both(depth: int, W_std: float, b_std: float) -> tuple[Any, Any]:
-    return tuple(network(f"mlp-{depth}", W_std=W_std, b_std=b_std, backend=b) for b in ("xla", "neural-tangents"))
+def both(depth: int, W_std: float, b_std: float) -> tuple[Network, Network]:
+    ours = network(f"mlp-{depth}", W_std=W_std, b_std=b_std, backend="xla")
+    return ours, network(f"mlp-{depth}", W_std=W_std, b_std=b_std, backend="neural-tangents")
 
 
 @cases
@@ -56,7 +57,7 @@ def test_gradients_equal_those_of_neural_tangents(
 ) -> None:
     ours, theirs = both(depth, W_std, b_std)
     a, b = images(seed, 4, shape, dtype), images(seed + 1, 6, shape, dtype)
-    weight = np.random.default_rng(seed).standard_normal((4, 6)).astype(dtype)
+    weight: Array = np.random.default_rng(seed).standard_normal((4, 6)).astype(dtype)
     gradient = ours.ntk_vjp(a, b, weight)[1]
     exact = theirs.ntk_vjp(*(v.astype(np.float64) for v in (a, b, weight)))[1]
     assert gradient.dtype == dtype

@@ -47,7 +47,11 @@ WRONG = {
 
 @pytest.mark.parametrize(("arguments", "names"), WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_request_is_one_line_and_exit_code_2(
-    arguments: list[str], names: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    names: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = advntk(capsys, *arguments)
