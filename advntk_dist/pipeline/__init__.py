@@ -1,2 +1,1 @@
 """The whole job: from a configuration to results and a report, stage by resumable stage."""
-
