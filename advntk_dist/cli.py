@@ -6,7 +6,6 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -220,7 +219,6 @@ def _print_results(results: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         status = advntk.main(args=arguments, prog_name="advntk", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
+
+import advntk_dist.gram  # noqa: F401  # sets what Ray reads when it is first imported
 
 _OPTIONAL = {
     "slow": "takes minutes",
@@ -41,7 +42,6 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One real Ray on this machine for the whole session, with two CPUs."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)

@@ -6,6 +6,7 @@ Names are imported when they are first used: a worker needs neither Dask nor the
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from advntk_dist.gram.verify import invalidate as invalidate
     from advntk_dist.gram.verify import verify_gram as verify_gram
     from advntk_dist.gram.view import open_gram as open_gram
+
+# Ray reads this when it is first imported: under `uv run` it would build each worker an environment of its own.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 _HOMES = {
     "GramStore": "store",

@@ -41,8 +41,6 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     if ray.is_initialized():
         yield
         return
-    # Under `uv run` Ray would build a second environment for its workers (15 s a start).
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if address is not None:
         _require_listener(address)
     try:

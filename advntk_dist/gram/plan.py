@@ -23,6 +23,9 @@ BASE_BYTES = 640 * 2**20
 _FILE_BYTES = 4096
 """A commit record takes one block of the file system."""
 
+_METADATA_BYTES = 8 * _FILE_BYTES
+"""The zarr.json files of a store."""
+
 _TILES_IN_MEMORY = 8
 """Tiles' worth of memory: two computed at once, and one being written as values, padded, encoded and read back."""
 
@@ -116,7 +119,7 @@ def plan_gram(fingerprint: Fingerprint, *, workers: int, missing: Sequence[Tile]
         tiles=len(tiles),
         tiles_total=len(grid),
         pairs=sum(t.shape[0] * t.shape[1] for t in tiles),
-        disk_bytes=len(tiles) * kinds * (chunk + _FILE_BYTES),
+        disk_bytes=len(tiles) * kinds * (chunk + _FILE_BYTES) + _METADATA_BYTES,
         worker_bytes=BASE_BYTES + _TILES_IN_MEMORY * kinds * tile_bytes + blocks,
         image_bytes=(n + (0 if symmetric else across)) * image,
         workers=workers,

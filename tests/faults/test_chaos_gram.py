@@ -28,6 +28,7 @@ from advntk_dist.networks import network
 DRIVER = Path(__file__).with_name("chaos_driver.py")
 OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
 DURING = ("kill worker", "stop worker", "kill driver", "second builder")
+DEADLY = DURING[:3]
 BETWEEN = ("flip chunk", "cut chunk", "lose chunk", "flip record", "cut record", "leave partial")
 
 
@@ -220,7 +221,7 @@ def test_long_chaos(reference: Path, tmp_path: Path, seed: int) -> None:
     chaos = Chaos(tmp_path, seed, {**OPTIONS, "pause": 0.1})
     chaos.start()
     seen = 0
-    while chaos.faults.total() < 24:
+    while sum(chaos.faults[fault] for fault in DEADLY) < 20:
         seen += chaos.random.randint(1, 40)
         if chaos.wait_for_tiles(seen):
             seen = sum(e["event"] == "tile" for e in chaos.run_events())
@@ -245,7 +246,6 @@ def test_long_chaos(reference: Path, tmp_path: Path, seed: int) -> None:
     code, message = chaos.finish()
     assert code == 0, message
     chaos.check(reference)
-    assert sum(chaos.faults[fault] for fault in DURING) >= 12, chaos.faults
     print(dict(chaos.faults))
 
 

@@ -22,11 +22,11 @@ def test_plan_counts_what_is_stored(fill: Any) -> None:
     plan = plan_gram(store.fingerprint, workers=2)
     assert (plan.tiles, plan.tiles_total) == (10, 10)
     assert plan.pairs == store.grid.pairs
-    on_disk = sum(p.stat().st_blocks * 512 for p in store.path.rglob("*") if p.is_file() and "c" in p.parts)
+    on_disk = sum(p.stat().st_blocks * 512 for p in store.path.rglob("*") if p.is_file())
     assert on_disk <= plan.disk_bytes
     half = plan_gram(store.fingerprint, workers=2, missing=list(store.grid)[:3])
     assert (half.tiles, half.tiles_total) == (3, 10)
-    assert half.disk_bytes == plan.disk_bytes * 3 // 10
+    assert 0.25 * plan.disk_bytes < half.disk_bytes < 0.5 * plan.disk_bytes
 
 
 def test_plan_of_the_whole_of_cifar10(net: Network) -> None:
