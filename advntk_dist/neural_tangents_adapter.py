@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 
 _BROKEN = ("neural_tangents.experimental", "neural_tangents._src.empirical")
 
@@ -31,6 +32,9 @@ for _name in _BROKEN:
 
 import neural_tangents  # noqa: E402
 from neural_tangents import stax  # noqa: E402
+
+# Said at every call of a residual network; our blocks do have a convolution in the branch.
+warnings.filterwarnings("ignore", message="`FanIn` layers assume independent", category=UserWarning)
 
 VERSION: str = neural_tangents.__version__
 

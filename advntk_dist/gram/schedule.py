@@ -101,7 +101,7 @@ def run_tiles(
                 if attempt > 1:
                     on_event({"event": "tile_again", "tile": [i, j], "attempt": attempt, "worker": worker})
                 pool.submit(worker, i, j, attempt)
-        lost: list[tuple[int, str]] = []
+        lost: dict[int, str] = {}
         for worker, outcome in pool.poll(poll_seconds):
             if isinstance(outcome, WorkerInfo):
                 known.add(worker)
@@ -113,11 +113,12 @@ def run_tiles(
             elif isinstance(outcome, Failure):
                 raise GramBuildError(outcome.message)
             else:
-                lost.append((worker, outcome.reason))
+                lost[worker] = outcome.reason
         for worker in ledger.overdue(clock()):
-            pool.kill(worker)
-            lost.append((worker, f"no result for {ledger.deadline:.0f} s"))
-        for worker, reason in lost:
+            if worker not in lost:  # the pool has forgotten those
+                pool.kill(worker)
+                lost[worker] = f"no result for {ledger.deadline:.0f} s"
+        for worker, reason in lost.items():
             back = [list(p) for p in ledger.lose(worker, reason)]
             on_event(
                 {
@@ -130,9 +131,10 @@ def run_tiles(
             )
             known.discard(worker)
             losses += 1
-        if losses > 5 + 3 * wanted:
+            if losses <= 5 + 3 * wanted:
+                continue
             raise GramBuildError(
-                f"{losses} workers were lost and none finished a tile (last: {lost[-1][1] if lost else 'unknown'}); "
+                f"{losses} workers were lost and none finished a tile (last: {reason}); "
                 "see whether they run out of memory, then run the same command again"
             )
         if not pool.ready and not ledger.finished and clock() - started > STARTUP_SECONDS:

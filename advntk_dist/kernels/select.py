@@ -6,8 +6,8 @@ from typing import Any
 
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelBackend
-from advntk_dist.kernels.mlp import MLPBackend
 from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.spec import NetworkSpec, parse_name
 
 
@@ -20,13 +20,12 @@ def select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
         If the asked backend does not know the network.
     """
     known = parse_name(spec.name)
-    ours = known is not None and known[0] == "mlp" and spec.activation == "relu"
+    ours = known is not None and spec.activation == "relu"
     if spec.backend == "xla" and not ours:
         raise NetworkError(
-            f"network.backend: xla computes ReLU mlp-x, not {spec.name} with {spec.activation}; "
+            f"network.backend: xla computes built-in networks with relu, not {spec.name} with {spec.activation}; "
             "use backend auto or neural-tangents"
         )
-    if ours and spec.backend != "neural-tangents":
-        assert known is not None
-        return MLPBackend(known[1], spec.W_std, spec.b_std)
+    if known is not None and ours and spec.backend != "neural-tangents":
+        return XlaBackend(*known, spec.W_std, spec.b_std)
     return NeuralTangentsBackend(kernel_fn)

@@ -173,3 +173,16 @@ def test_a_cluster_without_free_cores_is_not_waited_for_for_ever() -> None:
     with pytest.raises(GramBuildError, match="no worker was ready within 600 s"):
         _run(pool)
     assert pool.started == 2
+
+
+def test_worker_that_is_found_lost_in_the_moment_it_is_overdue() -> None:
+    def hang_then_die(pool: FakePool, worker: int, place: tuple[int, int]) -> Any:
+        if worker != 0:
+            return None
+        return Lost("killed") if pool.now == 12 else "silent"
+
+    pool = FakePool(hang_then_die)
+    receipts, events = _run(pool, target=lambda: 1, deadline=10.0)
+    assert pool.killed == []
+    assert [e["reason"] for e in events if e["event"] == "worker_lost"] == ["killed"]
+    assert len(receipts) == 20

@@ -122,6 +122,6 @@ def test_the_symmetric_limit_stands_at_a_coincident_pair() -> None:
 def test_backends_are_chosen_and_refused() -> None:
     assert network("mlp-3").backend.name == "xla"
     assert network("mlp-3", activation="erf").backend.name == "neural-tangents"
-    assert network("cnn-1").backend.name == "neural-tangents"
+    assert network("cnn-1").backend.name == "xla"
     with pytest.raises(NetworkError, match="xla"):
-        network("cnn-1", backend="xla")
+        network("cnn-1", backend="xla", activation="gelu")

@@ -1,0 +1,63 @@
+"""The arc-cosine kernels of ReLU as functions of the gap 1 - cos(angle).
+
+Near coincidence the angle is sqrt(2 gap), so a cosine loses half its digits and the gap loses none. With
+
+    kappa_0 = 1 - angle / pi,   kappa_1 = (sin(angle) + (pi - angle) cos(angle)) / pi    (Cho & Saul 2009)
+
+1 - kappa_0 = sqrt(gap) p(gap) and 1 - kappa_1 = gap (1 - sqrt(gap) r(gap)) with p and r smooth on [0, 1]. In
+float32 they are polynomials, in float64 the arc tangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+_DEGREE_P = 7
+_DEGREE_R = 6
+
+
+def _p(gap: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.arccos(1 - gap) / np.sqrt(gap) / np.pi
+
+
+def _r(gap: NDArray[np.float64]) -> NDArray[np.float64]:
+    angle = np.arccos(1 - gap)
+    return (np.sin(angle) - angle * np.cos(angle)) / gap**1.5 / np.pi
+
+
+def _interpolate(f: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int) -> tuple[float, ...]:
+    """Coefficients, lowest first, of the polynomial through the Chebyshev points of [0, 1]."""
+    series = np.polynomial.chebyshev.Chebyshev.interpolate(f, degree, domain=[0.0, 1.0])
+    power = series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1])
+    return tuple(float(c) for c in power.coef)
+
+
+_P, _R = _interpolate(_p, _DEGREE_P), _interpolate(_r, _DEGREE_R)
+
+
+def _horner(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
+    total = jnp.full_like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total = total * x + c
+    return total
+
+
+def kappa_0_deficit(gap: jax.Array, root: jax.Array) -> jax.Array:
+    """1 - kappa_0, which is angle / pi, of gaps in [0, 1] and their square roots."""
+    if gap.dtype == jnp.float64:
+        return jnp.arctan2(root * jnp.sqrt(2.0 - gap), 1.0 - gap) * (1 / np.pi)
+    return root * _horner(_P, gap)
+
+
+def kappa_1_excess(gap: jax.Array, root: jax.Array) -> jax.Array:
+    """q with 1 - kappa_1 = gap (1 - q), of gaps in [0, 1] and their square roots."""
+    if gap.dtype == jnp.float64:
+        sine = root * jnp.sqrt(2.0 - gap)
+        bulge = (sine - jnp.arctan2(sine, 1.0 - gap) * (1.0 - gap)) * (1 / np.pi)
+        return jnp.where(gap > 0, bulge / jnp.where(gap > 0, gap, 1.0), 0.0)
+    return root * _horner(_R, gap)

@@ -1,0 +1,168 @@
+"""Tiles of convolutional networks: blocks of left images against one right image at a time.
+
+The pair axis is the block of left images, last and contiguous; what belongs to the right image is one number a
+pixel. Sums over right images are then plain accumulation, and the working arrays of a block stay in cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advntk_dist.kernels.backend import KernelKind
+from advntk_dist.kernels.xla.blocks import block_rows, in_blocks
+from advntk_dist.kernels.xla.box import box_sum, stored
+from advntk_dist.kernels.xla.relu import Norms, Pairs, adjoint, product_after, rest_after, with_inverse
+from advntk_dist.kernels.xla.stack import Stack
+from advntk_dist.kernels.xla.tape import add_at, at, room
+
+_FEW_CHANNELS = 4
+
+
+class PreparedImages(NamedTuple):
+    """Right-hand images of a tile: pixels (b, H, W, C), norms before every ReLU (b, relus, H, W).
+
+    The norms take relus / C times the memory of the pixels.
+    """
+
+    x: jax.Array
+    n: jax.Array
+
+
+class _Block(NamedTuple):
+    """Left-hand images, pairs last: pixels (H, W, C, p), norms (relus, H, W, p)."""
+
+    x: jax.Array
+    norms: Norms
+
+
+@dataclass(frozen=True)
+class ConvolutionalTile:
+    """A first 3x3 convolution, a stack, a last ReLU, Flatten, Dense.
+
+    Attributes
+    ----------
+    stack
+        What lies between.
+    W_std, b_std
+        Standard deviations of weights everywhere, and of the biases of the last layer.
+    """
+
+    stack: Stack
+    W_std: float
+    b_std: float
+
+    def prepare(self, x2: jax.Array) -> PreparedImages:
+        """Pixels and norms of the right-hand images (b2, H, W, C)."""
+        variances = self._variances(jnp.moveaxis(x2, 0, -1))
+        return PreparedImages(x2, jnp.sqrt(jnp.moveaxis(variances, -1, 0)))
+
+    def tile(self, x1: jax.Array, prepared: PreparedImages, kind: KernelKind) -> jax.Array:
+        """Kernel values (b1, b2)."""
+
+        def block(images: jax.Array) -> jax.Array:
+            left = self._block(images)
+            return jax.lax.map(lambda right: self._values(left, right, kind), prepared).T
+
+        return _unblock(jax.lax.map(block, _blocks(x1, x1)), x1.shape[0])
+
+    def tile_vjp(self, x1: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
+        blocks = (_blocks(x1, x1), _blocks(weight, x1))
+        tile, gradient = jax.lax.map(lambda part: self._block_vjp(part[0], prepared, part[1].T), blocks)
+        return _unblock(tile, x1.shape[0]), _unblock(gradient, x1.shape[0])
+
+    def _block_vjp(self, images: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        left = self._block(images)
+        readout, end = self._readout(left.x), self.stack.relus - 1
+
+        def against(
+            state: tuple[Any, jax.Array, Pairs], right: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[Any, jax.Array, Pairs], jax.Array]:
+            q, x, tape = state
+            one, w = right
+            there = _spread(one.n)
+            tape = self.stack.record(self._first(left, one), left.norms, there, tape)
+            last, ends = at(tape, end), (at(left.norms, end), at(there, end))
+            y = jnp.broadcast_to(readout * w, last.e.shape)
+            below = adjoint(last, *ends, y, y, signed=self.stack.signed_end)
+            value = self._value(last, *ends, "ntk")
+            k, q = self.stack.backward(tape, left.norms, there, below, q)
+            x += box_sum(k)[:, :, None] * (one.x[..., None] - left.x)
+            return (q, x, tape), value
+
+        start = (self.stack.shares(left.x[:, :, 0]), jnp.zeros_like(left.x), room(left.x[:, :, 0], self.stack.relus))
+        (q, x, _), tile = jax.lax.scan(against, start, (prepared, weight))
+        # The readout sums s kappa_1 itself, not the distances whose variances the adjoint counts in.
+        q = add_at(self.stack.in_order(q), end, 0.5 * readout * weight.sum(axis=0))
+        _, through_variance = jax.vjp(self._variances, left.x)
+        gradient = self._per_tap(left.x) * x + through_variance(q)[0]
+        return tile.T, jnp.moveaxis(gradient, -1, 0)
+
+    def _values(self, left: _Block, right: PreparedImages, kind: KernelKind) -> jax.Array:
+        there, end = _spread(right.n), self.stack.relus - 1
+        e = self._first(left, right)
+        if kind == "nngp":
+            last = Pairs(self.stack.distances(e, left.norms, there), jnp.zeros_like(e))
+        else:
+            last = self.stack.forward(e, left.norms, there)
+        return self._value(last, at(left.norms, end), at(there, end), kind)
+
+    def _value(self, last: Pairs, left: Norms, right: Norms, kind: KernelKind) -> jax.Array:
+        signed = self.stack.signed_end
+        total = product_after(last.e, left, right, signed=signed)
+        if kind == "ntk":
+            total = total + rest_after(last, left, right, signed=signed)
+        return self._readout(last.e) * _over_pixels(total) + self.b_std**2
+
+    def _first(self, left: _Block, right: PreparedImages) -> jax.Array:
+        """E after the first convolution, (H, W, p)."""
+        difference = left.x - right.x[..., None]
+        return stored(box_sum(_over_channels(difference * difference)) * (0.5 * self._per_tap(left.x)))
+
+    def _block(self, images: jax.Array) -> _Block:
+        x = jnp.moveaxis(images, 0, -1)
+        return _Block(x, with_inverse(jnp.sqrt(self._variances(x))))
+
+    def _variances(self, x: jax.Array) -> jax.Array:
+        """Variances (relus, H, W, b) of images (H, W, C, b)."""
+        first = box_sum(_over_channels(x * x)) * self._per_tap(x) + self.stack.input_bias
+        return self.stack.variances(first)
+
+    def _per_tap(self, x: jax.Array) -> float:
+        return self.W_std**2 / (9 * x.shape[2])
+
+    def _readout(self, pixels: jax.Array) -> float:
+        return self.W_std**2 / (2 * pixels.shape[0] * pixels.shape[1])
+
+
+def _spread(n: jax.Array) -> Norms:
+    return with_inverse(n[..., None])
+
+
+def _blocks(x: jax.Array, images: jax.Array) -> jax.Array:
+    pixels = images.shape[1] * images.shape[2]
+    return in_blocks(x, block_rows(x.shape[0], pixels * images.dtype.itemsize))
+
+
+def _unblock(x: jax.Array, rows: int) -> jax.Array:
+    return x.reshape(-1, *x.shape[2:])[:rows]
+
+
+def _over_channels(x: jax.Array) -> jax.Array:
+    """Sum over axis 2, written out so that it joins the loop that computes ``x``."""
+    if x.shape[2] > _FEW_CHANNELS:
+        return x.sum(axis=2)
+    total = x[:, :, 0]
+    for channel in range(1, x.shape[2]):
+        total = total + x[:, :, channel]
+    return total
+
+
+def _over_pixels(x: jax.Array) -> jax.Array:
+    """Sum over the two leading axes, as a matrix product: XLA's CPU reductions swallow, and slow, what feeds them."""
+    flat = stored(x).reshape(-1, x.shape[-1])
+    return (jnp.ones((1, flat.shape[0]), x.dtype) @ flat)[0]

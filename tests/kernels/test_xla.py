@@ -1,0 +1,267 @@
+"""The xla backend equals neural-tangents and finite differences, and is exact and finite on degenerate images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from advntk_dist import architectures
+from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.kernels.xla import XlaBackend, blocks
+from advntk_dist.spec import Family
+
+pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
+
+Array = NDArray[Any]
+LEFT, RIGHT = 5, 6
+VALUES = {np.float64: 1e-12, np.float32: 2e-6}
+GRADIENTS = {np.float64: 1e-9, np.float32: 1e-4}
+
+
+class Case(NamedTuple):
+    family: Family
+    depth: int
+    W_std: float
+    b_std: float
+    shape: tuple[int, int, int]
+
+
+MLP = Case("mlp", 3, 0.7, 0.4, (3, 4, 2))
+CASES = [
+    MLP,
+    Case("cnn", 1, 1.76, 0.0, (3, 5, 1)),
+    Case("cnn", 2, 0.6, 0.5, (1, 8, 5)),
+    Case("cnn", 4, 1.76, 0.18, (5, 4, 3)),
+    Case("resnet", 18, 1.2, 0.18, (4, 4, 3)),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.family}-{c.depth}-b{c.b_std}")
+convolutions = pytest.mark.parametrize("case", CASES[2:], ids=lambda c: f"{c.family}-{c.depth}")
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+few = settings(max_examples=3, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+class Functions(NamedTuple):
+    """Jitted once a case: value(x1, x2, kind), and tile and gradient (x1, x2, weight)."""
+
+    value: Callable[..., Array]
+    vjp: Callable[..., tuple[Array, Array]]
+
+
+def _jitted(backend: Any) -> Functions:
+    value = jax.jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
+    vjp = jax.jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
+
+    def scoped(f: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with kernel_scope():
+                return jax.tree.map(np.asarray, f(*arguments))
+
+        return call
+
+    return Functions(scoped(value), scoped(vjp))
+
+
+@cache
+def ours(case: Case) -> Functions:
+    return _jitted(XlaBackend(case.family, case.depth, case.W_std, case.b_std))
+
+
+@cache
+def theirs(case: Case) -> Functions:
+    f, d, W_std, b_std, _ = case
+    return _jitted(
+        NeuralTangentsBackend(
+            architectures.build(f, d, classes=1, W_std=W_std, b_std=b_std, activation="relu").kernel_fn
+        )
+    )
+
+
+def images(seed: int, n: int, case: Case, dtype: Any = np.float64) -> Array:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (n, *case.shape)).astype(dtype)
+
+
+def weights(seed: int, dtype: Any = np.float64) -> Array:
+    return np.random.default_rng(seed).standard_normal((LEFT, RIGHT)).astype(dtype)
+
+
+def degenerate(case: Case, dtype: Any) -> tuple[Array, Array]:
+    """Identical, duplicated, constant and all-zero images on both sides, and one beside another."""
+    a, b = images(0, LEFT, case, dtype), images(1, RIGHT, case, dtype)
+    b[0] = a[0]
+    a[1], b[1] = a[0], a[0]
+    a[2], b[2] = 0.3, 0.3
+    b[3] = 0.2
+    a[3], b[4] = 0.0, 0.0
+    a[4] = b[5] + 1e-4 * images(2, 1, case, dtype)[0]
+    return a, b
+
+
+def close(got: Array, expected: Array, tolerance: float) -> None:
+    """Relative, but an entry that is a difference of larger ones can be as exact as those only."""
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@few
+@given(seeds)
+def test_values_equal_those_of_neural_tangents(case: Case, dtype: Any, kind: str, seed: int) -> None:
+    a, b = images(seed, LEFT, case, dtype), images(seed + 1, RIGHT, case, dtype)
+    value = ours(case).value(a, b, kind)
+    assert value.dtype == dtype
+    close(value, theirs(case).value(a.astype(np.float64), b.astype(np.float64), kind), VALUES[dtype])
+
+
+@cases
+@dtypes
+@few
+@given(seeds)
+def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any, seed: int) -> None:
+    a, b, w = images(seed, LEFT, case, dtype), images(seed + 1, RIGHT, case, dtype), weights(seed, dtype)
+    tile, gradient = ours(case).vjp(a, b, w)
+    expected = theirs(case).vjp(*(v.astype(np.float64) for v in (a, b, w)))
+    assert tile.dtype == gradient.dtype == dtype
+    assert gradient.shape == a.shape
+    close(tile, expected[0], VALUES[dtype])
+    assert np.linalg.norm(gradient - expected[1]) <= GRADIENTS[dtype] * np.linalg.norm(expected[1])
+
+
+@cases
+def test_gradients_equal_finite_differences(case: Case) -> None:
+    a, b, w = images(7, LEFT, case), images(8, RIGHT, case), weights(9)
+    gradient = ours(case).vjp(a, b, w)[1]
+    for seed in range(3):
+        direction, step = images(seed, LEFT, case), 1e-5
+        up, down = (ours(case).value(a + sign * step * direction, b, "ntk") for sign in (1, -1))
+        slope = (w * (up - down)).sum() / (2 * step)
+        assert (gradient * direction).sum() == pytest.approx(
+            slope, rel=1e-7, abs=1e-8 * float(np.linalg.norm(gradient))
+        )
+
+
+@cases
+@dtypes
+def test_degenerate_images(case: Case, dtype: Any) -> None:
+    a, b = degenerate(case, dtype)
+    if case.family == "mlp":
+        a[4] = images(3, 1, case, dtype)[0]  # its float32 matrix product cannot tell images that differ by 1e-4
+    w = weights(3, dtype)
+    exact = [v.astype(np.float64) for v in (a, b, w)]
+    tile, gradient = ours(case).vjp(a, b, w)
+    for kind in ("ntk", "nngp"):
+        # At coincident directions neural-tangents keeps half the digits of float64.
+        expected = theirs(case).value(*exact[:2], kind)
+        close(ours(case).value(a, b, kind), expected, max(VALUES[dtype], 1e-7))
+    np.testing.assert_array_equal(np.isfinite(tile), True)
+    np.testing.assert_array_equal(np.isfinite(gradient), True)
+    expected = theirs(case).vjp(*exact)[1]
+    known = np.isfinite(expected)
+    assert np.linalg.norm((gradient - expected)[known]) <= max(GRADIENTS[dtype], 1e-6) * np.linalg.norm(expected[known])
+
+
+@dtypes
+@pytest.mark.parametrize("case", CASES[1:4], ids=lambda c: f"cnn-{c.depth}")
+def test_images_with_themselves_have_their_closed_form(case: Case, dtype: Any) -> None:
+    """Without angles both arc-cosine kernels are 1 and the NTK is a sum over layers."""
+
+    def box(q: Array) -> Array:
+        p = np.pad(q, ((0, 0), (1, 1), (1, 1)))
+        return sum(p[:, i : i + q.shape[1], j : j + q.shape[2]] for i in range(3) for j in range(3))  # type: ignore[return-value]
+
+    x = images(4, LEFT, case, dtype)
+    x[1] = 0.25
+    w, b = case.W_std**2, case.b_std**2
+    nngp = w / 9 * box((x.astype(np.float64) ** 2).mean(axis=-1)) + b
+    ntk = nngp
+    for _ in range(case.depth - 1):
+        nngp = w / 18 * box(nngp) + b
+        ntk = nngp + w / 18 * box(ntk)
+    expected = w / 2 * (nngp + ntk).mean(axis=(1, 2)) + b
+    np.testing.assert_allclose(np.diagonal(ours(case).value(x, x, "ntk")), expected, rtol=VALUES[dtype])
+
+
+@convolutions
+def test_nearly_identical_images_keep_their_digits_in_float32(case: Case) -> None:
+    """The kink of the NTK at coincident images is resolved down to distances far below float32's cosines."""
+    b = images(5, RIGHT, case, np.float32)
+    distances = 10.0 ** -np.arange(2, 2 + LEFT)
+    a = (b[:LEFT] + distances[:, None, None, None] * images(6, LEFT, case)).astype(np.float32)
+    value = ours(case).value(a, b, "ntk")
+    exact = ours(case).value(a.astype(np.float64), b.astype(np.float64), "ntk")
+    np.testing.assert_allclose(value, exact, rtol=2e-6)
+
+
+@pytest.mark.parametrize("case", [MLP, CASES[3]], ids=["mlp", "cnn"])
+def test_the_gradient_at_a_coincident_pair_is_the_symmetric_limit(case: Case) -> None:
+    a = images(4, LEFT, case)
+    b = np.concatenate([a, a[:1]])
+    w = np.eye(LEFT, RIGHT)
+    gradient = ours(case).vjp(a, b, w)[1]
+    direction, step = images(5, LEFT, case), 1e-5
+    up, down = (ours(case).value(a + sign * step * direction, b, "ntk") for sign in (1, -1))
+    assert (gradient * direction).sum() == pytest.approx((w * (up - down)).sum() / (2 * step), rel=1e-3)
+
+
+def test_constant_images_without_bias_are_parallel_in_float32() -> None:
+    """Parallel patches of different norms: rounding must not open an angle."""
+    case = Case("cnn", 3, 1.3, 0.0, (4, 4, 1))
+    levels = np.array([0.1, 0.23, 0.37, 0.5, -0.41, -0.5])
+    x = np.broadcast_to(levels[:, None, None, None], (RIGHT, *case.shape))
+    value = ours(case).value(x[:LEFT].astype(np.float32), x.astype(np.float32), "ntk")
+    same, opposite = theirs(case).value(x[1:4], x[3:6:2], "ntk")[-1] / 0.25
+    products = levels[:LEFT, None] * levels
+    # neural-tangents keeps half the digits of float64 at parallel directions
+    close(value, np.where(products > 0, same, -opposite) * products, 2e-6)
+
+
+def test_blocks_of_left_images_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("cnn", 1, 1.76, 0.18, (3, 3, 1))
+    a, b = images(0, 37, case), images(1, 3, case)
+    w = np.random.default_rng(2).standard_normal((37, 3))
+    whole = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", {jax.default_backend(): 1})  # blocks of 16: 37 are filled up to 39
+    parts = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
+    for got, expected in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_prepared_images_stack_along_the_image_axis() -> None:
+    for family, depth in (("mlp", 3), ("cnn", 2), ("resnet", 18)):
+        backend = XlaBackend(family, depth, 1.76, 0.18)  # type: ignore[arg-type]
+        with kernel_scope():
+            prepared = backend.prepare(jax.numpy.zeros((7, 3, 3, 2), np.float32))
+        assert all(leaf.shape[0] == 7 and leaf.dtype == np.float32 for leaf in jax.tree.leaves(prepared))
+
+
+def test_backends_are_values() -> None:
+    first, second = XlaBackend("cnn", 3, 1.76, 0.18), XlaBackend("cnn", 3, 1.76, 0.18)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first.name == "xla"
+
+
+@pytest.mark.parametrize(
+    ("family", "depth", "W_std", "b_std", "words"),
+    [
+        ("mlp", 1, 1.0, 0.0, "no network mlp-1"),
+        ("cnn", 0, 1.0, 0.0, "no network cnn-0"),
+        ("resnet", 50, 1.0, 0.0, "no network resnet-50"),
+        ("vgg", 16, 1.0, 0.0, "no network vgg-16"),
+        ("cnn", 1, 0.0, 0.0, "W_std must be > 0"),
+        ("cnn", 1, 1.0, -0.1, "b_std >= 0"),
+    ],
+)
+def test_networks_that_are_none(family: Any, depth: int, W_std: float, b_std: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        XlaBackend(family, depth, W_std, b_std)
