@@ -1,4 +1,4 @@
-"""The MLP backend equals neural-tangents, and is finite where that is not."""
+"""Kernels of ReLU MLPs equal those of neural-tangents, and are finite where those are not."""
 
 from __future__ import annotations
 
