@@ -131,12 +131,11 @@ def run_tiles(
             )
             known.discard(worker)
             losses += 1
-            if losses <= 5 + 3 * wanted:
-                continue
-            raise GramBuildError(
-                f"{losses} workers were lost and none finished a tile (last: {reason}); "
-                "see whether they run out of memory, then run the same command again"
-            )
+            if losses > 5 + 3 * wanted:
+                raise GramBuildError(
+                    f"{losses} workers were lost and none finished a tile (last: {reason}); "
+                    "see whether they run out of memory, then run the same command again"
+                )
         if not pool.ready and not ledger.finished and clock() - started > STARTUP_SECONDS:
             raise GramBuildError(
                 f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores"
