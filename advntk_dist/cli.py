@@ -105,7 +105,7 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
     Example: advntk gram build digits --out runs/digits
     """
     from advntk_dist.config import load_config
-    from advntk_dist.pipeline.run import build_gram_only
+    from advntk_dist.pipeline.gram import build_gram_only
 
     store = build_gram_only(load_config(source, overrides), out, address=address, display=_display())
     click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
@@ -121,7 +121,9 @@ def gram_status(path: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    status = asdict(_store(path).status())
+    from advntk_dist.pipeline.gram import open_store
+
+    status = asdict(open_store(path).status())
     if as_json:
         click.echo(json.dumps(status))
         return
@@ -136,27 +138,29 @@ def gram_info(path: Path) -> None:
 
     Example: advntk gram info runs/digits
     """
-    click.echo(json.dumps(_store(path).fingerprint, indent=2))
+    from advntk_dist.pipeline.gram import open_store
+
+    click.echo(json.dumps(open_store(path).fingerprint, indent=2))
 
 
 @gram.command("verify")
 @click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
-def gram_verify(path: Path) -> None:
-    """Check every stored tile against its checksum and its commit record; exit 3 if one is damaged.
+@click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")
+def gram_verify(path: Path, tiles: int, seed: int, passes: int) -> None:
+    """Check every stored byte, and a sample of values against float64; exit 3 if a tile is damaged.
 
-    A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again.
+    A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again. Values are
+    compared where RUN is a run directory, which knows the images.
 
     Example: advntk gram verify runs/digits
     """
-    from advntk_dist.gram import builder_lock, invalidate, verify_gram
+    from advntk_dist.pipeline.gram import verify
 
-    store = _store(path)
-    report = verify_gram(store)
-    if report.damaged:
-        with builder_lock(store.path):
-            invalidate(store, [damaged[:3] for damaged in report.damaged])
-        report.raise_if_damaged(store.path)
-    click.echo(f"{store.path}: {report.checked} tiles are sound, {report.missing} not built yet")
+    found = verify(path, tiles=tiles, seed=seed, passes=passes)
+    click.echo(f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet")
+    click.echo(str(found.values) if found.values else f"values not compared with float64: {found.why_not}")
 
 
 @advntk.command()
@@ -193,12 +197,6 @@ def _finished(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
         return None
     with folder.claimed(config):
         return folder.finished()
-
-
-def _store(path: Path) -> Any:
-    from advntk_dist.gram import GramStore
-
-    return GramStore.open(path / "gram.zarr" if (path / "gram.zarr").is_dir() else path)
 
 
 def _print_results(results: dict[str, Any]) -> None:

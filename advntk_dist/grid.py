@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MIRROR = 256
+"""Edge of the blocks that a mirrored matrix is copied in: small enough that both stay in cache."""
 
 
 @dataclass(frozen=True, order=True)
@@ -115,3 +122,13 @@ class TileGrid:
     def pairs(self) -> int:
         """Entries computed: distinct pairs, with each diagonal tile of a symmetric grid counted whole."""
         return sum(t.shape[0] * t.shape[1] for t in self)
+
+
+def mirror(matrix: NDArray[Any]) -> None:
+    """Copy the part of a square matrix above its diagonal to below it, in place."""
+    for t in TileGrid.square(len(matrix), _MIRROR):
+        block = matrix[t.rows, t.cols]
+        if t.on_diagonal:
+            np.copyto(block, block.T.copy(), where=np.tri(len(block), k=-1, dtype=bool))
+        else:
+            matrix[t.cols, t.rows] = block.T

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist import architectures
-from advntk_dist.architectures import Triple
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelBackend, KernelKind
@@ -18,8 +16,13 @@ from advntk_dist.kernels.compiled import CompiledKernel
 from advntk_dist.kernels.select import select_backend
 from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
+if TYPE_CHECKING:
+    from advntk_dist.architectures import Triple
+
 
 def _user_triple(path: str) -> Triple:
+    from advntk_dist.architectures import Triple  # loads the adapter before the user's module loads neural-tangents
+
     module, _, attribute = path.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
@@ -47,18 +50,24 @@ class Network:
         known = parse_name(spec.name)
         self.spec = spec
         self.family: Family | None = known[0] if known else None
-        self.triple = (
-            _user_triple(spec.name)
-            if known is None
-            else architectures.build(
-                *known,
-                classes=spec.classes,
-                W_std=spec.W_std,
-                b_std=spec.b_std,
-                activation=spec.activation,
-            )
+        if known is None:
+            self.triple = _user_triple(spec.name)  # a wrong path fails here, not at the first tile
+        self.backend: KernelBackend = select_backend(spec, self._reference)
+
+    @cached_property
+    def triple(self) -> Triple:
+        """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first asked for, as its import takes a second."""
+        from advntk_dist import architectures
+
+        known = parse_name(self.spec.name)
+        assert known is not None
+        spec = self.spec
+        return architectures.build(
+            *known, classes=spec.classes, W_std=spec.W_std, b_std=spec.b_std, activation=spec.activation
         )
-        self.backend: KernelBackend = select_backend(spec, self.triple.kernel_fn)
+
+    def _reference(self, *arguments: Any) -> Any:
+        return self.triple.kernel_fn(*arguments)
 
     @property
     def name(self) -> str:

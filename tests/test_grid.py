@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advntk_dist.grid import Tile, TileGrid, spans
+from advntk_dist.grid import Tile, TileGrid, mirror, spans
 
 SIZES = st.integers(1, 60)
 TILES = st.integers(1, 70)
@@ -51,6 +51,15 @@ def test_tiles_are_found_by_their_place(rows: int, cols: int, tile: int) -> None
     for t in tiles:
         assert grid.at(t.i, t.j) == t
         assert (t.row_start, t.col_start) == (t.i * tile, t.j * tile)
+
+
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 600])
+def test_mirrored_matrix_is_symmetric_and_keeps_its_upper_part(n: int) -> None:
+    matrix = np.random.default_rng(n).normal(size=(n, n))
+    before = matrix.copy()
+    mirror(matrix)
+    assert (matrix == matrix.T).all()
+    assert (np.triu(matrix) == np.triu(before)).all()
 
 
 def test_ragged_edge() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.errors import DatasetError
@@ -24,6 +23,8 @@ def read_digits(path: Path | None) -> Dataset:
     """
     if path is not None:
         raise DatasetError(f"dataset 'digits' comes with scikit-learn and reads no file: leave out data.path ({path})")
+    from sklearn.datasets import load_digits  # takes two seconds to import, and workers need none of it
+
     bunch = load_digits()
     x = np.rint(bunch.images * 255 / 16).astype(np.uint8)[..., None]
     return Dataset("digits", x, bunch.target.astype(np.int64), tuple(str(c) for c in bunch.target_names))

@@ -61,6 +61,16 @@ class AuditReport:
         """Whether the smallest eigenvalue is larger than what rounding does to it."""
         return self.smallest_eigenvalue is None or self.smallest_eigenvalue > self.eigenvalue_noise
 
+    def __str__(self) -> str:
+        tiles = f"{len(self.tiles)} tiles of {self.kind} computed again in float64 (seed {self.seed})"
+        text = f"{tiles}: largest relative difference {self.largest_difference:.2g}, at {self.worst}"
+        if self.smallest_eigenvalue is None:
+            return text
+        how = f"at most {self.smallest_eigenvalue:.3g} after {self.passes} Lanczos steps"
+        smallest = f"{self.smallest_eigenvalue:.3g}" if not self.passes else how
+        side = "above" if self.above_noise else "NOT above"
+        return f"{text}\nsmallest eigenvalue {smallest}, {side} the rounding noise of {self.eigenvalue_noise:.2g}"
+
 
 def audit_gram(
     store: GramStore,

@@ -20,6 +20,8 @@ CRC_BYTES = 4
 PARTIAL = ".partial"
 """Suffix of a chunk file that is still being written, the same as zarr's."""
 
+_PIECE = 2**20
+
 
 class ChunkDamagedError(ValueError):
     """A chunk's bytes do not fit its length or its checksum; the message says which."""
@@ -35,17 +37,47 @@ def checksum(payload: bytes) -> int:
     return int.from_bytes(payload[-CRC_BYTES:], "little")
 
 
+def parts(values: NDArray[Any]) -> tuple[memoryview, bytes]:
+    """Bytes of an array as a chunk stores them, not copied if little-endian and in C order, and their crc32c."""
+    data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return data.data, int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
 def encode(values: NDArray[Any]) -> bytes:
     """Encode an array as one whole chunk: little-endian C order, then its crc32c."""
-    data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
-    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+    return b"".join(parts(values))
+
+
+def check_file(path: Path, nbytes: int) -> int:
+    """Checksum of a chunk file of ``nbytes`` bytes of values, read piece by piece: a copy in memory costs more.
+
+    Raises
+    ------
+    ChunkDamagedError
+        If its length is another, or the checksum does not fit.
+    """
+    buffer, crc = bytearray(_PIECE), 0
+    view = np.frombuffer(buffer, np.uint8)
+    with path.open("rb", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size
+        if length != nbytes + CRC_BYTES:
+            raise ChunkDamagedError(f"{length} bytes instead of {nbytes + CRC_BYTES}")
+        left = nbytes
+        while left:
+            got = file.readinto(memoryview(buffer)[: min(left, _PIECE)])
+            if not got:
+                raise ChunkDamagedError(f"{nbytes - left} bytes instead of {nbytes + CRC_BYTES}")
+            crc, left = google_crc32c.extend(crc, view[:got]), left - got
+        if int(crc).to_bytes(CRC_BYTES, "little") != file.read(CRC_BYTES):
+            raise ChunkDamagedError("checksum does not match")
+    return int(crc)
 
 
 def check(payload: bytes, nbytes: int) -> None:
     """Raise ChunkDamagedError unless the payload has ``nbytes`` bytes before its checksum, and fits it."""
     if len(payload) != nbytes + CRC_BYTES:
         raise ChunkDamagedError(f"{len(payload)} bytes instead of {nbytes + CRC_BYTES}")
-    if google_crc32c.value(memoryview(payload)[:-CRC_BYTES].tobytes()) != checksum(payload):
+    if google_crc32c.value(np.frombuffer(payload, np.uint8, nbytes)) != checksum(payload):
         raise ChunkDamagedError("checksum does not match")
 
 
@@ -66,8 +98,8 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: 
     return np.frombuffer(payload, little, count=int(np.prod(shape))).reshape(shape)
 
 
-def write_durable(path: Path, payload: bytes) -> None:
-    """Write a file whole or not at all: a partial file, flushed, renamed, and its folder flushed.
+def write_durable(path: Path, *payload: bytes | memoryview) -> None:
+    """Write a file, the payload's parts in order, whole or not at all: a partial one, flushed, renamed, folder flushed.
 
     Raises
     ------
@@ -79,7 +111,8 @@ def write_durable(path: Path, payload: bytes) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            file.write(payload)
+            for part in payload:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.grid import TileGrid, spans
+from advntk_dist.grid import TileGrid, mirror, spans
 from advntk_dist.kernels.compiled import pad_rows
 from advntk_dist.kernels.scope import kernel_scope
 
@@ -73,5 +73,5 @@ class TileComputer:
                     values[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
         if symmetric:
             for values in out.values():
-                np.copyto(values, values.T, where=np.tri(len(values), k=-1, dtype=bool))
+                mirror(values)
         return out

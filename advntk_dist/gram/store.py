@@ -151,16 +151,20 @@ class GramStore:
         if tile.shape != (self.tile, self.tile):
             padded = np.full((self.tile, self.tile), np.nan, self.dtype)
             padded[: tile.shape[0], : tile.shape[1]] = values
-        payload = chunks.encode(padded)
         first = self.commits[kind].intact(tile.i, tile.j)
         if first is not None:
             return first
         path = self.chunk_path(kind, tile.i, tile.j)
-        chunks.write_durable(path, payload)
-        if path.read_bytes() != payload:
+        data, crc = chunks.parts(padded)
+        chunks.write_durable(path, data, crc)
+        try:
+            checksum = chunks.check_file(path, data.nbytes)
+        except chunks.ChunkDamagedError as error:
+            raise GramBuildError(f"{path}: what was written does not read back ({error}); check the disk") from error
+        if checksum != chunks.checksum(crc):
             raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
         now = time.time_ns() // 10**6
-        record = CommitRecord(chunks.checksum(payload), len(payload), round(compute_seconds * 1e6), attempt, now)
+        record = CommitRecord(checksum, data.nbytes + chunks.CRC_BYTES, round(compute_seconds * 1e6), attempt, now)
         self.commits[kind].write(tile.i, tile.j, record)
         return record
 

@@ -15,7 +15,6 @@ from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation import MethodResult
-from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
@@ -98,16 +97,6 @@ def finished_stages(folder: RunDirectory, display: Display) -> Stages:
     if folder.read_results() is None:
         raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
     return Stages(Problem(config), folder, EventLog(folder.events), display, None)
-
-
-def build_gram_only(
-    config: RunConfig, out: str | Path, *, address: str | None = None, display: Display | None = None
-) -> GramStore:
-    """The first stage alone: the Gram store that :func:`run` would build; errors as there."""
-    folder = RunDirectory.at(out)
-    problem = Problem(config)
-    with folder.claimed(config):
-        return Stages(problem, folder, EventLog(folder.events), display or Display(), address).gram()
 
 
 def evaluate_again(

@@ -84,6 +84,8 @@ class RunDirectory:
     def claimed(self, config: RunConfig) -> Iterator[None]:
         """Hold the directory for this configuration; the first claim writes config.toml.
 
+        A directory with nothing but a Gram matrix takes a larger data.n_train: the matrix grows with it.
+
         Raises
         ------
         StoreBusyError
@@ -102,7 +104,7 @@ class RunDirectory:
         except OSError as error:
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
         try:
-            if self.config.exists():
+            if self.config.exists() and not self._grows(config):
                 other = difference(config, self.stored_config())
                 if other is not None:
                     raise StoreMismatchError(str(self.root), *other)
@@ -111,6 +113,14 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    def _grows(self, config: RunConfig) -> bool:
+        """Whether only more training images are asked for, and nothing rests on the ones before."""
+        if any(path.exists() for path in (self.coefficients, self.train, self.evaluation, self.results)):
+            return False
+        stored = self.stored_config()
+        larger = stored.model_copy(update={"data": stored.data.model_copy(update={"n_train": config.data.n_train})})
+        return stored.data.n_train < config.data.n_train and difference(config, larger) is None
 
     def stored_config(self) -> RunConfig:
         """The configuration that the directory belongs to.

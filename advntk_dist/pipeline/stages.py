@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -23,6 +24,9 @@ from advntk_dist.progress import Display
 from advntk_dist.solve.solution import Solution
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.plan import GramPlan
 
 Array = NDArray[np.float64]
 
@@ -61,7 +65,15 @@ class Stages:
             def on_progress(done: int, total: int, receipt: Any) -> None:
                 shown.reach(done, total)
                 if receipt is not None:
-                    self.events.write("tile", done=done, total=total)
+                    self.events.write("tile", done=done, total=total, receipt=asdict(receipt))
+
+            def on_event(event: dict[str, Any]) -> None:
+                details = dict(event)
+                self.events.write(details.pop("event"), **details)
+
+            def on_plan(plan: GramPlan) -> None:
+                self.display.say(f"plan: {plan}")
+                self.events.write("plan", plan=asdict(plan) | {"memory_bytes": plan.memory_bytes})
 
             self.store = build_gram(
                 self.problem.net,
@@ -72,6 +84,8 @@ class Stages:
                 workers=gram.workers,
                 address=self.address,
                 on_progress=on_progress,
+                on_event=on_event,
+                on_plan=on_plan,
             )
         return self.store
 

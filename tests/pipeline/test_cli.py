@@ -109,6 +109,12 @@ def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFix
     code, out, _ = advntk(capsys, "gram", "verify", str(finished))
     assert code == 0
     assert "6 tiles are sound" in out
+    assert "4 tiles of ntk computed again in float64 (seed 0): largest relative difference" in out
+    assert "above the rounding noise" in out
+    for path, words in ((finished, ["--tiles", "0"]), (finished / "gram.zarr", [])):
+        code, out, _ = advntk(capsys, "gram", "verify", str(path), *words)
+        assert code == 0
+        assert "values not compared with float64" in out
 
 
 def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(

@@ -12,7 +12,8 @@ import advntk_dist as advntk
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import split
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
-from advntk_dist.pipeline.run import build_gram_only, evaluate_again, rebuild_report, run
+from advntk_dist.pipeline.gram import build_gram_only, verify
+from advntk_dist.pipeline.run import evaluate_again, rebuild_report, run
 from advntk_dist.progress import Display
 
 QUIET = Display(quiet=True)
@@ -120,6 +121,43 @@ def test_gram_build_makes_the_store_that_run_makes(
     store = build_gram_only(small_config, tmp_path / "g", display=QUIET)
     theta = np.asarray(advntk.open_gram(store.path))
     assert (theta == np.asarray(advntk.open_gram(finished / "gram.zarr"))).all()
+
+
+def test_a_matrix_that_nothing_rests_on_grows(
+    small_config: RunConfig, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
+) -> None:
+    folder = tmp_path / "g"
+    first = build_gram_only(load_config("digits", (*small_settings, "data.n_train=100")), folder, display=QUIET)
+    assert len(first.grid) == 3
+    assert verify(folder, tiles=1).values is not None
+    grown = build_gram_only(small_config, folder, display=QUIET)
+    assert {t for t in grown.grid if grown.commits["ntk"].intact(t.i, t.j)} == set(grown.grid)
+    kept = [e for e in events_of(folder) if e["event"] == "tile"]
+    assert [e["total"] for e in kept] == [3] * 3 + [6] * 3
+    with pytest.raises(StoreMismatchError, match=r"data\.n_train"):  # it does not shrink
+        build_gram_only(load_config("digits", (*small_settings, "data.n_train=100")), folder, display=QUIET)
+
+
+def test_a_run_that_is_trained_does_not_grow(finished: Path, small_settings: tuple[str, ...]) -> None:
+    with pytest.raises(StoreMismatchError, match=r"data\.n_train"):
+        build_gram_only(load_config("digits", (*small_settings, "data.n_train=130")), finished, display=QUIET)
+
+
+def test_events_tell_the_story_of_the_build(finished: Path) -> None:
+    events = events_of(finished)
+    names = [e["event"] for e in events]
+    assert names.index("worker_started") < names.index("plan") < names.index("worker_ready") < names.index("tile")
+    plan = events[names.index("plan")]["plan"]
+    assert plan["tiles"] == 6
+    assert plan["memory_bytes"] > plan["worker_bytes"] > 0
+    assert plan["seconds"] > 0
+    tiles = [e["receipt"] for e in events if e["event"] == "tile"]
+    assert {(t["i"], t["j"]) for t in tiles} == {(i, j) for i in range(3) for j in range(i, 3)}
+    assert all(t["peak_bytes"] <= plan["worker_bytes"] + plan["image_bytes"] for t in tiles)
+
+
+def events_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
 def test_a_stronger_attack_is_added_beside_the_results(finished: Path, tmp_path: Path) -> None:
