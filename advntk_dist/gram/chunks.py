@@ -16,11 +16,11 @@ import google_crc32c
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from advntk_dist.gram.direct import read_pieces, write_flushed
+
 CRC_BYTES = 4
 PARTIAL = ".partial"
 """Suffix of a chunk file that is still being written, the same as zarr's."""
-
-_PIECE = 2**20
 
 
 class ChunkDamagedError(ValueError):
@@ -49,27 +49,22 @@ def encode(values: NDArray[Any]) -> bytes:
 
 
 def check_file(path: Path, nbytes: int) -> int:
-    """Checksum of a chunk file of ``nbytes`` bytes of values, read piece by piece: a copy in memory costs more.
+    """Checksum of a chunk file of ``nbytes`` bytes of values, read piece by piece.
 
     Raises
     ------
     ChunkDamagedError
         If its length is another, or the checksum does not fit.
     """
-    buffer, crc = bytearray(_PIECE), 0
-    view = np.frombuffer(buffer, np.uint8)
-    with path.open("rb", buffering=0) as file:
-        length = os.fstat(file.fileno()).st_size
-        if length != nbytes + CRC_BYTES:
-            raise ChunkDamagedError(f"{length} bytes instead of {nbytes + CRC_BYTES}")
-        left = nbytes
-        while left:
-            got = file.readinto(memoryview(buffer)[: min(left, _PIECE)])
-            if not got:
-                raise ChunkDamagedError(f"{nbytes - left} bytes instead of {nbytes + CRC_BYTES}")
-            crc, left = google_crc32c.extend(crc, view[:got]), left - got
-        if int(crc).to_bytes(CRC_BYTES, "little") != file.read(CRC_BYTES):
-            raise ChunkDamagedError("checksum does not match")
+    crc, length, tail = 0, 0, b""
+    for piece in read_pieces(path):
+        inside = min(len(piece), max(0, nbytes - length))
+        crc = google_crc32c.extend(crc, np.frombuffer(piece[:inside], np.uint8))
+        length, tail = length + len(piece), tail + piece[inside:].tobytes()[: CRC_BYTES + 1]
+    if length != nbytes + CRC_BYTES:
+        raise ChunkDamagedError(f"{length} bytes instead of {nbytes + CRC_BYTES}")
+    if int(crc).to_bytes(CRC_BYTES, "little") != tail:
+        raise ChunkDamagedError("checksum does not match")
     return int(crc)
 
 
@@ -110,11 +105,7 @@ def write_durable(path: Path, *payload: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
-            for part in payload:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+        write_flushed(partial, payload)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -59,13 +59,23 @@ class TileComputer:
         self(rows[: self.edge], cols[: self.edge], symmetric=False)
         return (time.perf_counter() - started) / self.edge**2
 
-    def __call__(self, rows: NDArray[Any], cols: NDArray[Any], *, symmetric: bool) -> dict[str, NDArray[Any]]:
+    def __call__(
+        self, rows: NDArray[Any], cols: NDArray[Any], *, symmetric: bool, into: dict[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Kernel values (len(rows), len(cols)) of float images, by kind.
 
-        With ``symmetric`` rows and cols are the same images: blocks below the diagonal are mirrored, and the result
-        is symmetric to the last bit.
+        Parameters
+        ----------
+        rows, cols
+            Images (m, H, W, C) and (n, H, W, C).
+        symmetric
+            They are the same images: blocks below the diagonal are mirrored, and the result is symmetric to the
+            last bit.
+        into
+            Arrays (m, n) to write to; new ones by default.
         """
-        out = {kind: np.empty((len(rows), len(cols)), self.dtype) for kind in self.kinds}
+        shape = (len(rows), len(cols))
+        out = into or {kind: np.empty(shape, self.dtype) for kind in self.kinds}
         with kernel_scope():
             for t in TileGrid(len(rows), len(cols), self.edge, symmetric=symmetric):
                 blocks = self._block(pad_rows(rows[t.rows], self.edge), pad_rows(cols[t.cols], self.edge))

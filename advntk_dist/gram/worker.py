@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import AdvNTKError
 from advntk_dist.gram.cluster import import_path
+from advntk_dist.gram.direct import aligned_empty
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
@@ -82,6 +83,7 @@ class GramWorker:
         self.spec, self.x, self.columns = spec, x, x if columns is None else columns
         self.path, self.fingerprint = path, fingerprint
         self.compute_lock = threading.Lock()
+        self.threads = threading.local()
 
     def ready(self) -> WorkerInfo | Failure:
         """Import JAX, make the network and compile the kernel on one block of real images."""
@@ -111,7 +113,10 @@ class GramWorker:
             with self.compute_lock:
                 started = time.perf_counter()
                 values = self.compute(
-                    self.x[t.rows], self.columns[t.cols], symmetric=self.store.symmetric and t.on_diagonal
+                    self.x[t.rows],
+                    self.columns[t.cols],
+                    symmetric=self.store.symmetric and t.on_diagonal,
+                    into=self._room(t.shape),
                 )
                 computed = time.perf_counter()
             require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
@@ -129,6 +134,15 @@ class GramWorker:
         return Receipt(
             i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid(), peak
         )
+
+    def _room(self, shape: tuple[int, int]) -> dict[str, NDArray[Any]] | None:
+        """Arrays of this thread for a whole tile, used again and again; None for a ragged one."""
+        if shape != (self.store.tile, self.store.tile):
+            return None
+        if not hasattr(self.threads, "room"):
+            self.threads.room = {kind: aligned_empty(shape, self.store.dtype) for kind in self.store.kinds}
+        room: dict[str, NDArray[Any]] = self.threads.room
+        return room
 
 
 def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
