@@ -164,6 +164,8 @@ class EvaluationConfig(Section):
     )
     batch: Annotated[int, Field(ge=1)] = 128
     """Test images attacked at once; each batch is committed when it is done."""
+    curve: Annotated[int, Field(ge=1)] | None = None
+    """The first so many test images draw the degeneration curve; by default all. The methods meet all of them."""
 
     @field_validator("times")
     @classmethod
@@ -183,6 +185,15 @@ class RunConfig(Section):
     attack: AttackConfig = AttackConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _curve_is_of_test_images(self) -> RunConfig:
+        if self.evaluation.curve is not None and self.evaluation.curve > self.data.n_test:
+            raise ValueError(
+                f"evaluation.curve is {self.evaluation.curve}, more than data.n_test = {self.data.n_test}; "
+                "leave it out for all test images"
+            )
+        return self
 
     def to_toml(self) -> str:
         """The resolved configuration; reading it back gives an equal one."""

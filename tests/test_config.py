@@ -108,6 +108,7 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ('data.n_train="1000"', ["data.n_train", "integer"]),
         ("data.n_train=10.5", ["data.n_train", "integer"]),
         ("data.n_val=true", ["data.n_val", "integer"]),
+        ("evaluation.curve=498", ["evaluation.curve is 498", "data.n_test = 497"]),
         ("data.name=5", ["data.name", "string"]),
         ("network.W_std=true", ["network.W_std", "number"]),
         ("network.name=[1]", ["network.name", "string"]),

@@ -210,7 +210,7 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> P
             clean_ntk=methods["ntk"]["clean"],
             robust_ntk=methods["ntk"]["robust"],
             chosen_t=methods["early_stopped"]["t"],
-            n_test=results["n_test"],
+            n_test=curve["test"][0]["n_test"],
         ),
         training=_history(training),
         varpi=training.varpi,

@@ -133,7 +133,10 @@ class Stages:
 
     def curve(self) -> list[MethodResult]:
         """The degeneration curve: clean and robust test accuracy at every finite time."""
-        return self._curve("evaluate", "Degeneration curve", "test", self.problem.test)
+        test, m = self.problem.test, self.config.evaluation.curve
+        if m is None or m == len(test.x):
+            return self._curve("evaluate", "Degeneration curve", "test", test)
+        return self._curve("evaluate", "Degeneration curve", f"curve{m}", Part(test.raw[:m], test.x[:m], test.y[:m]))
 
     def _curve(self, stage: str, title: str, name: str, part: Part) -> list[MethodResult]:
         table, times = self.uniform(), self.config.evaluation.times

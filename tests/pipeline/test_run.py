@@ -138,6 +138,17 @@ def test_a_matrix_that_nothing_rests_on_grows(
         build_gram_only(load_config("digits", (*small_settings, "data.n_train=100")), folder, display=QUIET)
 
 
+def test_the_curve_may_take_fewer_images_than_the_methods(
+    finished: Path, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
+) -> None:
+    config = load_config("digits", (*small_settings, "evaluation.curve=20"))
+    results = run(config, tmp_path / "short", display=QUIET).results
+    whole = json.loads((finished / "results.json").read_text())
+    assert [row["n_test"] for row in results["curve"]["test"]] == [20, 20]
+    assert results["curve"]["validation"] == whole["curve"]["validation"]
+    assert results["methods"] == whole["methods"]
+
+
 def test_a_run_that_is_trained_does_not_grow(finished: Path, small_settings: tuple[str, ...]) -> None:
     with pytest.raises(StoreMismatchError, match=r"data\.n_train"):
         build_gram_only(load_config("digits", (*small_settings, "data.n_train=130")), finished, display=QUIET)
