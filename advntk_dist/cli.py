@@ -115,20 +115,14 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
 @click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gram_status(path: Path, as_json: bool) -> None:
-    """Say how far a build has got.
+    """Say how far a build has got: tiles, rate, time left, workers; any terminal may ask while it runs.
 
     Example: advntk gram status runs/digits
     """
-    from dataclasses import asdict
-
     from advntk_dist.pipeline.gram import open_store
 
-    status = asdict(open_store(path).status())
-    if as_json:
-        click.echo(json.dumps(status))
-        return
-    for key, value in status.items():
-        click.echo(f"{key:<20}{value}")
+    status = open_store(path).status()
+    click.echo(json.dumps(status.as_dict()) if as_json else str(status))
 
 
 @gram.command("info")

@@ -81,23 +81,25 @@ class Display:
             yield advance
 
     def _lines(self, name: str, total: int, unit: str) -> Advance:
-        start = last = time.monotonic()
-        done = found = 0
+        last = time.monotonic()
+        done = 0
+        start: tuple[float, int] | None = None  # the first unit waits for workers: the pace is that of the others
 
         def advance(units: int, fresh: bool) -> None:
-            nonlocal last, done, found, start
+            nonlocal last, done, start
             now = time.monotonic()
             done += units
-            if not fresh:
-                found, start = found + units, now
+            if fresh and start is None:
+                start = now, done
             if done < total and now - last < _LINE_EVERY:
                 return
             last = now
-            if done == found:
-                self.say(f"{name}: {done}/{total} {unit} found done")
-                return
-            rate = (done - found) / max(now - start, 1e-9)
-            left = f", {(total - done) / rate:.0f} s left" if done < total else ""
-            self.say(f"{name}: {done}/{total} {unit}, {rate:.3g} {unit}/s{left}")
+            text = f"{name}: {done}/{total} {unit}"
+            if start is None:
+                text += " found done"
+            elif done > start[1]:
+                rate = (done - start[1]) / max(now - start[0], 1e-9)
+                text += f", {rate:.3g} {unit}/s" + (f", {(total - done) / rate:.0f} s left" if done < total else "")
+            self.say(text)
 
         return advance

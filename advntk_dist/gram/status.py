@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from advntk_dist.gram import chunks
 from advntk_dist.gram.watch import read_builder
@@ -52,6 +52,20 @@ class GramStatus:
     def seconds_left(self) -> float | None:
         """Time left at the rate so far; None while there is no rate."""
         return (self.total - self.done) / self.rate if self.rate else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ``seconds_left`` among them."""
+        return asdict(self) | {"seconds_left": self.seconds_left}
+
+    def __str__(self) -> str:
+        text = f"{self.done} of {self.total} tiles, {self.bytes / 2**30:.3g} GiB"
+        if self.damaged:
+            text += f", {self.damaged} damaged commit records"
+        if self.workers is None:
+            return text if self.complete else f"{text}; no build is running"
+        pace = "no tile yet" if self.rate is None else f"{self.rate:.3g} tiles/s, {self.seconds_left:.0f} s left"
+        workers = f"{self.workers} workers, {self.workers_lost} lost, {self.retries} tiles handed out again"
+        return f"{text}, {pace}; {workers}"
 
 
 def read_status(store: GramStore) -> GramStatus:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.gram.build import build_gram
@@ -18,9 +19,10 @@ from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
 
 ASK = """
-import dataclasses, json, sys
+import json, sys
 from advntk_dist.gram.store import GramStore
-print(json.dumps(dataclasses.asdict(GramStore.open(sys.argv[1]).status())))
+status = GramStore.open(sys.argv[1]).status()
+print(json.dumps(status.as_dict() | {"text": str(status)}))
 assert "ray" not in sys.modules, "asking for the status should not load Ray"
 """
 
@@ -34,6 +36,7 @@ def test_status_without_a_build(fill: Any) -> None:
     assert fill(places=[]).status().done == 3
     empty = fill("empty.zarr", places=[]).status()
     assert (empty.done, empty.rate, empty.seconds_left) == (0, None, None)
+    assert str(empty) == "0 of 10 tiles, 0 GiB; no build is running"
 
 
 def test_status_from_another_process_during_a_build(
@@ -51,6 +54,10 @@ def test_status_from_another_process_during_a_build(
     assert answer["total"] == 45
     assert 1 <= answer["done"] < 45
     assert (answer["workers"], answer["workers_lost"], answer["retries"]) == (1, 0, 0)
+    assert answer["text"].startswith(f"{answer['done']} of 45 tiles")
+    assert answer["text"].endswith("; 1 workers, 0 lost, 0 tiles handed out again")
+    if answer["rate"]:
+        assert answer["seconds_left"] == pytest.approx((45 - answer["done"]) / answer["rate"])
     assert not watch_path(store.path).exists()
     assert GramStore.open(store.path).status().workers is None
 

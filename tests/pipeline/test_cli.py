@@ -103,6 +103,10 @@ def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFix
     assert code == 0
     status = json.loads(out)
     assert status["done"] == status["total"] == 6
+    assert status["seconds_left"] == 0
+    code, out, _ = advntk(capsys, "gram", "status", str(finished))
+    assert code == 0
+    assert out.startswith("6 of 6 tiles")
     code, out, _ = advntk(capsys, "gram", "info", str(finished / "gram.zarr"))
     assert code == 0
     assert json.loads(out)["network.name"] == "mlp-2"
