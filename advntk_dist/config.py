@@ -107,6 +107,8 @@ class SolverConfig(Section):
     ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Added to the diagonal at t = infinity, relative to the mean of the diagonal."""
     max_passes: Annotated[int, Field(ge=1)] = 1000
+    operator: Literal["auto", "memory", "threads", "dask-on-ray", "resident"] = "auto"
+    """Where products with the matrix are computed; auto chooses from the memory there is."""
 
 
 class AttackConfig(Section):
@@ -200,7 +202,13 @@ class RunConfig(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-IDENTITY_FREE = {("gram", "workers"), ("solver", "memory"), ("solver", "max_passes"), ("data", "path")}
+IDENTITY_FREE = {
+    ("gram", "workers"),
+    ("solver", "memory"),
+    ("solver", "max_passes"),
+    ("solver", "operator"),
+    ("data", "path"),
+}
 """Keys that may change between two starts of one run: they say how it is computed, not what."""
 
 

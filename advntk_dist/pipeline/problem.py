@@ -21,11 +21,23 @@ Images = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images (m, H, W, C), uint8 and as floats in [-0.5, 0.5], and their labels (m,)."""
+    """Images (m, H, W, C) uint8 and their labels (m,)."""
 
     raw: NDArray[np.uint8]
-    x: Images
     y: NDArray[np.int64]
+    dtype: str
+
+    @cached_property
+    def x(self) -> Images:
+        """The images as floats in [-0.5, 0.5]; made when first asked for, as they take four times the memory."""
+        x = self.raw.astype(self.dtype)
+        x /= 255
+        x -= 0.5
+        return x
+
+    def first(self, m: int) -> Part:
+        """The first m images."""
+        return Part(self.raw[:m], self.y[:m], self.dtype)
 
 
 class Problem:
@@ -77,11 +89,7 @@ class Problem:
         return KernelPredictor(self.net, self.train.x, zeros, batch=self.config.evaluation.batch)
 
     def _part(self, rows: NDArray[np.int64]) -> Part:
-        raw = self.dataset.x[rows]
-        x = raw.astype(self.config.gram.dtype)
-        x /= 255
-        x -= 0.5
-        return Part(raw, x, self.dataset.y[rows])
+        return Part(self.dataset.x[rows], self.dataset.y[rows], self.config.gram.dtype)
 
 
 def bind_attack(config: AttackConfig) -> BoundAttack:

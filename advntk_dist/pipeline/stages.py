@@ -134,13 +134,13 @@ class Stages:
     def curve(self) -> list[MethodResult]:
         """The degeneration curve: clean and robust test accuracy at every finite time."""
         test, m = self.problem.test, self.config.evaluation.curve
-        if m is None or m == len(test.x):
+        if m is None or m == len(test.y):
             return self._curve("evaluate", "Degeneration curve", "test", test)
-        return self._curve("evaluate", "Degeneration curve", f"curve{m}", Part(test.raw[:m], test.x[:m], test.y[:m]))
+        return self._curve("evaluate", "Degeneration curve", f"curve{m}", test.first(m))
 
     def _curve(self, stage: str, title: str, name: str, part: Part) -> list[MethodResult]:
         table, times = self.uniform(), self.config.evaluation.times
-        with self.events.stage(stage), self.display.stage(title, len(times) * len(part.x), "images") as advance:
+        with self.events.stage(stage), self.display.stage(title, len(times) * len(part.y), "images") as advance:
             return [
                 self._evaluate(f"{name}_t{i}", part, lambda i=i: self._row(table, i), self.config.attack, advance)
                 for i in range(len(times))
@@ -204,7 +204,7 @@ class Stages:
         }
         with (
             self.events.stage("evaluate"),
-            self.display.stage("Test images", len(sources) * len(test.x), "images") as advance,
+            self.display.stage("Test images", len(sources) * len(test.y), "images") as advance,
         ):
             return {
                 method: self._evaluate(name, test, lambda t=t, i=i: self._row(t, i), attack, advance)
@@ -256,7 +256,7 @@ class Stages:
     def examples(self) -> tuple[Array, Array]:
         """Adversarial twins (m, H, W, C) of the first test images under Adv-NTK, and both predictions (m, 2)."""
         test, attack = self.problem.test, self.config.attack
-        m = min(EXAMPLES, len(test.x))
+        m = min(EXAMPLES, len(test.y))
         shape = test.x.shape[1:]
         table = Records(self._outcomes(attack), "examples", m, (int(np.prod(shape)) + 2,), span=m)
         rows = table.read(0)
