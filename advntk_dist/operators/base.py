@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +14,16 @@ from numpy.typing import NDArray
 class GramOperator(ABC):
     """A symmetric (n, n) matrix known through products with blocks of vectors.
 
-    Tiles may be float32; products are accumulated and returned in float64.
+    Tiles may be float32; products are accumulated and returned in float64. Operators that hold Ray actors or a Ray
+    session let them go in :meth:`close`, or at the end of a ``with`` block.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.passes = 0
         """Products taken since the operator was made, each one pass over the matrix."""
+        self.resources = ExitStack()
+        """What is let go when the operator is closed, such as a Ray session that was started for it."""
 
     def matmat(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Theta v, (n, k) float64, for v (n, k) float64.
@@ -52,3 +58,24 @@ class GramOperator(ABC):
     @abstractmethod
     def description(self) -> str:
         """One line for logs: which operator this is, and why it is cheap or dear."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the matrix itself takes in this process, in bytes."""
+        return 0
+
+    def pass_bytes(self, columns: int) -> int:
+        """Memory of this process that a product with so many columns takes beside argument and result, in bytes."""
+        return 8 * self.n * columns
+
+    def close(self) -> None:
+        """Let go of processes and sessions; closing twice is harmless."""
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,14 +1,16 @@
-"""Which operator serves a matrix, from the memory there is."""
+"""Which operator serves a matrix, from the memory there is and the cluster at hand."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import dask.array as da
 import numpy as np
 
+from advntk_dist.errors import RequestError
 from advntk_dist.operators.base import GramOperator
+from advntk_dist.operators.cores import usable_cores
 from advntk_dist.operators.dask_array import DaskArrayOperator
 from advntk_dist.operators.memory import InMemoryOperator
 from advntk_dist.operators.tiled import TiledOperator
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 MATRIX_SHARE = 0.5
 """Fraction of the solver's memory that a matrix held whole may take; the rest is for Krylov bases."""
+
+OperatorChoice = Literal["auto", "memory", "threads", "dask-on-ray", "resident"]
+
+_SKETCH_COLUMNS = 300
 
 
 def as_operator(theta: Any) -> GramOperator:
@@ -37,23 +43,90 @@ def as_operator(theta: Any) -> GramOperator:
     raise TypeError(f"theta must be a numpy array, a dask array or a GramOperator, got {type(theta).__name__}")
 
 
-def operator_for_store(store: GramStore, *, memory: int, kind: str = "ntk") -> GramOperator:
-    """The fastest operator for a complete store within ``memory`` bytes.
+def operator_for_store(
+    store: GramStore,
+    *,
+    memory: int,
+    kind: str = "ntk",
+    operator: OperatorChoice = "auto",
+    address: str | None = None,
+    threads: int | None = None,
+) -> GramOperator:
+    """An operator for a complete store.
+
+    Parameters
+    ----------
+    store
+        The store.
+    memory
+        Memory of the solver in this process, in bytes.
+    kind
+        Which kernel of the store.
+    operator
+        "memory" holds the matrix here; "threads" reads it tile by tile in each pass; "dask-on-ray" does so on the
+        cores of a Ray cluster; "resident" holds it in the memory of a Ray cluster. "auto" takes "memory" where the
+        matrix fits half of ``memory``, else "resident" on a cluster of several nodes that holds it, else "threads".
+    address
+        Ray cluster to connect to; without one only a Ray that already runs in this process is looked at by "auto",
+        and the other two start one here. What is started here is shut down when the operator is closed.
+    threads
+        Threads of this process; all usable cores by default.
 
     Raises
     ------
+    RequestError
+        If the operator that is asked for does not fit the memory, or the cluster.
     StoreIncompleteError
         If tiles are missing.
     StoreDamagedError
         If a tile that is read into memory fails its checksum.
     """
+    if operator not in get_args(OperatorChoice):
+        raise RequestError(f"solver.operator: must be one of {', '.join(get_args(OperatorChoice))}, got {operator!r}")
     store.require_complete()
-    threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
-    if store.n**2 * np.dtype(store.dtype).itemsize <= MATRIX_SHARE * memory:
-        theta = np.empty((store.n, store.n), store.dtype)
-        for t in store.grid:
-            values = store.read_tile(kind, t.i, t.j)
-            theta[t.rows, t.cols] = values
-            theta[t.cols, t.rows] = values.T
-        return InMemoryOperator(theta)
-    return TiledOperator(store, kind=kind, threads=threads or 1)
+    whole = store.n**2 * store.dtype.itemsize
+    fits = whole <= MATRIX_SHARE * memory
+    if operator == "memory" and not fits:
+        raise RequestError(
+            f"solver.operator: memory needs {whole / 1e9:.2f} GB for the matrix and as much for the solver, and "
+            f"solver.memory is {memory / 1e9:.2f} GB; raise it, or use threads"
+        )
+    if operator == "memory" or (operator == "auto" and fits):
+        return InMemoryOperator(_read_whole(store, kind), threads=threads)
+    if operator in ("dask-on-ray", "resident") or (operator == "auto" and (address is not None or _ray_is_up())):
+        chosen = _on_cluster(store, kind, operator, address)
+        if chosen is not None:
+            return chosen
+    return TiledOperator(store, kind=kind, threads=threads or usable_cores())
+
+
+def _read_whole(store: GramStore, kind: str) -> np.ndarray[Any, Any]:
+    theta = np.empty((store.n, store.n), store.dtype)
+    for t in store.grid:
+        values = store.read_tile(kind, t.i, t.j)
+        theta[t.rows, t.cols] = values
+        theta[t.cols, t.rows] = values.T
+    return theta
+
+
+def _ray_is_up() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: str | None) -> GramOperator | None:
+    """An operator on Ray; None where "auto" finds no cluster of several nodes that holds the matrix."""
+    from advntk_dist.gram.cluster import ray_session
+    from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
+    from advntk_dist.operators.nodes import alive_nodes, cluster_holds
+    from advntk_dist.operators.resident import ResidentOperator, matrix_bytes
+
+    with ExitStack() as session:
+        session.enter_context(ray_session(address, image_bytes=8 * store.n * _SKETCH_COLUMNS))
+        if operator == "auto" and not (len(alive_nodes()) > 1 and cluster_holds(matrix_bytes(store))):
+            return None
+        make = DaskOnRayOperator if operator == "dask-on-ray" else ResidentOperator
+        chosen: GramOperator = make(store, kind=kind)
+        chosen.resources = session.pop_all()
+        return chosen

@@ -1,105 +1,97 @@
-"""The stored half of a Gram matrix, read tile by tile by Dask threads: memory stays at a few tiles."""
+"""The stored half of a Gram matrix, read by Dask threads: memory stays at a few tiles."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.threaded import get as threaded_get
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
-from advntk_dist.grid import Tile, TileGrid, spans
 from advntk_dist.operators.base import GramOperator
+from advntk_dist.operators.products import Part, Run, Vectors, run_product, runs, task_bytes
+from advntk_dist.operators.tiles import StoreTiles, Tiles, diagonal_mean
 
-_STRIP = 256
-"""Rows of a float32 tile that are widened to float64 at once."""
-
-
-class TileSource(Protocol):
-    """Where tiles on and above the diagonal come from: a Gram store."""
-
-    @property
-    def grid(self) -> TileGrid:
-        """The symmetric grid of the matrix."""
-        ...
-
-    def read_tile(self, kind: str, i: int, j: int) -> NDArray[Any]:
-        """The values of tile (i, j), i <= j."""
-        ...
+if TYPE_CHECKING:
+    from advntk_dist.gram.store import GramStore
 
 
 class TiledOperator(GramOperator):
-    """Products through a Dask graph with one task a stored tile.
+    """Products through a Dask graph with one task a run of stored tiles.
 
-    A tile above the diagonal serves both its halves in one read: T V_j for rows i, and T^T V_i for rows j.
+    A tile above the diagonal serves both its halves in one read: T V_j for rows i, and T^T V_i for rows j. The parts
+    are added in a fixed order, so that a product does not depend on the number of threads.
 
     Parameters
     ----------
     source
-        The Gram store.
+        A Gram store, or any :class:`advntk_dist.operators.tiles.Tiles`.
     kind
         Which kernel of the store.
     threads
-        Dask threads; each holds one tile at a time, and its share of the row sums.
+        Dask threads; each has one task in flight.
     """
 
-    def __init__(self, source: TileSource, *, kind: str = "ntk", threads: int = 2) -> None:
-        super().__init__(source.grid.rows)
-        self.source, self.kind, self.threads = source, kind, threads
+    def __init__(self, source: GramStore | Tiles, *, kind: str = "ntk", threads: int = 2) -> None:
+        self.tiles: Tiles = source if hasattr(source, "panels") else StoreTiles(source, kind)
+        super().__init__(self.tiles.grid.rows)
+        self.threads = threads
+        self._runs = runs(self.tiles.grid)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        grid = self.source.grid
-        graph: dict[Any, Any] = {("tile", t.i, t.j): (self._products, t, _Whole(v)) for t in grid}
-        rows = grid.shape[0]
-        for i in range(rows):
-            parts = [("tile", i, j) for j in range(i, rows)] + [("tile", j, i) for j in range(i)]
-            graph["row", i] = (_sum_row, i, parts)
-        with threadpool_limits(limits=1, user_api="blas"):
-            sums = threaded_get(graph, [("row", i) for i in range(rows)], num_workers=self.threads)
-        return np.concatenate(sums)
-
-    def _products(self, t: Tile, whole: _Whole) -> tuple[int, int, NDArray[np.float64], NDArray[np.float64] | None]:
-        v = whole.v
-        values = self.source.read_tile(self.kind, t.i, t.j)
-        direct = np.empty((t.shape[0], v.shape[1]))
-        mirrored = None if t.on_diagonal else np.zeros((t.shape[1], v.shape[1]))
-        for strip in spans(t.shape[0], _STRIP):
-            wide = values[strip].astype(np.float64, copy=False)
-            direct[strip] = wide @ v[t.cols]
-            if mirrored is not None:
-                mirrored += wide.T @ v[t.rows][strip]
-        return t.i, t.j, direct, mirrored
+        return threaded_product(self.tiles, self._runs, Vectors.of(v), self.threads)
 
     def diagonal_mean(self) -> float:
         """Mean of the diagonal."""
-        diagonal = [np.diagonal(self.source.read_tile(self.kind, t.i, t.j)) for t in self.source.grid if t.on_diagonal]
-        return float(np.concatenate(diagonal).mean(dtype=np.float64))
+        return diagonal_mean(self.tiles)
+
+    def pass_bytes(self, columns: int) -> int:
+        """Memory that a product with so many columns takes beside its argument and its result, in bytes."""
+        each = task_bytes(self.tiles.grid, columns, self.tiles.dtype.itemsize)
+        return min(self.threads, len(self._runs)) * each + 8 * self.n * columns
 
     @property
     def description(self) -> str:
         """One line for logs."""
-        grid = self.source.grid
+        grid = self.tiles.grid
         return (
             f"out of core ({self.n} x {self.n} in {len(grid)} stored tiles of {grid.tile}, {self.threads} Dask threads)"
         )
 
 
-class _Whole:
-    """Hides the block of vectors from Dask, which would otherwise look through it for keys."""
+def threaded_product(tiles: Tiles, parts: Sequence[Run], vectors: Vectors, threads: int) -> NDArray[np.float64]:
+    """What the given runs of tiles add to Theta v, (n, k), on so many Dask threads.
 
-    def __init__(self, v: NDArray[np.float64]) -> None:
-        self.v = v
+    The parts are added in order, each as soon as those before it are there, so that few are held at a time.
+    """
+    product, shared = _Opaque(np.zeros_like(vectors.v)), _Opaque(vectors)
+
+    def part(run: Run, block: _Opaque) -> Part:
+        return run_product(tiles, run, block.content)
+
+    graph: dict[Any, Any] = {}
+    for number, run in enumerate(parts):
+        graph["part", number] = (part, run, shared)
+        graph["sum", number] = (_add, product, ("part", number), ("sum", number - 1) if number else None)
+    with _libraries().limit(limits=1, user_api="blas"):
+        threaded_get(graph, ("sum", len(parts) - 1), num_workers=threads)
+    return np.asarray(product.content)
 
 
-def _sum_row(
-    i: int, parts: list[tuple[int, int, NDArray[np.float64], NDArray[np.float64] | None]]
-) -> NDArray[np.float64]:
-    """Sum of one row of tiles, always in the same order, so that a product repeats to the last bit."""
-    total: NDArray[np.float64] | None = None
-    for row, _, direct, mirrored in parts:
-        part = direct if row == i else mirrored
-        assert part is not None
-        total = part.copy() if total is None else total + part
-    assert total is not None
-    return total
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+class _Opaque:
+    """Hides arrays from Dask, which would otherwise look through them for keys."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+def _add(product: _Opaque, part: Part, _before: None) -> None:
+    part.add_to(product.content)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.grid import TileGrid
-from advntk_dist.operators import DaskArrayOperator, GramOperator, InMemoryOperator, TiledOperator, as_operator
+from advntk_dist.gram.store import GramStore
+from advntk_dist.grid import Tile, TileGrid, spans
+from advntk_dist.operators import (
+    DaskArrayOperator,
+    GramOperator,
+    InMemoryOperator,
+    TiledOperator,
+    as_operator,
+    operator_for_store,
+)
+from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
+from advntk_dist.operators.products import run_product
+from advntk_dist.operators.resident import ResidentOperator
 
 Array = NDArray[np.float64]
 
@@ -32,23 +44,31 @@ class Tiles:
     tile: int
 
     def __post_init__(self) -> None:
-        self.reads: list[tuple[str, int, int]] = []
+        self.reads: list[tuple[int, int]] = []
 
     @property
     def grid(self) -> TileGrid:
         return TileGrid.square(len(self.theta), self.tile)
 
-    def read_tile(self, kind: str, i: int, j: int) -> NDArray[Any]:
-        assert i <= j
-        self.reads.append((kind, i, j))
-        t = self.grid.at(i, j)
-        return self.theta[t.rows, t.cols]
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.theta.dtype)
+
+    def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        assert t.i <= t.j
+        self.reads.append((t.i, t.j))
+        values = self.theta[t.rows, t.cols]
+        for panel in spans(t.shape[0], rows):
+            yield panel, values[panel].copy()
 
 
-MAKERS: dict[str, Callable[[NDArray[Any]], GramOperator]] = {
+Make = Callable[[NDArray[Any]], GramOperator]
+
+FROM_ARRAYS: dict[str, Make] = {
     "in memory float32": InMemoryOperator,
     "in memory float64": lambda theta: InMemoryOperator(theta.astype(np.float64)),
     "in memory, Fortran order": lambda theta: InMemoryOperator(np.asfortranarray(theta)),
+    "in memory, strided": lambda theta: InMemoryOperator(np.repeat(np.repeat(theta, 2, 0), 2, 1)[::2, ::2]),
     "dask float32": lambda theta: DaskArrayOperator(_dask(theta, chunks=TILE)),
     "dask float64, uneven chunks": lambda theta: DaskArrayOperator(
         _dask(theta.astype(np.float64), chunks=((40, 30), (11, 59)))
@@ -59,36 +79,63 @@ MAKERS: dict[str, Callable[[NDArray[Any]], GramOperator]] = {
     "one tile": lambda theta: TiledOperator(Tiles(theta, 1000)),
 }
 
+FROM_STORES: dict[str, Callable[[GramStore], GramOperator]] = {
+    "store, threads": lambda store: TiledOperator(store, threads=2),
+    "store, one thread": lambda store: TiledOperator(store, threads=1),
+    "store, dask view": lambda store: DaskArrayOperator(store.dask()),
+    "store, memory": lambda store: operator_for_store(store, memory=10**9),
+}
 
-@pytest.fixture(params=MAKERS)
-def make(request: pytest.FixtureRequest) -> Callable[[NDArray[Any]], GramOperator]:
-    return MAKERS[request.param]
+ON_RAY: dict[str, Callable[[GramStore], GramOperator]] = {
+    "dask on ray": DaskOnRayOperator,
+    "resident": lambda store: ResidentOperator(store, holders=1),
+    "resident, two holders": lambda store: ResidentOperator(store, holders=2),
+}
 
 
-@pytest.mark.parametrize("columns", [1, 10])
-def test_products_are_those_of_float64(make: Callable[[NDArray[Any]], GramOperator], columns: int) -> None:
-    operator, v = make(THETA), _RNG.standard_normal((N, columns))
+@pytest.fixture(params=FROM_ARRAYS)
+def make(request: pytest.FixtureRequest) -> Make:
+    """Operators of any matrix, even of one that no store would take."""
+    return FROM_ARRAYS[request.param]
+
+
+@pytest.fixture(scope="module", params=[*FROM_ARRAYS, *FROM_STORES, *ON_RAY])
+def operator(request: pytest.FixtureRequest, stored: Callable[..., GramStore]) -> Iterator[GramOperator]:
+    """Every operator, over the same matrix."""
+    name = request.param
+    if name in ON_RAY:
+        request.getfixturevalue("ray_cluster")
+        if name == "dask on ray":
+            pytest.importorskip("pandas", reason="ray.util.dask needs pandas and pyarrow")
+    stores = FROM_STORES | ON_RAY
+    with stores[name](stored(THETA, TILE)) if name in stores else FROM_ARRAYS[name](THETA) as made:
+        yield made
+
+
+@pytest.mark.parametrize("columns", [1, 10, 150])
+def test_products_are_those_of_float64(operator: GramOperator, columns: int) -> None:
+    v, before = _RNG.standard_normal((N, columns)), operator.passes
     for k in range(1, 3):
         product = operator.matmat(v)
         assert product.dtype == np.float64
         assert product.shape == (N, columns)
         np.testing.assert_allclose(product, THETA.astype(np.float64) @ v, rtol=1e-13, atol=1e-13)
-        assert operator.passes == k
+        assert operator.passes == before + k
     np.testing.assert_array_equal(operator.matmat(v), product)
 
 
-def test_blocks_in_any_memory_layout(make: Callable[[NDArray[Any]], GramOperator]) -> None:
+def test_blocks_in_any_memory_layout(operator: GramOperator) -> None:
     v = _RNG.standard_normal((5, 2 * N)).T[::2]
-    np.testing.assert_allclose(make(THETA).matmat(v), THETA.astype(np.float64) @ v, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(operator.matmat(v), THETA.astype(np.float64) @ v, rtol=1e-13, atol=1e-13)
 
 
-def test_input_is_left_alone(make: Callable[[NDArray[Any]], GramOperator]) -> None:
+def test_input_is_left_alone(operator: GramOperator) -> None:
     v = _RNG.standard_normal((N, 3))
     v.setflags(write=False)
-    make(THETA).matmat(v)
+    operator.matmat(v)
 
 
-def test_absent_entries_raise(make: Callable[[NDArray[Any]], GramOperator]) -> None:
+def test_absent_entries_raise(make: Make) -> None:
     holes = THETA.copy()
     holes[:TILE, TILE : 2 * TILE] = holes[TILE : 2 * TILE, :TILE] = np.nan
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -96,34 +143,32 @@ def test_absent_entries_raise(make: Callable[[NDArray[Any]], GramOperator]) -> N
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_vectors_that_are_not_finite_raise(make: Callable[[NDArray[Any]], GramOperator], bad: float) -> None:
+def test_vectors_that_are_not_finite_raise(operator: GramOperator, bad: float) -> None:
     v = np.ones((N, 2))
     v[3, 1] = bad
     with pytest.raises(FloatingPointError, match="not finite"), np.errstate(invalid="ignore"):
-        make(THETA).matmat(v)
+        operator.matmat(v)
 
 
 @pytest.mark.parametrize("shape", [(N - 1, 2), (N,), (2, N), (N, 2, 2)])
-def test_wrong_shapes_raise_and_do_not_count(
-    make: Callable[[NDArray[Any]], GramOperator], shape: tuple[int, ...]
-) -> None:
-    operator = make(THETA)
+def test_wrong_shapes_raise_and_do_not_count(operator: GramOperator, shape: tuple[int, ...]) -> None:
+    before = operator.passes
     with pytest.raises(ValueError, match=f"{N} rows"):
         operator.matmat(np.ones(shape))
-    assert operator.passes == 0
+    assert operator.passes == before
 
 
-def test_diagonal_mean(make: Callable[[NDArray[Any]], GramOperator]) -> None:
-    np.testing.assert_allclose(make(THETA).diagonal_mean(), np.diagonal(THETA).astype(np.float64).mean(), rtol=1e-12)
+def test_diagonal_mean(operator: GramOperator) -> None:
+    np.testing.assert_allclose(operator.diagonal_mean(), np.diagonal(THETA).astype(np.float64).mean(), rtol=1e-12)
 
 
-def test_description_is_one_line_that_gives_the_size(make: Callable[[NDArray[Any]], GramOperator]) -> None:
-    text = make(THETA).description
+def test_description_is_one_line_that_gives_the_size(operator: GramOperator) -> None:
+    text = operator.description
     assert "\n" not in text
     assert f"{N} x {N}" in text
 
 
-def test_accumulation_is_float64_for_float32_tiles(make: Callable[[NDArray[Any]], GramOperator]) -> None:
+def test_accumulation_is_float64_for_float32_tiles(make: Make) -> None:
     theta = np.full((N, N), 1e-4, np.float32)
     theta[:, 0] = theta[0, :] = 1e4
     product = make(theta).matmat(np.ones((N, 1)))
@@ -132,32 +177,50 @@ def test_accumulation_is_float64_for_float32_tiles(make: Callable[[NDArray[Any]]
 
 def test_each_stored_tile_is_read_once_a_pass() -> None:
     source = Tiles(THETA, TILE)
-    TiledOperator(source, kind="nngp").matmat(np.ones((N, 1)))
-    assert sorted(source.reads) == [("nngp", t.i, t.j) for t in source.grid]
+    TiledOperator(source).matmat(np.ones((N, 1)))
+    assert sorted(source.reads) == [(t.i, t.j) for t in source.grid]
+
+
+def test_products_do_not_depend_on_the_number_of_threads() -> None:
+    v = _RNG.standard_normal((N, 10))
+    products = [TiledOperator(Tiles(THETA, 4), threads=threads).matmat(v) for threads in (1, 2, 5)]
+    for product in products[1:]:
+        np.testing.assert_array_equal(product, products[0])
+
+
+def test_few_parts_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = set(), []
+
+    def counted(*arguments: Any) -> Any:
+        part = run_product(*arguments)
+        alive.add(id(part))
+        weakref.finalize(part, alive.discard, id(part))
+        most.append(len(alive))
+        return part
+
+    monkeypatch.setattr("advntk_dist.operators.tiled.run_product", counted)
+    TiledOperator(Tiles(THETA, 1), threads=2).matmat(np.ones((N, 3)))
+    assert len(most) > 300
+    assert max(most) <= 6
 
 
 def test_a_failing_read_reaches_the_caller() -> None:
     class Broken(Tiles):
-        def read_tile(self, kind: str, i: int, j: int) -> NDArray[Any]:
-            raise OSError(f"{kind} tile {i},{j} is damaged")
+        def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+            raise OSError(f"{rows} rows of tile {t.i},{t.j} are damaged")
 
-    with pytest.raises(OSError, match="is damaged"):
+    with pytest.raises(OSError, match="are damaged"):
         TiledOperator(Broken(THETA, TILE)).matmat(np.ones((N, 1)))
 
 
-def test_tiles_taller_than_a_strip() -> None:
-    n = 600
+def test_tiles_larger_than_a_block_and_rows_longer_than_a_run() -> None:
+    n = 1300
     half = _RNG.standard_normal((n, n)).astype(np.float32)
     theta = (half + half.T) / 2
     v = _RNG.standard_normal((n, 2))
     expected = theta.astype(np.float64) @ v
-    np.testing.assert_allclose(TiledOperator(Tiles(theta, 500)).matmat(v), expected, rtol=1e-11, atol=1e-11)
-
-
-def test_in_memory_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advntk_dist.operators.memory._STRIP_BYTES", 8 * N * 9)
-    v = _RNG.standard_normal((N, 2))
-    np.testing.assert_allclose(InMemoryOperator(THETA).matmat(v), THETA.astype(np.float64) @ v, rtol=1e-13, atol=1e-13)
+    for tile in (100, 600, 1300):
+        np.testing.assert_allclose(TiledOperator(Tiles(theta, tile)).matmat(v), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_as_operator_chooses_by_type() -> None:
@@ -174,3 +237,10 @@ def test_matrices_that_are_none(theta: NDArray[Any]) -> None:
     for given in (theta, _dask(theta, chunks=-1)):
         with pytest.raises(ValueError, match="square array of floats"):
             as_operator(given)
+
+
+def test_a_matrix_that_is_not_symmetric() -> None:
+    theta = THETA.copy()
+    theta[3, 60] += 1.0
+    with pytest.raises(ValueError, match="symmetric"):
+        InMemoryOperator(theta)

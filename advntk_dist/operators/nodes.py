@@ -1,0 +1,80 @@
+"""Nodes of a Ray cluster, and how resident tiles are spread over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from advntk_dist.errors import RequestError
+
+CORES_A_HOLDER = 4
+"""A holder's threads share one interpreter, which keeps up with about this many."""
+
+MEMORY_SHARE = 0.8
+"""Share of the memory that a node offers to Ray which resident tiles may take."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a holder goes: a node, and the threads that it gets there."""
+
+    node: str
+    threads: int
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Nodes of the cluster that have cores, in a fixed order."""
+    nodes: list[dict[str, Any]] = ray.nodes()
+    able = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    return sorted(able, key=lambda node: str(node["NodeID"]))
+
+
+def cluster_holds(nbytes: int) -> bool:
+    """Whether the memory of the cluster's nodes takes so many bytes of tiles."""
+    return nbytes <= sum(_memory(node) for node in alive_nodes())
+
+
+def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
+    """Seats of holders that share ``nbytes`` of tiles, on all nodes.
+
+    Parameters
+    ----------
+    nbytes
+        Bytes of all tiles.
+    most
+        Largest number of holders that is of use.
+    exact
+        Make it that many, dealt over the nodes in turn; otherwise one for every four cores of a node.
+
+    Raises
+    ------
+    RequestError
+        If there is no node, or the memory of one is too small for its share.
+    """
+    nodes = alive_nodes()
+    if not nodes:
+        raise RequestError("solver.operator: resident needs a Ray node with at least one core; see `ray status`")
+    wanted = [max(1, -(-int(node["Resources"]["CPU"]) // CORES_A_HOLDER)) for node in nodes]
+    if exact:
+        wanted = [len(range(place, most, len(nodes))) for place in range(len(nodes))]
+    while sum(wanted) > most:
+        wanted[wanted.index(max(wanted))] -= 1
+    each = -(-nbytes // sum(wanted))
+    for node, count in zip(nodes, wanted, strict=True):
+        if count * each > _memory(node):
+            raise RequestError(
+                f"solver.operator: resident tiles need {count * each / 1e9:.1f} GB on node "
+                f"{node['NodeManagerAddress']}, which offers {_memory(node) / 1e9:.1f} GB; add nodes, or use another "
+                "solver.operator"
+            )
+    return [
+        Seat(str(node["NodeID"]), max(1, int(node["Resources"]["CPU"]) // count))
+        for node, count in zip(nodes, wanted, strict=True)
+        for _ in range(count)
+    ]
+
+
+def _memory(node: dict[str, Any]) -> int:
+    return int(MEMORY_SHARE * node["Resources"].get("memory", 0))

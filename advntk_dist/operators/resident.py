@@ -1,0 +1,205 @@
+"""Tiles resident in Ray actors, spread over the nodes: no pass reads anything but the vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from advntk_dist.errors import RequestError, SolverError
+from advntk_dist.gram.worker import worker_environment
+from advntk_dist.grid import spans
+from advntk_dist.operators.base import GramOperator
+from advntk_dist.operators.holder import Holding, TileHolder
+from advntk_dist.operators.nodes import seats
+from advntk_dist.operators.place import Failure, Place
+from advntk_dist.operators.products import NARROW, Run, Vectors, runs
+from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.store import GramStore
+
+log = logging.getLogger(__name__)
+
+LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError)
+"""Errors that mean "the holder is gone": another one reads its tiles. Everything else ends the product."""
+
+MAX_LOSSES = 3
+"""Times in a row that one holder may be lost."""
+
+START_PATIENCE = 300.0
+SLOWEST_READ = 20e6
+"""Seconds for a holder to start, and bytes a second at which it loads; a slower one is taken for dead."""
+
+
+class ResidentOperator(GramOperator):
+    """Products by actors that keep their tiles in memory, each with its share of the stored half.
+
+    A holder that dies, or does not answer, is replaced by one that reads the same tiles again; sums are taken in the
+    order of the holders, so that a replacement changes no bit. The holders reserve memory, and no cores: between
+    passes they do nothing.
+
+    Parameters
+    ----------
+    store
+        A complete Gram store, at a path that all nodes see.
+    kind
+        Which kernel of the store.
+    holders
+        Number of actors; by default one for every four cores of each node.
+    patience
+        Seconds to wait for a holder that has its tiles to answer; starting and loading get longer.
+
+    Raises
+    ------
+    RequestError
+        If Ray is not running, or the cluster's memory does not hold the tiles.
+    SolverError
+        If a holder is lost again and again.
+    StoreDamagedError, StoreIncompleteError
+        If a tile cannot be read.
+    """
+
+    def __init__(
+        self, store: GramStore, *, kind: str = "ntk", holders: int | None = None, patience: float = 300.0
+    ) -> None:
+        super().__init__(store.n)
+        if not ray.is_initialized():
+            raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
+        self.tiles, self.place = StoreTiles(store, kind), Place.of(store, kind)
+        everything = runs(store.grid)
+        self._seats = seats(matrix_bytes(store), min(holders or len(everything), len(everything)), exact=bool(holders))
+        self._shares = _shares(everything, len(self._seats))
+        share = max(sum(len(run.tiles) for run in part) for part in self._shares) * store.tile**2 * store.dtype.itemsize
+        self._share_bytes, self.patience = share, patience
+        self._actors: dict[int, Any] = {}
+        self._loaded: set[int] = set()
+        self._losses = dict.fromkeys(range(len(self._seats)), 0)
+        self.replaced = 0
+        """Holders that were lost and replaced since the operator was made."""
+        try:
+            self.holdings: dict[int, Holding] = self._ask("load")
+        except BaseException:
+            self.close()
+            raise
+
+    def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        product = np.zeros_like(v)
+        # Wide blocks go in pieces: every holder sends back (n, columns), and passes from memory are cheap.
+        for piece in spans(v.shape[1], 2 * NARROW):
+            answers = self._ask("product", ray.put(Vectors.of(v[:, piece])))
+            for number in sorted(answers):
+                product[:, piece] += answers[number]
+        return product
+
+    def _ask(self, method: str, *arguments: Any) -> dict[int, Any]:
+        """Call a method of every holder, replacing those that are lost on the way."""
+        answers: dict[int, Any] = {}
+        waiting: dict[Any, int] = {}
+        deadlines: dict[int, float] = {}
+
+        def call(number: int) -> None:
+            if number not in self._actors:
+                self._actors[number] = self._start(number)
+            allowed = self.patience if number in self._loaded else START_PATIENCE + self._share_bytes / SLOWEST_READ
+            deadlines[number] = time.monotonic() + allowed
+            waiting[getattr(self._actors[number], method).remote(*arguments)] = number
+
+        for number in range(len(self._seats)):
+            call(number)
+        while waiting:
+            first = min(deadlines[number] for number in waiting.values())
+            done, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.0, first - time.monotonic()))
+            now = time.monotonic()
+            late = [] if done else [r for r, number in waiting.items() if deadlines[number] <= now]
+            for reference in done or late:
+                number = waiting.pop(reference)
+                try:
+                    if not done:
+                        raise TimeoutError("it did not answer in time")
+                    answer = ray.get(reference)
+                except (*LOST, TimeoutError) as error:
+                    self._lose(number, error)
+                    call(number)
+                    continue
+                except RayTaskError as error:
+                    raise SolverError(f"resident tiles: a holder failed: {error.cause or error}") from error
+                if isinstance(answer, Failure):
+                    answer.reraise()
+                answers[number], self._losses[number] = answer, 0
+                self._loaded.add(number)
+        return answers
+
+    def _start(self, number: int) -> Any:
+        seat = self._seats[number]
+        actor: Any = ray.remote(TileHolder)
+        # Soft: a replacement goes elsewhere where the node itself is gone.
+        place = NodeAffinitySchedulingStrategy(seat.node, soft=True)
+        return actor.options(
+            num_cpus=0,
+            memory=self._share_bytes,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=place,
+            runtime_env={"env_vars": worker_environment(seat.threads, False)},
+        ).remote(self.place, self._shares[number], seat.threads)
+
+    def _lose(self, number: int, error: Exception) -> None:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self._losses[number] += 1
+        self.replaced += 1
+        self._kill(number)
+        if self._losses[number] >= MAX_LOSSES:
+            raise SolverError(
+                f"resident tiles: holder {number} of {len(self._seats)} was lost {MAX_LOSSES} times in a row, at last "
+                f"with: {reason}; check the memory and the state of the nodes with `ray status`, or use another "
+                "solver.operator"
+            ) from error
+        log.warning("holder %d of the Gram matrix is lost (%s); another one reads its tiles", number, reason)
+
+    def _kill(self, number: int) -> None:
+        self._loaded.discard(number)
+        actor = self._actors.pop(number, None)
+        if actor is not None and ray.is_initialized():
+            with contextlib.suppress(*LOST, ValueError):
+                ray.kill(actor, no_restart=True)
+
+    def close(self) -> None:
+        """Let the holders go."""
+        for number in list(self._actors):
+            self._kill(number)
+        super().close()
+
+    def diagonal_mean(self) -> float:
+        """Mean of the diagonal, read from the store."""
+        return diagonal_mean(self.tiles)
+
+    @property
+    def description(self) -> str:
+        """One line for logs."""
+        held = sum(h.nbytes for h in self.holdings.values()) / 1e9
+        nodes = len({h.node for h in self.holdings.values()})
+        return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._seats)} Ray actors on {nodes} nodes)"
+
+
+def matrix_bytes(store: GramStore) -> int:
+    """Memory of the stored half as it is held, ragged tiles padded, in bytes."""
+    return len(store.grid) * store.tile**2 * store.dtype.itemsize
+
+
+def _shares(everything: list[Run], count: int) -> list[tuple[Run, ...]]:
+    """Deal the runs out so that holders get about as many tiles each; the longest runs first."""
+    shares: list[list[Run]] = [[] for _ in range(count)]
+    load = [0] * count
+    for run in sorted(everything, key=lambda run: -len(run.tiles)):
+        lightest = load.index(min(load))
+        shares[lightest].append(run)
+        load[lightest] += len(run.tiles)
+    return [tuple(share) for share in shares]

@@ -1,0 +1,127 @@
+"""Where an operator finds the tiles of a Gram matrix: in an array, or in the files of a store.
+
+A tile is handed out in panels, runs of its rows: a panel and its float64 copy stay in a core's cache while both
+products of a symmetric matrix are taken with it, so that each element is fetched from memory once a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.errors import StoreDamagedError
+from advntk_dist.grid import Tile, TileGrid, spans
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.store import GramStore
+
+
+class Tiles(Protocol):
+    """Tiles on and above the diagonal of a symmetric matrix."""
+
+    @property
+    def grid(self) -> TileGrid:
+        """The symmetric grid of the matrix."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        ...
+
+    def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Slices of the tile's own rows, at most ``rows`` each, in order, with their values (rows, tile columns).
+
+        A panel is only good until the next one is asked for.
+        """
+        ...
+
+
+class ArrayTiles:
+    """Tiles of an array in memory; what lies below the diagonal tiles is never looked at."""
+
+    def __init__(self, theta: NDArray[Any], tile: int) -> None:
+        self.theta = theta
+        self.grid = TileGrid.square(len(theta), tile)
+        self.dtype: np.dtype[Any] = theta.dtype
+
+    def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Views into the array."""
+        values = self.theta[t.rows, t.cols]
+        for panel in spans(t.shape[0], rows):
+            yield panel, values[panel]
+
+
+class StoreTiles:
+    """Tiles of a Gram store, read from their files.
+
+    The first time that this object reads a tile it reads it whole, and checks its checksum against the commit record.
+    Later passes read panel after panel into one small buffer and check only the file's length: what the file system
+    hands out a second time is not verified again, and a fresh 16 MB buffer for each tile would cost ten times the
+    reading itself, in page faults.
+
+    Parameters
+    ----------
+    store
+        The store.
+    kind
+        Which kernel of the store.
+    """
+
+    def __init__(self, store: GramStore, kind: str = "ntk") -> None:
+        self.store, self.kind = store, kind
+        self.grid = store.grid
+        self.dtype: np.dtype[Any] = store.dtype
+        self._verified: set[tuple[int, int]] = set()
+
+    def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Panels read from the tile's file.
+
+        Raises
+        ------
+        StoreIncompleteError
+            If the tile is not committed.
+        StoreDamagedError
+            If its file is missing, of another length or, at the first reading, fails its checksum.
+        """
+        if (t.i, t.j) in self._verified:
+            yield from self._read(t, rows)
+            return
+        values = self.whole(t)
+        for panel in spans(t.shape[0], rows):
+            yield panel, values[panel]
+
+    def whole(self, t: Tile) -> NDArray[Any]:
+        """The values of a tile, verified."""
+        values = self.store.read_tile(self.kind, t.i, t.j)
+        self._verified.add((t.i, t.j))
+        return values
+
+    def _read(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        width = self.store.tile  # a ragged tile is stored padded to a whole one
+        buffer = np.empty((rows, width), self.dtype.newbyteorder("<"))
+        try:
+            with self.store.chunk_path(self.kind, t.i, t.j).open("rb", buffering=0) as file:
+                for panel in spans(t.shape[0], rows):
+                    values = buffer[: panel.stop - panel.start]
+                    if file.readinto(values.data) != values.nbytes:
+                        raise OSError("it ends too early")
+                    yield panel, values[:, : t.shape[1]]
+        except OSError as error:
+            raise StoreDamagedError(
+                f"{self.store.path}: tile ({t.i}, {t.j}) of {self.kind} was intact and now cannot be read "
+                f"({error.strerror or error}); run the same command again, which checks it anew"
+            ) from error
+
+
+def diagonal_mean(tiles: Tiles) -> float:
+    """Mean of the diagonal of the matrix."""
+    total = 0.0
+    for t in tiles.grid:
+        if t.on_diagonal:
+            for panel, values in tiles.panels(t, t.shape[0]):
+                total += float(np.diagonal(values, panel.start).sum(dtype=np.float64))
+    return total / tiles.grid.rows

@@ -1,0 +1,89 @@
+"""Resident tiles survive the loss of their holders, and give up on a holder that is lost again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from advntk_dist.errors import RequestError, SolverError, StoreDamagedError
+from advntk_dist.gram.store import GramStore
+from advntk_dist.operators import operator_for_store
+from advntk_dist.operators.resident import MAX_LOSSES, ResidentOperator
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+N, TILE = 50, 8
+_FACTOR = np.random.default_rng(1).standard_normal((N, N))
+THETA = _FACTOR @ _FACTOR.T / N
+V = np.random.default_rng(2).standard_normal((N, 3))
+Stored = Callable[..., GramStore]
+
+
+def test_two_holders_one_dies_one_hangs(stored: Stored) -> None:
+    with ResidentOperator(stored(THETA, TILE), holders=2) as operator:
+        held = [holding.tiles for holding in operator.holdings.values()]
+        assert sum(held) == 28
+        assert max(held) - min(held) <= 2, "both hold about as much"
+        before = operator.matmat(V)
+        np.testing.assert_allclose(before, THETA @ V, atol=1e-13)
+        os.kill(operator.holdings[0].pid, signal.SIGKILL)
+        np.testing.assert_array_equal(operator.matmat(V), before)
+        assert operator.replaced == 1
+        hung = operator.holdings[1].pid
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            operator.patience = 2.0
+            np.testing.assert_array_equal(operator.matmat(V), before)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # Ray has killed it, most likely
+                os.kill(hung, signal.SIGKILL)
+        assert operator.replaced == 2
+    operator.close()
+
+
+def test_a_damaged_tile_is_named(stored: Stored) -> None:
+    store = stored(THETA, TILE)
+    path = store.chunk_path("ntk", 2, 3)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(StoreDamagedError, match=r"tile \(2, 3\) of ntk is damaged"):
+        operator_for_store(store, memory=1, operator="resident")
+
+
+def test_a_holder_that_is_lost_again_and_again_ends_the_product(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ResidentOperator(stored(THETA, TILE), holders=1) as operator:
+        started = 0
+
+        def die(vectors: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        class Doomed:
+            """Stands for an actor whose process is killed whenever it is asked."""
+
+            product: Any = ray.remote(die).options(max_retries=0)
+
+        def start(number: int) -> Any:
+            nonlocal started
+            started += 1
+            return Doomed()
+
+        operator._kill(0)
+        monkeypatch.setattr(operator, "_start", start)
+        monkeypatch.setattr(operator, "_kill", lambda number: operator._actors.pop(number, None))
+        with pytest.raises(SolverError, match=rf"holder 0 of 1 was lost {MAX_LOSSES} times.*ray status"):
+            operator.matmat(V)
+        assert started == MAX_LOSSES
+
+
+def test_ray_must_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(RequestError, match="needs a running Ray"):
+        ResidentOperator(stored(THETA, TILE))
