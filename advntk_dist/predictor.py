@@ -8,22 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.ascent import ascend
+from advntk_dist.attacks.base import Images, Norm
 from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.errors import SolverError
 from advntk_dist.grid import spans
 from advntk_dist.kernels.compiled import pad_rows, stack_blocks
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import Network
 
-_BLOCK_LIMIT = 2048
-"""Training images that meet a batch of attacked ones at once, at most."""
+MEMORY = 2**29
+"""Bytes that the pairs of a batch of images and a block of training images may take, and as much again for what an
+attack keeps between the value and the gradient of a step."""
 
 
 class KernelPredictor:
     """A predictor that attacks can differentiate.
 
     Training images are prepared once and stay on the device; batches and training blocks are padded to fixed
-    shapes, so that each function compiles once. Kernels are computed in the dtype of the training images,
-    and meet the coefficients in float64.
+    shapes, so that each function compiles once, and a block is as large as the memory allows. Kernels are
+    computed in the dtype of the training images, and meet the coefficients in float64.
 
     Parameters
     ----------
@@ -46,10 +50,7 @@ class KernelPredictor:
         x = to_unit_range(np.asarray(x_train))
         self.net, self.n, self.batch = net, len(x), batch
         self.image_shape, self.dtype = x.shape[1:], x.dtype
-        square = net.compiled.block_edge(self.image_shape, x.itemsize)
-        limit = min(_BLOCK_LIMIT, max(8, square * square // batch))
-        blocks = -(-self.n // limit)
-        self._block = -(-self.n // (8 * blocks)) * 8
+        self._block = net.compiled.block_of(self.n, batch, self.image_shape, x.itemsize, MEMORY)
         self._prepared = net.compiled.prepare(x, self._block)
         self._set(coefficients)
 
@@ -91,6 +92,57 @@ class KernelPredictor:
             weight[: s.stop - s.start] = u[s]
             grad = self.net.compiled.pull_back(batch, self._prepared, self._coefficients, weight)
             out[s] = grad[: s.stop - s.start]
+        return out
+
+    def ascend(
+        self,
+        start: Images,
+        clean: Images,
+        targets: NDArray[np.float64],
+        *,
+        radius: float,
+        steps: int,
+        step_size: float,
+        norm: Norm,
+    ) -> Images:
+        """All steps of :func:`advntk_dist.attacks.pgd` from ``start``, on the device.
+
+        Parameters
+        ----------
+        start, clean
+            First iterates and clean images (m, H, W, C), in the dtype of the training images.
+        targets
+            (m, k).
+        radius, steps, step_size, norm
+            As in ``pgd``.
+
+        Raises
+        ------
+        SolverError
+            If an input gradient was not finite.
+        """
+        begin, centre = self._images(start), self._images(clean)
+        out, finite = np.empty_like(begin), True
+        for s in spans(len(begin), self.batch):
+            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, targets))
+            with kernel_scope():
+                found, fine = ascend(
+                    self._prepared,
+                    self._coefficients,
+                    *rows,
+                    radius,
+                    steps,
+                    step_size,
+                    backend=self.net.backend,
+                    norm=norm,
+                    budget=MEMORY,
+                )
+            out[s], finite = np.asarray(found)[: s.stop - s.start], finite and bool(fine)
+        if not finite:
+            raise SolverError(
+                f"attack: an input gradient of {self.net.name} (backend {self.net.backend.name}) is not finite; "
+                "its kernel has no derivative at one of the images: choose another activation or network"
+            )
         return out
 
     def _images(self, x: ArrayLike) -> NDArray[Any]:

@@ -34,7 +34,7 @@ def test_predict_is_the_kernel_times_coefficients(net: Network, batch: int) -> N
 
 
 def test_training_images_in_several_blocks(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advntk_dist.predictor._BLOCK_LIMIT", 16)
+    monkeypatch.setattr("advntk_dist.predictor.MEMORY", 1)
     predictor = KernelPredictor(net, X, C, batch=4)
     np.testing.assert_allclose(predictor.predict(X_TEST), net.ntk(X_TEST, X) @ C, rtol=1e-12, atol=1e-12)
     expected = net.ntk_vjp(X_TEST, X, COTANGENT @ C.T)[1]

@@ -5,8 +5,9 @@ Pixels span [-0.5, 0.5], a range of 1, so that a radius of 8/255 means what it m
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +17,7 @@ from advntk_dist.errors import RequestError
 Norm = Literal["linf", "l2"]
 LOW, HIGH = -0.5, 0.5
 Images = NDArray[Any]
+AnyImages = TypeVar("AnyImages", NDArray[Any], jax.Array)
 
 
 class DifferentiablePredictor(Protocol):
@@ -92,31 +94,50 @@ def random_start(x: Images, radius: float, norm: Norm, seed: int, indices: Array
     return project(out, x, radius, norm)
 
 
-def project(x: Images, centre: Images, radius: float, norm: Norm) -> Images:
-    """The nearest point in the ball around ``centre``, then cut to the pixel range (which stays in the ball)."""
+def project(x: AnyImages, centre: AnyImages, radius: float, norm: Norm) -> AnyImages:
+    """The nearest point in the ball around ``centre``, then cut to the pixel range (which stays in the ball).
+
+    Of NumPy or JAX arrays, as is :func:`ascent_direction`; in the dtype of x.
+    """
+    xp = x.__array_namespace__()
     step = x - centre
     if norm == "linf":
-        step = np.clip(step, -radius, radius)
+        step = xp.clip(step, -radius, radius)
     else:
-        sizes = np.linalg.norm(step.reshape(len(x), -1).astype(np.float64), axis=1)
-        factor = np.minimum(1.0, radius / np.maximum(sizes, np.finfo(np.float64).tiny))
+        sizes = xp.linalg.norm(step.reshape(len(x), -1).astype(xp.float64), axis=1)
+        factor = xp.minimum(1.0, radius / xp.maximum(sizes, float(np.finfo(np.float64).tiny)))
         step = step * _per_image(factor, step)
-    return np.asarray(np.clip(centre + step, LOW, HIGH), x.dtype)
+    return xp.clip(centre + step, LOW, HIGH).astype(x.dtype)  # type: ignore[no-any-return]
 
 
-def ascent_direction(gradient: Images, norm: Norm) -> Images:
+def ascent_direction(gradient: AnyImages, norm: Norm) -> AnyImages:
     """The steepest direction of unit size in the norm; 0 where the gradient is 0."""
+    xp = gradient.__array_namespace__()
     if norm == "linf":
-        return np.asarray(np.sign(gradient))
+        return xp.sign(gradient)  # type: ignore[no-any-return]
     # The largest entry is divided out first: the squares of tiny gradients would vanish.
-    largest = np.abs(gradient).reshape(len(gradient), -1).max(axis=1)
-    scaled = gradient / _per_image(np.where(largest > 0, largest, 1.0), gradient)
-    sizes = np.linalg.norm(scaled.reshape(len(scaled), -1), axis=1)
-    return np.asarray(scaled / _per_image(np.where(sizes > 0, sizes, 1.0), gradient))
+    largest = xp.abs(gradient).reshape(len(gradient), -1).max(axis=1)
+    scaled = gradient / _per_image(xp.where(largest > 0, largest, 1.0), gradient)
+    sizes = xp.linalg.norm(scaled.reshape(len(scaled), -1), axis=1)
+    return scaled / _per_image(xp.where(sizes > 0, sizes, 1.0), gradient)  # type: ignore[no-any-return]
 
 
-def _per_image(values: NDArray[Any], like: Images) -> NDArray[Any]:
+def _per_image(values: Any, like: Any) -> Any:
     return values.reshape(-1, *([1] * (like.ndim - 1))).astype(like.dtype)
+
+
+def targets_of(y: ArrayLike, images: int, outputs: int) -> NDArray[np.float64]:
+    """:func:`targets`, one row an image.
+
+    Raises
+    ------
+    RequestError
+        If there is not one label an image, or :func:`targets` does not understand them.
+    """
+    rows = targets(y, outputs)
+    if len(rows) != images:
+        raise RequestError(f"attack: {images} images, but {len(rows)} labels")
+    return rows
 
 
 def targets(y: ArrayLike, outputs: int) -> NDArray[np.float64]:
@@ -141,7 +162,4 @@ def targets(y: ArrayLike, outputs: int) -> NDArray[np.float64]:
 def loss_gradient(predictor: DifferentiablePredictor, x: Images, y: ArrayLike) -> Images:
     """Gradient in x of the squared error 1/2 || f(x) - y ||^2, the loss of the paper's attacks."""
     f = predictor.predict(x)
-    wanted = targets(y, f.shape[1])
-    if len(wanted) != len(x):
-        raise RequestError(f"attack: {len(x)} images, but {len(wanted)} labels")
-    return predictor.vjp(x, f - wanted)
+    return predictor.vjp(x, f - targets_of(y, len(x), f.shape[1]))

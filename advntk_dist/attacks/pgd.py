@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from advntk_dist.attacks.ascent import AscendingPredictor
 from advntk_dist.attacks.base import (
     DifferentiablePredictor,
     Images,
@@ -13,6 +14,7 @@ from advntk_dist.attacks.base import (
     loss_gradient,
     project,
     random_start,
+    targets_of,
 )
 
 
@@ -31,7 +33,8 @@ def pgd(
     """Maximise the squared error within a ball around the clean images.
 
     From a random start; each step takes the gradient at the current iterate and projects onto the ball
-    around the clean image and onto the pixel range.
+    around the clean image and onto the pixel range. Kernel predictors take all steps on the device; any other
+    differentiable predictor is asked for values and gradients step by step.
 
     Parameters
     ----------
@@ -63,7 +66,10 @@ def pgd(
     size = radius / 5 if step_size is None else step_size
     clean = check_request(x, radius, steps, size, norm)
     current = random_start(clean, radius, norm, seed, indices)
+    if steps and isinstance(predictor, AscendingPredictor) and predictor.dtype == clean.dtype:
+        wanted = targets_of(y, len(clean), predictor.outputs)
+        return predictor.ascend(current, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm)
     for _ in range(steps):
-        direction = ascent_direction(loss_gradient(predictor, current, y), norm)
-        current = project(current + direction.dtype.type(size) * direction, clean, radius, norm)
+        direction = ascent_direction(loss_gradient(predictor, current, y), norm).astype(clean.dtype)
+        current = project(current + size * direction, clean, radius, norm)
     return current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 
@@ -12,17 +12,12 @@ Prepared = Any
 """A pytree of arrays whose leading axis is the image: what a backend needs of the right-hand images of a tile."""
 
 
-class KernelBackend(Protocol):
+class Tiles(Protocol):
     """Kernel values and input gradients of one tile of image pairs.
 
     All methods are pure, traceable by ``jax.jit``, ``jax.lax.scan`` and friends, and keep the dtype of the
     images (float32 or float64). They run inside :func:`advntk_dist.kernels.scope.kernel_scope`.
     """
-
-    @property
-    def name(self) -> str:
-        """Short name of the backend: "neural-tangents", "xla" or "pallas"."""
-        ...
 
     def prepare(self, x2: jax.Array) -> Prepared:
         """Quantities of the right-hand images (b2, H, W, C) that are reused against many left-hand batches."""
@@ -34,4 +29,34 @@ class KernelBackend(Protocol):
 
     def tile_vjp(self, x1: jax.Array, prepared: Prepared, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1, shaped as x1, for a weight of shape (b1, b2)."""
+        ...
+
+
+class KernelBackend(Tiles, Protocol):
+    """Tiles with a name that is printed and recorded, equal and hashable by value."""
+
+    @property
+    def name(self) -> str:
+        """Short name of the backend: "neural-tangents", "xla" or "pallas"."""
+        ...
+
+
+@runtime_checkable
+class CombiningTiles(Tiles, Protocol):
+    """Tiles of a backend that combines them with coefficients itself, and shares work between value and gradient."""
+
+    def combine(self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array) -> tuple[jax.Array, Any]:
+        """NTK tile @ coefficients in float64, (b1, k), for coefficients (b2, k) in float64; and a residual.
+
+        The residual, a pytree of arrays, is what :meth:`combine_vjp` at the same images need not compute again.
+        """
+        ...
+
+    def combine_vjp(
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array, cotangent: jax.Array, residual: Any
+    ) -> jax.Array:
+        """d sum(cotangent * (tile @ coefficients)) / d x1, shaped as x1, for a cotangent (b1, k) in float64.
+
+        Where ``residual`` is None, it is computed again.
+        """
         ...

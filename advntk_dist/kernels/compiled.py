@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.grid import TileGrid, spans
-from advntk_dist.kernels.backend import KernelBackend, KernelKind, Prepared
+from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
+from advntk_dist.kernels.combine import gradient, values
 from advntk_dist.kernels.scope import kernel_scope
 
 BLOCK_BYTES = 256 * 2**20
@@ -19,6 +19,9 @@ BLOCK_BYTES = 256 * 2**20
 
 _ARRAYS_PER_PAIR = 8
 """Arrays of a pair's size alive at once in a forward and backward pass (kernel, NTK, cosines, cotangents)."""
+
+_ARRAYS_COMBINED = 4
+"""The same for backends that combine tiles with coefficients part by part."""
 
 
 def pad_rows(x: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -53,14 +56,26 @@ class CompiledKernel:
         self._prepare = jax.jit(backend.prepare)
         self._tile = jax.jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
         self._tile_vjp = jax.jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
-        self._predict = jax.jit(partial(_predict, backend))
-        self._pull_back = jax.jit(partial(_pull_back, backend))
+        self._predict = jax.jit(lambda x, p, c: values(backend, x, p, c)[0])
+        self._pull_back = jax.jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
 
     def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = 1024) -> int:
         """Edge of a square block of pairs that fits BLOCK_BYTES: a power of two, at most ``limit``."""
         pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
         edge = (BLOCK_BYTES / (pixels * itemsize * _ARRAYS_PER_PAIR)) ** 0.5
         return int(min(limit, 2 ** max(3, int(np.log2(edge)))))
+
+    def block_of(self, n: int, batch: int, image_shape: tuple[int, ...], itemsize: int, memory: int) -> int:
+        """Rows of equal blocks of n right-hand images, whose pairs with ``batch`` left-hand ones fit ``memory`` bytes.
+
+        A multiple of 8, or of 64 for thousands of images, so that backends find equal parts of a block.
+        """
+        pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
+        arrays = _ARRAYS_COMBINED if isinstance(self.backend, CombiningTiles) else _ARRAYS_PER_PAIR
+        most = max(8, memory // (pixels * itemsize * arrays * batch))
+        blocks = -(-n // most)
+        multiple = 64 if n > 4096 else 8
+        return -(-n // (multiple * blocks)) * multiple
 
     def matrix(self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False) -> NDArray[Any]:
         """Kernel values (m, n) of float images x1 (m, H, W, C), x2 (n, H, W, C), in their dtype.
@@ -113,22 +128,3 @@ class CompiledKernel:
 def _edge_for(edge: int, *sizes: int) -> int:
     """The block edge, made smaller (to a power of two, so that few shapes occur) for small matrices."""
     return min(edge, 2 ** int(np.ceil(np.log2(max(*sizes, 1)))))
-
-
-def _predict(backend: KernelBackend, x: jax.Array, prepared: Prepared, coefficients: jax.Array) -> jax.Array:
-    def add_block(total: jax.Array, block: tuple[Prepared, jax.Array]) -> tuple[jax.Array, None]:
-        tile = backend.tile(x, block[0], "ntk")
-        return total + tile.astype(jnp.float64) @ block[1], None
-
-    start = jnp.zeros((x.shape[0], coefficients.shape[-1]), jnp.float64)
-    return jax.lax.scan(add_block, start, (prepared, coefficients))[0]
-
-
-def _pull_back(
-    backend: KernelBackend, x: jax.Array, prepared: Prepared, coefficients: jax.Array, cotangent: jax.Array
-) -> jax.Array:
-    def add_block(total: jax.Array, block: tuple[Prepared, jax.Array]) -> tuple[jax.Array, None]:
-        weight = (cotangent @ block[1].T).astype(x.dtype)
-        return total + backend.tile_vjp(x, block[0], weight)[1], None
-
-    return jax.lax.scan(add_block, jnp.zeros_like(x), (prepared, coefficients))[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS, perturbation_size, pgd, pgd_reference
+from advntk_dist.attacks import ATTACKS, ascent, perturbation_size, pgd, pgd_reference
 from advntk_dist.attacks.base import Norm, ascent_direction, project, random_start
-from advntk_dist.errors import AdvNTKError, RequestError
-from advntk_dist.networks import network
+from advntk_dist.errors import AdvNTKError, RequestError, SolverError
+from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
 
 Array = NDArray[np.float64]
@@ -74,6 +77,114 @@ def test_uint8_images(quadratic: Make) -> None:
     adversarial = pgd(quadratic(), raw, Y[:5], radius=8 / 255)
     assert adversarial.dtype == np.float32
     assert (np.abs(adversarial - (raw / 255 - 0.5)) <= 8 / 255 + 1e-6).all()
+
+
+class General:
+    """A kernel predictor of which only values and gradients are known."""
+
+    def __init__(self, predictor: KernelPredictor) -> None:
+        self.predict, self.vjp = predictor.predict, predictor.vjp
+
+
+class Case(NamedTuple):
+    name: str
+    shape: tuple[int, int, int]
+    backend: str = "auto"
+    activation: str = "relu"
+
+
+ONE, SEVERAL = 2**29, 1
+"""Bytes that let all training images into one block, or do not."""
+CASES = [
+    (Case("mlp-3", SHAPE), ONE),
+    (Case("mlp-3", SHAPE), SEVERAL),
+    (Case("cnn-2", (3, 3, 1)), SEVERAL),
+    (Case("mlp-2", SHAPE, "neural-tangents", "erf"), SEVERAL),
+]
+
+
+@cache
+def _attacked(case: Case, memory: int) -> KernelPredictor:
+    rng = np.random.default_rng(11)
+    net = network(case.name, backend=case.backend, activation=case.activation)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advntk_dist.predictor.MEMORY", memory)
+        x, c = rng.uniform(-0.5, 0.5, (21, *case.shape)), rng.standard_normal((21, 3))
+        return KernelPredictor(net, x, c, batch=6)
+
+
+@pytest.mark.parametrize(("case", "memory"), CASES, ids=lambda c: getattr(c, "name", None))
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    images=st.integers(1, 14),
+    steps=st.integers(0, 4),
+    radius=st.sampled_from([0.0, 8 / 255, 0.3]),
+    norm=st.sampled_from(NORMS),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_an_attack_on_the_device_equals_one_step_by_step(
+    case: Case, memory: int, images: int, steps: int, radius: float, norm: Norm, seed: int
+) -> None:
+    predictor, rng = _attacked(case, memory), np.random.default_rng(seed)
+    x, y = rng.uniform(-0.5, 0.5, (images, *case.shape)), rng.integers(0, 3, images)
+    keywords: dict[str, Any] = {"radius": radius, "steps": steps, "norm": norm, "seed": seed}
+    whole = pgd(predictor, x, y, **keywords)
+    np.testing.assert_allclose(whole, pgd(General(predictor), x, y, **keywords), rtol=0, atol=1e-12)
+    assert whole.dtype == x.dtype
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_float32_attack_on_the_device_equals_one_step_by_step(norm: Norm) -> None:
+    rng = np.random.default_rng(5)
+    train, c = rng.uniform(-0.5, 0.5, (50, 4, 4, 3)).astype(np.float32), rng.standard_normal((50, 3))
+    predictor = KernelPredictor(network("mlp-4"), train, c, batch=8)
+    x, y = rng.uniform(-0.5, 0.5, (13, 4, 4, 3)).astype(np.float32), rng.integers(0, 3, 13)
+    whole = pgd(predictor, x, y, radius=0.1, norm=norm)
+    assert whole.dtype == np.float32
+    # Where a gradient is a unit of rounding its sign may differ.
+    assert (np.abs(whole - pgd(General(predictor), x, y, radius=0.1, norm=norm)) > 1e-6).mean() < 1e-3
+
+
+def test_images_of_another_dtype_are_attacked_step_by_step(kernel_predictor: KernelPredictor) -> None:
+    x = X.astype(np.float32)
+    attacked = pgd(kernel_predictor, x, Y, radius=0.1)
+    assert attacked.dtype == np.float32
+    np.testing.assert_array_equal(attacked, pgd(General(kernel_predictor), x, Y, radius=0.1))
+
+
+def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = KernelPredictor(network("mlp-2", W_std=1.3), X[:9], _RNG.standard_normal((9, 3)), batch=8)
+    calls = []
+    inner: Any = ascent.ascend
+
+    def counting(*args: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        return inner(*args, **keywords)
+
+    monkeypatch.setattr("advntk_dist.predictor.ascend", counting)
+    monkeypatch.setattr(predictor, "vjp", None)
+    before = inner._cache_size()
+    for m, steps, radius in ((3, 5, 0.1), (8, 2, 0.2), (23, 10, 0.3)):
+        pgd(predictor, X[:m], Y[:m], radius=radius, steps=steps)
+    assert len(calls) == 1 + 1 + 3
+    assert inner._cache_size() == before + 1
+    pgd(predictor.with_coefficients(np.ones((9, 3))), X, Y, radius=0.1)
+    assert inner._cache_size() == before + 1
+
+
+def test_gradients_that_are_not_finite_are_reported() -> None:
+    """Clipping would hide them: on a CPU, XLA's minimum of NaN and a number is the number."""
+
+    def kinked(x1: Any, x2: Any, _kind: str) -> Any:
+        return jnp.sqrt(jnp.abs(x1).sum(axis=(1, 2, 3)))[:, None] * jnp.ones(len(x2))
+
+    net = Network(network("mlp-2").spec)
+    net.backend = NeuralTangentsBackend(kinked)
+    predictor = KernelPredictor(net, X, _RNG.standard_normal((M, 3)), batch=2)
+    x = np.stack([X[2], np.zeros(SHAPE)])
+    assert np.isfinite(pgd(predictor, x[:1], Y[:1], radius=0.0, steps=1)).all()
+    with pytest.raises(SolverError, match=r"mlp-2 \(backend neural-tangents\) is not finite"):
+        pgd(predictor, x, Y[:2], radius=0.0, steps=1)
 
 
 def _naive_linf(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 _DEGREE_P = 7
 _DEGREE_R = 6
+_DEGREE_S = 7
 
 
 def _p(gap: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -30,6 +31,10 @@ def _r(gap: NDArray[np.float64]) -> NDArray[np.float64]:
     return (np.sin(angle) - angle * np.cos(angle)) / gap**1.5 / np.pi
 
 
+def _s(gap: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (np.pi * np.sqrt(2 - gap))
+
+
 def _interpolate(f: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int) -> tuple[float, ...]:
     """Coefficients, lowest first, of the polynomial through the Chebyshev points of [0, 1]."""
     series = np.polynomial.chebyshev.Chebyshev.interpolate(f, degree, domain=[0.0, 1.0])
@@ -37,7 +42,10 @@ def _interpolate(f: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree
     return tuple(float(c) for c in power.coef)
 
 
-_P, _R = _interpolate(_p, _DEGREE_P), _interpolate(_r, _DEGREE_R)
+_P, _R, _S = _interpolate(_p, _DEGREE_P), _interpolate(_r, _DEGREE_R), _interpolate(_s, _DEGREE_S)
+
+_SMALLEST = {np.dtype(np.float32): 1e-13, np.dtype(np.float64): 1e-30}
+"""Gaps up to this count as 0: their roots are a few units of rounding."""
 
 
 def _horner(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
@@ -61,3 +69,27 @@ def kappa_1_excess(gap: jax.Array, root: jax.Array) -> jax.Array:
         bulge = (sine - jnp.arctan2(sine, 1.0 - gap) * (1.0 - gap)) * (1 / np.pi)
         return jnp.where(gap > 0, bulge / jnp.where(gap > 0, gap, 1.0), 0.0)
     return root * _horner(_R, gap)
+
+
+def inverse_root(gap: jax.Array) -> jax.Array:
+    """1 / sqrt(gap), bounded where the gap counts as 0.
+
+    In float32 on a CPU by Newton's iteration from a linear guess of the logarithm in the bits: to XLA, square roots
+    are expensive, and it never computes one twice; a loop over pairs that uses one would be cut in two there.
+    """
+    gap = jnp.maximum(gap, _SMALLEST[gap.dtype])
+    if gap.dtype == jnp.float64 or jax.default_backend() != "cpu":
+        return jax.lax.rsqrt(gap)
+    bits = jax.lax.bitcast_convert_type(gap, jnp.int32)
+    guess = np.int32(0x5F375A86) - jax.lax.shift_right_logical(bits, np.int32(1))
+    inverse = jax.lax.bitcast_convert_type(guess, jnp.float32)
+    half = 0.5 * gap
+    for _ in range(2):
+        inverse = inverse * (1.5 - half * (inverse * inverse))
+    return inverse
+
+
+def pi_sine_inverse(gap: jax.Array, inverse: jax.Array) -> jax.Array:
+    """1 / (pi sin(angle)) of gaps in [0, 1] and their inverse roots; 0 where the gap counts as 0."""
+    smooth = jax.lax.rsqrt(2.0 - gap) * (1 / np.pi) if gap.dtype == jnp.float64 else _horner(_S, gap)
+    return jnp.where(gap > _SMALLEST[gap.dtype], inverse * smooth, 0.0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 
 from advntk_dist.kernels.backend import KernelKind, Prepared
+from advntk_dist.kernels.combine import combine, combine_vjp
 from advntk_dist.kernels.xla.cnn import CNNStack
 from advntk_dist.kernels.xla.convolutional import ConvolutionalTile
 from advntk_dist.kernels.xla.dense import DenseTile
@@ -70,6 +72,16 @@ class XlaBackend:
     def tile_vjp(self, x1: jax.Array, prepared: Prepared, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1, for a weight (b1, b2)."""
         return self._kernel.tile_vjp(x1, prepared, weight)
+
+    def combine(self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array) -> tuple[jax.Array, Any]:
+        """NTK tile @ coefficients in float64, (b1, k); MLPs leave their inner products for the gradient."""
+        return combine(self._kernel, x1, prepared, coefficients)
+
+    def combine_vjp(
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array, cotangent: jax.Array, residual: Any
+    ) -> jax.Array:
+        """d sum(cotangent * (tile @ coefficients)) / d x1, for a cotangent (b1, k) in float64."""
+        return combine_vjp(self._kernel, x1, prepared, coefficients, cotangent, residual)
 
     @cached_property
     def _kernel(self) -> DenseTile | ConvolutionalTile:

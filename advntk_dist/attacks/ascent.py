@@ -1,0 +1,100 @@
+"""All steps of projected gradient ascent in one device program, for predictors that are sums of kernels.
+
+Each step meets all training images, prepared block by prepared block; nothing leaves the device between steps. What
+the value pass leaves for the gradient pass is kept if it fits the budget.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks.base import Images, Norm, ascent_direction, project
+from advntk_dist.kernels.backend import KernelBackend, Prepared
+from advntk_dist.kernels.combine import gradient, values
+
+
+@runtime_checkable
+class AscendingPredictor(Protocol):
+    """A predictor that takes all steps of an attack by itself."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that it predicts for an image."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of images that it computes in."""
+        ...
+
+    def ascend(
+        self,
+        start: Images,
+        clean: Images,
+        targets: NDArray[np.float64],
+        *,
+        radius: float,
+        steps: int,
+        step_size: float,
+        norm: Norm,
+    ) -> Images:
+        """Where ascent of the squared error to ``targets`` (m, k) leads from ``start`` (m, H, W, C)."""
+        ...
+
+
+@partial(jax.jit, static_argnames=("backend", "norm", "budget"))
+def ascend(
+    prepared: Prepared,
+    coefficients: jax.Array,
+    start: jax.Array,
+    clean: jax.Array,
+    targets: jax.Array,
+    radius: float,
+    steps: int,
+    step_size: float,
+    *,
+    backend: KernelBackend,
+    norm: Norm,
+    budget: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Projected gradient ascent of 1/2 || K(x, X) c - targets ||^2; runs inside ``kernel_scope``.
+
+    Parameters
+    ----------
+    prepared, coefficients
+        Stacked blocks of training images and c, as :func:`advntk_dist.kernels.combine.values` takes them.
+    start, clean
+        First iterates and centres of the balls, (b, H, W, C).
+    targets
+        (b, k) float64.
+    radius, steps, step_size
+        As in :func:`advntk_dist.attacks.pgd`; none of them is compiled in.
+    backend
+        The kernel.
+    norm
+        "linf" or "l2".
+    budget
+        Bytes that one step may keep from its value pass for its gradient pass.
+
+    Returns
+    -------
+    jax.Array
+        The last iterates, shaped as ``start``.
+    jax.Array
+        Whether all gradients were finite; clipping may hide that they were not.
+    """
+
+    def step(_: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        current, finite = state
+        f, residuals = values(backend, current, prepared, coefficients, budget=budget)
+        slope = gradient(backend, current, prepared, coefficients, f - targets, residuals)
+        moved = current + step_size * ascent_direction(slope, norm)
+        return project(moved, clean, radius, norm), finite & jnp.isfinite(slope).all()
+
+    return jax.lax.fori_loop(0, steps, step, (start, jnp.asarray(True)))
