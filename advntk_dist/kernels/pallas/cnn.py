@@ -1,0 +1,141 @@
+"""CNN-x on the GPU: one program takes a left image against a few right images at a time through all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advntk_dist.errors import NetworkError
+from advntk_dist.kernels.backend import KernelKind
+from advntk_dist.kernels.pallas.convolve import Program
+from advntk_dist.kernels.pallas.launch import Launch, block, empty
+from advntk_dist.kernels.pallas.planes import Frame
+from advntk_dist.kernels.xla.box import box_sum
+
+VALUE_PROGRAMS, GRADIENT_PROGRAMS = 8192, 2048
+"""Programs a launch at most: several times what a large GPU runs at once, each with memory of its own."""
+MOST_PIXELS = 4096
+"""Of an image whose sides are filled up to powers of two: as many as the registers of a program hold."""
+
+
+class PreparedImages(NamedTuple):
+    """Images, sides filled up to powers of two: pixels (b, C, H, W), norms before every ReLU (b, L, H, W)."""
+
+    x: jax.Array
+    n: jax.Array
+
+
+@dataclass(frozen=True)
+class ConvolutionalTile:
+    """CNN-x: (Conv 3x3, ReLU) x x, Flatten, Dense.
+
+    Attributes
+    ----------
+    relus
+        x.
+    W_std, b_std
+        Standard deviations of weights and biases.
+    launch
+        Where programs run.
+
+    Raises
+    ------
+    NetworkError
+        By all methods, for images that are too large; by the tiles, where there is no GPU.
+    """
+
+    relus: int
+    W_std: float
+    b_std: float
+    launch: Launch
+
+    def prepare(self, x2: jax.Array) -> PreparedImages:
+        """Pixels and norms of the right-hand images (b2, H, W, C)."""
+        frame = _frame(x2)
+        n = jnp.sqrt(jnp.moveaxis(self._variances(x2), -1, 0))
+        return PreparedImages(frame.pad(jnp.moveaxis(x2, -1, 1)), frame.pad(n))
+
+    def tile(self, x1: jax.Array, prepared: PreparedImages, kind: KernelKind) -> jax.Array:
+        """Kernel values (b1, b2)."""
+        self.launch.require_device()
+        frame, left, columns = _frame(x1), self.prepare(x1), len(prepared.x)
+        right = [_shared_out(a, VALUE_PROGRAMS // len(x1)) for a in prepared]
+        grid = (len(x1), len(right[0]))
+        shapes = [(*grid, *part) for part in (right[0].shape[1:2], *frame.room)]
+        tile, *_ = self.launch(
+            partial(self._program(frame, x1).values, kind),
+            grid=grid,
+            inputs=[(a, block(a.shape, 0)) for a in left] + [(a, block(a.shape, 1)) for a in right],
+            outputs=[(empty(s, x1.dtype), block(s, 0, 1)) for s in shapes],
+            elements=frame.rows * frame.columns,
+        )
+        return tile.reshape(len(x1), -1)[:, :columns]
+
+    def tile_vjp(self, x1: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
+        self.launch.require_device()
+        frame, left, columns = _frame(x1), self.prepare(x1), len(prepared.x)
+        right = [_shared_out(a, GRADIENT_PROGRAMS // len(x1)) for a in prepared]
+        grid, each = (len(x1), len(right[0])), right[0].shape[1]
+        filled = jnp.pad(weight, ((0, 0), (0, grid[1] * each - columns))).reshape(*grid, each)
+        tape = (max(self.relus - 1, 1), 2, *frame.shape)
+        shapes = [(*grid, *part) for part in ((each,), left.n.shape[1:], left.x.shape[1:], *frame.room, tape)]
+        tile, q, x, *_ = self.launch(
+            self._program(frame, x1).gradients,
+            grid=grid,
+            inputs=[(a, block(a.shape, 0)) for a in left]
+            + [(a, block(a.shape, 1)) for a in right]
+            + [(filled, block(filled.shape, 0, 1))],
+            outputs=[(empty(s, x1.dtype), block(s, 0, 1)) for s in shapes],
+            elements=frame.rows * frame.columns,
+        )
+        program = self._program(frame, x1)
+        # The readout sums s kappa_1 itself, not the distances whose variances the adjoint counts in.
+        readout = (0.5 * program.readout) * weight.sum(axis=1)
+        q = frame.crop(q.sum(axis=1)).at[:, -1].add(readout[:, None, None])
+        _, through_variance = jax.vjp(self._variances, x1)
+        gradient = program.per_tap * jnp.moveaxis(frame.crop(x.sum(axis=1)), 1, -1)
+        return tile.reshape(len(x1), -1)[:, :columns], gradient + through_variance(jnp.moveaxis(q, 0, -1))[0]
+
+    def _program(self, frame: Frame, x: jax.Array) -> Program:
+        gain, pixels, channels = self.W_std**2, frame.height * frame.width, x.shape[-1]
+        return Program(
+            relus=self.relus,
+            gain=gain / 18,
+            per_tap=gain / (9 * channels),
+            readout=gain / (2 * pixels),
+            offset=self.b_std**2,
+            frame=frame,
+            launch=self.launch,
+        )
+
+    def _variances(self, x: jax.Array) -> jax.Array:
+        """Variances (L, H, W, b) before every ReLU, of images (b, H, W, C)."""
+        squares = jnp.moveaxis((x * x).sum(axis=-1), 0, -1)
+        q = box_sum(squares) * (self.W_std**2 / (9 * x.shape[-1])) + self.b_std**2
+        every = [q]
+        for _ in range(self.relus - 1):
+            every.append(self.W_std**2 / 18 * box_sum(every[-1]) + self.b_std**2)
+        return jnp.stack(every)
+
+
+def _frame(x: jax.Array) -> Frame:
+    frame = Frame(x.shape[1], x.shape[2])
+    if frame.rows * frame.columns > MOST_PIXELS:
+        raise NetworkError(
+            f"network.backend: pallas holds images of up to {MOST_PIXELS} pixels with their sides filled up to powers "
+            f"of two, not {frame.height}x{frame.width}; use backend xla"
+        )
+    return frame
+
+
+def _shared_out(a: jax.Array, programs: int) -> jax.Array:
+    """Right images in equal parts for at most ``programs`` programs: (programs, images, ...), filled with zeros."""
+    each = -(-len(a) // max(1, min(programs, len(a))))
+    programs = -(-len(a) // each)
+    filled = jnp.pad(a, ((0, programs * each - len(a)),) + ((0, 0),) * (a.ndim - 1))
+    return filled.reshape(programs, each, *a.shape[1:])
