@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,12 @@ import jax.numpy as jnp
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelKind
 from advntk_dist.kernels.pallas.convolve import Program
-from advntk_dist.kernels.pallas.launch import Launch, block, empty
+from advntk_dist.kernels.pallas.launch import MEMORY, Launch, block, empty
 from advntk_dist.kernels.pallas.planes import Frame
 from advntk_dist.kernels.xla.box import box_sum
 
-VALUE_PROGRAMS, GRADIENT_PROGRAMS = 8192, 2048
-"""Programs a launch at most: several times what a large GPU runs at once, each with memory of its own."""
+PROGRAMS = 8192
+"""Programs a launch at most: several times what a large GPU runs at once."""
 MOST_PIXELS = 4096
 """Of an image whose sides are filled up to powers of two: as many as the registers of a program hold."""
 
@@ -63,9 +64,9 @@ class ConvolutionalTile:
         """Kernel values (b1, b2)."""
         self.launch.require_device()
         frame, left, columns = _frame(x1), self.prepare(x1), len(prepared.x)
-        right = [_shared_out(a, VALUE_PROGRAMS // len(x1)) for a in prepared]
-        grid = (len(x1), len(right[0]))
-        shapes = [(*grid, *part) for part in (right[0].shape[1:2], *frame.room)]
+        right = _shared_out(prepared, len(x1), frame.room)
+        grid, each = (len(x1), len(right[0])), right[0].shape[1]
+        shapes = [(*grid, *part) for part in ((each,), *frame.room)]
         tile, *_ = self.launch(
             partial(self._program(frame, x1).values, kind),
             grid=grid,
@@ -79,11 +80,12 @@ class ConvolutionalTile:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
         self.launch.require_device()
         frame, left, columns = _frame(x1), self.prepare(x1), len(prepared.x)
-        right = [_shared_out(a, GRADIENT_PROGRAMS // len(x1)) for a in prepared]
+        tape = (max(self.relus - 1, 1), 2, *frame.shape)
+        memory = (left.n.shape[1:], left.x.shape[1:], *frame.room, tape)
+        right = _shared_out(prepared, len(x1), memory)
         grid, each = (len(x1), len(right[0])), right[0].shape[1]
         filled = jnp.pad(weight, ((0, 0), (0, grid[1] * each - columns))).reshape(*grid, each)
-        tape = (max(self.relus - 1, 1), 2, *frame.shape)
-        shapes = [(*grid, *part) for part in ((each,), left.n.shape[1:], left.x.shape[1:], *frame.room, tape)]
+        shapes = [(*grid, *part) for part in ((each,), *memory)]
         tile, q, x, *_ = self.launch(
             self._program(frame, x1).gradients,
             grid=grid,
@@ -133,9 +135,21 @@ def _frame(x: jax.Array) -> Frame:
     return frame
 
 
-def _shared_out(a: jax.Array, programs: int) -> jax.Array:
-    """Right images in equal parts for at most ``programs`` programs: (programs, images, ...), filled with zeros."""
-    each = -(-len(a) // max(1, min(programs, len(a))))
-    programs = -(-len(a) // each)
-    filled = jnp.pad(a, ((0, programs * each - len(a)),) + ((0, 0),) * (a.ndim - 1))
-    return filled.reshape(programs, each, *a.shape[1:])
+def _shared_out(
+    prepared: PreparedImages, left: int, memory: tuple[tuple[int, ...], ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Right images in equal parts (parts, images, ...), the last filled up with zeros.
+
+    A program takes one part against one of ``left`` images, and has arrays of the shapes ``memory`` for itself.
+    """
+    images = len(prepared.x)
+    bytes_each = prepared.x.dtype.itemsize * sum(math.prod(shape) for shape in memory)
+    parts = min(images, max(1, min(PROGRAMS, MEMORY // bytes_each) // left))
+    each = -(-images // parts)
+    parts = -(-images // each)
+
+    def share(a: jax.Array) -> jax.Array:
+        filled = jnp.pad(a, ((0, parts * each - images),) + ((0, 0),) * (a.ndim - 1))
+        return filled.reshape(parts, each, *a.shape[1:])
+
+    return share(prepared.x), share(prepared.n)

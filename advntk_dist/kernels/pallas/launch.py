@@ -13,8 +13,11 @@ from jax.experimental.pallas import triton
 
 from advntk_dist.errors import NetworkError
 
+ELEMENTS_A_THREAD = 4
+"""Of an array that a program works on: one load of 16 bytes in float32, and 64 registers for cnn-x."""
+MEMORY = 2**28
+"""Bytes at most that the programs of a launch have for themselves, all of them together."""
 _MOST_WARPS = 16
-_ELEMENTS_A_THREAD = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Launch:
 
 def warps(elements: int) -> int:
     """Warps of 32 threads for arrays of ``elements`` numbers, a power of two."""
-    return max(1, min(_MOST_WARPS, elements // (32 * _ELEMENTS_A_THREAD)))
+    return max(1, min(_MOST_WARPS, elements // (32 * ELEMENTS_A_THREAD)))
 
 
 def power_of_two(n: int) -> int:
@@ -81,16 +84,15 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def block(shape: tuple[int, ...], *along: int | None) -> pl.BlockSpec:
-    """The part of an array that one program sees: one place along the named axes of the grid, all of the others.
+def block(shape: tuple[int, ...], *along: int) -> pl.BlockSpec:
+    """The part of an array that one program sees: one place along its leading axes, the other axes whole.
 
-    ``along`` gives, for each leading axis of the array, the axis of the grid that walks it (the axis vanishes from
-    what the program sees); axes that are not named are seen whole.
+    ``along`` names the axis of the grid that walks each leading axis; those vanish from what the program sees.
     """
     rest = shape[len(along) :]
 
     def place(*program: Any) -> tuple[Any, ...]:
-        return (*(program[axis] for axis in along if axis is not None), *(jnp.int32(0) for _ in rest))
+        return (*(program[axis] for axis in along), *(jnp.int32(0) for _ in rest))
 
     return pl.BlockSpec((*(None for _ in along), *rest), place)
 
