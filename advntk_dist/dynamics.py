@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.grid import spans
 from advntk_dist.operators import GramOperator, as_operator
 from advntk_dist.solve.cg import solve_infinite_time
+from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.lanczos import KrylovBasis, krylov_basis
 from advntk_dist.solve.phi import phi_2, phi_2_difference
+from advntk_dist.solve.plan import plan_solver
 from advntk_dist.solve.solution import Solution, Status
 
 Array = NDArray[np.float64]
@@ -37,13 +41,18 @@ class ATDynamics:
         Added to the diagonal at t = infinity, relative to the mean of the diagonal.
     max_passes
         Limit on passes over the Gram matrix in one solve.
-    basis_bytes
-        Memory that one Krylov basis may take, in bytes; None for no limit.
+    memory
+        Memory for all of it in this process, matrix included but not what is returned, in bytes; None for no limit.
+        Krylov bases that outgrow their share go to disk.
+    scratch
+        Folder for them; the system's temporary folder by default.
 
     Raises
     ------
     ValueError
         If y does not have n rows, or is not finite.
+    RequestError
+        If the memory is too little for any solve.
     """
 
     def __init__(
@@ -53,7 +62,8 @@ class ATDynamics:
         *,
         ridge: float = 0.0,
         max_passes: int = 1000,
-        basis_bytes: int | None = None,
+        memory: int | None = None,
+        scratch: str | Path | None = None,
     ) -> None:
         self.operator: GramOperator = as_operator(theta)
         self.y: Array = np.array(y, dtype=np.float64)  # a copy: cached bases belong to it
@@ -62,7 +72,8 @@ class ATDynamics:
                 f"targets must be finite and of shape ({self.operator.n}, k) for this Gram matrix, got {self.y.shape}"
             )
         self.ridge, self.max_passes = ridge, max_passes
-        self.max_columns = None if basis_bytes is None else max(1, basis_bytes // (16 * self.operator.n))
+        self.plan = plan_solver(self.operator, self.y.shape[1], memory)
+        self.scratch = None if scratch is None else Path(scratch)
         self._last: tuple[bytes, float, float, KrylovBasis] | None = None
 
     def coefficients(
@@ -100,18 +111,21 @@ class ATDynamics:
         finite = [t for t in times if np.isfinite(t)]
         basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
         limit = self._infinite(d, tol) if len(finite) < len(times) else None
+        served = [t for t in finite if t > 0]
+        found = dict(zip(served, basis.solve(served), strict=True)) if basis is not None else {}
         solutions = []
         for t in times:
             if np.isinf(t):
                 assert limit is not None
                 solution = limit
-            elif t == 0 or basis is None:
+            elif basis is None or t == 0:
                 solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
             else:
-                solution = _solution(basis, t, tol)
+                solution = _solution(basis, *found[t], tol)
                 if not solution.ok and basis.status is Status.STAGNATED and t < max(finite):
                     # Rounding ended this basis at the largest time; a smaller one may still be within reach.
-                    solution = _solution(self._basis(d, t, tol), t, tol)
+                    alone = self._basis(d, t, tol)
+                    solution = _solution(alone, *alone.solve([t])[0], tol)
             solutions.append(solution.checked(f"coefficients at t = {t:g}", tol) if throw else solution)
         return solutions
 
@@ -155,13 +169,13 @@ class ATDynamics:
                 f"k_val must be (m, {len(d)}) and y_val (m, {self.y.shape[1]}), got {k_val.shape} and {y_val.shape}"
             )
         forward = self._basis(d, 1.0, tol)
-        solution = _solution(forward, 1.0, tol).checked("coefficients at t = 1", tol)
+        solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
         residual = k_val @ solution.value - y_val
         loss = 0.5 * float((residual**2).sum()) / len(y_val)
         v = np.asarray(k_val.T @ residual / len(y_val), dtype=np.float64)
         backward = self._grow(d, v, 1.0, tol)
-        _solution(backward, 1.0, tol).checked("adjoint at t = 1", tol)
-        return loss, _integral(forward, self.y, backward, v)
+        _solution(backward, *backward.solve([1.0])[0], tol).checked("adjoint at t = 1", tol)
+        return loss, _integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
 
     def _varpi(self, varpi: ArrayLike) -> Array:
         d = np.asarray(varpi, dtype=np.float64)
@@ -176,15 +190,8 @@ class ATDynamics:
         key = d.tobytes()
         if self._last is not None and self._last[0] == key and self._last[1] >= t and self._last[2] <= tol:
             return self._last[3]
-        basis = krylov_basis(
-            self.operator.matmat,
-            d,
-            self.y,
-            t=t,
-            tolerance=tol,
-            max_passes=self.max_passes,
-            max_columns=self.max_columns,
-        )
+        self._last = None  # one basis of coefficients at a time: memory is planned for that
+        basis = self._grow(d, self.y, t, tol)
         if basis.status is Status.CONVERGED:
             self._last = (key, t, tol, basis)
         return basis
@@ -197,7 +204,8 @@ class ATDynamics:
             t=t,
             tolerance=tol,
             max_passes=self.max_passes,
-            max_columns=self.max_columns,
+            max_columns=self.plan.max_columns,
+            budget=ColumnBudget(self.plan.basis, self.scratch),
         )
 
     def _infinite(self, d: Array, tol: float) -> Solution:
@@ -210,26 +218,35 @@ class ATDynamics:
             return np.asarray(np.where(support, self.operator.matmat(np.where(support, v, 0.0)), 0.0))
 
         solution = solve_infinite_time(
-            matmat, np.where(support, self.y, 0.0), tolerance=tol, ridge=ridge, max_passes=self.max_passes
+            matmat,
+            np.where(support, self.y, 0.0),
+            tolerance=tol,
+            ridge=ridge,
+            max_passes=self.max_passes,
+            rank=self.plan.rank,
         )
         # The preconditioner leaves rounding outside the support.
         return replace(solution, value=np.where(support, solution.value, 0.0))
 
 
-def _solution(basis: KrylovBasis, t: float, tol: float) -> Solution:
-    error = basis.error(t)
+def _solution(basis: KrylovBasis, value: Array, error: float, tol: float) -> Solution:
     status = Status.CONVERGED if error <= tol else basis.status
     if status is Status.CONVERGED and error > tol:
         status = Status.STAGNATED
-    return Solution(basis.coefficients(t), status, basis.passes, error, basis.smallest_ritz)
+    return Solution(value, status, basis.passes, error, basis.smallest_ritz)
 
 
-def _integral(forward: KrylovBasis, y: Array, backward: KrylovBasis, v: Array) -> Array:
+def _integral(forward: KrylovBasis, y: Array, backward: KrylovBasis, v: Array, rows: int) -> Array:
     """Integral over tau of sum_c lambda_ic(tau) r_ic(tau), per sample i, in the eigenbases of both bases."""
-    left, right = backward.image @ backward.vectors, forward.image @ forward.vectors
     a, b = forward.ritz, backward.ritz
-    total = (v * y).sum(axis=1)
-    total -= np.einsum("ic,ia,a,ac->i", v, right, phi_2(-a), forward.start, optimize=True)
-    total -= np.einsum("ic,ib,b,bc->i", y, left, phi_2(-b), backward.start, optimize=True)
+    past = phi_2(-a)[:, None] * forward.start
+    future = phi_2(-b)[:, None] * backward.start
     middle = (forward.start @ backward.start.T) * phi_2_difference(-a[:, None], -b[None, :])
-    return np.asarray(total + ((right @ middle) * left).sum(axis=1))
+    total = (v * y).sum(axis=1)
+    for span in spans(len(total), rows):
+        # In the eigenbases, not the bases: where the gradient is small against its terms, these cancel mode by mode.
+        left, right = backward.image.rows(span) @ backward.vectors, forward.image.rows(span) @ forward.vectors
+        total[span] -= (v[span] * (right @ past)).sum(axis=1)
+        total[span] -= (y[span] * (left @ future)).sum(axis=1)
+        total[span] += ((right @ middle) * left).sum(axis=1)
+    return total

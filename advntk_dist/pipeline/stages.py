@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -93,15 +94,22 @@ class Stages:
     def dynamics(self) -> ATDynamics:
         """The AT dynamics over the finished Gram matrix."""
         solver = self.config.solver
-        operator = operator_for_store(self.store, memory=int(solver.memory))
+        operator = operator_for_store(
+            self.store, memory=int(solver.memory), operator=solver.operator, address=self.address
+        )
         self.display.say(f"operator: {operator.description}")
-        return ATDynamics(
+        scratch = self.folder.root / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)  # what a start that was killed has left; the folder is ours alone
+        dynamics = ATDynamics(
             operator,
             self.problem.targets,
             ridge=solver.ridge,
             max_passes=solver.max_passes,
-            basis_bytes=int(solver.memory) // 4,
+            memory=int(solver.memory),
+            scratch=scratch,
         )
+        self.display.say(dynamics.plan.description)
+        return dynamics
 
     @cached_property
     def _coefficients(self) -> zarr.Group:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 
 from advntk_dist.solve.nystrom import nystrom_preconditioner
+from advntk_dist.solve.plan import MAX_RANK
 from advntk_dist.solve.solution import Solution, Status
 
 Array = NDArray[np.float64]
 
 _SAFETY = 2.0
-_MAX_RANK = 300
 _RESTARTS = 3
 _CHECK_EVERY = 5
 
@@ -32,6 +32,7 @@ def solve_infinite_time(
     tolerance: float,
     ridge: float = 0.0,
     max_passes: int = 1000,
+    rank: int | None = None,
 ) -> Solution:
     """The coefficients c = (Theta + ridge I)^-1 Y of the plain NTK regressor.
 
@@ -47,6 +48,8 @@ def solve_infinite_time(
         Added to the diagonal, absolute.
     max_passes
         Limit on passes over the Gram matrix.
+    rank
+        Rank of the Nystrom preconditioner; below 10 there is none. By default a quarter of n, at most 300.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def solve_infinite_time(
     def regularised(v: Array) -> Array:
         return matmat(v) + ridge * v
 
-    rank = min(_MAX_RANK, n // 4)
+    rank = min(MAX_RANK if rank is None else rank, n // 4)
     precondition = nystrom_preconditioner(matmat, n, rank, ridge=ridge).apply if rank >= 10 else _identity
     passes, c, residual = int(rank >= 10), np.zeros_like(y), y.copy()
     status, error, theta = Status.MAX_PASSES, float("inf"), float("inf")

@@ -13,7 +13,7 @@ multiplied by its largest growth that the Ritz values show.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from advntk_dist.grid import spans
+from advntk_dist.solve.columns import ColumnBudget, Columns
 from advntk_dist.solve.phi import phi_1
 from advntk_dist.solve.solution import Status
 
@@ -32,6 +34,9 @@ _DROP = 1e-13
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 _NODES, _WEIGHTS = leggauss(6)
 
+_TIMES_AT_ONCE = 8
+"""Times whose coefficients are formed in one product with the basis."""
+
 
 @dataclass(frozen=True, eq=False)
 class KrylovBasis:
@@ -42,9 +47,9 @@ class KrylovBasis:
     sqrt_d
         D^1/2 as a vector (n,).
     q
-        Orthonormal basis (n, m).
+        Orthonormal basis (n, m), in memory or partly on disk.
     image
-        Theta D^1/2 q, (n, m).
+        Theta D^1/2 q, (n, m), likewise.
     ritz, vectors
         Eigenvalues (m,), clamped at 0, and eigenvectors (m, m) of the projected matrix q^T S q.
     start
@@ -66,8 +71,8 @@ class KrylovBasis:
     """
 
     sqrt_d: Array
-    q: Array
-    image: Array
+    q: Columns
+    image: Columns
     ritz: Array
     vectors: Array
     start: Array
@@ -79,47 +84,74 @@ class KrylovBasis:
     status: Status
     smallest_ritz: float
 
-    def amplitudes(self, t: float) -> Array:
-        """t phi_1(-t S) b in the eigenbasis of the projected matrix, (m, k)."""
-        return (t * phi_1(-t * self.ritz))[:, None] * self.start
-
     def coefficients(self, t: float) -> Array:
         """c(t) = D^1/2 t phi_1(-t S) D^1/2 Y, (n, k)."""
-        if not self.ritz.size:
-            return np.zeros((len(self.sqrt_d), self.start.shape[1]))
-        return self.sqrt_d[:, None] * (self.q @ (self.vectors @ self.amplitudes(t)))
+        return self.solve([t])[0][0]
 
     def error(self, t: float) -> float:
         """Bound of the relative error of coefficients(t), Frobenius norm (see the module's text)."""
-        return self.error_and_floor(t)[0]
+        return self.solve([t])[0][1]
+
+    def solve(self, times: Sequence[float]) -> list[tuple[Array, float]]:
+        """Coefficients (n, k) and the bound of their relative error, for each time."""
+        found: list[tuple[Array, float]] = []
+        leaks, rests = self._residual_integrals(times)
+        for batch in spans(len(times), _TIMES_AT_ONCE):
+            for place, value in zip(range(len(times))[batch], self._values(times[batch]), strict=True):
+                found.append((value, sum(self._relative(value, times[place], leaks[place], rests[place]))))
+        return found
 
     def error_and_floor(self, t: float) -> tuple[float, float]:
         """The bound, and its part that a larger basis would not lower: rounding, deflation and clamping."""
+        leaks, rests = self._residual_integrals([t])
+        leak, rest = self._relative(next(self._values([t])), t, leaks[0], rests[0])
+        return leak + rest, rest
+
+    def _values(self, times: Sequence[float]) -> Iterator[Array]:
+        k = self.start.shape[1]
+        if not self.ritz.size:
+            yield from (np.zeros((len(self.sqrt_d), k)) for _ in times)
+            return
+        small = np.hstack([self.vectors @ ((t * phi_1(-t * self.ritz))[:, None] * self.start) for t in times])
+        whole = self.q.times(small)
+        whole *= self.sqrt_d[:, None]
+        for columns in spans(whole.shape[1], k):
+            yield whole if len(times) == 1 else whole[:, columns].copy()
+
+    def _relative(self, value: Array, t: float, leak: float, rest: float) -> tuple[float, float]:
+        """Both residual integrals as bounds relative to the value: || D^1/2 e || <= max D^1/2 || e ||."""
         if t == 0 or not self.ritz.size:
             return 0.0, 0.0
-        # || D^1/2 e || <= max D^1/2 || e ||; the norm of the value is taken without forming the value.
-        small = self.vectors @ self.amplitudes(t)
-        size = float(np.linalg.norm(self.sqrt_d[:, None] * (self.q @ small)))
+        size = float(np.linalg.norm(value))
         if size == 0:
             return float("inf"), 0.0
         with np.errstate(over="ignore"):
             factor = float(self.sqrt_d.max() / size * np.exp(t * self.clamped.max()))
-        leak, rest = self._residual_integrals(t)
-        return factor * (leak + rest), factor * rest
+        return factor * leak, factor * rest
 
-    def _residual_integrals(self, t: float) -> tuple[float, float]:
-        fastest = max(1.0, t * float(self.ritz[-1]))
-        panels = min(80, int(np.ceil(np.log2(fastest))) + 8)
-        edges = t * np.concatenate([[0.0], 2.0 ** np.arange(-panels, 1)])
+    def _residual_integrals(self, times: Sequence[float]) -> tuple[Array, Array]:
+        """Integrals over [0, t] of the residual that a larger basis lowers, and of the rest, for each time."""
+        at = np.asarray(times, dtype=np.float64)
+        longest = float(at.max(initial=0.0))
+        if longest == 0 or not self.ritz.size:
+            return np.zeros(len(at)), np.zeros(len(at))
+        panels = min(80, int(np.ceil(np.log2(max(1.0, longest * float(self.ritz[-1]))))) + 8)
+        edges = np.unique(np.concatenate([[0.0], longest * 2.0 ** np.arange(-panels, 1), at]))
         middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
-        times = (middle[:, None] + half[:, None] * _NODES).ravel()
-        weights = (half[:, None] * _WEIGHTS).ravel()
-        factors = times[:, None] * phi_1(-times[:, None] * self.ritz)
-        last = np.einsum("rm,sm,mk->srk", self.coupling, factors, self.start, optimize=True)
-        leak = np.sqrt((last**2).sum(axis=(1, 2)))
+        nodes = (middle[:, None] + half[:, None] * _NODES).ravel()
+        factors = nodes[:, None] * phi_1(-nodes[:, None] * self.ritz)
+        # The residual -Q_next beta u_last has entries sum_m coupling_rm factor_m start_mk.
+        last = factors @ (self.coupling.T[:, :, None] * self.start[:, None, :]).reshape(len(self.ritz), -1)
         amplitudes = (factors**2) * (self.start**2).sum(axis=1)
         whole, clamp = np.sqrt(amplitudes.sum(axis=1)), np.sqrt(amplitudes @ self.clamped**2)
-        return float(weights @ leak), float(weights @ (clamp + self.noise * whole)) + t * self.start_noise
+        place = np.searchsorted(edges, at)
+
+        def integral(values: Array) -> Array:
+            pieces = (values.reshape(-1, len(_NODES)) @ _WEIGHTS) * half
+            return np.concatenate([[0.0], np.cumsum(pieces)])[place]
+
+        leak = integral(np.linalg.norm(last, axis=1))
+        return leak, integral(clamp + self.noise * whole) + at * self.start_noise
 
 
 def krylov_basis(
@@ -131,6 +163,7 @@ def krylov_basis(
     tolerance: float,
     max_passes: int = 200,
     max_columns: int | None = None,
+    budget: ColumnBudget | None = None,
 ) -> KrylovBasis:
     """Grow a basis until c(t) = D^1/2 t phi_1(-t S) D^1/2 Y is known to the tolerance.
 
@@ -149,7 +182,9 @@ def krylov_basis(
     max_passes
         Limit on products with Theta.
     max_columns
-        Limit on the columns of the basis (memory: two float64 arrays of n rows).
+        Limit on the columns of the basis.
+    budget
+        Memory of its columns; without one they all stay in memory.
 
     Returns
     -------
@@ -158,7 +193,7 @@ def krylov_basis(
     """
     sqrt_d = np.sqrt(d)
     block, weights, dropped = _orthonormal(sqrt_d[:, None] * y, 0.0)
-    growth = _Growth(sqrt_d, block, weights, dropped)
+    growth = _Growth(sqrt_d, block, weights, dropped, budget or ColumnBudget())
     if block.shape[1] == 0:
         return growth.basis(Status.CONVERGED)
     check_at = 1
@@ -184,11 +219,10 @@ def krylov_basis(
 class _Growth:
     """The state of a growing basis."""
 
-    def __init__(self, sqrt_d: Array, block: Array, weights: Array, dropped: float) -> None:
-        n = len(sqrt_d)
+    def __init__(self, sqrt_d: Array, block: Array, weights: Array, dropped: float, budget: ColumnBudget) -> None:
         self.sqrt_d = sqrt_d
-        self.q = np.zeros((n, 0))
-        self.image = np.zeros((n, 0))
+        self.q = Columns(len(sqrt_d), budget)
+        self.image = Columns(len(sqrt_d), budget)  # last, so first to go: nothing needs it while the basis grows
         self.projected = np.zeros((0, 0))
         self.next_block = block
         self.beta = np.zeros((0, 0))
@@ -202,13 +236,13 @@ class _Growth:
         block = self.next_block
         image = matmat(self.sqrt_d[:, None] * block)
         self.passes += 1
-        product = self.sqrt_d[:, None] * image
-        self.q = np.hstack([self.q, block])
-        self.image = np.hstack([self.image, image])
-        column = self.q.T @ product
-        rest = product - self.q @ column
-        again = self.q.T @ rest  # the second sweep restores orthogonality to working precision
-        rest -= self.q @ again
+        rest = self.sqrt_d[:, None] * image
+        self.q.append(block)
+        self.image.append(image)
+        column = self.q.dot(rest)
+        self.q.subtract(rest, column)
+        again = self.q.dot(rest)  # the second sweep restores orthogonality to working precision
+        self.q.subtract(rest, again)
         column += again
         size, width = self.projected.shape[0], block.shape[1]
         grown = np.zeros((size + width, size + width))
@@ -220,7 +254,7 @@ class _Growth:
         scale = float(np.abs(grown).sum(axis=0).max())
         self.next_block, self.beta, dropped = _orthonormal(rest, _DROP * scale)
         if self.next_block.shape[1]:
-            self.next_block -= self.q @ (self.q.T @ self.next_block)
+            self.q.subtract(self.next_block, self.q.dot(self.next_block))
             self.next_block = np.linalg.qr(self.next_block)[0]
             self.beta = self.next_block.T @ rest
         self.dropped = max(self.dropped, dropped)
