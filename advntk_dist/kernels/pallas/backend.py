@@ -37,7 +37,8 @@ class PallasBackend:
     Notes
     -----
     Mathematics and conventions are those of :class:`advntk_dist.kernels.xla.XlaBackend`. The programs are written
-    for Pallas' Triton lowering.
+    for Pallas' lowering to Triton, which compiles them for float64 too. JAX 0.11 and 0.12 have it and announce its
+    end in favour of Mosaic GPU.
     """
 
     architecture: Family

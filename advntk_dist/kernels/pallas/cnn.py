@@ -1,4 +1,18 @@
-"""CNN-x on the GPU: one program takes a left image against a few right images at a time through all layers."""
+"""CNN-x on the GPU: one program takes a left image against right images, one by one, through all layers.
+
+The two numbers a pixel of a pair stay in registers, except that sums over neighbours, and for the gradient the pairs
+before every ReLU, pass through memory that one program alone writes, reads and uses again for its next pair: cache,
+not memory traffic. With L ReLUs, p pixels, C channels, float32, and b_1 left against b_2 right images, a pair costs
+
+    operations       value 69 L p, gradient 156 L p (one an elementwise primitive; cnn-10: 0.71e6 and 1.6e6),
+    memory           4 bytes written, 4 p (C + L) (1 / b_1 + 1 / b_2) read (the gradient writes as much a program),
+    cache            value 16 L p bytes written and 40 L p read, gradient 44 L p and 92 L p.
+
+Compiled for compute capability 9.0 by Triton 3.6, the layer loop of the value is 64 instructions a pixel (in 64
+registers, so that 32 warps share a multiprocessor), those of the gradient 156 together (in 100). At full
+issue rate of an H200 (1.755 GHz) that is 28 s for the 1.25e9 distinct pairs of CIFAR-10 through cnn-10; bandwidth of the
+caches will make it more. Not yet measured on a GPU.
+"""
 
 from __future__ import annotations
 
