@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.ascent import ascend
+from advntk_dist.attacks.ascent import compiled_ascent
 from advntk_dist.attacks.base import Images, Norm
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
@@ -126,7 +126,7 @@ class KernelPredictor:
         for s in spans(len(begin), self.batch):
             rows = (pad_rows(a[s], self.batch) for a in (begin, centre, targets))
             with kernel_scope():
-                found, fine = ascend(
+                found, fine = compiled_ascent()(
                     self._prepared,
                     self._coefficients,
                     *rows,

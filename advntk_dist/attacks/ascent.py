@@ -6,8 +6,8 @@ the value pass leaves for the gradient pass is kept if it fits the budget.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from advntk_dist.attacks.base import Images, Norm, ascent_direction, project
 from advntk_dist.kernels.backend import KernelBackend, Prepared
 from advntk_dist.kernels.combine import gradient, values
+from advntk_dist.kernels.scope import compiler_options
 
 
 @runtime_checkable
@@ -48,7 +49,6 @@ class AscendingPredictor(Protocol):
         ...
 
 
-@partial(jax.jit, static_argnames=("backend", "norm", "budget"))
 def ascend(
     prepared: Prepared,
     coefficients: jax.Array,
@@ -98,3 +98,9 @@ def ascend(
         return project(moved, clean, radius, norm), finite & jnp.isfinite(slope).all()
 
     return jax.lax.fori_loop(0, steps, step, (start, jnp.asarray(True)))
+
+
+@cache
+def compiled_ascent() -> Any:
+    """:func:`ascend`, compiled once for each backend, norm, budget and shape."""
+    return jax.jit(ascend, static_argnames=("backend", "norm", "budget"), compiler_options=compiler_options())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from advntk_dist.grid import TileGrid, spans
 from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
 from advntk_dist.kernels.combine import gradient, values
-from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.kernels.scope import compiler_options, kernel_scope
 
 BLOCK_BYTES = 256 * 2**20
 """Working memory that one jitted block may take, in bytes; sets how many pairs go through at once."""
@@ -53,11 +54,12 @@ class CompiledKernel:
     def __init__(self, backend: KernelBackend, *, per_pixel: bool) -> None:
         self.backend = backend
         self.per_pixel = per_pixel
-        self._prepare = jax.jit(backend.prepare)
-        self._tile = jax.jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
-        self._tile_vjp = jax.jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
-        self._predict = jax.jit(lambda x, p, c: values(backend, x, p, c)[0])
-        self._pull_back = jax.jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
+        jit = partial(jax.jit, compiler_options=compiler_options())
+        self._prepare = jit(backend.prepare)
+        self._tile = jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
+        self._tile_vjp = jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
+        self._predict = jit(lambda x, p, c: values(backend, x, p, c)[0])
+        self._pull_back = jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
 
     def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = 1024) -> int:
         """Edge of a square block of pairs that fits BLOCK_BYTES: a power of two, at most ``limit``."""

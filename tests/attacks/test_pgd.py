@@ -155,13 +155,13 @@ def test_images_of_another_dtype_are_attacked_step_by_step(kernel_predictor: Ker
 def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = KernelPredictor(network("mlp-2", W_std=1.3), X[:9], _RNG.standard_normal((9, 3)), batch=8)
     calls = []
-    inner: Any = ascent.ascend
+    inner: Any = ascent.compiled_ascent()
 
     def counting(*args: Any, **keywords: Any) -> Any:
         calls.append(1)
         return inner(*args, **keywords)
 
-    monkeypatch.setattr("advntk_dist.predictor.ascend", counting)
+    monkeypatch.setattr("advntk_dist.predictor.compiled_ascent", lambda: counting)
     monkeypatch.setattr(predictor, "vjp", None)
     before = inner._cache_size()
     for m, steps, radius in ((3, 5, 0.1), (8, 2, 0.2), (23, 10, 0.3)):

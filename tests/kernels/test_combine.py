@@ -120,7 +120,9 @@ def test_parts_do_not_show(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parts_are_equal_and_as_few_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "PART_PAIRS", {jax.default_backend(): 1000})
-    assert dense.parts(100, 10) == 1
+    monkeypatch.setattr(dense, "PART_PAIRS_ELSEWHERE", 1000)
     assert dense.parts(101, 10) == 1, "a prime number of rows has no equal parts"
     assert dense.parts(640, 10) == 8, "7 parts would do, but do not divide the rows"
     assert dense.parts(6400, 10) == 64
+    assert dense.parts(100, 10) == (2 if jax.default_backend() == "cpu" else 1)
+    assert dense.parts(1, 10) == 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 _DEGREE_P = 7
 _DEGREE_R = 6
-_DEGREE_S = 7
+_DEGREE_S = 6
 
 
 def _p(gap: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,14 +35,20 @@ def _s(gap: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (np.pi * np.sqrt(2 - gap))
 
 
-def _interpolate(f: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int) -> tuple[float, ...]:
-    """Coefficients, lowest first, of the polynomial through the Chebyshev points of [0, 1]."""
-    series = np.polynomial.chebyshev.Chebyshev.interpolate(f, degree, domain=[0.0, 1.0])
+def _interpolate(
+    f: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int, domain: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, ...]:
+    """Coefficients, lowest first, of the polynomial through the Chebyshev points of an interval."""
+    series = np.polynomial.chebyshev.Chebyshev.interpolate(f, degree, domain=list(domain))
     power = series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1])
     return tuple(float(c) for c in power.coef)
 
 
 _P, _R, _S = _interpolate(_p, _DEGREE_P), _interpolate(_r, _DEGREE_R), _interpolate(_s, _DEGREE_S)
+
+_GUESS = np.int32(0x5F375A86)
+_CORRECTION = _interpolate(lambda rest: (1 + rest) ** -0.5, 4, (-0.0676, 0.0692))
+"""1 / sqrt(1 + rest), where a guess g of the inverse root of a gap leaves rest = gap g^2 - 1."""
 
 _SMALLEST = {np.dtype(np.float32): 1e-13, np.dtype(np.float64): 1e-30}
 """Gaps up to this count as 0: their roots are a few units of rounding."""
@@ -74,19 +80,14 @@ def kappa_1_excess(gap: jax.Array, root: jax.Array) -> jax.Array:
 def inverse_root(gap: jax.Array) -> jax.Array:
     """1 / sqrt(gap), bounded where the gap counts as 0.
 
-    In float32 on a CPU by Newton's iteration from a linear guess of the logarithm in the bits: to XLA, square roots
+    In float32 on a CPU from a guess that halves the logarithm in the bits, and a polynomial: to XLA, square roots
     are expensive, and it never computes one twice; a loop over pairs that uses one would be cut in two there.
     """
-    gap = jnp.maximum(gap, _SMALLEST[gap.dtype])
     if gap.dtype == jnp.float64 or jax.default_backend() != "cpu":
-        return jax.lax.rsqrt(gap)
+        return jax.lax.rsqrt(jnp.maximum(gap, _SMALLEST[gap.dtype]))
     bits = jax.lax.bitcast_convert_type(gap, jnp.int32)
-    guess = np.int32(0x5F375A86) - jax.lax.shift_right_logical(bits, np.int32(1))
-    inverse = jax.lax.bitcast_convert_type(guess, jnp.float32)
-    half = 0.5 * gap
-    for _ in range(2):
-        inverse = inverse * (1.5 - half * (inverse * inverse))
-    return inverse
+    guess = jax.lax.bitcast_convert_type(_GUESS - jax.lax.shift_right_logical(bits, np.int32(1)), jnp.float32)
+    return guess * _horner(_CORRECTION, gap * (guess * guess) - 1.0)
 
 
 def pi_sine_inverse(gap: jax.Array, inverse: jax.Array) -> jax.Array:

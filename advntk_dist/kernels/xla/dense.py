@@ -1,9 +1,13 @@
 """ReLU MLPs: matrix products over the pixels around one elementwise function of the pairs.
 
-A tile is one product (the inner products of all pairs of images), one loop over the pairs and, for the gradient,
-a second loop and a second product. Where a whole set of right-hand images is combined with coefficients, pairs lie
-with the right-hand image first, which is the faster order of both products for few left-hand images and many
-right-hand ones; the loops then go over parts that stay in cache until they have met the coefficients.
+A tile is one product (the inner products of all pairs of images), one loop over the pairs and, for the gradient, a
+second loop and a second product. Where a set of right-hand images is combined with coefficients, pairs lie with the
+right-hand image first: the faster order of both products for few left-hand images and many right-hand ones.
+
+The loops go over parts that stay in cache. On a CPU a part is computed in a branch, whose result XLA has to store
+before it is used: otherwise its use would join the loop, where a conversion to float64 halves the width of all
+vectors. The gradient loop has two results, but XLA would write two loops with everything in both: they travel as one
+complex number.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from advntk_dist.kernels.backend import KernelKind
 from advntk_dist.kernels.xla.box import stored
 from advntk_dist.kernels.xla.chain import Chain, Side
 
-PART_PAIRS = {"cpu": 2**18}
+PART_PAIRS = {"cpu": 2**17}
 """Pairs of a part: a few arrays of them fit the last cache."""
 PART_PAIRS_ELSEWHERE = 2**26
 
@@ -68,12 +72,19 @@ class DenseTile:
     def tile_vjp(self, x1: jax.Array, prepared: PreparedVectors, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
         left = self.prepare(x1)
-        first = self._first(stored(left.x @ prepared.x.T), left.x)
-        sides = left.side.down(), prepared.side.across()
-        k, variance = map(stored, self._chain.adjoint(first, weight, *sides))
-        per_row = variance @ jnp.full(variance.shape[1], 2.0, variance.dtype)
-        gradient = k @ prepared.x + per_row[:, None] * left.x
-        return self._chain.ntk(first, *sides), (gradient * self._per_pixel(left.x)).reshape(x1.shape)
+        products = stored(left.x @ prepared.x.T)
+        across = prepared.side.across()
+
+        def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
+            return jax.lax.complex(*self._chain.adjoint(self._first(rows[0], left.x), rows[2], rows[1].down(), across))
+
+        def split(_: None, both: jax.Array, __: object) -> tuple[None, tuple[jax.Array, jax.Array]]:
+            return None, (both.real, both.imag @ jnp.full(both.shape[1], 2.0, x1.dtype))
+
+        _, (k, per_row) = _over_parts(adjoints, split, None, (products, left.side, weight))
+        gradient = k.reshape(weight.shape) @ prepared.x + per_row.reshape(-1, 1) * left.x
+        value = self._chain.ntk(self._first(products, left.x), left.side.down(), across)
+        return value, (gradient * self._per_pixel(left.x)).reshape(x1.shape)
 
     def combine(self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         """tile @ coefficients in float64, (b1, k), for coefficients (b2, k); and the inner products (b2, b1)."""
@@ -81,13 +92,14 @@ class DenseTile:
         products = stored(prepared.x @ left.x.T)
         across = left.side.across()
 
-        def part(total: jax.Array, rows: tuple[jax.Array, Side, jax.Array]) -> tuple[jax.Array, None]:
-            inner, side, c = rows
-            tile = stored(self._chain.ntk(self._first(inner, left.x), side.down(), across))
-            return total + c.T @ tile.astype(jnp.float64), None
+        def values(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
+            return self._chain.ntk(self._first(rows[0], left.x), rows[1].down(), across)
+
+        def add(total: jax.Array, tile: jax.Array, rows: tuple[jax.Array, Side, jax.Array]) -> tuple[jax.Array, None]:
+            return total + rows[2].T @ tile.astype(jnp.float64), None
 
         start = jnp.zeros((coefficients.shape[1], x1.shape[0]), jnp.float64)
-        total, _ = _over_parts(part, start, (products, prepared.side, coefficients), x1.shape[0])
+        total, _ = _over_parts(values, add, start, (products, prepared.side, coefficients))
         return total.T, products
 
     def combine_vjp(
@@ -103,17 +115,18 @@ class DenseTile:
         if products is None:
             products = stored(prepared.x @ left.x.T)
         across = left.side.across()
+        # In the dtype of the images: for the reason above, a product in float64 would have to be stored first.
+        c, u = coefficients.astype(x1.dtype), cotangent.astype(x1.dtype).T
 
-        def part(total: jax.Array, rows: tuple[jax.Array, Side, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            inner, side, c = rows
-            weight = (c @ cotangent.T).astype(x1.dtype)
-            first = self._first(inner, left.x)
-            k, variance = map(stored, self._chain.adjoint(first, weight, across, side.down()))
-            return total + jnp.ones(k.shape[0], k.dtype) @ variance, k
+        def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
+            first = self._first(rows[0], left.x)
+            return jax.lax.complex(*self._chain.adjoint(first, rows[2] @ u, across, rows[1].down()))
 
-        start = jnp.zeros(x1.shape[0], x1.dtype)
-        variance, k = _over_parts(part, start, (products, prepared.side, coefficients), x1.shape[0])
-        gradient = k.reshape(products.shape).T @ prepared.x + (2.0 * variance)[:, None] * left.x
+        def split(total: jax.Array, both: jax.Array, _: object) -> tuple[jax.Array, jax.Array]:
+            return total + jnp.full(both.shape[0], 2.0, x1.dtype) @ both.imag, both.real
+
+        per_row, k = _over_parts(adjoints, split, jnp.zeros(x1.shape[0], x1.dtype), (products, prepared.side, c))
+        gradient = k.reshape(products.shape).T @ prepared.x + per_row[:, None] * left.x
         return (gradient * self._per_pixel(left.x)).reshape(x1.shape)
 
     @cached_property
@@ -129,18 +142,41 @@ class DenseTile:
 
 
 def _over_parts(
-    part: Callable[[_State, _Rows], tuple[_State, _Out]], start: _State, arrays: _Rows, width: int
+    make: Callable[[_Rows], jax.Array],
+    use: Callable[[_State, jax.Array, _Rows], tuple[_State, _Out]],
+    start: _State,
+    arrays: _Rows,
 ) -> tuple[_State, _Out]:
-    """Scan over equal parts of the leading axis, of as many rows as fit; outputs are stacked part by part."""
-    rows = jax.tree.leaves(arrays)[0].shape[0]
+    """Scan over equal parts of the leading axis of all arrays; outputs are stacked part by part.
+
+    ``make`` computes the pairs of a part, ``use`` does what must not join that loop.
+    """
+    rows, width = jax.tree.leaves(arrays)[0].shape
     number = parts(rows, width)
-    if number == 1:
-        return part(start, arrays)
-    return jax.lax.scan(part, start, jax.tree.map(lambda a: a.reshape(number, -1, *a.shape[1:]), arrays))
+    height = rows // number
+
+    def rows_at(step: jax.Array, everything: _Rows) -> _Rows:
+        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, step * height, height), everything)
+
+    def part(total: _State, step: jax.Array) -> tuple[_State, _Out]:
+        def computed(step: jax.Array, everything: _Rows) -> jax.Array:
+            return make(rows_at(step, everything))
+
+        def never(step: jax.Array, everything: _Rows) -> jax.Array:
+            return jnp.zeros_like(jax.eval_shape(computed, step, everything))
+
+        on_cpu = jax.default_backend() == "cpu"
+        pairs = jax.lax.cond(step >= 0, computed, never, step, arrays) if on_cpu else computed(step, arrays)
+        return use(total, pairs, rows_at(step, arrays))
+
+    return jax.lax.scan(part, start, jnp.arange(number, dtype=jnp.int32))
 
 
 def parts(rows: int, width: int) -> int:
-    """The smallest number of equal parts of ``rows`` rows that fit the cache; 1 where no number near it divides."""
+    """The smallest number of equal parts of ``rows`` rows that fit the cache; 1 where no number near it divides.
+
+    At least 2 on a CPU, if possible: a loop of one step is none.
+    """
     most = max(1, PART_PAIRS.get(jax.default_backend(), PART_PAIRS_ELSEWHERE) // width)
-    least = -(-rows // most)
+    least = max(2 if jax.default_backend() == "cpu" else 1, -(-rows // most))
     return next((n for n in range(least, 2 * least) if rows % n == 0), 1)
