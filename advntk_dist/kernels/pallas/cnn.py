@@ -9,8 +9,8 @@ not memory traffic. With L ReLUs, p pixels, C channels, float32, and b_1 left ag
     cache            value 16 L p bytes written and 40 L p read, gradient 44 L p and 92 L p.
 
 Compiled for compute capability 9.0 by Triton 3.6, the layer loop of the value is 64 instructions a pixel (in 64
-registers, so that 32 warps share a multiprocessor), those of the gradient 156 together (in 100). At full
-issue rate of an H200 (1.755 GHz) that is 28 s for the 1.25e9 distinct pairs of CIFAR-10 through cnn-10; bandwidth of the
+registers, so that 32 warps share a multiprocessor), those of the gradient 156 together (in 100). At the full issue
+rate of an H200 (1.755 GHz) that is 28 s for the 1.25e9 distinct pairs of CIFAR-10 through cnn-10; bandwidth of the
 caches will make it more. Not yet measured on a GPU.
 """
 
