@@ -71,15 +71,57 @@ def test_clean_error_counts_as_robust_error(tmp_path: Path) -> None:
 
 
 def test_each_image_has_its_own_index(tmp_path: Path) -> None:
+    """Image 0 is misclassified: the others fill the batches."""
     attack = Attack()
     _evaluate(tmp_path / "e", attack)
-    assert attack.asked == [(9, [0, 1, 2, 3]), (9, [4, 5, 6, 7]), (9, [8, 9, 10])]
+    assert attack.asked == [(9, [1, 2, 3, 4]), (9, [5, 6, 7, 8]), (9, [9, 10])]
+
+
+def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path) -> None:
+    class Dark(Threshold):
+        """Says class 0 of every image: only those are attacked."""
+
+        def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+            return np.add(super().predict(x), [9.0, 0.0])
+
+    attack = Attack()
+    result = _evaluate(tmp_path / "e", attack, predictor=Dark)
+    zeros = np.flatnonzero(Y == 0).tolist()
+    assert [i for _, indices in attack.asked for i in indices] == zeros
+    assert all(len(indices) == BATCH for _, indices in attack.asked[:-1])
+    assert result.clean.value == result.robust.value == pytest.approx(len(zeros) / M)
+
+    class Wrong(Threshold):
+        def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+            wrong = np.asarray(x).ravel() <= 0
+            return np.stack([~wrong, wrong], axis=1).astype(float)
+
+    attack, done = Attack(), list[int]()
+    result = _evaluate(
+        tmp_path / "f", attack, predictor=Wrong, name="other", on_batch=lambda images, _: done.append(images)
+    )
+    assert [i for _, indices in attack.asked for i in indices] == [0]
+    assert done == [4, 4, 3]
+    assert (result.clean.value, result.robust.value) == (pytest.approx(1 / M), pytest.approx(1 / M))
+
+
+def test_batches_are_committed_as_soon_as_their_images_are_attacked(tmp_path: Path) -> None:
+    """Batch 1 ends with image 7, which the second attack has; the end of the third batch waits for the last."""
+    order: list[Any] = []
+
+    class Noting(Attack):
+        def __call__(self, _predictor: Any, x: Any, _y: Any, **told: Any) -> Any:
+            order.append(list(told["indices"]))
+            return super().__call__(_predictor, x, _y, **told)
+
+    _evaluate(tmp_path / "e", Noting(), on_batch=lambda images, fresh: order.append(images))
+    assert order == [[1, 2, 3, 4], 4, [5, 6, 7, 8], 4, [9, 10], 3]
 
 
 def test_only_missing_batches_are_attacked(tmp_path: Path) -> None:
     class Dies(Attack):
         def __call__(self, _predictor: Any, x: Any, _y: Any, **told: Any) -> Any:
-            if 8 in told["indices"]:
+            if 10 in told["indices"]:
                 raise KeyboardInterrupt
             return super().__call__(_predictor, x, _y, **told)
 
@@ -111,7 +153,7 @@ def test_a_wrong_batch_in_the_middle_is_found_again(tmp_path: Path) -> None:
     (tmp_path / "e" / "ntk" / "c" / "1" / "0").unlink()
     attack = Attack()
     assert _evaluate(tmp_path / "e", attack) == whole
-    assert [indices for _, indices in attack.asked] == [[4, 5, 6, 7]]
+    assert [indices for _, indices in attack.asked] == [[4, 5, 6, 7]], "the images of that batch, and no others"
     chunk = tmp_path / "e" / "ntk" / "c" / "2" / "0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
     with pytest.raises(StoreDamagedError, match="rows 8 to 11"):
