@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.grid import spans
 from advntk_dist.operators import GramOperator, as_operator
+from advntk_dist.operators.cores import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
 from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.lanczos import KrylovBasis, krylov_basis
@@ -26,6 +27,9 @@ from advntk_dist.solve.solution import Solution, Status
 Array = NDArray[np.float64]
 
 DEFAULT_TOLERANCE = 1e-8
+
+_LARGE = 2**18
+"""Entries of a block of vectors from which several threads pay off; below, they would mostly wait for each other."""
 
 
 class ATDynamics:
@@ -72,7 +76,9 @@ class ATDynamics:
                 f"targets must be finite and of shape ({self.operator.n}, k) for this Gram matrix, got {self.y.shape}"
             )
         self.ridge, self.max_passes = ridge, max_passes
+        self.memory = memory
         self.plan = plan_solver(self.operator, self.y.shape[1], memory)
+        self._threads = 1 if self.y.size < _LARGE else None
         self.scratch = None if scratch is None else Path(scratch)
         self._last: tuple[bytes, float, float, KrylovBasis] | None = None
 
@@ -108,6 +114,10 @@ class ATDynamics:
         d = self._varpi(varpi)
         if any(not t >= 0 for t in times):
             raise ValueError(f"times must be >= 0, got {list(times)}")
+        with blas_threads(self._threads):
+            return self._trajectory(d, times, tol, throw)
+
+    def _trajectory(self, d: Array, times: Sequence[float], tol: float, throw: bool) -> list[Solution]:
         finite = [t for t in times if np.isfinite(t)]
         basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
         limit = self._infinite(d, tol) if len(finite) < len(times) else None
@@ -168,6 +178,10 @@ class ATDynamics:
             raise ValueError(
                 f"k_val must be (m, {len(d)}) and y_val (m, {self.y.shape[1]}), got {k_val.shape} and {y_val.shape}"
             )
+        with blas_threads(self._threads):
+            return self._loss_and_gradient(d, k_val, y_val, tol)
+
+    def _loss_and_gradient(self, d: Array, k_val: NDArray[Any], y_val: Array, tol: float) -> tuple[float, Array]:
         forward = self._basis(d, 1.0, tol)
         solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
         residual = k_val @ solution.value - y_val

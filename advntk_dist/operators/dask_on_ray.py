@@ -9,11 +9,11 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
-from threadpoolctl import threadpool_limits
 
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.operators.base import GramOperator
+from advntk_dist.operators.cores import blas_threads
 from advntk_dist.operators.place import Failure, Place, open_once
 from advntk_dist.operators.products import Part, Run, Vectors, product_of, run_product, runs
 from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
@@ -112,7 +112,7 @@ class _Reference:
 def _part(place: Place, run: Run, vectors: _Reference) -> Part | Failure:
     """Runs in a Ray worker; its process remembers the store, and which tiles it has verified."""
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with blas_threads(1):
             return run_product(open_once(place), run, ray.get(vectors.reference))
     except Exception as error:
         return Failure.of(error)

@@ -12,7 +12,7 @@ from advntk_dist.operators.cores import usable_cores
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.operators.tiles import ArrayTiles
 
-_TILE = 1024
+_TILE = 512
 
 SYMMETRIC_TO = 1e-3
 """Largest difference of mirrored entries that is taken for rounding, relative to the largest entry."""

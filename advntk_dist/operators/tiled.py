@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.threaded import get as threaded_get
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from advntk_dist.operators.base import GramOperator
-from advntk_dist.operators.products import Part, Run, Vectors, run_product, runs, task_bytes
+from advntk_dist.operators.cores import blas_threads
+from advntk_dist.operators.products import Part, Run, Vectors, product_of, run_product, runs, task_bytes
 from advntk_dist.operators.tiles import StoreTiles, Tiles, diagonal_mean
 
 if TYPE_CHECKING:
@@ -72,18 +71,16 @@ def threaded_product(tiles: Tiles, parts: Sequence[Run], vectors: Vectors, threa
     def part(run: Run, block: _Opaque) -> Part:
         return run_product(tiles, run, block.content)
 
+    if threads == 1 or len(parts) == 1:
+        with blas_threads(1):
+            return product_of((run_product(tiles, run, vectors) for run in parts), *vectors.v.shape)
     graph: dict[Any, Any] = {}
     for number, run in enumerate(parts):
         graph["part", number] = (part, run, shared)
         graph["sum", number] = (_add, product, ("part", number), ("sum", number - 1) if number else None)
-    with _libraries().limit(limits=1, user_api="blas"):
+    with blas_threads(1):
         threaded_get(graph, ("sum", len(parts) - 1), num_workers=threads)
     return np.asarray(product.content)
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 class _Opaque:

@@ -207,10 +207,13 @@ class Columns:
 
     def times(self, small: Array) -> Array:
         """Q small, (n, r), for small (m, r)."""
-        out = np.zeros((self.n, small.shape[1]))
+        out = np.empty((self.n, small.shape[1]))
         for rows, columns, values in self._pieces():
-            out[rows] += values @ small[columns]
-        return out
+            if columns.start == 0:
+                np.matmul(values, small[columns], out=out[rows])
+            else:
+                out[rows] += values @ small[columns]
+        return out if self.m else np.zeros_like(out)
 
     def rows(self, span: slice) -> Array:
         """The given rows, (rows, m)."""

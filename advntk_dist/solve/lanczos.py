@@ -114,9 +114,8 @@ class KrylovBasis:
             return
         small = np.hstack([self.vectors @ ((t * phi_1(-t * self.ritz))[:, None] * self.start) for t in times])
         whole = self.q.times(small)
-        whole *= self.sqrt_d[:, None]
         for columns in spans(whole.shape[1], k):
-            yield whole if len(times) == 1 else whole[:, columns].copy()
+            yield whole[:, columns] * self.sqrt_d[:, None]
 
     def _relative(self, value: Array, t: float, leak: float, rest: float) -> tuple[float, float]:
         """Both residual integrals as bounds relative to the value: || D^1/2 e || <= max D^1/2 || e ||."""

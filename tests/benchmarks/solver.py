@@ -1,0 +1,330 @@
+"""Cost of the solver: a pass, an Adv-NTK update, a trajectory, and a dense rival; JSON with the environment.
+
+    python tests/benchmarks/solver.py --run RUN --images PATH        # the Gram store and the varpi of a finished run
+    python tests/benchmarks/solver.py --images PATH --n 4000         # builds a store and trains varpi itself first
+
+Parts (--parts): "pass" holds a product with 10 vectors against the larger of reading the same bytes and the arithmetic
+at the machine's matrix-product rate, with files in and out of the page cache; "update" counts the passes of loss and
+gradient at trained varpi; "trajectory" holds 200 times against one solve; "rival" is what the paper's code does, a
+dense matrix exponential with automatic differentiation through it, in float64. Rivals run in turn in this process.
+"wall" is elapsed time, "cpu" the processor time of all threads, which load disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import zarr
+from jax.scipy.linalg import expm
+from numpy.typing import NDArray
+
+import advntk_dist as advntk
+from advntk_dist.attacks import pgd
+from advntk_dist.config import load_config
+from advntk_dist.data import Dataset, load_dataset, one_hot, split
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.environment import environment
+from advntk_dist.gram.store import GramStore
+from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.networks import network
+from advntk_dist.operators import TiledOperator, operator_for_store
+from advntk_dist.operators.cores import usable_cores
+from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.storage import Records
+from advntk_dist.training import train_adv_ntk
+
+Array = NDArray[np.float64]
+Calls = dict[str, Callable[[], Any]]
+
+K, TIMES, TOLERANCE = 10, 200, 1e-6
+GOALS = {"pass": 1.3, "update passes": 20, "trajectory": 1.2, "rival": 100}
+
+
+def interleaved(calls: Calls, repeats: int, before: Callable[[], Any] = lambda: None) -> dict[str, dict[str, float]]:
+    """Median seconds of calls made in turn, ``before`` each call."""
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            before()
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {
+        name: dict(zip(("wall", "cpu"), map(statistics.median, zip(*s, strict=True)), strict=True))
+        for name, s in samples.items()
+    }
+
+
+def read_all(paths: list[Path], threads: int) -> None:
+    """Read every file into a small buffer, as fast as this machine can."""
+
+    def read(path: Path) -> None:
+        buffer = memoryview(bytearray(2**19))
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, paths))
+
+
+def forget(paths: list[Path]) -> None:
+    """Drop files from the page cache."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def measure_pass(store: GramStore, repeats: int) -> dict[str, Any]:
+    """One product with K vectors, out of core, against reading and arithmetic."""
+    threads = usable_cores()
+    operator = TiledOperator(store, threads=threads)
+    v = np.random.default_rng(0).standard_normal((store.n, K))
+    paths = [store.chunk_path("ntk", t.i, t.j) for t in store.grid]
+    edge = 3072
+    square = np.random.default_rng(1).standard_normal((edge, edge))
+    thin = np.ascontiguousarray(square[:, :K])
+    operator.matmat(v)  # the first pass verifies checksums
+    cached = interleaved(
+        {
+            "pass": lambda: operator.matmat(v),
+            "read": lambda: read_all(paths, threads),
+            "product": lambda: square @ square,
+            "thin product": lambda: square @ thin,
+        },
+        repeats,
+    )
+    uncached = interleaved(
+        {"pass": lambda: operator.matmat(v), "read": lambda: read_all(paths, threads)},
+        max(1, repeats // 2),
+        before=lambda: forget(paths),
+    )
+    flops = 2 * store.n**2 * K
+    rates = {
+        "square": {c: 2 * edge**3 / cached["product"][c] for c in ("wall", "cpu")},
+        "thin": {c: 2 * edge**2 * K / cached["thin product"][c] for c in ("wall", "cpu")},
+    }
+    arithmetic = {shape: {c: flops / rate[c] for c in rate} for shape, rate in rates.items()}
+    ratios = {
+        f"cached, {shape} product, {c}": cached["pass"][c] / max(cached["read"][c], arithmetic[shape][c])
+        for shape in rates
+        for c in ("wall", "cpu")
+    }
+    ratios["from disk"] = uncached["pass"]["wall"] / max(uncached["read"]["wall"], arithmetic["square"]["wall"])
+    return {
+        "n": store.n,
+        "tile": store.tile,
+        "bytes": sum(path.stat().st_size for path in paths),
+        "seconds": {"cached": cached, "from disk": uncached, "arithmetic": arithmetic},
+        "flops_a_second": rates,
+        "ratio": ratios,
+        "goal": GOALS["pass"],
+    }
+
+
+def measure_update(dynamics: ATDynamics, varpi: Array, k_val: Any, y_val: Array, repeats: int) -> dict[str, Any]:
+    """Coefficients, loss and gradient at trained varpi."""
+    passes: list[int] = []
+    bounds: list[float] = []
+
+    def update() -> None:
+        fresh = ATDynamics(dynamics.operator, dynamics.y, memory=dynamics.memory)
+        before = fresh.operator.passes
+        bounds.append(fresh.coefficients(varpi, tol=TOLERANCE).error)
+        fresh.loss_and_gradient(varpi, k_val, y_val, tol=TOLERANCE)
+        passes.append(fresh.operator.passes - before)
+
+    seconds = interleaved({"update": update}, repeats)["update"]
+    return {
+        "n": len(varpi),
+        "operator": dynamics.operator.description,
+        "tolerance": TOLERANCE,
+        "passes": max(passes),
+        "goal": GOALS["update passes"],
+        "error_bound": max(bounds),
+        "seconds": seconds,
+        "varpi": {"mean": float(varpi.mean()), "max": float(varpi.max())},
+    }
+
+
+def measure_trajectory(dynamics: ATDynamics, varpi: Array, repeats: int) -> dict[str, Any]:
+    """200 times against the last of them alone."""
+    times = np.geomspace(1e-3, 1.0, TIMES).tolist()
+
+    def solve(at: list[float]) -> None:
+        ATDynamics(dynamics.operator, dynamics.y, memory=dynamics.memory).trajectory(varpi, at, TOLERANCE)
+
+    seconds = interleaved({"all": lambda: solve(times), "one": lambda: solve(times[-1:])}, repeats)
+    return {
+        "n": len(varpi),
+        "times": TIMES,
+        "seconds": seconds,
+        "ratio": {c: seconds["all"][c] / seconds["one"][c] for c in ("wall", "cpu")},
+        "goal": GOALS["trajectory"],
+    }
+
+
+def dense_update(theta: Array, y: Array, k_val: Array, y_val: Array) -> Callable[[Array], Any]:
+    """Loss and gradient in varpi through a dense matrix exponential; the inverse is formed once, outside."""
+    with kernel_scope():
+        matrix, targets, rows, wanted = map(jnp.asarray, (theta, y, k_val, y_val))
+        projected = jnp.linalg.solve(matrix, rows.T).T
+
+        def loss(varpi: jax.Array) -> jax.Array:
+            decay = expm(-matrix * varpi, max_squarings=40)
+            return 0.5 * jnp.sum((projected @ (targets - decay @ targets) - wanted) ** 2) / len(wanted)
+
+        compiled = jax.jit(jax.value_and_grad(loss)).lower(jnp.asarray(y[:, 0])).compile()
+
+    def call(varpi: Array) -> Any:
+        with kernel_scope():
+            return jax.block_until_ready(compiled(jnp.asarray(varpi)))
+
+    return call
+
+
+def measure_rival(data: Dataset, sizes: list[int]) -> dict[str, Any]:
+    """Loss and gradient, ours and dense, over growing n, in float64; varpi trained on clean images."""
+    net, m = network("mlp-5"), 128
+    rows: list[dict[str, Any]] = []
+    chosen = split(data, n_train=max(sizes), n_val=m, n_test=1, seed=0)
+    images = data.x.astype(np.float64)
+    for n in sizes:
+        train = chosen.train[:n]
+        x, x_val = (images[part] / 255 - 0.5 for part in (train, chosen.val))
+        theta, k_val = np.array(net.ntk(x, x)), np.array(net.ntk(x_val, x))
+        theta = (theta + theta.T) / 2
+        y, y_val = (np.asarray(one_hot(data.y[part], data.n_classes)) for part in (train, chosen.val))
+        varpi = np.zeros(n)
+        for _ in range(20):
+            _, gradient = ATDynamics(theta, y).loss_and_gradient(varpi, k_val, y_val, tol=TOLERANCE)
+            varpi = np.abs(varpi - 0.1 * gradient / np.linalg.norm(gradient))
+        dense = dense_update(theta, y, k_val, y_val)
+
+        def ours(theta: Array = theta, y: Array = y, varpi: Array = varpi, k: Array = k_val, w: Array = y_val) -> Any:
+            return ATDynamics(theta, y).loss_and_gradient(varpi, k, w, tol=TOLERANCE)
+
+        def rival(dense: Callable[[Array], Any] = dense, varpi: Array = varpi) -> Any:
+            return dense(varpi)
+
+        (loss, gradient), (expected, reference) = ours(), rival()
+        seconds = interleaved({"ours": ours, "dense": rival}, 1 if n > 2000 else 3)
+        seconds["ours"] = interleaved({"ours": ours}, 5)["ours"]
+        reference = np.asarray(reference)
+        row: dict[str, Any] = {
+            "n": n,
+            "seconds": seconds,
+            "ratio": {c: seconds["dense"][c] / seconds["ours"][c] for c in ("wall", "cpu")},
+            "relative_difference": {
+                "loss": abs(float(expected) - loss) / abs(float(expected)),
+                "gradient": float(np.linalg.norm(gradient - reference) / np.linalg.norm(reference)),
+            },
+        }
+        print(f"  n = {n}: ours {seconds['ours']['wall']:.3f} s, dense {seconds['dense']['wall']:.2f} s", flush=True)
+        rows.append(row)
+    logs = np.log([row["n"] for row in rows])
+    return {
+        "sizes": rows,
+        "exponent": {
+            who: {c: float(np.polyfit(logs, np.log([row["seconds"][who][c] for row in rows]), 1)[0])
+                  for c in ("wall", "cpu")}
+            for who in ("ours", "dense")
+        } if len(rows) > 1 else {},
+        "goal_at_4000": GOALS["rival"],
+    }  # fmt: skip
+
+
+def trained(arguments: argparse.Namespace, data: Dataset, folder: Path) -> tuple[GramStore, Array, Array, Any, Array]:
+    """Store, targets, trained varpi, and the kernel and targets of a validation batch; from a run, or made here."""
+    if arguments.run is not None:
+        run = RunDirectory.at(arguments.run)
+        config = load_config(run.config)
+        problem = Problem(config)
+        store, steps = GramStore.open(run.gram), config.train.steps
+        varpi = Records(zarr.open_group(run.train, mode="r"), "varpi", steps + 1, (store.n,)).read(steps)
+        assert varpi is not None, f"{run.root} is not finished"
+        val = problem.val.first(config.train.batch)
+        k_val = problem.net.ntk(val.x, problem.train.x)
+        return store, problem.targets, varpi[0], k_val, np.asarray(one_hot(val.y, problem.dataset.n_classes))
+    net = network("mlp-5")
+    chosen = split(data, n_train=arguments.n, n_val=512, n_test=1, seed=0)
+    raw = data.x[chosen.train]
+    x, x_val = (data.x[part].astype(np.float32) / 255 - 0.5 for part in (chosen.train, chosen.val))
+    y, labels = np.asarray(one_hot(data.y[chosen.train], data.n_classes)), data.y[chosen.val]
+    store = advntk.build_gram(net, raw, store=folder / "gram.zarr", tile=arguments.tile)
+    with operator_for_store(store, memory=arguments.memory) as operator:
+        dynamics = ATDynamics(operator, y, memory=arguments.memory)
+        predictor = KernelPredictor(net, x, np.zeros_like(y))
+        run_ = train_adv_ntk(
+            lambda: dynamics,
+            lambda: predictor,
+            x,
+            x_val,
+            labels,
+            partial(pgd, radius=8 / 255, steps=10, step_size=1.6 / 255),
+            group=zarr.open_group(folder / "train.zarr", mode="w"),
+            steps=arguments.steps,
+            lr=0.1,
+            batch=128,
+            seed=0,
+            tolerance=TOLERANCE,
+        )
+    return store, y, run_.varpi, net.ntk(x_val[:128], x), np.asarray(one_hot(labels[:128], data.n_classes))
+
+
+def main() -> None:
+    """Measure, print, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", default="digits", help='a dataset: a path, or "digits"')
+    parser.add_argument("--run", type=Path, help="directory of a finished run")
+    parser.add_argument("--n", type=int, default=1000, help="training images, without --run")
+    parser.add_argument("--tile", type=int, default=2048)
+    parser.add_argument("--steps", type=int, default=50, help="training steps, without --run")
+    parser.add_argument("--memory", type=int, default=4 * 2**30, help="solver.memory, in bytes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000], help="n of the rival")
+    parser.add_argument("--parts", nargs="+", default=["pass", "update", "trajectory", "rival"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solver.json")
+    arguments = parser.parse_args()
+    data = load_dataset(arguments.images)
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if {"pass", "update", "trajectory"} & set(arguments.parts):
+            store, y, varpi, k_val, y_val = trained(arguments, data, Path(folder))
+            if "pass" in arguments.parts:
+                results["pass"] = measure_pass(store, arguments.repeats)
+                print("pass:", {k: round(v, 2) for k, v in results["pass"]["ratio"].items()}, flush=True)
+            with operator_for_store(store, memory=arguments.memory) as operator:
+                dynamics = ATDynamics(operator, y, memory=arguments.memory)
+                if "update" in arguments.parts:
+                    results["update"] = measure_update(dynamics, varpi, k_val, y_val, min(3, arguments.repeats))
+                    print("update:", results["update"]["passes"], "passes", results["update"]["seconds"], flush=True)
+                if "trajectory" in arguments.parts:
+                    results["trajectory"] = measure_trajectory(dynamics, varpi, min(3, arguments.repeats))
+                    print("trajectory:", results["trajectory"]["ratio"], flush=True)
+        if "rival" in arguments.parts:
+            results["rival"] = measure_rival(data, arguments.sizes)
+            print("rival:", results["rival"]["sizes"][-1]["ratio"], results["rival"]["exponent"], flush=True)
+    report = {"environment": environment() | {"load": os.getloadavg()}, "results": results}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
