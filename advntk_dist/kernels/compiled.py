@@ -73,8 +73,11 @@ class CompiledKernel:
         A multiple of 8, or of 64 for thousands of images, so that backends find equal parts of a block.
         """
         pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
-        arrays = _ARRAYS_COMBINED if isinstance(self.backend, CombiningTiles) else _ARRAYS_PER_PAIR
-        most = max(8, memory // (pixels * itemsize * arrays * batch))
+        if isinstance(self.backend, CombiningTiles):
+            most = memory // (pixels * itemsize * _ARRAYS_COMBINED * batch)
+        else:  # their arrays of a block leave the cache early: larger blocks are slower, not faster
+            most = min(memory, BLOCK_BYTES // 2) // (pixels * itemsize * _ARRAYS_PER_PAIR * batch)
+        most = max(8, most)
         blocks = -(-n // most)
         multiple = 64 if n > 4096 else 8
         return -(-n // (multiple * blocks)) * multiple

@@ -3,8 +3,8 @@
     python tests/benchmarks/kernels.py [--networks mlp-5 cnn-3 cnn-10 resnet-18] [--repeats 7] [--out FILE]
 
 Ours, neural-tangents and (for MLPs) the bare matrix products are timed in turn, so that other load on the machine
-falls on all of them alike; every figure is a median. "wall" is elapsed time, "cpu" the processor time of all threads,
-which load disturbs less. Ratios are above 1 where ours is faster.
+falls on all of them alike, and compiled with the same options; every figure is a median. "wall" is elapsed time,
+"cpu" the processor time of all threads, which load disturbs less. Ratios are above 1 where ours is faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from advntk_dist.environment import environment
 from advntk_dist.kernels.backend import KernelBackend
 from advntk_dist.kernels.reference import NeuralTangentsBackend
-from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.kernels.scope import compiler_options, kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.kernels.xla.box import inner_sum
 from advntk_dist.kernels.xla.relu import Norms, Pairs, adjoint, after
@@ -51,7 +51,7 @@ class Timing(NamedTuple):
 def compiled(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
     """A call of the compiled function, already run once, and the seconds that compiling took."""
     start = time.perf_counter()
-    done = jax.jit(f).lower(*arguments).compile()
+    done = jax.jit(f, compiler_options=compiler_options()).lower(*arguments).compile()
     seconds = time.perf_counter() - start
 
     def call() -> Any:

@@ -137,6 +137,21 @@ def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any, seed: 
     assert np.linalg.norm(gradient - expected[1]) <= GRADIENTS[dtype] * np.linalg.norm(expected[1])
 
 
+def test_resnet_34_equals_neural_tangents() -> None:
+    """The longest network, on one draw: its reference takes long to compile."""
+    case = Case("resnet", 34, 1.41, 0.1, (3, 2, 1))
+    a, b, w = images(20, LEFT, case), images(21, RIGHT, case), weights(22)
+    exact = theirs(case).vjp(a, b, w)
+    for dtype in (np.float64, np.float32):
+        x, z = a.astype(dtype), b.astype(dtype)
+        reference = exact if dtype == np.float64 else theirs(case).vjp(*(v.astype(np.float64) for v in (x, z, w)))
+        tile, gradient = ours(case).vjp(x, z, w.astype(dtype))
+        assert tile.dtype == gradient.dtype == dtype
+        close(tile, reference[0], VALUES[dtype])
+        close(ours(case).value(x, z, "ntk"), reference[0], VALUES[dtype])
+        assert np.linalg.norm(gradient - reference[1]) <= GRADIENTS[dtype] * np.linalg.norm(reference[1])
+
+
 @cases
 def test_gradients_equal_finite_differences(case: Case) -> None:
     a, b, w = images(7, LEFT, case), images(8, RIGHT, case), weights(9)
