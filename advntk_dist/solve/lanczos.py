@@ -6,9 +6,9 @@ beside Q, because residuals of the training dynamics need it where D has zeros.
 Error bound. y(t) = t phi_1(-t S) b solves y' = b - S y, y(0) = 0. The Krylov approximation Q u(t) leaves the
 residual r(s) = -Q_next beta u_last(s), and since exp(-s S) is a contraction, || y(t) - Q u(t) || is at most the
 integral of || r(s) || over [0, t]. Rounding and deflated directions of the products enter as a residual of their
-own, proportional to || u(s) ||; what deflation took from b itself, as a constant one. Negative Ritz values (rounding
-in the tiles) are clamped at 0: what the clamp changes is a residual too, and as exp(-s S) then grows, the bound is
-multiplied by its largest growth that the Ritz values show.
+own, proportional to || u(s) ||; what deflation and rounding took from b itself, as a constant one. Negative Ritz values
+(rounding in the tiles) are clamped at 0: what the clamp changes is a residual too, and as exp(-s S) then grows, the
+bound is multiplied by its largest growth that the Ritz values show.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _DROP = 1e-13
 """Directions of a new block below this fraction of ||S|| are deflated; the bound accounts for them."""
 
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
+_ARITHMETIC = 128 * float(np.finfo(np.float64).eps)
+"""Rounding of a product with S relative to its norm, and of forming the value from the basis."""
+
 _NODES, _WEIGHTS = leggauss(6)
 
 _TIMES_AT_ONCE = 8
@@ -150,7 +153,9 @@ class KrylovBasis:
             return np.concatenate([[0.0], np.cumsum(pieces)])[place]
 
         leak = integral(np.linalg.norm(last, axis=1))
-        return leak, integral(clamp + self.noise * whole) + at * self.start_noise
+        final = at[:, None] * phi_1(-at[:, None] * self.ritz)
+        made = _ARITHMETIC * np.sqrt((final**2) @ (self.start**2).sum(axis=1))
+        return leak, integral(clamp + self.noise * whole) + at * self.start_noise + made
 
 
 def krylov_basis(
@@ -276,7 +281,7 @@ class _Growth:
             start=vectors.T @ start,
             coupling=coupling,
             noise=_ROUNDING * largest + self.dropped,
-            start_noise=self.start_dropped,
+            start_noise=self.start_dropped + _ROUNDING * float(np.linalg.norm(self.weights)),
             clamped=np.maximum(-values, 0.0),
             passes=self.passes,
             status=status,
