@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import sys
 from pathlib import Path
@@ -51,6 +53,8 @@ def work(path: Path, memory: int, scratch: Path) -> dict[str, float]:
 def main(small: Path, large: Path, memory: int, scratch: Path) -> None:
     """Warm everything up on a small store, then measure the peak on the large one."""
     work(small, memory, scratch)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for reuse would hide the same amount of the peak
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     answer = work(large, memory, scratch)
