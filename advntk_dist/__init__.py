@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from advntk_dist.config import load_config as load_config
     from advntk_dist.data import load_dataset as load_dataset
     from advntk_dist.dynamics import ATDynamics as ATDynamics
+    from advntk_dist.estimators import AdvNTKClassifier as AdvNTKClassifier
+    from advntk_dist.estimators import NTKClassifier as NTKClassifier
     from advntk_dist.gram import GramStore as GramStore
     from advntk_dist.gram import build_gram as build_gram
     from advntk_dist.gram import open_gram as open_gram
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ATDynamics": "dynamics",
+    "AdvNTKClassifier": "estimators",
     "GramStore": "gram",
     "KernelPredictor": "predictor",
+    "NTKClassifier": "estimators",
     "RunConfig": "config",
     "build_gram": "gram",
     "load_config": "config",
@@ -40,8 +44,10 @@ _HOMES = {
 
 __all__ = [
     "ATDynamics",
+    "AdvNTKClassifier",
     "GramStore",
     "KernelPredictor",
+    "NTKClassifier",
     "RunConfig",
     "build_gram",
     "load_config",

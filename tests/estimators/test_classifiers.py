@@ -1,0 +1,129 @@
+"""The estimators against the functions that they are made of, with images and with rows, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+import advntk_dist as advntk
+from advntk_dist.errors import AdvNTKError
+from advntk_dist.estimators import AdvNTKClassifier, NTKClassifier
+
+
+def _images(seed: int, n: int = 60) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    """Bright left halves and bright right halves, with noise, and a third class of grey."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    x = rng.integers(0, 120, (n, 4, 4, 2), dtype=np.uint8)
+    x[labels == 0, :, :2] += 100
+    x[labels == 1, :, 2:] += 100
+    return x, np.array(["left", "right", "neither"])[labels]
+
+
+def test_the_limit_is_the_kernel_regressor() -> None:
+    x, y = _images(0)
+    fitted = NTKClassifier("mlp-3", ridge=0.0, tol=1e-9).fit(x, y)
+    unit = x.astype(np.float32) / 255 - 0.5
+    net = advntk.network("mlp-3")
+    one_hot = (y[:, None] == fitted.classes_).astype(float)
+    expected = np.linalg.solve(net.ntk(unit, unit).astype(float), one_hot)
+    np.testing.assert_allclose(fitted.dual_coef_, expected, atol=1e-4 * np.abs(expected).max())
+    new = _images(1)[0]
+    scores = net.ntk(new.astype(np.float32) / 255 - 0.5, unit) @ expected
+    np.testing.assert_allclose(fitted.decision_function(new), scores, atol=1e-4)
+    assert list(fitted.classes_) == ["left", "neither", "right"]
+    assert (fitted.predict(new) == fitted.classes_[scores.argmax(axis=1)]).all()
+
+
+def test_rows_with_a_shape_are_images() -> None:
+    x, y = _images(0)
+    rows = x.reshape(len(x), -1)
+    shaped = NTKClassifier("cnn-2", image_shape=(4, 4, 2)).fit(rows, y)
+    whole = NTKClassifier("cnn-2").fit(x, y)
+    np.testing.assert_array_equal(shaped.dual_coef_, whole.dual_coef_)
+    np.testing.assert_array_equal(shaped.decision_function(x), whole.decision_function(rows))
+    assert whole.n_features_in_ == 32
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 255], [7, 9]], dtype=np.uint8), (0.0, 255.0)),
+        (np.array([[0.1, 0.9], [0.2, 0.3]]), (0.0, 1.0)),
+        (np.array([[-0.4, 0.5], [0.2, 0.3]]), (-0.5, 0.5)),
+        (np.array([[-3.0, 8.0], [0.2, 0.3]]), (-3.0, 8.0)),
+    ],
+)
+def test_the_range_follows_the_data(values: Any, expected: tuple[float, float]) -> None:
+    assert NTKClassifier("mlp-2").fit(values, [0, 1]).pixel_range_ == expected
+
+
+def test_values_outside_the_range_are_clipped() -> None:
+    x, y = _images(0)
+    fitted = NTKClassifier("mlp-2", pixel_range=(50, 150)).fit(x, y)
+    assert fitted.images(x).min() == -0.5
+    assert fitted.images(x).max() == 0.5
+
+
+def test_adv_ntk_is_more_robust_than_the_regressor() -> None:
+    x, y = load_digits(return_X_y=True)
+    x, y, new, truth = x[:600] / 16, y[:600], x[600:800] / 16, y[600:800]
+    settings: dict[str, Any] = {"radius": 0.2, "steps": 30, "lr": 1.0, "random_state": 0}
+    robust, plain = AdvNTKClassifier("mlp-3", **settings).fit(x, y), NTKClassifier("mlp-3").fit(x, y)
+    assert robust.score(new, truth) > 0.85
+
+    def under_attack(fitted: Any) -> float:
+        attacked = advntk.pgd(fitted.predictor_, fitted.images(new), truth, radius=0.2)
+        return float((fitted.predictor_.predict(attacked).argmax(axis=1) == truth).mean())
+
+    assert under_attack(robust) > under_attack(plain) + 0.05
+    assert robust.varpi_.shape == (500,)
+    assert (robust.varpi_ >= 0).all()
+    assert robust.history_[-1].loss < robust.history_[0].loss
+    again = AdvNTKClassifier("mlp-3", **settings).fit(x, y)
+    np.testing.assert_array_equal(again.varpi_, robust.varpi_)
+
+
+def test_a_store_keeps_the_matrix(tmp_path: Path, ray_cluster: None) -> None:
+    x, y = _images(0)
+    path = tmp_path / "gram.zarr"
+    stored = NTKClassifier("mlp-2", store=path).fit(x, y)
+    np.testing.assert_allclose(stored.dual_coef_, NTKClassifier("mlp-2").fit(x, y).dual_coef_, rtol=1e-4, atol=1e-4)
+    assert advntk.GramStore.open(path).status().done == 1
+
+
+def test_small_data_start_no_ray() -> None:
+    code = (
+        "import sys, numpy as np; from advntk_dist.estimators import NTKClassifier; "
+        "NTKClassifier('mlp-2').fit(np.random.rand(20, 3), np.arange(20) % 2).predict(np.zeros((1, 3))); "
+        "import ray; assert not ray.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NTKClassifier("cnn-3").fit(np.zeros((4, 8)), [0, 1, 0, 1]), r"image_shape: cnn-3 needs images"),
+        (lambda: NTKClassifier(image_shape=(2, 2, 1)).fit(np.zeros((4, 8)), [0, 1, 0, 1]), r"\(2, 2, 1\).*8 features"),
+        (lambda: NTKClassifier(pixel_range=(1, 0)).fit(np.zeros((4, 8)), [0, 1, 0, 1]), "pixel_range: must be two"),
+        (lambda: NTKClassifier(t=0).fit(np.eye(4), [0, 1, 0, 1]), "t: must be > 0"),
+        (lambda: NTKClassifier(memory=0).fit(np.eye(4), [0, 1, 0, 1]), "memory: must be a positive"),
+        (lambda: NTKClassifier("mlp-zero").fit(np.eye(4), [0, 1, 0, 1]), "network.name"),
+        (lambda: NTKClassifier().fit(np.eye(4), [1, 1, 1, 1]), "1 class"),
+        (lambda: AdvNTKClassifier(steps=0).fit(np.eye(4), [0, 1, 0, 1]), "steps: must be a whole number >= 1"),
+        (lambda: AdvNTKClassifier(lr=-1).fit(np.eye(4), [0, 1, 0, 1]), "lr: must be > 0"),
+        (lambda: AdvNTKClassifier(validation_fraction=1).fit(np.eye(4), [0, 1, 0, 1]), "validation_fraction"),
+        (lambda: AdvNTKClassifier(radius=-1).fit(np.eye(4), [0, 1, 0, 1]), "radius"),
+    ],
+)
+def test_what_is_impossible_is_named(make: Any, message: str) -> None:
+    with pytest.raises((AdvNTKError, ValueError), match=message):
+        make()
