@@ -1,0 +1,46 @@
+"""The command line: parse, call the package, print; no logic.
+
+Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong requests answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from advntk_dist.cli.gram import gram
+from advntk_dist.cli.results import evaluate, report
+from advntk_dist.cli.run import presets, run
+from advntk_dist.errors import AdvNTKError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="advntk-dist", prog_name="advntk")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+def advntk(quiet: bool) -> None:
+    """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
+
+
+for _command in (run, presets, gram, evaluate, report):
+    advntk.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
+    try:
+        status = advntk.main(args=arguments, prog_name="advntk", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        click.echo(f"advntk: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("advntk: interrupted; nothing is lost, the same command goes on from here", err=True)
+        sys.exit(1)
+    except AdvNTKError as error:
+        click.echo(f"advntk: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,56 @@
+"""What several commands share: options, the display, the table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from advntk_dist.progress import Display
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def configured(default_out: bool) -> Callable[[F], F]:
+    """The arguments of a command that takes a configuration: PRESET|FILE.toml, --out, --set and --address."""
+
+    def decorate(command: F) -> F:
+        out_help = "Run directory." + (" [default: runs/NAME]" if default_out else "")
+        for decorator in (
+            click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]"),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key."
+            ),
+            click.option("--out", required=not default_out, help=out_help),
+            click.argument("source", metavar="PRESET|FILE.toml"),
+        ):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def display() -> Display:
+    """Where the command shows its progress; --quiet silences it."""
+    from advntk_dist.progress import Display
+
+    return Display(quiet=bool(click.get_current_context().find_root().params.get("quiet")))
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print the table of the methods."""
+    attack = results["attack"]
+    click.echo(
+        f"{results['dataset']}, {results['network']}, {results['n_train']} training images, "
+        f"{attack['name']} {attack['norm']} radius {attack['radius']:.4g} ({attack['steps']} steps), "
+        f"largest perturbation {attack['max_perturbation']:.4g}"
+    )
+    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
+    for name, row in results["methods"].items():
+        cells = []
+        for key in ("clean", "robust"):
+            low, high = row[f"{key}_interval"]
+            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
+        click.echo(f"{name:<15}{''.join(cells)}".rstrip())

@@ -1,0 +1,62 @@
+"""`advntk run` and `advntk presets`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from advntk_dist.cli.options import configured, display, print_results
+
+if TYPE_CHECKING:
+    from advntk_dist.config import RunConfig
+    from advntk_dist.pipeline.rundir import RunDirectory
+
+
+@click.command()
+@configured(default_out=True)
+def run(source: str, out: str | None, overrides: Sequence[str], address: str | None) -> None:
+    """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
+
+    Example: advntk run digits --set attack.radius=0.15
+    """
+    from advntk_dist.config import load_config
+    from advntk_dist.pipeline.rundir import RunDirectory
+
+    config = load_config(source, overrides)
+    folder = RunDirectory.at(_out(source, out))
+    results = _finished(folder, config)
+    if results is not None:
+        click.echo(f"{folder.root}: finished before, nothing to do")
+    else:
+        from advntk_dist.pipeline.run import run as run_job
+
+        results = run_job(config, folder.root, address=address, display=display()).results
+    print_results(results)
+    click.echo(f"report: {folder.report}")
+
+
+@click.command()
+def presets() -> None:
+    """List the built-in configurations.
+
+    Example: advntk presets
+    """
+    from advntk_dist.config import preset_names, preset_text
+
+    for name in preset_names():
+        click.echo(f"{name:<16}{preset_text(name).splitlines()[0].removeprefix('# ')}")
+
+
+def _out(source: str, out: str | None) -> str:
+    return out if out is not None else str(Path("runs") / Path(source).stem)
+
+
+def _finished(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
+    """The results of a finished run, found without loading JAX or Ray."""
+    if not folder.config.exists():
+        return None
+    with folder.claimed(config):
+        return folder.finished()
