@@ -9,13 +9,18 @@ stage has a 3x3 convolution as its shortcut, the others the identity), act, Flat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from advntk_dist.neural_tangents_adapter import stax
 from advntk_dist.spec import RESNET_STAGES, Activation, Family
 
 WIDTH = 256
 """Hidden width of the finite networks that init_fn draws (the paper's); the kernels do not depend on it."""
+
+
+Parameterization = Literal["ntk", "standard"]
+"""neural-tangents' names: weights scaled in the forward pass, or at initialisation as most deep-learning code does."""
 
 
 class Triple(NamedTuple):
@@ -31,42 +36,70 @@ def _activation(name: str) -> Any:
     return layers[name]()
 
 
-def _conv(W_std: float, b_std: float | None) -> Any:
-    return stax.Conv(WIDTH, (3, 3), padding="SAME", W_std=W_std, b_std=b_std)
+@dataclass(frozen=True)
+class _Layers:
+    """How the layers of one network are drawn."""
+
+    W_std: float
+    b_std: float
+    activation: str
+    width: int
+    parameterization: Parameterization
+
+    def act(self) -> Any:
+        return _activation(self.activation)
+
+    def dense(self, outputs: int) -> Any:
+        return stax.Dense(outputs, W_std=self.W_std, b_std=self.b_std, parameterization=self.parameterization)
+
+    def conv(self, *, bias: bool = False) -> Any:
+        b_std = self.b_std if bias else None
+        return stax.Conv(
+            self.width,
+            (3, 3),
+            padding="SAME",
+            W_std=self.W_std,
+            b_std=b_std,
+            parameterization=self.parameterization,
+        )
 
 
-def _mlp(depth: int, classes: int, W_std: float, b_std: float, activation: str) -> Any:
-    hidden = [
-        layer
-        for _ in range(depth - 1)
-        for layer in (stax.Dense(WIDTH, W_std=W_std, b_std=b_std), _activation(activation))
-    ]
-    return stax.serial(stax.Flatten(), *hidden, stax.Dense(classes, W_std=W_std, b_std=b_std))
+def _mlp(depth: int, classes: int, make: _Layers) -> Any:
+    hidden = [layer for _ in range(depth - 1) for layer in (make.dense(make.width), make.act())]
+    return stax.serial(stax.Flatten(), *hidden, make.dense(classes))
 
 
-def _cnn(depth: int, classes: int, W_std: float, b_std: float, activation: str) -> Any:
-    hidden = [layer for _ in range(depth) for layer in (_conv(W_std, b_std), _activation(activation))]
-    return stax.serial(*hidden, stax.Flatten(), stax.Dense(classes, W_std=W_std, b_std=b_std))
+def _cnn(depth: int, classes: int, make: _Layers) -> Any:
+    hidden = [layer for _ in range(depth) for layer in (make.conv(bias=True), make.act())]
+    return stax.serial(*hidden, stax.Flatten(), make.dense(classes))
 
 
-def _block(W_std: float, activation: str, first: bool) -> Any:
-    main = stax.serial(_activation(activation), _conv(W_std, None), _activation(activation), _conv(W_std, None))
-    shortcut = _conv(W_std, None) if first else stax.Identity()
+def _block(make: _Layers, first: bool) -> Any:
+    main = stax.serial(make.act(), make.conv(), make.act(), make.conv())
+    shortcut = make.conv() if first else stax.Identity()
     return stax.serial(stax.FanOut(2), stax.parallel(main, shortcut), stax.FanInSum())
 
 
-def _resnet(depth: int, classes: int, W_std: float, b_std: float, activation: str) -> Any:
-    blocks = [_block(W_std, activation, first=place == 0) for length in RESNET_STAGES[depth] for place in range(length)]
-    return stax.serial(
-        _conv(W_std, None),
-        *blocks,
-        _activation(activation),
-        stax.Flatten(),
-        stax.Dense(classes, W_std=W_std, b_std=b_std),
-    )
+def _resnet(depth: int, classes: int, make: _Layers) -> Any:
+    blocks = [_block(make, first=place == 0) for length in RESNET_STAGES[depth] for place in range(length)]
+    return stax.serial(make.conv(), *blocks, make.act(), stax.Flatten(), make.dense(classes))
 
 
-def build(family: Family, depth: int, *, classes: int, W_std: float, b_std: float, activation: Activation) -> Triple:
-    """Assemble the layers of a named network; ``classes`` is the number of outputs of finite networks."""
+def build(
+    family: Family,
+    depth: int,
+    *,
+    classes: int,
+    W_std: float,
+    b_std: float,
+    activation: Activation,
+    width: int = WIDTH,
+    parameterization: Parameterization = "ntk",
+) -> Triple:
+    """Assemble the layers of a named network.
+
+    ``classes``, ``width`` (of hidden layers) and ``parameterization`` are of finite networks; the kernels used here are
+    those of the NTK parametrisation.
+    """
     makers = {"mlp": _mlp, "cnn": _cnn, "resnet": _resnet}
-    return Triple(*makers[family](depth, classes, W_std, b_std, activation))
+    return Triple(*makers[family](depth, classes, _Layers(W_std, b_std, activation, width, parameterization)))
