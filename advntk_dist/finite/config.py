@@ -1,0 +1,156 @@
+"""Configuration of ``advntk finite-width``: that of a run, with a section for each of the two experiments."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from advntk_dist.config import Positive, RunConfig, Section, Seed, _apply, _read
+from advntk_dist.errors import ConfigError
+from advntk_dist.spec import parse_name
+
+Whole = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class FlowConfig(Section):
+    """The theorem's setting: gradient flow outside, gradient flow of the images inside, networks of several widths."""
+
+    widths: Annotated[tuple[Whole, ...], Field(strict=False)] = (64, 128, 256, 512, 1024)
+    seeds: Annotated[int, Field(ge=2)] = 4
+    """Networks of each width."""
+    n_train: Whole = 20
+    """The first so many training images; the flow's cost grows with their square."""
+    n_test: Whole = 20
+    end: Positive = 0.3
+    """Last time t of the outer flow of 1/2 || f(X) - Y ||^2, summed over images."""
+    points: Annotated[int, Field(ge=2)] = 12
+    """Times at which networks are compared, 0 among them; the rest in geometric steps over three decades."""
+    eta: Size = 1.0
+    """Rate of the inner flow; 0 is standard training."""
+    inner_time: Size = 0.1
+    """Length S of the inner flow."""
+    inner_steps: Whole = 4
+    """Runge-Kutta steps of the inner flow."""
+    step: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """First step of the outer flow times the largest eigenvalue that drives it; Runge-Kutta 4 is stable up to 2.8."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Largest change under halved steps, as a part of the gap that is measured; steps are halved until it holds."""
+    dtype: Literal["float32", "float64"] = "float64"
+
+    @field_validator("widths")
+    @classmethod
+    def _ascending(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(widths) < 2 or list(widths) != sorted(set(widths)):
+            raise ValueError("must be at least two widths, ascending, none twice")
+        return widths
+
+
+class AdversarialTrainingConfig(Section):
+    """The paper's baseline: PGD adversarial training of finite networks with squared error, by SGD."""
+
+    width: Whole = 256
+    seeds: Whole = 1
+    steps: Whole = 20_000
+    batch: Whole = 128
+    lr: Positive = 0.1
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    lr_every: Whole = 8_000
+    """Steps after which the learning rate is multiplied by ``lr_decay``, again and again."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Size = 5e-4
+    evaluate_every: Whole = 1_000
+    """Steps between evaluations; each is a checkpoint as well."""
+    seed: Seed = 0
+    """Seed of the first network; the others follow."""
+    parameterization: Literal["ntk", "standard"] = "standard"
+    W_std: Positive = 0.577
+    """Weights; in the standard parametrisation 1/sqrt(3) is the default of the paper's framework (PyTorch)."""
+    b_std: Size = 0.0
+
+
+class FiniteWidthConfig(RunConfig):
+    """Everything that ``advntk finite-width`` needs: the sections of a run describe the infinite-width job beside it."""
+
+    flow: FlowConfig = FlowConfig()
+    finite: AdversarialTrainingConfig = AdversarialTrainingConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> FiniteWidthConfig:
+        if parse_name(self.network.name) is None:
+            raise ValueError(f"network.name: {self.network.name!r} has no widths to choose; give mlp-x, cnn-x or resnet-x")
+        if self.attack.name != "pgd":
+            raise ValueError(f"attack.name: finite networks are trained by 'pgd', not {self.attack.name!r}")
+        for key, asked, there in (
+            ("flow.n_train", self.flow.n_train, self.data.n_train),
+            ("flow.n_test", self.flow.n_test, self.data.n_test),
+            ("finite.batch", self.finite.batch, self.data.n_train),
+            ("finite.evaluate_every", self.finite.evaluate_every, self.finite.steps),
+        ):
+            if asked > there:
+                raise ValueError(f"{key} is {asked}, more than there are ({there}); ask for fewer")
+        return self
+
+    def infinite(self) -> RunConfig:
+        """The infinite-width job on the same data."""
+        return RunConfig.model_validate({name: getattr(self, name) for name in RunConfig.model_fields})
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in presets of ``advntk finite-width``."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The TOML of a preset; its first line is a comment that says what it is."""
+    return str((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _folder() -> Any:
+    return resources.files("advntk_dist") / "presets" / "finite-width"
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
+    """Read a preset or a TOML file, and apply ``section.key=value`` on top.
+
+    Raises
+    ------
+    ConfigError
+        In one line: the file or the key, and what is wrong with it.
+    """
+    name = str(source)
+    if name in preset_names():
+        return parse_config(preset_text(name), where=f"preset {name}", overrides=overrides)
+    if (path := Path(source)).is_file():
+        return parse_config(_read(path), where=name, overrides=overrides)
+    raise ConfigError(f"no preset and no file {name!r}; presets of finite-width are {', '.join(preset_names())}")
+
+
+def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
+    """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return FiniteWidthConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {'; '.join(_message(dict(item)) for item in error.errors())}") from error
+
+
+def _message(item: dict[str, Any]) -> str:
+    loc = item["loc"]
+    key = ".".join(str(part) for part in loc)
+    if item["type"] == "extra_forbidden":
+        section = FiniteWidthConfig.model_fields.get(str(loc[0])) if len(loc) > 1 else None
+        fields = getattr(section.annotation, "model_fields", {}) if section else FiniteWidthConfig.model_fields
+        return f"{key}: no such key; {loc[0] if section else 'sections'} has {', '.join(fields)}"
+    shown = "" if isinstance(item["input"], dict | FiniteWidthConfig) else f", got {item['input']!r}"
+    return f"{key}{': ' if key else ''}{str(item['msg']).removeprefix('Value error, ')}{shown}"

@@ -1,0 +1,105 @@
+"""Networks of finite width, of the same shapes as the infinite ones, in functional form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.architectures import Parameterization, Triple, build
+from advntk_dist.errors import NetworkError
+from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.spec import Activation, NetworkSpec, parse_name
+
+Params = Any
+"""neural-tangents' nested tuples of weights."""
+
+
+@dataclass(frozen=True)
+class FiniteNetwork:
+    """A network that can be drawn: hashable, so that programs are compiled once for each.
+
+    Attributes
+    ----------
+    name
+        "mlp-x", "cnn-x", "resnet-18" or "resnet-34".
+    width
+        Neurons, or channels, of every hidden layer.
+    classes, W_std, b_std, activation
+        As in :func:`advntk_dist.network`.
+    parameterization
+        "ntk", as the theory has it, or "standard", as trained networks have it.
+    """
+
+    name: str
+    width: int
+    classes: int
+    W_std: float
+    b_std: float
+    activation: Activation = "relu"
+    parameterization: Parameterization = "ntk"
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, width: int) -> FiniteNetwork:
+        """The finite network whose limit is the infinite one of ``spec``."""
+        return cls(spec.name, width, spec.classes, spec.W_std, spec.b_std, spec.activation)
+
+    @property
+    def triple(self) -> Triple:
+        """neural-tangents' (init_fn, apply_fn, kernel_fn).
+
+        Raises
+        ------
+        NetworkError
+            If the name is an import path, whose widths are fixed.
+        """
+        return _triple(self)
+
+    def init(self, seed: int, image_shape: tuple[int, ...], dtype: str) -> Params:
+        """Weights drawn for a seed: width and seed together key the generator, so that trials are independent."""
+        with kernel_scope():
+            key = jax.random.fold_in(jax.random.key(seed), self.width)
+            _, params = self.triple.init_fn(key, (1, *image_shape))
+            return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    def apply(self, params: Params, x: jax.Array) -> jax.Array:
+        """Outputs (m, k) of images (m, H, W, C)."""
+        return self.triple.apply_fn(params, x)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _triple(network: FiniteNetwork) -> Triple:
+    known = parse_name(network.name)
+    if known is None:
+        raise NetworkError(f"network.name: {network.name!r} has no widths to choose; give mlp-x, cnn-x or resnet-x")
+    return build(
+        *known,
+        classes=network.classes,
+        W_std=network.W_std,
+        b_std=network.b_std,
+        activation=network.activation,
+        width=network.width,
+        parameterization=network.parameterization,
+    )
+
+
+def flatten(tree: Any) -> NDArray[np.float64]:
+    """Every number of a tree of arrays as one float64 vector; exact for float32 and small integers."""
+    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([np.zeros(0), *leaves])
+
+
+def unflatten(vector: NDArray[np.float64], like: Any) -> Any:
+    """The tree that :func:`flatten` made a vector of; shapes and dtypes from ``like``."""
+    leaves, structure = jax.tree.flatten(like)
+    made, at = [], 0
+    for leaf in leaves:
+        size = int(np.size(leaf))
+        made.append(jnp.asarray(vector[at : at + size].reshape(np.shape(leaf)), jnp.asarray(leaf).dtype))
+        at += size
+    return jax.tree.unflatten(structure, made)
