@@ -139,6 +139,26 @@ class ATDynamics:
             solutions.append(solution.checked(f"coefficients at t = {t:g}", tol) if throw else solution)
         return solutions
 
+    def leading_eigenvalues(
+        self, varpi: ArrayLike, t: float = 1.0, tol: float = DEFAULT_TOLERANCE
+    ) -> tuple[Array, Array]:
+        """Eigenvalues of S = D^1/2 Theta D^1/2 as the Krylov basis of :meth:`coefficients` knows them.
+
+        After ``trajectory`` with the same varpi, its largest finite time and tolerance, no pass is needed.
+
+        Returns
+        -------
+        eigenvalues, errors
+            (m,) each: positive Ritz values, descending, and for each the bound || S q - lambda q || of its distance to
+            an eigenvalue of S. Only those known to a tenth of their size.
+        """
+        with blas_threads(self._threads):
+            basis = self._basis(self._varpi(varpi), t, tol)
+        errors = np.linalg.norm(basis.coupling, axis=0) + basis.noise + basis.clamped
+        known = (basis.ritz > 0) & (errors <= 0.1 * basis.ritz)
+        order = np.argsort(-basis.ritz[known], kind="stable")
+        return basis.ritz[known][order], errors[known][order]
+
     def loss_and_gradient(
         self, varpi: ArrayLike, k_val: ArrayLike, y_val: ArrayLike, tol: float = DEFAULT_TOLERANCE
     ) -> tuple[float, Array]:

@@ -303,3 +303,18 @@ def test_impossible_validation_set(theta: Array, k_val: Array) -> None:
 
 def test_empty_trajectory(theta: Array) -> None:
     assert ATDynamics(theta, Y).trajectory(VARPI, []) == []
+
+
+def test_leading_eigenvalues_are_eigenvalues_within_their_errors(spectral: Any) -> None:
+    values = np.geomspace(1e3, 1e-3, 150)
+    theta = spectral(values)
+    dynamics = ATDynamics(theta, np.random.default_rng(0).standard_normal((150, 3)))
+    dynamics.trajectory(1.0, [0.01, 0.5], 1e-6)
+    before = dynamics.operator.passes
+    found, errors = dynamics.leading_eigenvalues(1.0, 0.5, 1e-6)
+    assert dynamics.operator.passes == before
+    assert len(found) >= 20
+    assert (np.diff(found) <= 0).all()
+    distance = np.abs(found[:, None] - values).min(axis=1)
+    assert (distance <= errors + 1e-9).all()
+    np.testing.assert_allclose(found[:10], values[:10], rtol=1e-6)

@@ -20,7 +20,7 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import ADV_NTK, Stages
 from advntk_dist.progress import Display
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of, write_report
 from advntk_dist.training import TrainingRun
 
 
@@ -141,6 +141,7 @@ def evaluate_again(
 def _work(stages: Stages) -> dict[str, Any]:
     store = stages.gram()
     stages.uniform()
+    stages.spectrum()
     chosen, validation = stages.select()
     training = stages.train()
     curve = stages.curve()
@@ -224,6 +225,8 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> P
             predicted_adversarial=guesses[:, 1].astype(int),
             method=ADV_NTK,
         ),
+        extremes=extremes_of(problem.train.x, training.varpi, problem.train.y),
+        spectrum=stages.spectrum(),
     )
     return write_report(inputs, stages.folder.root)
 

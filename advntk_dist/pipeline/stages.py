@@ -22,6 +22,7 @@ from advntk_dist.pipeline.problem import Part, Problem, bind_attack
 from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
+from advntk_dist.report import KernelSpectrum
 from advntk_dist.solve.solution import Solution
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
@@ -34,6 +35,8 @@ Array = NDArray[np.float64]
 ADV_NTK = "adv_ntk"
 SOLVE_FIELDS = ("passes", "error", "smallest_ritz")
 EXAMPLES = 8
+SPECTRUM = 100
+"""Eigenvalues of the Gram matrix that are kept, at most."""
 
 
 class Stages:
@@ -91,6 +94,11 @@ class Stages:
         return self.store
 
     @cached_property
+    def store(self) -> GramStore:
+        """The Gram store; of a run that is finished, as it lies there."""
+        return GramStore.open(self.folder.gram)
+
+    @cached_property
     def dynamics(self) -> ATDynamics:
         """The AT dynamics over the finished Gram matrix."""
         solver = self.config.solver
@@ -133,6 +141,22 @@ class Stages:
                     table.write(i, solution.value[None])
                 advance(1, True)
         return table
+
+    def spectrum(self) -> KernelSpectrum:
+        """Leading eigenvalues of the Gram matrix; no pass where the uniform trajectory has just been computed."""
+        table = Records(self._coefficients, "spectrum", 1, (2, SPECTRUM))
+        rows = table.read(0)
+        if rows is None:
+            with self.events.stage("solve"):
+                values, errors = self.dynamics.leading_eigenvalues(
+                    1.0, max(self.config.evaluation.times), self.config.solver.tolerance
+                )
+            rows = np.zeros((1, 2, SPECTRUM))  # zeros fill the rest: eigenvalues that are kept are positive
+            m = min(SPECTRUM, len(values))
+            rows[0, 0, :m], rows[0, 1, :m] = values[:m], errors[:m]
+            table.write(0, rows)
+        kept = rows[0, 0] > 0
+        return KernelSpectrum(rows[0, 0][kept], rows[0, 1][kept], self.config.data.n_train)
 
     def select(self) -> tuple[int, list[MethodResult]]:
         """Attack the validation images at every time; the index of the time with the best robust accuracy."""

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 
 from advntk_dist.report import captions
 from advntk_dist.report.curves import degeneration_figure, training_figure
+from advntk_dist.report.extremes import extremes_caption, extremes_figure
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.pictures import examples_figure, methods_figure, varpi_figure
 from advntk_dist.report.scores import method_scores
+from advntk_dist.report.spectrum import spectrum_caption, spectrum_figure
 from advntk_dist.report.style import DARK, LIGHT, Theme, drawing, png_bytes
 
-NAMES = ("methods", "degeneration", "training", "varpi", "examples")
+NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
         "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
         "training": "No training curves: this run has no training history.",
         "varpi": "No distribution of varpi: this run has no trained times.",
+        "extremes": "No images at the ends of varpi: this run has no trained times.",
         "examples": "No adversarial examples: this run kept no images.",
+        "spectrum": "No spectrum: this run did not keep the eigenvalues of its Gram matrix.",
     }
     curve, history, varpi, examples = inputs.curve, inputs.training, inputs.varpi, inputs.examples
     if curve is not None:
@@ -95,5 +99,19 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
             lambda theme: examples_figure(examples, inputs.classes, theme),
             captions.examples_caption(examples, titles.get(examples.method, examples.method)),
             "Test images in columns: clean, adversarial twin, magnified difference.",
+        )
+    extremes, spectrum = inputs.extremes, inputs.spectrum
+    if extremes is not None and len(extremes.longest_labels) > 0:
+        plots["extremes"] = _plot(
+            lambda theme: extremes_figure(extremes, inputs.classes, theme),
+            extremes_caption(extremes),
+            "Training images with the longest and the shortest effective training times.",
+        )
+    if spectrum is not None:
+        chosen = curve.chosen_t if curve is not None else None
+        plots["spectrum"] = _plot(
+            lambda theme: spectrum_figure(spectrum, chosen, theme),
+            spectrum_caption(spectrum, chosen),
+            "The largest eigenvalues of the Gram matrix against their number.",
         )
     return plots

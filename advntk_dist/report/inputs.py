@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.scores import method_scores
+
+if TYPE_CHECKING:
+    from advntk_dist.report.extremes import Extremes
+    from advntk_dist.report.spectrum import KernelSpectrum
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
@@ -158,6 +162,8 @@ class ReportInputs:
         Class of each training sample, for the distribution of varpi by class.
     classes : tuple of str
         Class names, by index.
+    extremes, spectrum
+        Training images at both ends of varpi, leading eigenvalues of the Gram matrix.
     """
 
     results: dict[str, Any]
@@ -168,6 +174,8 @@ class ReportInputs:
     y_train: IntArray | None
     classes: tuple[str, ...]
     examples: Examples | None
+    extremes: Extremes | None = None
+    spectrum: KernelSpectrum | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, ranges and labels; raises :class:`~advntk_dist.errors.RequestError`."""
@@ -185,6 +193,8 @@ class ReportInputs:
                 (f"examples.{name}", getattr(self.examples, name))
                 for name in ("labels", "predicted_clean", "predicted_adversarial")
             ]
+        if self.extremes is not None:
+            labels += [(f"extremes.{end}", getattr(self.extremes, f"{end}_labels")) for end in ("longest", "shortest")]
         for where, values in labels:
             if values is not None:
                 self._check_labels(where, np.asarray(values))

@@ -142,9 +142,9 @@ def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) 
         truth, before, after = (
             int(labels[index]) for labels in (examples.labels, examples.predicted_clean, examples.predicted_adversarial)
         )
-        _draw(top, clean, "gray")
-        _draw(middle, twin, "gray")
-        _draw(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed)
+        draw_image(top, clean, "gray")
+        draw_image(middle, twin, "gray")
+        draw_image(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed)
         for axes, guess in ((top, before), (middle, after)):
             right = guess == truth
             axes.set_title(
@@ -172,7 +172,7 @@ def _row_label(axes: Axes, label: str, theme: Theme) -> None:
     )
 
 
-def _draw(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
+def draw_image(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
     """One image in [-0.5, 0.5]: three channels in colour, any other number averaged and mapped to ``colours``."""
     options: dict[str, Any] = {"interpolation": "nearest"}
     if image.shape[-1] == 3:

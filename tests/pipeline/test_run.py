@@ -50,7 +50,9 @@ def test_every_promised_file_is_there(finished: Path) -> None:
     assert sorted(p.name for p in finished.glob("*.png")) == [
         "degeneration.png",
         "examples.png",
+        "extremes.png",
         "methods.png",
+        "spectrum.png",
         "training.png",
         "varpi.png",
     ]

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
+from advntk_dist.report import (
+    Curve,
+    Examples,
+    KernelSpectrum,
+    ReportInputs,
+    TrainingHistory,
+    extremes_of,
+    write_report,
+)
 
 N_TEST = 497
 RADIUS = 0.2
@@ -67,10 +76,15 @@ def digits_results() -> dict[str, Any]:
     }
 
 
+def _digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    x, y = load_digits(return_X_y=True)
+    return x.reshape(-1, 8, 8, 1) / 16.0 - 0.5, y
+
+
 def digits_examples(count: int) -> Examples:
     """Digits and their twins under one exact l-infinity step against a ridge classifier."""
-    x, y = load_digits(return_X_y=True)
-    x = x / 16.0 - 0.5
+    images, y = _digits()
+    x = images.reshape(len(images), -1)
     model = RidgeClassifier(alpha=10.0).fit(x[:1000], y[:1000])
     clean, labels = x[1000 : 1000 + count], y[1000 : 1000 + count]
     margins = model.decision_function(clean)
@@ -117,7 +131,9 @@ def make_inputs(**changes: object) -> ReportInputs:
         "y_train": np.repeat(np.arange(10), 100),
         "classes": tuple("0123456789"),
         "examples": digits_examples(6),
+        "spectrum": KernelSpectrum(400.0 * np.arange(1, 61) ** -1.4, 1e-3 * np.ones(60), 1000),
     }
+    parts["extremes"] = extremes_of(_digits()[0][:1000], parts["varpi"], parts["y_train"])
     parts.update(changes)
     return ReportInputs(**parts)
 

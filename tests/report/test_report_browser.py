@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from advntk_dist.report.figures import NAMES
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -81,9 +83,9 @@ def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: in
     assert found["viewport"] == width
     assert found["page"] <= width
     assert found["outside"] == []
-    assert len(found["images"]) == 5
+    assert len(found["images"]) == len(NAMES)
     for natural, shown in found["images"]:
         assert natural > 1000
         assert 300 < shown <= width
-    assert found["dark"] == [scheme == "dark"] * 5
+    assert found["dark"] == [scheme == "dark"] * len(NAMES)
     assert found["surface"] == surface

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory
+from advntk_dist.report import Curve, Examples, Extremes, KernelSpectrum, ReportInputs, TrainingHistory
 
 Make = Callable[..., ReportInputs]
 
@@ -95,3 +95,20 @@ def test_edges_are_allowed(make: Make) -> None:
     replace(CURVE, times=np.array([0.0, 1.0]), chosen_t=np.inf)
     replace(EXAMPLES, adversarial=(IMAGES + 0.5).astype(np.float32) + np.float32(5e-7))
     make(varpi=np.zeros(1000), training=TrainingHistory(*[np.array([0.5])] * 5))
+
+
+def test_extremes_refuse_what_does_not_fit() -> None:
+    two, labels = np.array([0.1, 0.2]), np.array([0, 1])
+    with pytest.raises(RequestError, match=r"extremes\.shortest: shapes .*; "):
+        Extremes(IMAGES, two, labels, IMAGES, two[:1], labels)
+
+
+@pytest.mark.parametrize("values", [np.array([1.0, 2.0]), np.array([1.0, 0.0]), np.array([]), np.ones((2, 2))])
+def test_spectrum_refuses_what_is_not_descending(values: Any) -> None:
+    with pytest.raises(RequestError, match=r"spectrum\.eigenvalues: .*; "):
+        KernelSpectrum(values, values, 10)
+
+
+def test_spectrum_wants_a_bound_each() -> None:
+    with pytest.raises(RequestError, match=r"spectrum\.errors: "):
+        KernelSpectrum(np.array([2.0, 1.0]), np.array([0.1]), 10)

@@ -17,7 +17,15 @@ import pytest
 from matplotlib.image import imread
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, write_report
+from advntk_dist.report import (
+    Curve,
+    Examples,
+    KernelSpectrum,
+    ReportInputs,
+    TrainingHistory,
+    extremes_of,
+    write_report,
+)
 from advntk_dist.report.figures import NAMES, Plot, make_plots
 from advntk_dist.report.write import render_page
 
@@ -100,7 +108,7 @@ def test_nothing_outside_the_page_is_requested(page: Page, written: Path) -> Non
 
 def test_embedded_pictures_are_the_pngs_beside_the_page_and_have_words(page: Page, written: Path) -> None:
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == len(NAMES) == 5
+    assert len(images) == len(NAMES) == 7
     for name, image in zip(NAMES, images, strict=True):
         content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
         assert content == (written / f"{name}.png").read_bytes()
@@ -110,7 +118,7 @@ def test_embedded_pictures_are_the_pngs_beside_the_page_and_have_words(page: Pag
         assert len(image["alt"]) > 20
         assert b"tEXt" not in content  # no version, no date
     dark = [attributes for tag, attributes in page.tags if tag == "source"]
-    assert [a["media"] for a in dark] == ["(prefers-color-scheme: dark)"] * 5
+    assert [a["media"] for a in dark] == ["(prefers-color-scheme: dark)"] * 7
     assert {a["srcset"] for a in dark}.isdisjoint({a["src"] for a in images})
     for light, other in zip(images, dark, strict=True):
         pixels = imread(io.BytesIO(base64.b64decode(other["srcset"].removeprefix("data:image/png;base64,"))))
@@ -143,10 +151,11 @@ def test_missing_parts_leave_a_note_and_no_stale_picture(make: Make, tmp_path: P
     bare = make(
         results={"methods": {"ntk": {"clean": 0.9, "robust": 0.2}}},
         curve=None, training=None, varpi=None, y_train=None, examples=None, config_toml="", classes=(),
+        extremes=None, spectrum=None,
     )  # fmt: skip
     page = Page(write_report(bare, tmp_path).read_text(encoding="utf-8"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]
-    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 6
+    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 8
     notes = ("degeneration curve", "training curves", "distribution of varpi", "adversarial examples", "timings")
     for note in notes:
         assert f"No {note}: " in page.text
@@ -160,7 +169,7 @@ def test_empty_history_and_no_images_count_as_missing(make: Make) -> None:
         make(
             training=TrainingHistory(none, none, none, none, none),
             examples=Examples(pictures, pictures, labels, labels, labels, "ntk"),
-            curve=None, varpi=None, y_train=None,
+            curve=None, varpi=None, y_train=None, extremes=None, spectrum=None,
         )
     )  # fmt: skip
     assert isinstance(plots["training"], str)
@@ -204,6 +213,8 @@ def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
             y_train=np.arange(300) % 100,
             classes=tuple(f"class number {index}" for index in range(100)),
             examples=Examples(images, twins, labels, labels, (labels + 1) % 9, "adv_ntk"),
+            extremes=extremes_of(images, np.linspace(0, 1e-3, 9), labels, count=3),
+            spectrum=KernelSpectrum(np.array([5.0]), np.array([0.1]), 300),
         )
     )
     captions = {name: plot.caption for name, plot in plots.items() if isinstance(plot, Plot)}
@@ -229,7 +240,7 @@ def test_captions_of_the_digits_run(make: Make, page: Page) -> None:
 def test_folder_that_cannot_be_written_is_one_clear_error(make: Make, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None)
+    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None, extremes=None, spectrum=None)
     with pytest.raises(RequestError, match=r"report: cannot write to .*/file/run: Not a directory; choose a folder"):
         write_report(inputs, blocked / "run")
 
@@ -247,7 +258,7 @@ def test_interrupted_write_leaves_the_old_page_whole(
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", fail)
-    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None)
+    inputs = make(curve=None, training=None, varpi=None, y_train=None, examples=None, extremes=None, spectrum=None)
     with pytest.raises(RequestError, match="No space left on device"):
         write_report(inputs, tmp_path)
     assert target.read_text() == "the old page"
