@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from advntk_dist.networks import network as network
     from advntk_dist.pipeline.run import run as run
     from advntk_dist.predictor import KernelPredictor as KernelPredictor
+    from advntk_dist.theory.output_law import output_law as output_law
+    from advntk_dist.theory.piecewise import schedule_distance as schedule_distance
+    from advntk_dist.theory.xi import log_xi as log_xi
+    from advntk_dist.theory.xi import xi as xi
 
 _HOMES = {
     "ATDynamics": "dynamics",
@@ -35,11 +39,15 @@ _HOMES = {
     "build_gram": "gram",
     "load_config": "config",
     "load_dataset": "data",
+    "log_xi": "theory.xi",
     "network": "networks",
     "open_gram": "gram",
+    "output_law": "theory.output_law",
     "pgd": "attacks",
     "pgd_reference": "attacks",
     "run": "pipeline.run",
+    "schedule_distance": "theory.piecewise",
+    "xi": "theory.xi",
 }
 
 __all__ = [
@@ -52,11 +60,15 @@ __all__ = [
     "build_gram",
     "load_config",
     "load_dataset",
+    "log_xi",
     "network",
     "open_gram",
+    "output_law",
     "pgd",
     "pgd_reference",
     "run",
+    "schedule_distance",
+    "xi",
 ]
 
 
