@@ -1,1 +1,1 @@
-"""Networks of finite width: the theorem's gradient flow against width, and adversarial training as the paper compares it."""
+"""Networks of finite width: the theorem's gradient flow against width, and the paper's adversarial training."""

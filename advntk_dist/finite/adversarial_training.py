@@ -77,8 +77,8 @@ def train_adversarially(
 ) -> list[Point]:
     """Train one network, evaluated and checkpointed every so many steps.
 
-    Loss: the mean of the squared error over images and outputs. The outcomes of an evaluation, and then the whole state,
-    are committed to ``group``; a second call goes on from there and gives the same numbers.
+    Loss: the mean of the squared error over images and outputs. The outcomes of an evaluation, and then the whole
+    state, are committed to ``group``; a second call goes on from there and gives the same numbers.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ def read_points(
         return _evaluate(None, nothing, attack, group, name, batch)
 
     return [
-        Point(PointRecord(*row), read(f"validation_{i}", n_val), read(f"test_{i}", n_test)) for i, row in enumerate(rows)
+        Point(PointRecord(*row), read(f"validation_{i}", n_val), read(f"test_{i}", n_test))
+        for i, row in enumerate(rows)
     ]
 
 
@@ -155,9 +156,7 @@ def _evaluate(
 ) -> MethodResult:
     made: Any = predictor  # evaluate() asks for nothing that only kernel predictors have
     bound = partial(pgd, radius=attack.radius, steps=attack.steps, step_size=attack.step_size, norm=attack.norm)
-    return evaluate(
-        lambda: made, *part, bound, norm=attack.norm, seed=attack.seed, group=group, name=name, batch=batch
-    )
+    return evaluate(lambda: made, *part, bound, norm=attack.norm, seed=attack.seed, group=group, name=name, batch=batch)
 
 
 @lru_cache(maxsize=8)

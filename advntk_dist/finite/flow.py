@@ -1,10 +1,10 @@
 """The theorem's setting on one finite network: gradient flow outside, gradient flow of the images inside.
 
-    d theta / dt = -grad_theta 1/2 || f_t(X_{t,S}) - Y ||^2,    d x_{t,s} / ds = eta grad_x 1/2 || f_t(x_{t,s}) - y ||^2,
-    x_{t,0} = x                                                                         (Fu & Wang 2024, section 4)
+    d theta / dt = -grad_theta 1/2 || f_t(X_{t,S}) - Y ||^2
+    d x_{t,s} / ds = eta grad_x 1/2 || f_t(x_{t,s}) - y ||^2,  x_{t,0} = x          (Fu & Wang 2024, section 4)
 
-Both flows by the classical Runge-Kutta method. The outer step comes from the largest eigenvalue that drives the linearised
-flow, and is halved until that changes little in comparison with what is measured.
+Both flows by the classical Runge-Kutta method. The outer step comes from the largest eigenvalue that drives the
+linearised flow, and is halved until that changes little in comparison with what is measured.
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def run_flow(network: FiniteNetwork, seed: int, x: Any, y: Array, x_test: Any, c
         linearised = LinearisedFlow(kernel[: n * k], ark, config.eta * config.inner_time, start[:n] - np.asarray(y))
         times = flow_times(config)
         linear = start + linearised.change(kernel, times).reshape(len(times), *start.shape)
-        outputs, last, error, steps = _converged(network, params, images, targets, everything, linear, linearised, config)
+        outputs, last, error, steps = _converged(
+            network, params, images, targets, everything, linear, linearised, config
+        )
         after_ntk = np.asarray(empirical_ntk(network, last, images, images), np.float64)
         after_ark = np.asarray(empirical_ark(network, last, images), np.float64)
-    return FlowTrial(
-        outputs, linear, n, _relative(after_ntk, kernel[: n * k]), _relative(after_ark, ark), error, steps
-    )
+    return FlowTrial(outputs, linear, n, _relative(after_ntk, kernel[: n * k]), _relative(after_ark, ark), error, steps)
 
 
 def _converged(
@@ -138,8 +138,8 @@ def _converged(
                 return found, last, error, steps
         before = found
     raise SolverError(
-        f"flow: {network.name} of width {network.width}: {2**_HALVINGS} times smaller steps still change the outcome by "
-        f"{error:.3g}; take a smaller flow.step, flow.end or flow.inner_time, or more flow.inner_steps"
+        f"flow: {network.name} of width {network.width}: {2**_HALVINGS} times smaller steps still change the outcome "
+        f"by {error:.3g}; take a smaller flow.step, flow.end or flow.inner_time, or more flow.inner_steps"
     )
 
 
@@ -186,7 +186,7 @@ def _loss(network: FiniteNetwork, params: Params, x: jax.Array, y: jax.Array) ->
 
 
 def _runge_kutta(velocity: Any, state: Any, step: Any) -> Any:
-    """One classical Runge-Kutta step of a tree of arrays, in their dtypes; ``velocity`` is compiled once, not four times."""
+    """One classical Runge-Kutta step of a tree of arrays, in their dtypes; ``velocity`` is compiled only once."""
 
     def along(start: Any, slope: Any, length: Any) -> Any:
         return jax.tree.map(lambda a, b: a + jnp.asarray(length, a.dtype) * b, start, slope)

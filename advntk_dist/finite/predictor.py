@@ -30,8 +30,8 @@ def ascend(
 ) -> jax.Array:
     """Projected gradient ascent of 1/2 || f(x) - targets ||^2 from ``start``; inside ``kernel_scope``.
 
-    The gradient is taken at the current iterate, and the projection goes onto the ball around the clean image, then onto
-    the pixel range (Madry et al. 2018).
+    The gradient is taken at the current iterate, and the projection goes onto the ball around the clean image, then
+    onto the pixel range (Madry et al. 2018).
     """
 
     def step(_: jax.Array, x: jax.Array) -> jax.Array:

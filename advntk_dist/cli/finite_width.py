@@ -1,0 +1,43 @@
+"""`advntk finite-width`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from advntk_dist.cli.options import configured, display, print_results
+
+
+@click.command("finite-width")
+@configured(default_out=True)
+@click.option(
+    "--infinite",
+    metavar="RUN",
+    help="A finished `advntk run` on the same data, network and attack. [default: run that job in OUT/infinite]",
+)
+def finite_width(
+    source: str, out: str | None, overrides: Sequence[str], address: str | None, infinite: str | None
+) -> None:
+    """Train networks of finite width: the theorem's flow against width, and the paper's adversarial training.
+
+    Presets: digits (minutes), cifar10-small (CIFAR-10, 2,000 images, tens of minutes), cifar10-mlp5 and cifar10-cnn5
+    (the paper's settings, for GPUs). The same command resumes.
+
+    Example: advntk finite-width digits --set flow.seeds=8
+    """
+    from advntk_dist.finite.config import load_config
+    from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
+
+    config = load_config(source, overrides)
+    folder = FiniteRunDirectory.at(out if out is not None else str(Path("runs") / f"finite-{Path(source).stem}"))
+    outcome = run_finite_width(config, folder.root, infinite=infinite, address=address, display=display())
+    if not outcome.worked:
+        click.echo(f"{folder.root}: finished before, nothing to do")
+    results = outcome.results
+    print_results(results)
+    click.echo(f"{'power of width':<15}{'slope':>7}  95% interval")
+    for name, line in results["flow"]["slopes"].items():
+        click.echo(f"{name:<15}{line['slope']:>7.3f}  {line['low']:.3f} to {line['high']:.3f}")
+    click.echo(f"report: {folder.report}")

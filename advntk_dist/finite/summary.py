@@ -1,0 +1,143 @@
+"""From committed trials to the numbers of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.config import RunConfig
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.finite.adversarial_training import Point
+from advntk_dist.finite.config import FiniteWidthConfig
+from advntk_dist.finite.flow import flow_times
+from advntk_dist.finite.slopes import compare_with_closed_form, fit_slope
+from advntk_dist.finite.trials import FLOW_FIELDS
+from advntk_dist.networks import Network
+from advntk_dist.report.scores import wilson_interval
+
+Array = NDArray[np.float64]
+
+FALLING = ("gap_train", "gap_test", "ntk_change", "ark_change")
+"""What the theorem says vanishes with growing width."""
+
+LAST, BEST = "at_finite", "at_finite_stopped"
+"""Rows of the table: finite networks after the last step, and at the evaluation that the validation images chose."""
+
+
+def flow_summary(
+    config: FiniteWidthConfig,
+    numbers: dict[tuple[int, int], Array],
+    outputs: dict[tuple[int, int], Array],
+    closed: Array,
+) -> dict[str, Any]:
+    """Rows, slopes and comparison with the closed form.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    numbers, outputs
+        By (width, seed): fields as FLOW_FIELDS, and f_t (times, n + m, k).
+    closed
+        f_t of infinite width, shaped as one of ``outputs``.
+    """
+    flow = config.flow
+    rows = [
+        {"width": width, "seed": seed} | dict(zip(FLOW_FIELDS, map(float, row), strict=True))
+        for (width, seed), row in sorted(numbers.items())
+    ]
+    slopes = {f: fit_slope([r["width"] for r in rows], [r[f] for r in rows]).as_dict() for f in FALLING}
+    comparison = []
+    for width in flow.widths:
+        ensemble = np.stack([outputs[width, seed] for seed in range(flow.seeds)])
+        found = compare_with_closed_form(ensemble, closed)
+        comparison.append(
+            {
+                "width": width,
+                "distance": found.distance.tolist(),
+                "standard_error": found.standard_error.tolist(),
+                "within": found.within.tolist(),
+            }
+        )
+    size = float(np.sqrt((closed**2).mean(axis=(1, 2))).max())
+    return {
+        "rows": rows,
+        "slopes": slopes,
+        "closed_form": {"times": flow_times(flow).tolist(), "size": size, "widths": comparison},
+    }
+
+
+def closed_form(net: Network, x: Array, y: Array, x_test: Array, config: FiniteWidthConfig) -> tuple[Array, Array]:
+    """Mean f_t of infinite width at training and then test images, (times, n + m, k); ARK (n,) of training images."""
+    flow = config.flow
+    theta = np.asarray(net.ntk(x, x), np.float64)
+    across = np.concatenate([theta, np.asarray(net.ntk(x_test, x), np.float64)])
+    ark = np.asarray(net.ark(x), np.float64)
+    varpi = np.exp(ark * flow.eta * flow.inner_time)  # Xi(t) = t varpi: the rate is constant
+    solutions = ATDynamics(theta, y).trajectory(varpi, flow_times(flow).tolist())
+    return np.stack([across @ solution.value for solution in solutions]), ark
+
+
+def training_summary(config: FiniteWidthConfig, trials: dict[int, list[Point]]) -> dict[str, Any]:
+    """Accuracies over the steps, by seed."""
+    return {
+        "width": config.finite.width,
+        "seeds": {
+            str(seed): [
+                {
+                    "step": int(point.record.step),
+                    "loss": point.record.loss,
+                    "robust_train": point.record.robust_train,
+                    "validation_robust": point.validation.robust.value,
+                    "clean": point.test.clean.value,
+                    "robust": point.test.robust.value,
+                }
+                for point in points
+            ]
+            for seed, points in trials.items()
+        },
+    }
+
+
+def method_rows(trials: dict[int, list[Point]]) -> dict[str, dict[str, Any]]:
+    """The two rows of the table; a mean over seeds with the Wilson interval of the test images at that mean."""
+
+    def stopped(points: list[Point]) -> Point:
+        return max(points, key=lambda point: (point.validation.robust.value, -point.record.step))
+
+    return {
+        name: _row([choose(points) for points in trials.values()]) for name, choose in ((LAST, _last), (BEST, stopped))
+    }
+
+
+def _last(points: list[Point]) -> Point:
+    return points[-1]
+
+
+def _row(points: Sequence[Point]) -> dict[str, Any]:
+    tests: list[MethodResult] = [point.test for point in points]
+    n = tests[0].clean.n
+    row: dict[str, Any] = {}
+    for key in ("clean", "robust"):
+        by_seed = [float(getattr(test, key).value) for test in tests]
+        mean = float(np.mean(by_seed))
+        row |= {key: mean, f"{key}_interval": list(wilson_interval(mean, n)), f"{key}_by_seed": by_seed}
+    return row | {
+        "n_test": n,
+        "max_perturbation": max(test.max_perturbation for test in tests),
+        "steps": [int(point.record.step) for point in points],
+    }
+
+
+def first_difference(config: FiniteWidthConfig, other: RunConfig, free: Callable[[str, str], bool]) -> Any:
+    """The first key of data, network or attack in which a finished run differs: (key, its value, ours), or None."""
+    for section in ("data", "network", "attack"):
+        ours, theirs = getattr(config, section).model_dump(), getattr(other, section).model_dump()
+        for key, value in ours.items():
+            if not free(section, key) and value != theirs[key]:
+                return f"{section}.{key}", theirs[key], value
+    return None

@@ -1,0 +1,273 @@
+"""`advntk finite-width`: trials over width and seed, the paper's baseline, the infinite-width methods beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.config import IDENTITY_FREE, RunConfig
+from advntk_dist.environment import environment
+from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.finite.adversarial_training import Point, read_points
+from advntk_dist.finite.config import FiniteWidthConfig, parse_config
+from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
+from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
+from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.run import RunOutcome, run
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.progress import Display
+from advntk_dist.storage import Records
+
+
+class FiniteRunDirectory(RunDirectory):
+    """The directory of a finite-width run: config.toml has its two sections more."""
+
+    def stored_config(self) -> FiniteWidthConfig:
+        """The configuration that the directory belongs to; errors as :meth:`RunDirectory.stored_config`."""
+        if not self.config.is_file():
+            raise RequestError(f"{self.root}: not a run directory; start one with `advntk finite-width`")
+        try:
+            return parse_config(self.config.read_text(encoding="utf-8"), where=str(self.config))
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise StoreDamagedError(
+                f"{self.config}: damaged, or of `advntk run` ({error}); restore it, or start in another folder"
+            ) from error
+
+    def _grows(self, config: RunConfig) -> bool:  # noqa: ARG002
+        return False
+
+
+def run_finite_width(
+    config: FiniteWidthConfig,
+    out: str | Path,
+    *,
+    infinite: str | Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> RunOutcome:
+    """Do the whole job, or what is left of it: the flow's trials, adversarial training, the infinite width, the report.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    out
+        Run directory, made if it is not there.
+    infinite
+        A finished `advntk run` on the same data, network and attack; without it that job is run in ``out``/infinite.
+    address
+        Ray cluster, None for this machine; its nodes must see ``out``.
+    display
+        Where to show progress.
+
+    Raises
+    ------
+    RequestError
+        If the request is impossible.
+    StoreError
+        If stored data are damaged, or belong to another configuration.
+    SolverError
+        If a flow does not converge, or training overflows.
+    """
+    folder, shown = FiniteRunDirectory.at(out), display or Display()
+    problem = Problem(config)  # a wrong request fails before anything is written
+    if config.flow.n_train < problem.dataset.n_classes:
+        raise RequestError(
+            f"flow.n_train is {config.flow.n_train}, fewer than the {problem.dataset.n_classes} classes of "
+            f"{problem.dataset.name}; the closed form wants at least as many images as classes"
+        )
+    rows = None if infinite is None else infinite_rows(config, infinite)
+    with folder.claimed(config):
+        results = folder.finished()
+        if results is not None:
+            return RunOutcome(folder.root, results, worked=False)
+        job = FiniteWidthJob(problem, config, folder.root, shown, address)
+        results = job.work(rows)
+    return RunOutcome(folder.root, results, worked=True)
+
+
+def infinite_rows(config: FiniteWidthConfig, path: str | Path) -> dict[str, Any]:
+    """The methods of a finished run on the same problem.
+
+    Raises
+    ------
+    RequestError
+        If the run is not finished, or not a run.
+    StoreMismatchError
+        If it had other data, another network or another attack; names the key.
+    """
+    folder = RunDirectory.at(path)
+    other = first_difference(config, folder.stored_config(), lambda *key: key in IDENTITY_FREE or key[1] == "backend")
+    if other is not None:
+        raise StoreMismatchError(str(folder.root), *other)
+    results = folder.read_results()
+    if results is None:
+        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+    return dict(results["methods"])
+
+
+class FiniteWidthJob:
+    """The stages in a claimed directory."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: FiniteWidthConfig,
+        root: Path,
+        display: Display,
+        address: str | None,
+    ) -> None:
+        self.problem, self.config, self.folder = problem, config, FiniteRunDirectory(root)
+        self.display, self.address = display, address
+        self.events = EventLog(self.folder.events)
+
+    def work(self, rows: dict[str, Any] | None) -> dict[str, Any]:
+        """Every stage, then the results; these are written last."""
+        from advntk_dist.report.finite_page import write_finite_report
+
+        config, folder = self.config, self.folder
+        flow = self.flow()
+        trials = self.training()
+        if rows is None:
+            with self.events.stage("infinite"):
+                outcome = run(config.infinite(), folder.root / "infinite", address=self.address, display=self.display)
+            rows = outcome.results["methods"]
+        methods = rows | method_rows(trials)
+        results: dict[str, Any] = {
+            "dataset": self.problem.dataset.name,
+            "network": config.network.name,
+            **{key: getattr(config.data, key) for key in ("n_train", "n_val", "n_test")},
+            "attack": config.attack.model_dump(mode="json")
+            | {"max_perturbation": max(row["max_perturbation"] for row in methods.values())},
+            "methods": methods,
+            "flow": flow,
+            "training": training_summary(config, trials),
+            "seconds": self.events.seconds(),
+            "environment": environment(),
+        }
+        folder.write_text(folder.root / "finite_width.csv", _csv(flow["rows"]))
+        training = [{"seed": seed} | p for seed, points in results["training"]["seeds"].items() for p in points]
+        folder.write_text(folder.root / "adversarial_training.csv", _csv(training))
+        write_finite_report(results, config.to_toml(), folder.root)
+        folder.write_text(folder.results, json.dumps(results, indent=2) + "\n")
+        return results
+
+    def flow(self) -> dict[str, Any]:
+        """The trials of the theorem's setting, and what they say together."""
+        c, problem = self.config.flow, self.problem
+        dtype = np.dtype(c.dtype)
+        x, x_test = (part.x.astype(dtype) for part in (problem.train.first(c.n_train), problem.test.first(c.n_test)))
+        y = problem.targets[: c.n_train]
+        images, classes = len(x) + len(x_test), y.shape[1]
+        trials = [self._trial("flow", width, seed) for width in c.widths for seed in range(c.seeds)]
+
+        def records(trial: Trial) -> tuple[Records, Records]:
+            return flow_records(trial.group(), c, images, classes)
+
+        with self.events.stage("flow"):
+            self._run(
+                "Gradient flow",
+                trials,
+                lambda trial: records(trial)[0].read(0) is not None,
+                lambda missing, on_done: run_trials(
+                    flow_trial, missing, (c,), (x, y, x_test), address=self.address, on_done=on_done
+                ),
+            )
+            numbers, outputs = {}, {}
+            for trial in trials:
+                found, values = (_row(record) for record in records(trial))
+                numbers[trial.width, trial.seed], outputs[trial.width, trial.seed] = found, values[0]
+            limit, ark = closed_form(problem.net, x.astype(np.float64), y, x_test.astype(np.float64), self.config)
+            return flow_summary(self.config, numbers, outputs, limit) | {"ark": float(ark.mean())}
+
+    def training(self) -> dict[int, list[Point]]:
+        """The paper's baseline: evaluations by seed."""
+        c, attack, batch = self.config.finite, self.config.attack, self.config.evaluation.batch
+        parts = [(part.x, part.y) for part in (self.problem.train, self.problem.val, self.problem.test)]
+        n_val, n_test = (len(part[1]) for part in parts[1:])
+        trials = [self._trial("training", c.width, c.seed + i) for i in range(c.seeds)]
+
+        def finished(trial: Trial) -> bool:
+            group = trial.group()
+            return "history" in group and Records(group, "history", *_history_shape(c)).read_all() is not None
+
+        with self.events.stage("training"):
+            self._run(
+                "Adversarial training",
+                trials,
+                finished,
+                lambda missing, on_done: run_trials(
+                    training_trial, missing, (c, attack, batch), parts, address=self.address, on_done=on_done
+                ),
+            )
+            return {t.seed: read_points(t.group(), c, attack, n_val, n_test, batch) for t in trials}
+
+    def _run(
+        self,
+        title: str,
+        trials: list[Trial],
+        finished: Callable[[Trial], bool],
+        start: Callable[[list[Trial], Callable[[Trial], None]], None],
+    ) -> None:
+        missing = [trial for trial in trials if not finished(trial)]
+        # The widest first: the last to end would otherwise end alone.
+        missing.sort(key=lambda trial: (-trial.width, trial.seed))
+        with self._shown(title, len(trials), len(trials) - len(missing)) as done:
+            start(missing, done)
+
+    @contextmanager
+    def _shown(self, title: str, total: int, before: int) -> Iterator[Callable[[Trial], None]]:
+        with self.display.stage(title, total, "networks") as advance:
+            if before:
+                advance(before, False)
+
+            def done(trial: Trial) -> None:
+                advance(1, True)
+                self.events.write("trial", width=trial.width, seed=trial.seed)
+
+            yield done
+
+    def _trial(self, kind: str, width: int, seed: int) -> Trial:
+        values = self.config.infinite().model_dump(mode="json", include={"data", "network", "attack"})
+        for section, key in IDENTITY_FREE:
+            values.get(section, {}).pop(key, None)
+        own = self.config.flow if kind == "flow" else self.config.finite
+        text = json.dumps([values, own.model_dump(mode="json")], sort_keys=True)
+        identity = (
+            ("configuration", hashlib.sha256(text.encode()).hexdigest()[:16]),
+            ("data", self.problem.dataset.fingerprint),
+        )
+        path = self.folder.root / "trials" / f"{kind}-w{width}-s{seed}.zarr"
+        path.parent.mkdir(exist_ok=True)
+        return Trial(str(path.resolve()), identity, self.problem.net.spec, width, seed)
+
+
+def _history_shape(config: Any) -> tuple[int, tuple[int, ...]]:
+    from advntk_dist.finite.adversarial_training import PointRecord, evaluation_steps
+
+    return len(evaluation_steps(config)), (len(PointRecord.__dataclass_fields__),)
+
+
+def _row(record: Records) -> NDArray[np.float64]:
+    values = record.read(0)
+    if values is None:
+        raise StoreDamagedError(f"{record.where}: missing; run the same command again")
+    return np.asarray(values[0])
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,103 @@
+"""The page of a finite-width run: report.html and its plots, in the style of the other reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from advntk_dist.errors import RequestError
+from advntk_dist.report.captions import methods_caption
+from advntk_dist.report.figures import Plot, _plot
+from advntk_dist.report.finite import ensemble_figure, training_figure, width_figure
+from advntk_dist.report.finite_words import ensemble_caption, headline, training_caption, width_caption
+from advntk_dist.report.pictures import methods_figure
+from advntk_dist.report.scores import MethodScore, as_percent, method_scores
+from advntk_dist.report.summary import attack_words
+from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.report.write import _replace
+
+_TITLES = {"at_finite": "Finite AT, last step", "at_finite_stopped": "Finite AT, stopped"}
+
+
+def finite_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
+    """Rows of the table, those of finite networks with their names and what they are."""
+    width, seeds = results["training"]["width"], len(results["training"]["seeds"])
+    rows = []
+    for score in method_scores(results):
+        if score.key in _TITLES:
+            steps = ", ".join(f"{step:,}" for step in results["methods"][score.key]["steps"])
+            networks = f"mean of {seeds} networks" if seeds > 1 else "one network"
+            detail = f"width {width}, {networks}, step {steps}"
+            score = replace(score, title=_TITLES[score.key], detail=detail)
+        rows.append(score)
+    return tuple(rows)
+
+
+def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
+    """Every plot in page order."""
+    scores, flow, training = finite_scores(results), results["flow"], results["training"]
+    seeds = len({row["seed"] for row in flow["rows"]})
+    return {
+        "width": _plot(
+            lambda theme: width_figure(flow, theme),
+            width_caption(flow),
+            "Four plots of a quantity against width on log axes with fitted lines; the slopes are in the table below.",
+        ),
+        "ensemble": _plot(
+            lambda theme: ensemble_figure(flow["closed_form"], theme),
+            ensemble_caption(flow["closed_form"], seeds),
+            "Distance of the mean of finite networks from the closed form over training time, with its standard error.",
+        ),
+        "training": _plot(
+            lambda theme: training_figure(training, theme),
+            training_caption(training, results["n_test"]),
+            "Clean and robust accuracy over the steps of adversarial training.",
+        ),
+        "methods": _plot(
+            lambda theme: methods_figure(scores, theme),
+            methods_caption(scores),
+            "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
+        ),
+    }
+
+
+def write_finite_report(results: dict[str, Any], config_toml: str, folder: Path) -> Path:
+    """Write report.html and its PNGs into a run directory; the same results give the same bytes.
+
+    Raises
+    ------
+    RequestError
+        If the folder cannot be written to.
+    """
+    plots, scores = make_plots(results), finite_scores(results)
+    environment = Environment(
+        loader=PackageLoader("advntk_dist", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = as_percent
+    page = environment.get_template("finite_width.html").render(
+        headline=headline(scores),
+        facts=[*facts(results), ("Attack", attack_words(results))],
+        scores=scores,
+        best=max(score.robust for score in scores),
+        plots=plots,
+        slopes=results["flow"]["slopes"],
+        stages=stages(results["seconds"]),
+        config=config_toml,
+        environment=flatten(results["environment"]),
+    )
+    target = folder / "report.html"
+    try:
+        for name, plot in plots.items():
+            _replace(folder / f"{name}.png", plot.light)
+        _replace(target, page.encode("utf-8"))
+    except OSError as error:
+        raise RequestError(f"report: cannot write to {folder}: {error}; choose a folder that can be written") from error
+    return target
