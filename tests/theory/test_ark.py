@@ -88,12 +88,18 @@ def test_differences_of_the_kernel_give_the_same(name: str, activation: str) -> 
     np.testing.assert_allclose(ark_from_differences(name, net.kernel_fn, SMALL[:1]), net.ark(SMALL[:1]), rtol=1e-5)
 
 
-def _draws(name: str, activation: str, width: int, seeds: int, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float64]:
+def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.float64]:
     """|| d f / d x ||^2 of finite networks, averaged over four outputs, (seeds, images)."""
     known = parse_name(name)
     assert known is not None
-    monkeypatch.setattr(architectures, "WIDTH", width)
-    net = architectures.build(*known, classes=4, W_std=1.3, b_std=0.4, activation=activation)  # type: ignore[arg-type]
+    net = architectures.build(
+        *known,
+        classes=4,
+        W_std=1.3,
+        b_std=0.4,
+        activation=activation,  # type: ignore[arg-type]
+        width=width,
+    )
     x = jnp.asarray(SMALL, jnp.float32)
 
     def one(key: jax.Array) -> jax.Array:
@@ -120,13 +126,11 @@ def _draws(name: str, activation: str, width: int, seeds: int, monkeypatch: pyte
         ("resnet-18", "relu", (4, 8), 150),
     ],
 )
-def test_monte_carlo_of_finite_networks(
-    name: str, activation: str, widths: tuple[int, ...], seeds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_monte_carlo_of_finite_networks(name: str, activation: str, widths: tuple[int, ...], seeds: int) -> None:
     """ReLU has no bias at any width (the recursion holds for finite layers); others one that falls with the width."""
     expected = network(name, activation=activation, W_std=1.3, b_std=0.4).ark(SMALL)
     for width in widths:
-        draws = _draws(name, activation, width, seeds, monkeypatch)
+        draws = _draws(name, activation, width, seeds)
         mean, error = draws.mean(axis=0), draws.std(axis=0, ddof=1) / np.sqrt(seeds)
         bias = 0.0 if activation == "relu" else 2.0 * expected / width
         print(f"{name} {activation} width {width}: ARK {expected}, Monte Carlo {mean} +- {error}")

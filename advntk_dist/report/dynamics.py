@@ -1,0 +1,112 @@
+"""The degeneration plot of `advntk dynamics`: standard and adversarial training over effective time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from advntk_dist.report.scores import as_number, as_percent
+from advntk_dist.report.style import (
+    LIGHT,
+    Theme,
+    drawing,
+    headroom,
+    log_axis,
+    new_figure,
+    percent_axis,
+    png_bytes,
+    title,
+)
+
+_TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
+
+
+def read_dynamics(folder: Path) -> dict[str, Any] | None:
+    """What dynamics.json in a run directory holds; None where there is none, or one that cannot be read."""
+    try:
+        return dict(json.loads((folder / "dynamics.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
+    """One panel a flow: clean and robust accuracy with 95% bands, dashed limits, and the time to stop at."""
+    figure = new_figure(4.6)
+    panels = figure.subplots(len(results["flows"]), 1, sharex=True, sharey=True)
+    highest = max(row["clean_high"] for flow in results["flows"].values() for row in flow["rows"])
+    for axes, (name, flow) in zip(panels, results["flows"].items(), strict=True):
+        rows = [row for row in flow["rows"] if row["t"] is not None]
+        limit = flow["rows"][-1]
+        at = np.array([row["effective_time"] for row in rows])
+        axes.set_xscale("log")
+        for kind, colour, marker in (("clean", theme.clean, "s"), ("robust", theme.robust, "o")):
+            low, high, value = (np.array([row[kind + end] for row in rows]) for end in ("_low", "_high", ""))
+            axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+            axes.plot(at, value, color=colour, marker=marker, markersize=3, label=kind if name == "standard" else None)
+            axes.axhline(limit[kind], color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
+            axes.annotate(
+                as_percent(limit[kind]),
+                (1.0, limit[kind]),
+                xycoords=("axes fraction", "data"),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                fontsize=8,
+            )
+        stop = flow["early_stopping"]["effective_time"]
+        axes.axvline(stop, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
+        axes.annotate(
+            "stop here",
+            (stop, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=theme.ink,
+            fontsize=8,
+        )
+        axes.set_ylim(0.0, headroom(highest))
+        percent_axis(axes)
+        log_axis(axes.xaxis)
+        axes.set_ylabel("test accuracy")
+        title(axes, _TITLES[name])
+    panels[-1].set_xlabel("effective training time of the median sample")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.8, columnspacing=1.4)
+    return figure
+
+
+def dynamics_caption(results: dict[str, Any]) -> str:
+    """One sentence on what the reader sees."""
+    flows = results["flows"]
+    parts = []
+    for name, flow in flows.items():
+        stop = flow["early_stopping"]
+        parts.append(
+            f"{_TITLES[name]} to {as_percent(stop['test_robust'])} where validation says to stop "
+            f"(effective time {as_number(stop['effective_time'])})"
+        )
+    end = next(iter(flows.values()))["rows"][-1]
+    return (
+        f"Robust accuracy first rises, {' and '.join(parts)}, and then both fall to the {as_percent(end['robust'])} of "
+        "the plain NTK (dashed), which they reach whatever the attack in training was."
+        if all(flow["early_stopping"]["test_robust"] > end["robust"] for flow in flows.values())
+        else f"Robust accuracy: {' and '.join(parts)}; the plain NTK (dashed), the end of both, has "
+        f"{as_percent(end['robust'])}: no robust overfitting on these images at this radius."
+    )
+
+
+def write_dynamics_plot(results: dict[str, Any], folder: Path) -> Path:
+    """Write dynamics.png into a run directory."""
+    with drawing(LIGHT):
+        content = png_bytes(dynamics_figure(results, LIGHT))
+    path = folder / "dynamics.png"
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+    return path
