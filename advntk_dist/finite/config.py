@@ -19,7 +19,7 @@ Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class FlowConfig(Section):
-    """The theorem's setting: gradient flow outside, gradient flow of the images inside, networks of several widths."""
+    """The theorem's setting: gradient flow outside and inside, networks of several widths."""
 
     widths: Annotated[tuple[Whole, ...], Field(strict=False)] = (64, 128, 256, 512, 1024)
     seeds: Annotated[int, Field(ge=2)] = 4
@@ -83,7 +83,7 @@ class FiniteWidthConfig(RunConfig):
     @model_validator(mode="after")
     def _possible(self) -> FiniteWidthConfig:
         if parse_name(self.network.name) is None:
-            raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-x, cnn-x, resnet-x")
+            raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-x, cnn-x or resnet-x")
         if self.attack.name != "pgd":
             raise ValueError(f"attack.name: finite networks are trained by 'pgd', not {self.attack.name!r}")
         for key, asked, there in (

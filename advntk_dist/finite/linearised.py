@@ -1,8 +1,8 @@
 """AT dynamics of the linearised network, solved exactly (Fu & Wang 2024, section 4).
 
 Linear in theta and in x, both around their start, the network has constant kernels. The inner flow multiplies the
-residual of image i by exp(eta S A_i), A_i = d_x f_0 d_x f_0^T; the outer flow then is d/dt (F - Y) = -Theta_0 E (F - Y) with
-E = diag_i exp(eta S A_i), which E^1/2 Theta_0 E^1/2 diagonalises.
+residual of image i by exp(eta S A_i), A_i = d_x f_0 d_x f_0^T; the outer flow then is
+d/dt (F - Y) = -Theta_0 E (F - Y) with E = diag_i exp(eta S A_i), which E^1/2 Theta_0 E^1/2 diagonalises.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ def ensemble_caption(closed: dict[str, Any], seeds: int) -> str:
     within = float(np.mean(widest["within"]))
     return (
         f"Solid: distance between the mean of {seeds} networks and the closed form of infinite width; dashed: the "
-        f"mean's own standard error; at width {widest['width']} the distance is at most {as_number(far)} with a standard error "
-        f"of {as_number(chance)} (outputs of {as_number(closed['size'])}), and {as_percent(within)} of the closed "
-        "form's values lie in the 95% intervals of the means."
+        f"standard error of that mean; at width {widest['width']} the distance is at most {as_number(far)} with a "
+        f"standard error of {as_number(chance)} (outputs of {as_number(closed['size'])}), and {as_percent(within)} of "
+        "the closed form's values lie in the 95% intervals of the means."
     )
 
 
