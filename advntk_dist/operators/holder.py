@@ -35,6 +35,9 @@ class HeldTiles:
         self.grid, self.dtype = grid, dtype
         self.values: dict[tuple[int, int], NDArray[Any]] = {}
 
+    def expect(self, t: Tile) -> None:
+        """Nothing: it is in memory."""
+
     def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Views into a tile that is held."""
         values = self.values[t.i, t.j]

@@ -16,13 +16,15 @@ Array = NDArray[np.float64]
 RUN_TILES = 8
 """Tiles of one row that make one task."""
 
-NARROW = 32
+NARROW = 64
 """Blocks of up to this many columns."""
 
 _NARROW_BLOCK = (128, 512)
+_UNPACKED = 10**6
 _WIDE_BLOCK = (256, 2048)
 """Rows and columns that are widened to float64 at once. For narrow blocks of vectors they stay in a core's own cache,
-and OpenBLAS takes products of this size without packing; for wide ones packing pays, and wants more at once."""
+and are so few that OpenBLAS takes the product without packing (rows x columns x vectors up to a million); for wide
+ones packing pays, and wants more at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,8 @@ class Part:
 def block_shape(grid: TileGrid, k: int) -> tuple[int, int]:
     """Rows and columns of what is widened to float64 at once, for k vectors."""
     rows, columns = _NARROW_BLOCK if k <= NARROW else _WIDE_BLOCK
+    if k <= NARROW:
+        rows = min(rows, _UNPACKED // (columns * max(1, k)) // 8 * 8)
     tile = min(grid.tile, grid.rows)
     return min(rows, tile), min(columns, tile)
 
@@ -114,7 +118,9 @@ def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> Part:
     direct, mirrored = np.zeros((height, k)), np.zeros((k, width))
     from_rows = np.ascontiguousarray(vectors.transposed[:, run.rows])
     buffers = np.empty(rows * columns), np.empty(rows * k), np.empty(k * columns)
-    for t in run.tiles:
+    for t, following in zip(run.tiles, (*run.tiles[1:], None), strict=True):
+        if following is not None:
+            tiles.expect(following)
         below = mirrored[:, t.col_start - run.cols.start : t.col_stop - run.cols.start]
         right = vectors.v[t.cols]
         for panel, values in tiles.panels(t, rows):

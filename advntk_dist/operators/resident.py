@@ -93,7 +93,7 @@ class ResidentOperator(GramOperator):
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         product = np.zeros_like(v)
         # Wide blocks go in pieces: every holder sends back (n, columns), and passes from memory are cheap.
-        for piece in spans(v.shape[1], 2 * NARROW):
+        for piece in spans(v.shape[1], NARROW):
             answers = self._ask("product", ray.put(Vectors.of(v[:, piece])))
             for number in sorted(answers):
                 product[:, piece] += answers[number]

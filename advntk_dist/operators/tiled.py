@@ -35,7 +35,7 @@ class TiledOperator(GramOperator):
     """
 
     def __init__(self, source: GramStore | Tiles, *, kind: str = "ntk", threads: int = 2) -> None:
-        self.tiles: Tiles = source if hasattr(source, "panels") else StoreTiles(source, kind)
+        self.tiles: Tiles = source if isinstance(source, Tiles) else StoreTiles(source, kind)
         super().__init__(self.tiles.grid.rows)
         self.threads = threads
         self._runs = runs(self.tiles.grid)
@@ -68,15 +68,17 @@ def threaded_product(tiles: Tiles, parts: Sequence[Run], vectors: Vectors, threa
     """
     product, shared = _Opaque(np.zeros_like(vectors.v)), _Opaque(vectors)
 
-    def part(run: Run, block: _Opaque) -> Part:
-        return run_product(tiles, run, block.content)
+    def part(number: int, block: _Opaque) -> Part:
+        if number + threads < len(parts):
+            tiles.expect(parts[number + threads].tiles[0])  # what this thread, more or less, takes next
+        return run_product(tiles, parts[number], block.content)
 
     if threads == 1 or len(parts) == 1:
         with blas_threads(1):
             return product_of((run_product(tiles, run, vectors) for run in parts), *vectors.v.shape)
     graph: dict[Any, Any] = {}
-    for number, run in enumerate(parts):
-        graph["part", number] = (part, run, shared)
+    for number in range(len(parts)):
+        graph["part", number] = (part, number, shared)
         graph["sum", number] = (_add, product, ("part", number), ("sum", number - 1) if number else None)
     with blas_threads(1):
         threaded_get(graph, ("sum", len(parts) - 1), num_workers=threads)

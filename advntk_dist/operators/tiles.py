@@ -6,8 +6,9 @@ products of a symmetric matrix are taken with it, so that each element is fetche
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
 
 
+@runtime_checkable
 class Tiles(Protocol):
     """Tiles on and above the diagonal of a symmetric matrix."""
 
@@ -39,6 +41,10 @@ class Tiles(Protocol):
         """
         ...
 
+    def expect(self, t: Tile) -> None:
+        """Say that this tile is wanted soon, so that a disk may be busy while a core computes."""
+        ...
+
 
 class ArrayTiles:
     """Tiles of an array in memory; what lies below the diagonal tiles is never looked at."""
@@ -53,6 +59,9 @@ class ArrayTiles:
         values = self.theta[t.rows, t.cols]
         for panel in spans(t.shape[0], rows):
             yield panel, values[panel]
+
+    def expect(self, t: Tile) -> None:
+        """Nothing: it is in memory."""
 
 
 class StoreTiles:
@@ -93,6 +102,19 @@ class StoreTiles:
         values = self.whole(t)
         for panel in spans(t.shape[0], rows):
             yield panel, values[panel]
+
+    def expect(self, t: Tile) -> None:
+        """Let the file system read the tile's file ahead; without that a pass from disk takes turns with the disk."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            descriptor = os.open(self.store.chunk_path(self.kind, t.i, t.j), os.O_RDONLY)
+        except OSError:
+            return  # whoever reads it says what is wrong
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
     def whole(self, t: Tile) -> NDArray[Any]:
         """The values of a tile, verified."""

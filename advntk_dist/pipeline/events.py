@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,19 +43,37 @@ class EventLog:
         try:
             self.write("stage begins")
             yield
-            self.write("stage ends")
+            self.write("stage ends", peak_bytes=peak_memory())
         finally:
             self._stage = None
 
     def seconds(self) -> dict[str, float]:
         """Time spent in each stage so far, over all starts of the run."""
         total: defaultdict[str, float] = defaultdict(float)
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the line that a kill cut short
-                if "stage" in record:
-                    total[record["stage"]] += float(record["seconds"])
+        for record in self._records():
+            if "stage" in record:
+                total[record["stage"]] += float(record["seconds"])
         return {name: round(value, 3) for name, value in total.items()}
+
+    def peak_bytes(self) -> dict[str, int]:
+        """Most memory that the process of the run and any of its workers have had so far, as far as it is known."""
+        found = {"driver": 0, "worker": 0}
+        for record in self._records():
+            found["driver"] = max(found["driver"], record.get("peak_bytes", 0))
+            found["worker"] = max(found["worker"], record.get("receipt", {}).get("peak_bytes", 0))
+        return found
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that a kill cut short
+
+
+def peak_memory() -> int:
+    """Most memory that this process has had so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

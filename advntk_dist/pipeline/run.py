@@ -171,6 +171,7 @@ def _work(stages: Stages) -> dict[str, Any]:
         },
         "solver": {"tolerance": config.solver.tolerance, "solves": stages.solves()},
         "seconds": stages.events.seconds(),
+        "peak_bytes": stages.events.peak_bytes(),
         "environment": environment(),
     }
     _report(stages, results, training)

@@ -45,6 +45,10 @@ class Tiles:
 
     def __post_init__(self) -> None:
         self.reads: list[tuple[int, int]] = []
+        self.expected: set[tuple[int, int]] = set()
+
+    def expect(self, t: Tile) -> None:
+        self.expected.add((t.i, t.j))
 
     @property
     def grid(self) -> TileGrid:
@@ -179,6 +183,7 @@ def test_each_stored_tile_is_read_once_a_pass() -> None:
     source = Tiles(THETA, TILE)
     TiledOperator(source).matmat(np.ones((N, 1)))
     assert sorted(source.reads) == [(t.i, t.j) for t in source.grid]
+    assert set(source.reads) - source.expected == {(0, 0), (1, 1)}, "all but the first of each thread are read ahead"
 
 
 def test_products_do_not_depend_on_the_number_of_threads() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -79,3 +80,18 @@ def test_a_tile_that_is_cut_or_gone_between_passes_is_named(store: GramStore, ha
 def test_a_tile_that_is_missing(stored: Stored) -> None:
     with pytest.raises(StoreIncompleteError):
         TiledOperator(stored(THETA, TILE, complete=False)).matmat(np.ones((N, 1)))
+
+
+def test_reading_ahead_names_files_and_leaves_what_is_wrong_to_the_reader(
+    store: GramStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: asked.append(arguments[-1]), raising=False)
+    tiles = StoreTiles(store)
+    tiles.expect(store.grid.at(0, 1))
+    assert asked == [os.POSIX_FADV_WILLNEED]
+    store.chunk_path("ntk", 0, 1).unlink()
+    tiles.expect(store.grid.at(0, 1))
+    assert len(asked) == 1
+    monkeypatch.delattr(os, "posix_fadvise")
+    tiles.expect(store.grid.at(0, 2))  # a system that knows no such advice

@@ -156,6 +156,12 @@ def test_a_run_that_is_trained_does_not_grow(finished: Path, small_settings: tup
         build_gram_only(load_config("digits", (*small_settings, "data.n_train=130")), finished, display=QUIET)
 
 
+def test_peak_memory_is_that_of_processes(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    for who in ("driver", "worker"):
+        assert 50e6 < results["peak_bytes"][who] < 20e9
+
+
 def test_events_tell_the_story_of_the_build(finished: Path) -> None:
     events = events_of(finished)
     names = [e["event"] for e in events]
