@@ -83,7 +83,7 @@ class FiniteWidthConfig(RunConfig):
     @model_validator(mode="after")
     def _possible(self) -> FiniteWidthConfig:
         if parse_name(self.network.name) is None:
-            raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-x, cnn-x or resnet-x")
+            raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-, cnn- or resnet-x")
         if self.attack.name != "pgd":
             raise ValueError(f"attack.name: finite networks are trained by 'pgd', not {self.attack.name!r}")
         for key, asked, there in (

@@ -30,6 +30,12 @@ Array = NDArray[np.float64]
 _HALVINGS = 6
 """Times that the outer step is halved before it is given up."""
 
+_ROUNDINGS = 1e3
+"""Change under halved steps, in roundings of 1, that passes where there is no gap to measure."""
+
+_MOST_STEPS = 1_000_000
+"""Outer steps of one attempt; a rate that asks for more is a mistake in the settings."""
+
 
 @dataclass(frozen=True, eq=False)
 class FlowTrial:
@@ -122,6 +128,11 @@ def _converged(
     rate, times, n = linearised.rate / config.step, flow_times(config), len(images)
     before: Array | None = None
     error = np.inf
+    if not times[-1] * rate <= _MOST_STEPS:
+        raise SolverError(
+            f"flow: {network.name} of width {network.width}: residuals decay at a rate of {linearised.rate:.3g}, "
+            f"which asks for more than {_MOST_STEPS:,} steps; take a smaller flow.inner_time, flow.eta or flow.end"
+        )
     for halving in range(_HALVINGS + 1):
         outputs, last, steps = [np.asarray(network.apply(params, everything), np.float64)], params, 0
         for span in np.diff(times):
@@ -134,7 +145,7 @@ def _converged(
             error = _sup_rms(found - before, slice(None))
             # With nothing to measure (a network linear in both) rounding is all there is.
             gap = min(_sup_rms(found - linear, part) for part in (slice(0, n), slice(n, None)))
-            if error <= config.tolerance * gap + 1e3 * np.finfo(config.dtype).eps:
+            if error <= config.tolerance * gap + _ROUNDINGS * np.finfo(config.dtype).eps:
                 return found, last, error, steps
         before = found
     raise SolverError(

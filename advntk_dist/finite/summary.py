@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 FALLING = ("gap_train", "gap_test", "ntk_change", "ark_change")
 """What the theorem says vanishes with growing width."""
 
-LAST, BEST = "at_finite", "at_finite_stopped"
+LAST, BEST = "finite_at", "finite_at_best"
 """Rows of the table: finite networks after the last step, and at the evaluation that the validation images chose."""
 
 

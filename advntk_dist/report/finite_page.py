@@ -19,7 +19,7 @@ from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import facts, flatten, stages
 from advntk_dist.report.write import _replace
 
-_TITLES = {"at_finite": "Finite AT, last step", "at_finite_stopped": "Finite AT, stopped"}
+_TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 
 
 def finite_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:

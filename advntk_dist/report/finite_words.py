@@ -67,8 +67,8 @@ def training_caption(training: dict[str, Any], n_test: int) -> str:
 
 def headline(scores: tuple[MethodScore, ...]) -> str:
     """The best of the finite networks and the best of the infinite-width methods."""
-    finite = max((s for s in scores if s.key.startswith("at_finite")), key=lambda s: s.robust)
-    infinite = max((s for s in scores if not s.key.startswith("at_finite")), key=lambda s: s.robust)
+    finite = max((s for s in scores if s.key.startswith("finite_at")), key=lambda s: s.robust)
+    infinite = max((s for s in scores if not s.key.startswith("finite_at")), key=lambda s: s.robust)
     gain = finite.robust - infinite.robust
     side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
     by = "" if gain == 0 else f"{as_points(gain)} "
