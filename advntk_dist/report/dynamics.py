@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import (
     LIGHT,
@@ -26,11 +27,22 @@ _TITLES = {"standard": "standard training", "adversarial": "adversarial training
 
 
 def read_dynamics(folder: Path) -> dict[str, Any] | None:
-    """What dynamics.json in a run directory holds; None where there is none, or one that cannot be read."""
-    try:
-        return dict(json.loads((folder / "dynamics.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    """What dynamics.json in a run directory holds; None where there is none.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it cannot be parsed.
+    """
+    path = folder / "dynamics.json"
+    if not path.exists():
         return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise StoreDamagedError(
+            f"{path}: not valid JSON ({error}); remove it, and run `advntk dynamics` again"
+        ) from error
 
 
 def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:

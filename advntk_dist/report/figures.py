@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.report import captions
 from advntk_dist.report.curves import degeneration_figure, training_figure
+from advntk_dist.report.dynamics import dynamics_caption, dynamics_figure
 from advntk_dist.report.extremes import extremes_caption, extremes_figure
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.pictures import examples_figure, methods_figure, varpi_figure
@@ -56,6 +58,15 @@ def _plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
         with drawing(theme):
             rendered.append(png_bytes(figure(theme)))
     return Plot(rendered[0], rendered[1], caption, alt)
+
+
+def dynamics_plot(results: dict[str, Any]) -> Plot:
+    """The plot of `advntk dynamics`, from what its dynamics.json holds."""
+    return _plot(
+        lambda theme: dynamics_figure(results, theme),
+        dynamics_caption(results),
+        "Clean and robust accuracy over effective training time, of standard and of adversarial training.",
+    )
 
 
 def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:

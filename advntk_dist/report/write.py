@@ -8,7 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.figures import NAMES, Plot, make_plots
+from advntk_dist.report.dynamics import read_dynamics
+from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.scores import as_percent, method_scores
 from advntk_dist.report.summary import attack_words, summarise
@@ -21,12 +22,19 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
     The same inputs give the same bytes; a file that already holds them is not touched. A PNG of an earlier
     report whose part is absent now is removed, so that the folder shows one run. The page is written last.
 
+    Results of `advntk dynamics` that lie in the folder are shown with the degeneration curve.
+
     Raises
     ------
     RequestError
         If ``folder`` cannot be written to.
+    StoreDamagedError
+        If dynamics.json in it cannot be read.
     """
     plots = make_plots(inputs)
+    dynamics = read_dynamics(folder)
+    if dynamics is not None:
+        plots["dynamics"] = dynamics_plot(dynamics)
     page = render_page(inputs, plots)
     target = folder / "report.html"
     try:
@@ -66,7 +74,7 @@ def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
         facts=[*facts(results), ("Attack", attack_words(results))],
         scores=scores,
         best=max(score.robust for score in scores),
-        plots={name: plots[name] for name in NAMES},
+        plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
         stages=timings,
         config=inputs.config_toml,
         environment=flatten(results["environment"]) if results.get("environment") else [],

@@ -108,7 +108,8 @@ def _piece(exponent: _Exponent, a: float, b: float, constant: bool, tol: float) 
     top = np.maximum.reduce([exponent(t) for t in (*inner, a, b)])
 
     def integrand(t: float) -> Array:
-        return np.asarray(np.exp(exponent(t) - top))
+        # 1e-100 instead of less: quad_vec raises the ratio of a rounding error to such a value to a power.
+        return np.asarray(np.exp(np.maximum(exponent(t) - top, -230.0)))
 
     # The error is bounded in the largest sample: a rough integral first brings all of them to 1.
     rough, _ = quad_vec(integrand, a, b, epsabs=0.0, epsrel=1e-4, norm="max", limit=2000)

@@ -130,9 +130,8 @@ def test_an_ensemble_of_finite_networks_follows_the_law() -> None:
     expected = law(varpi=xi)
     outputs = _trained(width, seeds, xi)
     error = outputs.std(axis=0, ddof=1) / np.sqrt(seeds)
-    print(
-        f"mean: largest standard error {error.max():.3f}, largest deviation {np.abs(outputs.mean(0) - expected.mean).max():.3f}"
-    )
+    deviation = np.abs(outputs.mean(axis=0) - expected.mean)
+    print(f"mean: largest standard error {error.max():.3f}, largest deviation {deviation.max():.3f}")
     np.testing.assert_array_less(deviation, 4.5 * error + 0.02)
     # Outputs are independent with one covariance: all of them estimate it.
     centred = outputs - expected.mean
