@@ -75,7 +75,7 @@ class AdversarialTrainingConfig(Section):
 
 
 class FiniteWidthConfig(RunConfig):
-    """Everything that ``advntk finite-width`` needs: the sections of a run describe the infinite-width job beside it."""
+    """Everything that ``advntk finite-width`` needs: the sections of a run are the infinite-width job beside it."""
 
     flow: FlowConfig = FlowConfig()
     finite: AdversarialTrainingConfig = AdversarialTrainingConfig()

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +38,12 @@ class FiniteRunDirectory(RunDirectory):
         if not self.config.is_file():
             raise RequestError(f"{self.root}: not a run directory; start one with `advntk finite-width`")
         try:
-            return parse_config(self.config.read_text(encoding="utf-8"), where=str(self.config))
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise StoreDamagedError(
-                f"{self.config}: damaged, or of `advntk run` ({error}); restore it, or start in another folder"
-            ) from error
+            text = self.config.read_text(encoding="utf-8")
+            if "flow" not in tomllib.loads(text):
+                raise RequestError(f"{self.root}: a directory of `advntk run`; give finite-width another --out")
+            return parse_config(text, where=str(self.config))
+        except (ConfigError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise StoreDamagedError(f"{self.config}: damaged ({error}); restore it, or start elsewhere") from error
 
     def _grows(self, config: RunConfig) -> bool:  # noqa: ARG002
         return False

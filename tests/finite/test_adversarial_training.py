@@ -1,0 +1,101 @@
+"""The AT baseline: the attack inside, the optimiser, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from advntk_dist.attacks import pgd
+from advntk_dist.attacks.base import perturbation_size
+from advntk_dist.config import AttackConfig
+from advntk_dist.errors import SolverError
+from advntk_dist.finite.adversarial_training import Point, evaluation_steps, optimiser, train_adversarially
+from advntk_dist.finite.config import AdversarialTrainingConfig
+from advntk_dist.finite.networks import FiniteNetwork
+from advntk_dist.finite.predictor import FinitePredictor
+from advntk_dist.storage import guarded_group
+
+NET = FiniteNetwork("mlp-2", 16, 3, 0.577, 0.0, "relu", "standard")
+CONFIG = AdversarialTrainingConfig(width=16, steps=12, batch=8, lr=0.5, lr_every=6, evaluate_every=5)
+ATTACK = AttackConfig(radius=0.1, steps=3)
+RNG = np.random.default_rng(0)
+Y = RNG.integers(0, 3, 40)
+X = np.clip(RNG.uniform(-0.3, 0.3, (40, 3, 3, 1)) + 0.2 * (Y - 1)[:, None, None, None], -0.5, 0.5).astype(np.float32)
+PARTS = (X[:20], Y[:20]), (X[20:30], Y[20:30]), (X[30:], Y[30:])
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def train(folder: Path, stop_after: int | None = None, config: AdversarialTrainingConfig = CONFIG) -> list[Point]:
+    def on_point(point: int) -> None:
+        if point == stop_after:
+            raise _StoppedError
+
+    group = guarded_group(folder, {})
+    return train_adversarially(NET, 3, *PARTS, config, ATTACK, group=group, batch=8, on_point=on_point)
+
+
+def test_evaluations_end_with_the_last_step() -> None:
+    assert evaluation_steps(CONFIG) == [5, 10, 12]
+    assert evaluation_steps(CONFIG.model_copy(update={"evaluate_every": 12})) == [12]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1])
+def test_an_interrupted_training_gives_the_same_numbers(tmp_path: Path, stop_after: int) -> None:
+    undisturbed = train(tmp_path / "a.zarr")
+    with pytest.raises(_StoppedError):
+        train(tmp_path / "b.zarr", stop_after)
+    assert train(tmp_path / "b.zarr") == undisturbed
+    assert train(tmp_path / "b.zarr") == undisturbed  # finished: only read
+    assert [point.record.step for point in undisturbed] == [5, 10, 12]
+    assert all(point.test.max_perturbation <= ATTACK.radius + 1e-6 for point in undisturbed)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 150, "evaluate_every": 15, "lr_every": 1000})
+    points = train(tmp_path / "a.zarr", config=config)
+    assert points[-1].record.loss < 0.8 * points[0].record.loss
+    assert points[-1].record.robust_train > 0.5
+
+
+def test_overflow_is_an_error_that_names_the_rate(tmp_path: Path) -> None:
+    with pytest.raises(SolverError, match=r"finite\.lr"):
+        train(tmp_path / "a.zarr", config=CONFIG.model_copy(update={"lr": 1e30}))
+
+
+def test_the_optimiser_is_momentum_with_decay_in_the_gradient_and_steps_in_the_rate() -> None:
+    config = AdversarialTrainingConfig(lr=0.1, lr_decay=0.1, lr_every=2, momentum=0.9, weight_decay=0.5)
+    transformation = optimiser(config)
+    w, velocity = 2.0, 0.0
+    ours = jax.numpy.array(2.0)
+    state = transformation.init(ours)
+    for step in range(5):
+        gradient = float(np.sin(step))
+        velocity = 0.9 * velocity + gradient + 0.5 * w
+        w -= 0.1 * 0.1 ** (step // 2) * velocity
+        update, state = transformation.update(jax.numpy.array(gradient), state, ours)
+        ours = ours + update
+        assert float(ours) == pytest.approx(w, rel=1e-5)
+
+
+class _Plain:
+    """The predictor without its own ascent: pgd then goes step by step."""
+
+    def __init__(self, predictor: FinitePredictor) -> None:
+        self.predict, self.vjp = predictor.predict, predictor.vjp
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attack_on_the_device_is_the_fields_pgd(norm: str) -> None:
+    predictor = FinitePredictor(NET, NET.init(0, X.shape[1:], "float64"), batch=16)
+    x = X.astype(np.float64)
+    arguments = {"radius": 0.2, "steps": 4, "step_size": 0.06, "norm": norm, "seed": 1}
+    ours = pgd(predictor, x, Y, **arguments)  # type: ignore[arg-type]
+    np.testing.assert_allclose(ours, pgd(_Plain(predictor), x, Y, **arguments), atol=1e-12)  # type: ignore[arg-type]
+    assert perturbation_size(ours, x, norm).max() <= 0.2 + 1e-12  # type: ignore[arg-type]
+    assert np.abs(ours).max() <= 0.5

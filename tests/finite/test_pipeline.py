@@ -1,0 +1,198 @@
+"""`advntk finite-width` from its configuration to its report, interrupted and not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advntk_dist.cli import main
+from advntk_dist.config import load_config as load_run
+from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
+from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
+from advntk_dist.pipeline.finite_width import run_finite_width
+from advntk_dist.pipeline.run import run
+from advntk_dist.progress import Display
+from advntk_dist.report.finite_words import training_caption
+
+QUIET = Display(quiet=True)
+SHARED = (
+    "data.n_train=60",
+    "data.n_val=20",
+    "data.n_test=40",
+    "network.name=mlp-2",
+    "gram.tile=64",
+    "attack.steps=2",
+    "train.steps=2",
+    "train.batch=16",
+    "evaluation.times=[1e-3, 1e-1]",
+    "evaluation.batch=32",
+)
+OWN = (
+    "flow.widths=[16, 64]",
+    "flow.seeds=2",
+    "flow.n_train=10",
+    "flow.n_test=4",
+    "flow.points=3",
+    "flow.inner_steps=2",
+    "flow.end=0.05",
+    "flow.tolerance=0.2",
+    "finite.width=16",
+    "finite.steps=20",
+    "finite.evaluate_every=10",
+    "finite.batch=20",
+)
+
+
+def config() -> FiniteWidthConfig:
+    return load_config("digits", (*SHARED, *OWN))
+
+
+@pytest.fixture(scope="module")
+def infinite(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    return run(load_run("digits", SHARED), tmp_path_factory.mktemp("infinite") / "run", display=QUIET).folder
+
+
+@pytest.fixture(scope="module")
+def finished(infinite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finite") / "run"
+    assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
+    return folder
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    del results["seconds"]
+    return results
+
+
+def test_results_have_every_method_with_intervals_and_every_trial(finished: Path, infinite: Path) -> None:
+    results = numbers(finished)
+    assert set(results["methods"]) == {"ntk", "early_stopped", "adv_ntk", "finite_at", "finite_at_best"}
+    assert results["methods"]["ntk"] == json.loads((infinite / "results.json").read_text())["methods"]["ntk"]
+    for row in results["methods"].values():
+        for key in ("clean", "robust"):
+            low, high = row[f"{key}_interval"]
+            assert low <= row[key] <= high
+        assert row["n_test"] == 40
+    rows = results["flow"]["rows"]
+    assert [(row["width"], row["seed"]) for row in rows] == [(16, 0), (16, 1), (64, 0), (64, 1)]
+    assert set(results["flow"]["slopes"]) == {"gap_train", "gap_test", "ntk_change", "ark_change"}
+    assert results["flow"]["ark"] == pytest.approx(1.76**4 / 2, rel=1e-5)
+    closed = results["flow"]["closed_form"]
+    assert closed["times"][0] == 0
+    assert len(closed["times"]) == len(closed["widths"][0]["distance"]) == 3
+
+
+def test_every_promised_file_is_there(finished: Path) -> None:
+    plots = ("width.png", "ensemble.png", "training.png", "methods.png")
+    for name in ("config.toml", "events.jsonl", "report.html", *plots):
+        assert (finished / name).stat().st_size > 0, name
+    with (finished / "finite_width.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["gap_test"]) for row in rows] == [row["gap_test"] for row in numbers(finished)["flow"]["rows"]]
+    page = (finished / "report.html").read_text()
+    assert "Finite AT, last step" in page
+    assert page.count("<figcaption>") == 4
+
+
+def test_a_second_start_changes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    settings = [word for setting in (*SHARED, *OWN) for word in ("--set", setting)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["finite-width", "digits", "--out", str(finished), *settings])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "nothing to do" in out
+    assert "gap_test" in out
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_lost_trials_are_run_again_with_the_same_numbers(finished: Path, infinite: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "results.json").unlink()
+    shutil.rmtree(folder / "trials" / "flow-w64-s1.zarr")
+    training = folder / "trials" / "training-w16-s0.zarr"
+    kept = training / "history" / "c" / "0" / "0"
+    assert kept.exists()
+    for lost in ("history/c/1", "state/c/1", "validation_1", "test_1"):  # as after a kill between the evaluations
+        shutil.rmtree(training / lost)
+    assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
+    assert numbers(folder) == numbers(finished)
+
+
+def test_another_configuration_or_another_run_is_refused(finished: Path, infinite: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreMismatchError, match=r"flow\.end"):
+        run_finite_width(load_config("digits", (*SHARED, *OWN, "flow.end=0.06")), finished, display=QUIET)
+    other = load_config("digits", (*SHARED, *OWN, "attack.radius=0.3"))
+    with pytest.raises(StoreMismatchError, match=r"attack\.radius"):
+        run_finite_width(other, tmp_path / "a", infinite=infinite, display=QUIET)
+    with pytest.raises(RequestError, match="not a run directory"):
+        run_finite_width(config(), tmp_path / "a", infinite=tmp_path / "nowhere", display=QUIET)
+    with pytest.raises(RequestError, match=r"flow\.n_train"):
+        run_finite_width(load_config("digits", (*SHARED, *OWN, "flow.n_train=5")), tmp_path / "a", display=QUIET)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_of_another_command_is_refused(infinite: Path) -> None:
+    with pytest.raises(RequestError, match="advntk run"):
+        run_finite_width(config(), infinite, display=QUIET)
+
+
+def test_an_unfinished_or_damaged_directory_says_so(infinite: Path, tmp_path: Path) -> None:
+    shutil.copytree(infinite, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "results.json").unlink()
+    with pytest.raises(RequestError, match="not finished"):
+        run_finite_width(config(), tmp_path / "a", infinite=tmp_path / "unfinished", display=QUIET)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.toml").write_text("[data\n")
+    with pytest.raises(StoreDamagedError, match=r"config\.toml"):
+        run_finite_width(config(), tmp_path / "b", infinite=infinite, display=QUIET)
+
+
+def test_an_error_in_a_trial_comes_back_by_name(infinite: Path, tmp_path: Path) -> None:
+    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=50", "flow.widths=[32, 64]"))
+    with pytest.raises(SolverError, match=r"width 64, seed \d: flow.*flow\.inner_time"):
+        run_finite_width(wild, tmp_path / "a", infinite=infinite, display=QUIET)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_read_and_say_what_they_are(name: str) -> None:
+    assert parse_config(load_config(name).to_toml(), where="again") == load_config(name)
+    assert preset_text(name).startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("flow.widhts=[1]", "flow has widths"),
+        ("flo.end=1", "sections has data"),
+        ("flow.widths=[64, 32]", "ascending"),
+        ("network.name=some.module:net", "no widths"),
+        ("attack.name=pgd-reference", "attack.name"),
+        ("finite.batch=5000", "finite.batch is 5000"),
+        ("finite.momentum=1.0", "finite.momentum"),
+    ],
+)
+def test_an_impossible_configuration_names_its_key(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config("digits", [override])
+    with pytest.raises(ConfigError, match="no preset"):
+        load_config("nothing-of-this-name")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        parse_config("[", where="text")
+
+
+def test_captions_do_not_claim_what_the_numbers_do_not_show() -> None:
+    def caption(*robust: float) -> str:
+        points = [{"step": 10 * i, "robust": r, "robust_train": 0.9} for i, r in enumerate(robust, 1)]
+        return training_caption({"seeds": {"0": points}}, 1000)
+
+    assert caption(0.2, 0.3).startswith("No robust overfitting")
+    assert "not shown" in caption(0.3, 0.29)
+    assert caption(0.4, 0.2).startswith("Robust overfitting")
