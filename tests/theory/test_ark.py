@@ -16,7 +16,8 @@ from scipy.special import erf, ndtr
 from advntk_dist import architectures
 from advntk_dist.errors import NetworkError
 from advntk_dist.networks import network
-from advntk_dist.spec import ACTIVATIONS, parse_name
+from advntk_dist.spec import ACTIVATIONS, NetworkSpec, parse_name
+from advntk_dist.theory import ark as theory
 from advntk_dist.theory.ark_general import ark_from_differences
 from advntk_dist.theory.moments import MOMENTS, SIGMOID_SCALE
 
@@ -86,6 +87,19 @@ def test_recursion_equals_the_mixed_derivative_of_the_kernel(name: str, activati
 def test_differences_of_the_kernel_give_the_same(name: str, activation: str) -> None:
     net = network(name, activation=activation)
     np.testing.assert_allclose(ark_from_differences(name, net.kernel_fn, SMALL[:1]), net.ark(SMALL[:1]), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`FanIn` layers assume independent:UserWarning")
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_residual_blocks(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds of block, with a convolution and with the identity as shortcut, in a net of one stage."""
+    for module in (architectures, theory):
+        monkeypatch.setattr(module, "RESNET_STAGES", {18: (2,)})
+    settings: dict[str, Any] = {"W_std": 1.3, "b_std": 0.4, "activation": activation}
+    net = architectures.build("resnet", 18, classes=1, **settings)
+    expected = ark_from_differences("two blocks", net.kernel_fn, SMALL[:1])
+    found = theory.ark(NetworkSpec("resnet-18", **settings), "resnet", 18, SMALL[:1])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.float64]:
