@@ -83,11 +83,6 @@ def run_finite_width(
     """
     folder, shown = FiniteRunDirectory.at(out), display or Display()
     problem = Problem(config)  # a wrong request fails before anything is written
-    if config.flow.n_train < problem.dataset.n_classes:
-        raise RequestError(
-            f"flow.n_train is {config.flow.n_train}, fewer than the {problem.dataset.n_classes} classes of "
-            f"{problem.dataset.name}; the closed form wants at least as many images as classes"
-        )
     rows = None if infinite is None else infinite_rows(config, infinite)
     with folder.claimed(config):
         results = folder.finished()
@@ -189,8 +184,8 @@ class FiniteWidthJob:
             for trial in trials:
                 found, values = (_row(record) for record in records(trial))
                 numbers[trial.width, trial.seed], outputs[trial.width, trial.seed] = found, values[0]
-            limit, ark = closed_form(problem.net, x.astype(np.float64), y, x_test.astype(np.float64), self.config)
-            return flow_summary(self.config, numbers, outputs, limit) | {"ark": float(ark.mean())}
+            response, ark = closed_form(problem.net, x.astype(np.float64), x_test.astype(np.float64), self.config)
+            return flow_summary(self.config, numbers, outputs, response, y) | {"ark": float(ark.mean())}
 
     def training(self) -> dict[int, list[Point]]:
         """The paper's baseline: evaluations by seed."""

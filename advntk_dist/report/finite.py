@@ -63,7 +63,8 @@ def ensemble_figure(closed: dict[str, Any], theme: Theme) -> Figure:
     drawn = times > 0
     axes.set_xscale("log")
     for found, colour in ((closed["widths"][0], theme.clean), (closed["widths"][-1], theme.robust)):
-        distance, error = (np.asarray(found[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
+        sharp = found["start_removed"]
+        distance, error = (np.asarray(sharp[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
         axes.plot(times[drawn], distance, "o-", color=colour, markersize=3, label=f"width {found['width']}")
         axes.plot(times[drawn], error, color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
     axes.set_ylim(bottom=0.0)

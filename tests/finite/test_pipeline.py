@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,6 @@ from advntk_dist.config import load_config as load_run
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
 from advntk_dist.pipeline.finite_width import run_finite_width
-from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_words import training_caption
 
@@ -53,12 +57,18 @@ def config() -> FiniteWidthConfig:
 
 
 @pytest.fixture(scope="module")
-def infinite(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
-    return run(load_run("digits", SHARED), tmp_path_factory.mktemp("infinite") / "run", display=QUIET).folder
+def infinite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What finite-width reads of a finished run: its configuration and its results."""
+    folder = tmp_path_factory.mktemp("infinite")
+    (folder / "config.toml").write_text(load_run("digits", SHARED).to_toml())
+    row = {"clean": 0.5, "clean_interval": [0.4, 0.6], "robust": 0.2, "robust_interval": [0.1, 0.3], "n_test": 40}
+    methods = {name: row | {"max_perturbation": 0.2} for name in ("ntk", "early_stopped", "adv_ntk")}
+    (folder / "results.json").write_text(json.dumps({"methods": methods}))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def finished(infinite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(infinite: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     folder = tmp_path_factory.mktemp("finite") / "run"
     assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
     return folder
@@ -86,6 +96,9 @@ def test_results_have_every_method_with_intervals_and_every_trial(finished: Path
     closed = results["flow"]["closed_form"]
     assert closed["times"][0] == 0
     assert len(closed["times"]) == len(closed["widths"][0]["distance"]) == 3
+    for found in closed["widths"]:  # at t = 0 the start is all there is, and it is taken off
+        assert found["start_removed"]["distance"][0] == pytest.approx(0, abs=1e-12)
+        assert max(found["start_removed"]["standard_error"]) < max(found["standard_error"])
 
 
 def test_every_promised_file_is_there(finished: Path) -> None:
@@ -126,6 +139,37 @@ def test_lost_trials_are_run_again_with_the_same_numbers(finished: Path, infinit
     assert numbers(folder) == numbers(finished)
 
 
+def command(folder: Path) -> subprocess.Popen[bytes]:
+    settings = [word for setting in (*SHARED, *OWN) for word in ("--set", setting)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    words = [sys.executable, "-m", "advntk_dist", "finite-width", "digits", "--out", str(folder), *settings]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("events", [2, 6])
+def test_a_killed_run_resumes_with_the_same_numbers(finished: Path, tmp_path: Path, events: int) -> None:
+    """With its infinite-width job, which it runs itself here."""
+    folder, deadline = tmp_path / "run", time.monotonic() + 200
+    process, log = command(folder), folder / "events.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) >= events):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert not (folder / "results.json").exists()
+    assert command(folder).wait(timeout=400) == 0
+    resumed, wanted = numbers(folder), numbers(finished)
+    for key in ("flow", "training"):
+        assert resumed[key] == wanted[key]
+    for name in ("finite_at", "finite_at_best"):
+        assert resumed["methods"][name] == wanted["methods"][name]
+    own = json.loads((folder / "infinite" / "results.json").read_text())["methods"]
+    assert {name: resumed["methods"][name] for name in own} == own
+
+
 def test_another_configuration_or_another_run_is_refused(finished: Path, infinite: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreMismatchError, match=r"flow\.end"):
         run_finite_width(load_config("digits", (*SHARED, *OWN, "flow.end=0.06")), finished, display=QUIET)
@@ -134,8 +178,6 @@ def test_another_configuration_or_another_run_is_refused(finished: Path, infinit
         run_finite_width(other, tmp_path / "a", infinite=infinite, display=QUIET)
     with pytest.raises(RequestError, match="not a run directory"):
         run_finite_width(config(), tmp_path / "a", infinite=tmp_path / "nowhere", display=QUIET)
-    with pytest.raises(RequestError, match=r"flow\.n_train"):
-        run_finite_width(load_config("digits", (*SHARED, *OWN, "flow.n_train=5")), tmp_path / "a", display=QUIET)
     assert not (tmp_path / "a").exists()
 
 
