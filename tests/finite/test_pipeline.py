@@ -151,7 +151,7 @@ def command(folder: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("events", [2, 6])
 def test_a_killed_run_resumes_with_the_same_numbers(finished: Path, tmp_path: Path, events: int) -> None:
     """With its infinite-width job, which it runs itself here."""
-    folder, deadline = tmp_path / "run", time.monotonic() + 200
+    folder, deadline = tmp_path / "run", time.monotonic() + 400
     process, log = command(folder), folder / "events.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) >= events):
         assert process.poll() is None, "ended before it could be killed"
