@@ -1,0 +1,99 @@
+"""All of CIFAR-10 through the whole job on one machine, killed on the way; times by stage, memory and accuracies as JSON.
+
+    python tests/benchmarks/full_run.py --images PATH --run RUN --kill-after 600 3000
+
+Starts ``advntk run cifar10-mlp5-full --out RUN``, kills it (SIGKILL) the given seconds after each start, and at last
+lets it finish. A run that is finished is only read, so that the figures of a run that was made by hand can be collected.
+Seconds are those that stages took over all starts; what else the machine did meanwhile is in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from advntk_dist.environment import environment
+
+COMMAND = "from advntk_dist.cli import main; main()"
+
+
+def work(run: Path, images: str, preset: str, kills: list[float]) -> None:
+    """Start the job once for each kill, and once more."""
+    arguments = ["run", preset, "--out", str(run), "--set", f"data.path={images}"]
+    for limit in [*kills, None]:
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments])
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            continue
+        if code:
+            raise SystemExit(code)
+
+
+def collect(run: Path) -> dict[str, Any]:
+    """What the finished run says about itself."""
+    results: dict[str, Any] = json.loads((run / "results.json").read_text())
+    starts, previous = 0, None
+    workers = driver = 0
+    kills: list[str] = []
+    for line in (run / "events.jsonl").read_text().splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by a kill
+        if event["event"] == "run begins":
+            starts += 1
+            if previous is not None and previous["event"] != "run ends":
+                kills.append(str(previous.get("stage", "between stages")))
+        workers = max(workers, event.get("receipt", {}).get("peak_bytes", 0))
+        driver = max(driver, event.get("peak_bytes", 0))
+        previous = event
+    keys = (
+        "dataset",
+        "network",
+        "n_train",
+        "n_val",
+        "n_test",
+        "attack",
+        "methods",
+        "curve",
+        "gram",
+        "solver",
+        "seconds",
+    )
+    return {key: results[key] for key in keys} | {
+        "total_seconds": sum(results["seconds"].values()),
+        "starts": starts,
+        "killed_during": kills,
+        "peak_bytes": {"driver": driver or None, "worker": workers},
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    """Run, or read, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True, help="CIFAR-10, as data.path takes it")
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--preset", default="cifar10-mlp5-full")
+    parser.add_argument("--kill-after", type=float, nargs="*", default=[], help="seconds")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "full-cifar10.json")
+    arguments = parser.parse_args()
+    if not (arguments.run / "results.json").exists():
+        work(arguments.run, arguments.images, arguments.preset, arguments.kill_after)
+    report = collect(arguments.run)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    for name, row in report["methods"].items():
+        print(f"{name}: clean {row['clean']:.4f}, robust {row['robust']:.4f}")
+    print({stage: round(seconds) for stage, seconds in report["seconds"].items()}, report["peak_bytes"])
+
+
+if __name__ == "__main__":
+    main()
