@@ -238,7 +238,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if name in preset_names():
         text, where = preset_text(name), f"preset {name}"
     elif (path := Path(source)).is_file():
-        text, where = _read(path), name
+        text, where = read_text(path), name
     else:
         raise ConfigError(f"no preset and no file {name!r}; presets are {', '.join(preset_names())}")
     return parse_config(text, where=where, overrides=overrides)
@@ -251,7 +251,7 @@ def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> Run
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from error
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -268,14 +268,16 @@ def difference(ours: RunConfig, stored: RunConfig) -> tuple[str, Any, Any] | Non
     return None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a configuration file; ConfigError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {error}") from error
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put ``section.key=value`` into parsed TOML; ConfigError if it is malformed."""
     key, equals, raw = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name) or "." in name:

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-_PACKAGES = ("advntk-dist", "jax", "neural-tangents", "ray", "dask", "zarr", "numpy", "scipy")
+_PACKAGES = ("advntk-dist", "jax", "neural-tangents", "ray", "dask", "zarr", "numpy", "scipy", "optax")
 
 
 def environment() -> dict[str, Any]:

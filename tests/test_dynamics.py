@@ -318,3 +318,11 @@ def test_leading_eigenvalues_are_eigenvalues_within_their_errors(spectral: Any) 
     distance = np.abs(found[:, None] - values).min(axis=1)
     assert (distance <= errors + 1e-9).all()
     np.testing.assert_allclose(found[:10], values[:10], rtol=1e-6)
+
+
+def test_fewer_samples_than_classes() -> None:
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((3, 3))
+    theta, y = half @ half.T, rng.standard_normal((3, 5))
+    found = ATDynamics(theta, y).coefficients(0.7, tol=1e-10).value
+    np.testing.assert_allclose(found, dense_coefficients(theta, y, np.full(3, 0.7), 1.0), atol=1e-9)

@@ -268,8 +268,7 @@ def test_impossible_inputs() -> None:
 OUTPUTS, DRAWS = 32, 32
 
 
-def _finite(name: str, activation: str, outputs: int, width: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(architectures, "WIDTH", width)
+def _finite(name: str, activation: str, outputs: int, width: int) -> Any:
     family, depth = parse_name(name) or ("mlp", 2)
     return architectures.build(
         family,
@@ -278,6 +277,7 @@ def _finite(name: str, activation: str, outputs: int, width: int, monkeypatch: p
         W_std=1.3,
         b_std=0.4,
         activation=activation,  # type: ignore[arg-type]
+        width=width,
     )
 
 
@@ -301,10 +301,8 @@ def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64]
         pytest.param("resnet-18", "relu", 32, marks=pytest.mark.slow),
     ],
 )
-def test_nngp_is_the_covariance_of_finite_networks(
-    name: str, activation: str, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init_fn, apply_fn, _ = _finite(name, activation, OUTPUTS, width, monkeypatch)
+def test_nngp_is_the_covariance_of_finite_networks(name: str, activation: str, width: int) -> None:
+    init_fn, apply_fn, _ = _finite(name, activation, OUTPUTS, width)
     x = jnp.asarray(X1[:3], jnp.float32)
 
     def covariance(key: jax.Array) -> Any:
@@ -317,10 +315,8 @@ def test_nngp_is_the_covariance_of_finite_networks(
 
 
 @pytest.mark.parametrize(("name", "activation", "width"), [("mlp-3", "relu", 256), ("cnn-2", "relu", 32)])
-def test_ntk_is_the_tangent_kernel_of_finite_networks(
-    name: str, activation: str, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init_fn, apply_fn, _ = _finite(name, activation, 1, width, monkeypatch)
+def test_ntk_is_the_tangent_kernel_of_finite_networks(name: str, activation: str, width: int) -> None:
+    init_fn, apply_fn, _ = _finite(name, activation, 1, width)
     x = jnp.asarray(X1[:3], jnp.float32)
 
     def tangent(key: jax.Array) -> Any:

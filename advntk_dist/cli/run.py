@@ -44,10 +44,15 @@ def presets() -> None:
 
     Example: advntk presets
     """
-    from advntk_dist.config import preset_names, preset_text
+    from advntk_dist import config
+    from advntk_dist.finite import config as finite_width
 
-    for name in preset_names():
-        click.echo(f"{name:<16}{preset_text(name).splitlines()[0].removeprefix('# ')}")
+    click.echo("advntk run, gram build:")
+    for name in config.preset_names():
+        click.echo(f"  {name:<20}{config.preset_text(name).splitlines()[0].removeprefix('# ')}")
+    click.echo("advntk finite-width:")
+    for name in finite_width.preset_names():
+        click.echo(f"  {name:<20}{finite_width.preset_text(name).splitlines()[0].removeprefix('# ')}")
 
 
 def _out(source: str, out: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from advntk_dist.config import Positive, RunConfig, Section, Seed, _apply, _read
+from advntk_dist.config import Positive, RunConfig, Section, Seed, apply_override, read_text
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
 
@@ -127,7 +127,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> FiniteWidt
     if name in preset_names():
         return parse_config(preset_text(name), where=f"preset {name}", overrides=overrides)
     if (path := Path(source)).is_file():
-        return parse_config(_read(path), where=name, overrides=overrides)
+        return parse_config(read_text(path), where=name, overrides=overrides)
     raise ConfigError(f"no preset and no file {name!r}; presets of finite-width are {', '.join(preset_names())}")
 
 
@@ -138,7 +138,7 @@ def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> Fin
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from error
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     try:
         return FiniteWidthConfig.model_validate(values)
     except ValidationError as error:

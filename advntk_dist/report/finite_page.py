@@ -17,7 +17,7 @@ from advntk_dist.report.pictures import methods_figure
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import facts, flatten, stages
-from advntk_dist.report.write import _replace
+from advntk_dist.report.write import replace_file
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 
@@ -96,8 +96,8 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Path)
     target = folder / "report.html"
     try:
         for name, plot in plots.items():
-            _replace(folder / f"{name}.png", plot.light)
-        _replace(target, page.encode("utf-8"))
+            replace_file(folder / f"{name}.png", plot.light)
+        replace_file(target, page.encode("utf-8"))
     except OSError as error:
         raise RequestError(f"report: cannot write to {folder}: {error}; choose a folder that can be written") from error
     return target

@@ -43,10 +43,10 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
             plot = plots[name]
             path = folder / f"{name}.png"
             if isinstance(plot, Plot):
-                _replace(path, plot.light)
+                replace_file(path, plot.light)
             else:
                 path.unlink(missing_ok=True)
-        _replace(target, page.encode("utf-8"))
+        replace_file(target, page.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
         raise RequestError(
@@ -82,7 +82,7 @@ def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
     )
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step: readers see the old file or the new one, never a part."""
     if path.is_file() and path.read_bytes() == content:
         return

@@ -294,7 +294,7 @@ def _orthonormal(block: Array, drop_below: float) -> tuple[Array, Array, float]:
     if not block.any():
         return np.zeros((block.shape[0], 0)), np.zeros((0, block.shape[1])), 0.0
     q, r = np.linalg.qr(block)
-    u, s, vt = np.linalg.svd(r)
+    u, s, vt = np.linalg.svd(r, full_matrices=False)
     keep = s > max(drop_below, 1e-14 * s[0])
     dropped = float(s[~keep][0]) if not keep.all() else 0.0
     return q @ u[:, keep], s[keep, None] * vt[keep], dropped

@@ -1,9 +1,9 @@
-"""All of CIFAR-10 through the whole job on one machine, killed on the way; times by stage, memory and accuracies as JSON.
+"""All of CIFAR-10 through the whole job on one machine, killed on the way; times, memory and accuracies as JSON.
 
     python tests/benchmarks/full_run.py --images PATH --run RUN --kill-after 600 3000
 
 Starts ``advntk run cifar10-mlp5-full --out RUN``, kills it (SIGKILL) the given seconds after each start, and at last
-lets it finish. A run that is finished is only read, so that the figures of a run that was made by hand can be collected.
+lets it finish. A run that is finished is only read, so that figures of a run that was made by hand can be collected.
 Seconds are those that stages took over all starts; what else the machine did meanwhile is in them.
 """
 
@@ -54,20 +54,7 @@ def collect(run: Path) -> dict[str, Any]:
         workers = max(workers, event.get("receipt", {}).get("peak_bytes", 0))
         driver = max(driver, event.get("peak_bytes", 0))
         previous = event
-    keys = (
-        "dataset",
-        "network",
-        "n_train",
-        "n_val",
-        "n_test",
-        "attack",
-        "methods",
-        "curve",
-        "gram",
-        "solver",
-        "seconds",
-    )
-    return {key: results[key] for key in keys} | {
+    return {key: value for key, value in results.items() if key not in ("environment", "peak_bytes")} | {
         "total_seconds": sum(results["seconds"].values()),
         "starts": starts,
         "killed_during": kills,

@@ -84,7 +84,9 @@ def test_help_says_what_there_is_and_costs_no_heavy_import() -> None:
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = advntk(capsys, "presets")
     assert code == 0
-    assert {line.split()[0] for line in out.splitlines()} >= {"digits", "cifar10-mlp5", "cifar10-cnn3"}
+    runs, _, finite = out.partition("advntk finite-width:")
+    assert {line.split()[0] for line in runs.splitlines()} >= {"digits", "cifar10-mlp5", "cifar10-cnn3"}
+    assert {line.split()[0] for line in finite.split("\n")[1:-1]} >= {"digits", "cifar10-small"}
 
 
 def test_a_finished_run_says_so_and_shows_its_table(
