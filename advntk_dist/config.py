@@ -246,16 +246,22 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
+    values = read_values(text, where=where, overrides=overrides)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from error
+
+
+def read_values(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of TOML text with overrides applied, not checked; ConfigError if the text is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from error
     for override in overrides:
-        apply_override(values, override)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_one_line(error)}") from error
+        _apply_override(values, override)
+    return values
 
 
 def difference(ours: RunConfig, stored: RunConfig) -> tuple[str, Any, Any] | None:
@@ -276,8 +282,7 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read as text: {error}") from error
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put ``section.key=value`` into parsed TOML; ConfigError if it is malformed."""
+def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, raw = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name) or "." in name:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from advntk_dist.config import Positive, RunConfig, Section, Seed, apply_override, read_text
+from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
 
@@ -133,12 +132,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> FiniteWidt
 
 def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
     """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from error
-    for override in overrides:
-        apply_override(values, override)
+    values = read_values(text, where=where, overrides=overrides)
     try:
         return FiniteWidthConfig.model_validate(values)
     except ValidationError as error:

@@ -7,6 +7,8 @@ Parts (--parts): "pass" holds a product with 10 vectors against the larger of re
 at the machine's matrix-product rate, with files in and out of the page cache; "update" counts the passes of loss and
 gradient at trained varpi; "trajectory" holds 200 times against one solve; "rival" is what the paper's code does, a
 dense matrix exponential with automatic differentiation through it, in float64. Rivals run in turn in this process.
+"memory" (not by default) solves in a process of its own with --budget bytes, a fraction of the matrix, and measures its
+peak: a trajectory, its limit, loss and gradient. --out is updated, parts that are not measured stay as they are.
 "wall" is elapsed time, "cpu" the processor time of all threads, which load disturbs less.
 """
 
@@ -16,6 +18,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -250,6 +254,26 @@ def measure_rival(data: Dataset, sizes: list[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def measure_memory(store: GramStore, budget: int, folder: Path) -> dict[str, Any]:
+    """Peak of a process that solves within ``budget`` bytes, over what it had after the same work on a small store."""
+    data = load_dataset("digits")
+    small = advntk.build_gram(network("mlp-2"), data.x[:600], store=folder / "small.zarr", tile=256)
+    driver = Path(__file__).parents[1] / "solve" / "memory_driver.py"
+    command = [sys.executable, str(driver), str(small.path), str(store.path), str(budget), str(folder / "scratch")]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "n": store.n,
+        "matrix_bytes": store.n**2 * store.dtype.itemsize,
+        "budget": budget,
+        "peak": answer["peak"],
+        "spilled": answer["spilled"],
+        "columns": answer["columns"],
+        "seconds": time.perf_counter() - start,
+    }
+
+
 def trained(arguments: argparse.Namespace, data: Dataset, folder: Path) -> tuple[GramStore, Array, Array, Any, Array]:
     """Store, targets, trained varpi, and the kernel and targets of a validation batch; from a run, or made here."""
     if arguments.run is not None:
@@ -298,18 +322,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="training steps, without --run")
     parser.add_argument("--memory", type=int, default=4 * 2**30, help="solver.memory, in bytes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000], help="n of the rival")
+    parser.add_argument("--budget", type=int, default=2**29, help="memory of the part memory, in bytes")
     parser.add_argument("--parts", nargs="+", default=["pass", "update", "trajectory", "rival"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solver.json")
     arguments = parser.parse_args()
     data = load_dataset(arguments.images)
     results: dict[str, Any] = {}
+    if arguments.out.exists():
+        results = json.loads(arguments.out.read_text())["results"]
     with tempfile.TemporaryDirectory() as folder:
-        if {"pass", "update", "trajectory"} & set(arguments.parts):
+        if {"pass", "update", "trajectory", "memory"} & set(arguments.parts):
             store, y, varpi, k_val, y_val = trained(arguments, data, Path(folder))
             if "pass" in arguments.parts:
                 results["pass"] = measure_pass(store, arguments.repeats)
                 print("pass:", {k: round(v, 2) for k, v in results["pass"]["ratio"].items()}, flush=True)
+            if "memory" in arguments.parts:
+                results["memory"] = measure_memory(store, arguments.budget, Path(folder))
+                print("memory:", results["memory"], flush=True)
             with operator_for_store(store, memory=arguments.memory) as operator:
                 dynamics = ATDynamics(operator, y, memory=arguments.memory)
                 if "update" in arguments.parts:
@@ -321,7 +351,11 @@ def main() -> None:
         if "rival" in arguments.parts:
             results["rival"] = measure_rival(data, arguments.sizes)
             print("rival:", results["rival"]["sizes"][-1]["ratio"], results["rival"]["exponent"], flush=True)
-    report = {"environment": environment() | {"load": os.getloadavg()}, "results": results}
+    if {"memory"} == set(arguments.parts) and arguments.out.exists():
+        machine = json.loads(arguments.out.read_text())["environment"]  # the timed parts are of another hour
+    else:
+        machine = environment() | {"load": os.getloadavg()}
+    report = {"environment": machine, "results": results}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
 
