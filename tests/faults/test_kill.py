@@ -45,7 +45,7 @@ def finish(folder: Path) -> dict[str, Any]:
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err.decode()
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    del results["seconds"]
+    del results["seconds"], results["peak_bytes"]
     return results
 
 
