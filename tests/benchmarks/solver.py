@@ -260,6 +260,7 @@ def measure_memory(store: GramStore, budget: int, folder: Path) -> dict[str, Any
     small = advntk.build_gram(network("mlp-2"), data.x[:600], store=folder / "small.zarr", tile=256)
     driver = Path(__file__).parents[1] / "solve" / "memory_driver.py"
     command = [sys.executable, str(driver), str(small.path), str(store.path), str(budget), str(folder / "scratch")]
+    command.append("0.002")  # times of about the size that training reaches
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -25,7 +25,7 @@ def status(field: str) -> int:
     raise KeyError(field)
 
 
-def work(path: Path, memory: int, scratch: Path) -> dict[str, float]:
+def work(path: Path, memory: int, scratch: Path, scale: float) -> dict[str, float]:
     """A trajectory, its limit, and a loss with its gradient."""
     store = GramStore.open(path)
     operator = operator_for_store(store, memory=memory, operator="threads", threads=2)
@@ -33,7 +33,7 @@ def work(path: Path, memory: int, scratch: Path) -> dict[str, float]:
     rng = np.random.default_rng(0)
     y = np.eye(K)[rng.integers(0, K, store.n)]
     dynamics = ATDynamics(operator, y, memory=memory, scratch=scratch, ridge=1e-1)
-    varpi = rng.uniform(0.5, 2.0, store.n)
+    varpi = scale * rng.uniform(0.5, 2.0, store.n)
     solutions = dynamics.trajectory(varpi, [1e-2, 1.0, np.inf], tol=1e-6)
     k_val = rng.standard_normal((M, store.n)) / store.n
     loss, gradient = dynamics.loss_and_gradient(varpi, k_val, np.eye(K)[rng.integers(0, K, M)], tol=1e-6)
@@ -50,16 +50,16 @@ def work(path: Path, memory: int, scratch: Path) -> dict[str, float]:
     }
 
 
-def main(small: Path, large: Path, memory: int, scratch: Path) -> None:
+def main(small: Path, large: Path, memory: int, scratch: Path, scale: float) -> None:
     """Warm everything up on a small store, then measure the peak on the large one."""
-    work(small, memory, scratch)
+    work(small, memory, scratch, scale)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for reuse would hide the same amount of the peak
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    answer = work(large, memory, scratch)
+    answer = work(large, memory, scratch, scale)
     print(json.dumps(answer | {"peak": status("VmHWM") - before, "left": len(list(scratch.glob("krylov-*")))}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), float(sys.argv[5]))

@@ -46,7 +46,7 @@ def test_peak_memory_is_within_the_budget_with_a_matrix_four_times_as_large(tmp_
     _store(tmp_path / "small.zarr", 600)
     large = _store(tmp_path / "large.zarr", N)
     assert large.n**2 * 4 > 4 * budget
-    arguments = [tmp_path / "small.zarr", tmp_path / "large.zarr", budget, tmp_path / "scratch"]
+    arguments = [tmp_path / "small.zarr", tmp_path / "large.zarr", budget, tmp_path / "scratch", 1.0]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("memory_driver.py")), *map(str, arguments)],
         capture_output=True, text=True, timeout=250, check=False,
