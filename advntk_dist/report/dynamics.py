@@ -74,11 +74,11 @@ def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
         axes.axvline(stop, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
         axes.annotate(
             "stop here",
-            (stop, 1.0),
+            (stop, 0.0),
             xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
+            xytext=(3, 3),
             textcoords="offset points",
-            ha="center",
+            ha="left",
             va="bottom",
             color=theme.ink,
             fontsize=8,
