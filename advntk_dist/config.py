@@ -15,8 +15,10 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -66,6 +68,25 @@ class DataConfig(Section):
     n_test: Annotated[int, Field(ge=1)] = 497
     seed: Seed = 0
     """Seed of the split into training, validation and test images."""
+    resize: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Edge in pixels that images are brought to: shorter side scaled, antialiased, then the middle square."""
+    class_subset: Annotated[tuple[str | Annotated[int, Field(ge=0)], ...], Field(strict=False)] | None = None
+    """Names or numbers of the classes to keep; by default all."""
+
+    @field_validator("class_subset")
+    @classmethod
+    def _two_classes(cls, classes: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
+        if classes is not None and len(set(classes)) != len(classes):
+            raise ValueError("names a class twice")
+        if classes is not None and len(classes) < 2:
+            raise ValueError("must be at least two classes")
+        return classes
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the two newest keys out where they say nothing: identities of earlier runs stay what they were."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v is not None or k not in ("resize", "class_subset")}
 
 
 class NetworkConfig(Section):

@@ -7,7 +7,7 @@ one line in ``READERS``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,15 @@ from advntk_dist.errors import DatasetError
 
 @dataclass(frozen=True)
 class Reader:
-    """One format: how to read it, and how to tell that a file or folder is of it."""
+    """One format: how to read it, and how to tell that a file or folder is of it.
+
+    A reader that can bring images to a size while it reads them (so that larger ones are never all in memory, and
+    images of several sizes can be read at all) gives ``read_resized``; for the others it is done afterwards.
+    """
 
     read: Callable[[Path | None], Dataset]
     recognises: Callable[[Path], bool] | None = None
+    read_resized: Callable[[Path | None, int], Dataset] | None = None
 
 
 READERS: dict[str, Reader] = {
@@ -33,17 +38,28 @@ READERS: dict[str, Reader] = {
 }
 
 
-def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    path: str | Path | None = None,
+    *,
+    resize: int | None = None,
+    class_subset: Sequence[str | int] | None = None,
+) -> Dataset:
     """Load a dataset by name, or from a file or folder recognised by its content.
 
     Parameters
     ----------
     name
-        "digits" (embedded), "cifar10", "npz", a path ending in ``.npz``, or any path to a file or folder in
+        A name of ``READERS`` ("digits" is embedded), a path ending in ``.npz``, or any path to a file or folder in
         one of these formats. A name in the table wins over a file of the same name; write ``./cifar10`` for
         the file.
     path
-        Where the files of a named dataset are; None for an embedded dataset, or where ``name`` is the path.
+        Where the files of a named dataset are; None for an embedded dataset, where ``name`` is the path, or
+        where ``advntk data fetch`` put them.
+    resize
+        Edge in pixels to bring the images to: the middle square, scaled, antialiased. None leaves them.
+    class_subset
+        Names or numbers of at least two classes to keep; labels are numbered anew. None keeps all.
 
     Returns
     -------
@@ -55,8 +71,22 @@ def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
     DatasetError
         If the name is unknown, a file is missing, or its content is damaged or of another format.
     """
+    from advntk_dist.data import select  # Pillow is loaded only where it is used
+
+    reader, place = _find(name, path)
+    if resize is not None and reader.read_resized is not None:
+        data = reader.read_resized(place, resize)
+    else:
+        data = reader.read(place)
+    if class_subset is not None:
+        data = select.keep_classes(data, class_subset)
+    return data if resize is None else select.resize(data, resize)
+
+
+def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
+    """The reader of a name or a path, and what it should read."""
     if name in READERS:
-        return READERS[name].read(None if path is None else Path(os.path.expanduser(path)))
+        return READERS[name], None if path is None else Path(os.path.expanduser(path))
     place = os.path.expanduser(name)
     is_npz = place.endswith(".npz")
     if not name or not (is_npz or os.path.exists(place)):
@@ -70,10 +100,10 @@ def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
             f"or set data.name to one of {', '.join(READERS)}"
         )
     if is_npz:
-        return read_npz(Path(place))
+        return READERS["npz"], Path(place)
     for reader in READERS.values():
         if reader.recognises is not None and reader.recognises(Path(place)):
-            return reader.read(Path(place))
+            return reader, Path(place)
     raise DatasetError(
         f"{place}: its content is of no known format ({', '.join(READERS)}), or it is damaged; "
         "set data.name to the format and data.path to this path to learn what is wrong with it"

@@ -45,8 +45,8 @@ class Problem:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.dataset: Dataset = load_dataset(config.data.name, config.data.path)
         d = config.data
+        self.dataset: Dataset = load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset)
         self._split = split(self.dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
 
     @cached_property
