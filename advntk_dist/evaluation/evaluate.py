@@ -1,4 +1,4 @@
-"""Clean and robust accuracy of a predictor; each batch is committed and never computed twice.
+"""Clean and robust accuracy of a predictor under one attack; each batch is committed and never computed twice.
 
 A clean error counts as a robust one, so images that are misclassified to begin with are not attacked; those that are
 not are collected over batches, so that every attack has a full batch of them.
@@ -6,29 +6,25 @@ not are collected over batches, so that every attack has a full batch of them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images, Norm, perturbation_size
-from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
-from advntk_dist.grid import spans
-from advntk_dist.predictor import KernelPredictor
-from advntk_dist.storage import Records
-from advntk_dist.training.adv_ntk import BoundAttack
+from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.evaluator import Attacking, Evaluator, InProcess, Withstands, is_right
 
 COLUMNS = ("clean_correct", "robust_correct", "perturbation")
 
 
 def evaluate(
-    predictor: Callable[[], KernelPredictor],
+    predictor: Callable[[], DifferentiablePredictor],
     x: Images,
     y: NDArray[np.int64],
-    attack: BoundAttack,
+    attack: Attacking,
     *,
     norm: Norm,
     seed: int,
@@ -36,6 +32,7 @@ def evaluate(
     name: str,
     batch: int,
     on_batch: Callable[[int, bool], None] = lambda images, fresh: None,
+    evaluator: Evaluator | None = None,
 ) -> MethodResult:
     """Attack every image that is classified correctly, once; a clean error counts as a robust one.
 
@@ -55,56 +52,24 @@ def evaluate(
         Images predicted and committed at once, and images attacked at once.
     on_batch
         Called after each batch with its number of images, and whether it was computed now or was there before.
+    evaluator
+        Where batches are judged; by default in this process, by ``predictor``, which is not called otherwise.
 
     Raises
     ------
     StoreDamagedError
         If a committed batch fails its checksum.
+    EvaluationError
+        If the evaluator cannot judge a batch.
     """
-    outcomes = Records(group, name, len(x), (len(COLUMNS),), span=batch)
-    table = np.full((len(x), len(COLUMNS)), np.nan)
-    made: KernelPredictor | None = None
-    pending: deque[slice] = deque()
-    waiting: deque[int] = deque()
-
-    def attack_some(images: int) -> None:
-        assert made is not None
-        chosen = np.array([waiting.popleft() for _ in range(images)], dtype=np.int64)
-        if images:
-            table[chosen, 1:] = _attack(made, x[chosen], y[chosen], attack, norm, seed, chosen)
-        while pending and np.isfinite(table[pending[0]]).all():
-            span = pending.popleft()
-            outcomes.write(span.start, table[span])
-            on_batch(span.stop - span.start, True)
-
-    for span in spans(len(x), batch):
-        row = outcomes.read(span.start)
-        if row is not None:
-            table[span] = row
-            on_batch(len(row), False)
-            continue
-        made = made or predictor()
-        correct = made.predict(x[span]).argmax(axis=1) == y[span]
-        table[span, 0] = correct
-        table[span, 1:] = np.where(correct, np.nan, 0.0)[:, None]
-        pending.append(span)
-        waiting.extend((span.start + np.flatnonzero(correct)).tolist())
-        attack_some(batch if len(waiting) >= batch else 0)
-    if pending:
-        attack_some(len(waiting))
+    where = evaluator or InProcess(predictor, x, y)
+    rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, on_batch)
+    for work, found in where.map(rows.batches(rows.missing, is_right)):
+        rows.table[work.indices] = np.where(found > 0, [1.0, np.nan, np.nan], 0.0)
+    rows.commit()
+    waiting = rows.missing[rows.table[rows.missing, 0] > 0]
+    for work, found in where.map(rows.batches(waiting, Withstands(attack, norm, seed))):
+        rows.table[work.indices, 1:] = found
+        rows.commit()
+    table = rows.table
     return MethodResult(Accuracy.of(table[:, 0]), Accuracy.of(table[:, 1]), float(table[:, 2].max()))
-
-
-def _attack(
-    predictor: KernelPredictor,
-    x: Images,
-    y: NDArray[np.int64],
-    attack: BoundAttack,
-    norm: Norm,
-    seed: int,
-    indices: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Whether each attacked image is classified correctly, and the size of its perturbation, (m, 2)."""
-    adversarial = attack(predictor, x, y, seed=seed, indices=indices)
-    robust = predictor.predict(adversarial).argmax(axis=1) == y
-    return np.column_stack([robust, perturbation_size(adversarial, to_unit_range(x), norm)]).astype(float)

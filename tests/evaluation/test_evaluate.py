@@ -101,7 +101,7 @@ def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path
         tmp_path / "f", attack, predictor=Wrong, name="other", on_batch=lambda images, _: done.append(images)
     )
     assert [i for _, indices in attack.asked for i in indices] == [0]
-    assert done == [4, 4, 3]
+    assert sorted(done) == [3, 4, 4]
     assert result.clean.value == result.robust.value == pytest.approx(1 / M)
 
 

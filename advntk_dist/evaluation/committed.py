@@ -1,0 +1,62 @@
+"""Outcomes of images as a table in memory and on disk; spans of images are committed once all of them are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from advntk_dist.evaluation.evaluator import Batch, Task
+from advntk_dist.grid import spans
+from advntk_dist.storage import Records
+
+
+class CommittedRows:
+    """Rows (n, columns) of n images; what was committed before is there, the rest is NaN until it is filled in.
+
+    Parameters
+    ----------
+    group, name
+        Zarr group and array of the committed rows.
+    n, columns
+        Shape.
+    span
+        Images that are committed at once.
+    on_span
+        Called with the images of a span, and whether it was committed now or before.
+    """
+
+    def __init__(
+        self, group: zarr.Group, name: str, n: int, columns: int, span: int, on_span: Callable[[int, bool], None]
+    ) -> None:
+        self._records = Records(group, name, n, (columns,), span=span)
+        self._span, self._on_span = span, on_span
+        self.table = np.full((n, columns), np.nan)
+        self._open: list[slice] = []
+        for s in spans(n, span):
+            found = self._records.read(s.start)
+            if found is None:
+                self._open.append(s)
+            else:
+                self.table[s] = found
+                on_span(s.stop - s.start, False)
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the images that are in no committed span, ascending."""
+        return np.array([i for s in self._open for i in range(s.start, s.stop)], dtype=np.int64)
+
+    def batches(self, indices: NDArray[np.int64], task: Task) -> Iterator[Batch]:
+        """Images by index, a span's number of them at a time, as batches for an evaluator."""
+        for s in spans(len(indices), self._span):
+            yield Batch(indices[s], task)
+
+    def commit(self) -> None:
+        """Write every span of which all rows are known, and which is not written yet."""
+        whole = [s for s in self._open if np.isfinite(self.table[s]).all()]
+        for s in whole:
+            self._records.write(s.start, self.table[s])
+            self._open.remove(s)
+            self._on_span(s.stop - s.start, True)

@@ -1,0 +1,112 @@
+"""Where batches of images are judged: the interface, and the evaluator that works in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm, perturbation_size
+from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.errors import AdvNTKError
+
+Array = NDArray[np.float64]
+Attacking = Callable[..., Images]
+"""An attack with everything but (predictor, x, y, seed, indices) filled in."""
+
+
+class EvaluationError(AdvNTKError, RuntimeError):
+    """A batch could not be judged, or too many workers were lost."""
+
+
+class Task(Protocol):
+    """What is found out of the images of a batch; must survive pickling where batches go to other processes."""
+
+    def __call__(
+        self, predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> Array:
+        """One row of numbers an image, (m, columns), from images (m, H, W, C), labels (m,) and indices (m,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images of one predictor, by their indices (m,), and what is to be found out of them."""
+
+    indices: NDArray[np.int64]
+    task: Task
+
+
+class Evaluator(Protocol):
+    """Judges batches of the images of one predictor."""
+
+    def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Array]]:
+        """Each batch with its rows (m, columns), in any order; each batch comes back once.
+
+        ``batches`` is read as places become free, and the caller may commit a result before the next is computed.
+
+        Raises
+        ------
+        EvaluationError
+            If a batch cannot be judged.
+        """
+        ...
+
+
+class InProcess:
+    """Judges batches one after the other in this process.
+
+    Parameters
+    ----------
+    predictor
+        Called once, and only if there is a batch.
+    x, y
+        Images (n, H, W, C) and labels (n,), of which batches give indices.
+    """
+
+    def __init__(self, predictor: Callable[[], DifferentiablePredictor], x: Images, y: NDArray[np.int64]) -> None:
+        self._make, self.x, self.y = predictor, x, y
+        self._made: DifferentiablePredictor | None = None
+
+    def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Array]]:
+        """Each batch with its rows, in the order of the batches; errors are those of predictor and attack."""
+        for batch in batches:
+            if self._made is None:
+                self._made = self._make()
+            chosen = batch.indices
+            yield batch, batch.task(self._made, self.x[chosen], self.y[chosen], chosen)
+
+
+def is_right(predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: Any = None) -> Array:
+    """Task: 1 where an image (m, H, W, C) is classified as its label (m,) says, else 0; (m, 1)."""
+    return np.asarray(predictor.predict(x).argmax(axis=1) == y, dtype=np.float64)[:, None]
+
+
+@dataclass(frozen=True)
+class Withstands:
+    """Task: whether each image is still classified correctly under an attack, and the size of its perturbation, (m, 2).
+
+    Attributes
+    ----------
+    attack
+        Called as attack(predictor, x, y, seed=..., indices=...).
+    norm
+        Norm of the perturbation.
+    seed
+        Seed of the attack.
+    """
+
+    attack: Attacking
+    norm: Norm
+    seed: int
+
+    def __call__(
+        self, predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> Array:
+        """Attack the images (m, H, W, C) with labels (m,); ``indices`` name their random streams."""
+        adversarial = self.attack(predictor, x, y, seed=self.seed, indices=indices)
+        size = perturbation_size(adversarial, to_unit_range(x), self.norm)
+        return np.column_stack([is_right(predictor, adversarial, y)[:, 0], size])
