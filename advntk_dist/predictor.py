@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.ascent import compiled_ascent
+from advntk_dist.attacks.ascent import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.attacks.base import Images, Norm
+from advntk_dist.attacks.losses import Loss
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
 from advntk_dist.grid import spans
@@ -104,6 +105,8 @@ class KernelPredictor:
         steps: int,
         step_size: float,
         norm: Norm,
+        loss: Loss = "squared-error",
+        towards: NDArray[np.int64] | None = None,
     ) -> Images:
         """All steps of :func:`advntk_dist.attacks.pgd` from ``start``, on the device.
 
@@ -115,6 +118,8 @@ class KernelPredictor:
             (m, k).
         radius, steps, step_size, norm
             As in ``pgd``.
+        loss, towards
+            As :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
 
         Raises
         ------
@@ -123,8 +128,9 @@ class KernelPredictor:
         """
         begin, centre = self._images(start), self._images(clean)
         out, finite = np.empty_like(begin), True
+        aims = np.zeros(len(begin), np.int64) if towards is None else towards
         for s in spans(len(begin), self.batch):
-            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, targets))
+            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, targets, aims))
             with kernel_scope():
                 found, fine = compiled_ascent()(
                     self._prepared,
@@ -135,15 +141,61 @@ class KernelPredictor:
                     step_size,
                     backend=self.net.backend,
                     norm=norm,
+                    loss=loss,
                     budget=MEMORY,
                 )
             out[s], finite = np.asarray(found)[: s.stop - s.start], finite and bool(fine)
+        self._refuse_unless(finite)
+        return out
+
+    def value_and_slope(
+        self,
+        x: ArrayLike,
+        wanted: NDArray[np.float64],
+        *,
+        loss: Loss = "squared-error",
+        towards: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Images]:
+        """f(x), losses and the gradients of the losses in x, from one pass over the kernel.
+
+        Parameters
+        ----------
+        x
+            Images (m, H, W, C).
+        wanted
+            Targets (m, k) float64.
+        loss, towards
+            As :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
+
+        Returns
+        -------
+        f, value, gradient
+            (m, k) and (m,) float64, and an array shaped as x in the dtype of the training images.
+
+        Raises
+        ------
+        SolverError
+            If an input gradient was not finite.
+        """
+        images = self._images(x)
+        f, value, grad = np.empty((len(images), self.outputs)), np.empty(len(images)), np.empty_like(images)
+        aims = np.zeros(len(images), np.int64) if towards is None else towards
+        for s in spans(len(images), self.batch):
+            rows = (pad_rows(a[s], self.batch) for a in (images, wanted, aims))
+            with kernel_scope():
+                found = compiled_value_and_gradient()(
+                    self._prepared, self._coefficients, *rows, backend=self.net.backend, loss=loss, budget=MEMORY
+                )
+            f[s], value[s], grad[s] = (np.asarray(a)[: s.stop - s.start] for a in found)
+        self._refuse_unless(bool(np.isfinite(grad).all()))
+        return f, value, grad
+
+    def _refuse_unless(self, finite: bool) -> None:
         if not finite:
             raise SolverError(
                 f"attack: an input gradient of {self.net.name} (backend {self.net.backend.name}) is not finite; "
                 "its kernel has no derivative at one of the images: choose another activation or network"
             )
-        return out
 
     def _images(self, x: ArrayLike) -> NDArray[Any]:
         images = to_unit_range(np.asarray(x)).astype(self.dtype, copy=False)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.ascent import AscendingPredictor
+from advntk_dist.attacks.ascent import AscendingPredictor, LossAscendingPredictor
 from advntk_dist.attacks.base import (
     DifferentiablePredictor,
     Images,
     Norm,
     ascent_direction,
     check_request,
-    loss_gradient,
+    keys_of,
+    labels_of,
     project,
     random_start,
-    targets_of,
+    value_and_slope,
 )
+from advntk_dist.attacks.losses import Loss, loss_and_slope
+from advntk_dist.attacks.worst import check_restarts, worst_of
 
 
 def pgd(
@@ -29,8 +33,11 @@ def pgd(
     norm: Norm = "linf",
     seed: int = 0,
     indices: ArrayLike | None = None,
+    loss: Loss = "squared-error",
+    restarts: int = 1,
+    towards: ArrayLike | None = None,
 ) -> Images:
-    """Maximise the squared error within a ball around the clean images.
+    """Maximise a loss within a ball around the clean images.
 
     From a random start; each step takes the gradient at the current iterate and projects onto the ball
     around the clean image and onto the pixel range. Kernel predictors take all steps on the device; any other
@@ -49,9 +56,16 @@ def pgd(
     steps
         Gradient steps; with 0 the random start is returned.
     norm
-        "linf" or "l2".
+        "linf", "l2" or "l1"; steps in l1 go along the largest hundredth of the gradient (Tramer & Boneh 2019).
     seed, indices
         The random start of image i is drawn from a stream keyed by (seed, indices[i]); by default i itself.
+    loss
+        A name of :data:`advntk_dist.attacks.losses.Loss`.
+    restarts
+        Random starts. Of several, each image keeps its worst end: misclassified first, then of larger loss; images
+        that are misclassified already are not started again.
+    towards
+        Classes (m,) that targeted losses move towards.
 
     Returns
     -------
@@ -65,11 +79,44 @@ def pgd(
     """
     size = radius / 5 if step_size is None else step_size
     clean = check_request(x, radius, steps, size, norm)
-    current = random_start(clean, radius, norm, seed, indices)
-    if steps and isinstance(predictor, AscendingPredictor) and predictor.dtype == clean.dtype:
-        wanted = targets_of(y, len(clean), predictor.outputs)
-        return predictor.ascend(current, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm)
+    check_restarts(restarts)
+    keys = keys_of(indices, len(clean))
+    wanted, classes, aims = labels_of(predictor, clean, y, loss, towards)
+
+    def ends(rows: NDArray[np.int64], restart: int) -> Images:
+        start = random_start(clean[rows], radius, norm, seed, keys[rows], restart)
+        return _climb(predictor, start, clean[rows], wanted[rows], aims[rows], radius, steps, size, norm, loss)
+
+    def outcomes(images: Images, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        f = predictor.predict(images)
+        return f.argmax(axis=1) != classes[rows], loss_and_slope(loss, f, wanted[rows], aims[rows])[0]
+
+    return worst_of(ends, outcomes, len(clean), restarts)
+
+
+def _climb(
+    predictor: DifferentiablePredictor,
+    start: Images,
+    clean: Images,
+    wanted: NDArray[np.float64],
+    towards: NDArray[np.int64],
+    radius: float,
+    steps: int,
+    size: float,
+    norm: Norm,
+    loss: Loss,
+) -> Images:
+    if steps and isinstance(predictor, LossAscendingPredictor) and predictor.dtype == clean.dtype:
+        return predictor.ascend(
+            start, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm, loss=loss, towards=towards
+        )
+    simple = loss == "squared-error" and norm != "l1"
+    if steps and simple and isinstance(predictor, AscendingPredictor) and predictor.dtype == clean.dtype:
+        return predictor.ascend(start, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm)
+    current = start
     for _ in range(steps):
-        direction = ascent_direction(loss_gradient(predictor, current, y), norm).astype(clean.dtype)
-        current = project(current + size * direction, clean, radius, norm)
+        _, _, gradient = value_and_slope(predictor, current, wanted, loss=loss, towards=towards)
+        current = project(
+            current + size * ascent_direction(gradient, norm, current).astype(clean.dtype), clean, radius, norm
+        )
     return current

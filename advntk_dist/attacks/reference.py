@@ -15,6 +15,7 @@ from advntk_dist.attacks.base import (
     loss_gradient,
     random_start,
 )
+from advntk_dist.attacks.losses import Loss
 from advntk_dist.errors import RequestError
 
 
@@ -29,11 +30,13 @@ def pgd_reference(
     norm: Norm = "linf",
     seed: int = 0,
     indices: ArrayLike | None = None,
+    loss: Loss = "squared-error",
+    restarts: int = 1,
 ) -> Images:
     """One gradient at the random start, used in every step, in a ball around the random start.
 
     The result may lie up to twice the radius from the clean image. Arguments as for
-    :func:`advntk_dist.attacks.pgd`; the norm must be "linf".
+    :func:`advntk_dist.attacks.pgd`; the norm must be "linf", the loss the squared error, from one start.
 
     Raises
     ------
@@ -44,6 +47,10 @@ def pgd_reference(
     clean = check_request(x, radius, steps, size, norm)
     if norm != "linf":
         raise RequestError(f"attack.norm: pgd-reference exists for linf only, got {norm!r}")
+    if loss != "squared-error" or restarts != 1:
+        raise RequestError(
+            f"attack: pgd-reference exists for loss squared-error, 1 restart only, got {loss}, {restarts}; use pgd"
+        )
     start = random_start(clean, radius, norm, seed, indices)
     direction = np.sign(loss_gradient(predictor, start, y)) if steps else np.zeros_like(start)
     current = start

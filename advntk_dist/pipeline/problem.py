@@ -94,10 +94,17 @@ class Problem:
 
 def bind_attack(config: AttackConfig) -> BoundAttack:
     """The configured attack, with everything but predictor, images, seed and indices filled in."""
+    options: dict[str, Any] = {"steps": config.steps}
+    if config.name == "square":
+        options["steps"] = config.queries
+    if config.name == "apgd-targeted":
+        options["targets"] = config.targets
     return partial(
         ATTACKS[config.name],
         radius=config.radius,
-        steps=config.steps,
         step_size=config.step_size if config.step_size is not None else config.radius / 5,
         norm=config.norm,
+        loss=config.loss,
+        restarts=config.restarts,
+        **options,
     )

@@ -337,7 +337,7 @@ def test_size_of_perturbations() -> None:
         ({"radius": 0.1, "steps": -1}, "steps"),
         ({"radius": 0.1, "step_size": -0.1}, "step_size"),
         ({"radius": 0.1, "step_size": np.nan}, "step_size"),
-        ({"radius": 0.1, "norm": "l1"}, "linf, l2"),
+        ({"radius": 0.1, "norm": "l3"}, "linf, l2"),
     ],
 )
 def test_impossible_requests(quadratic: Make, attack: Any, keywords: dict[str, Any], words: str) -> None:
