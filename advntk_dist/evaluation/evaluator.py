@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Evaluator(Protocol):
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Array]]:
         """Each batch with its rows (m, columns), in any order; each batch comes back once.
 
-        ``batches`` is read as places become free, and the caller may commit a result before the next is computed.
+        The caller may commit a result while the next is computed.
 
         Raises
         ------
@@ -80,7 +80,12 @@ class InProcess:
             yield batch, batch.task(self._made, self.x[chosen], self.y[chosen], chosen)
 
 
-def is_right(predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: Any = None) -> Array:
+def is_right(
+    predictor: DifferentiablePredictor,
+    x: Images,
+    y: NDArray[np.int64],
+    indices: NDArray[np.int64] | None = None,  # noqa: ARG001 - of the protocol
+) -> Array:
     """Task: 1 where an image (m, H, W, C) is classified as its label (m,) says, else 0; (m, 1)."""
     return np.asarray(predictor.predict(x).argmax(axis=1) == y, dtype=np.float64)[:, None]
 

@@ -29,7 +29,7 @@ class Bright:
 
     def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> NDArray[np.float64]:
         u = np.asarray(cotangent)
-        return (u[:, 1] - u[:, 0]).reshape(-1, 1, 1, 1)
+        return np.asarray((u[:, 1] - u[:, 0]).reshape(np.shape(x)))
 
 
 class Shift:
