@@ -1,18 +1,38 @@
-"""Reading dataset files whole, into memory, with every failure turned into one line that names the file."""
+"""Reading dataset files into memory, with every failure turned into one line that names the file."""
 
 from __future__ import annotations
 
 import gzip
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from advntk_dist.errors import DatasetError
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_BROKEN_ARCHIVE = (tarfile.TarError, zlib.error, EOFError, OSError, OverflowError, ValueError)
+_BROKEN_ARCHIVE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,  # encrypted or unknown compression in a .zip
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder in an archive; ``read`` gives the contents of a plain file, and is None for all else."""
+
+    path: PurePosixPath
+    read: Callable[[], bytes] | None
+    is_folder: bool
 
 
 def require_path(path: Path | None, name: str, what: str) -> Path:
@@ -32,68 +52,110 @@ def read_bytes(path: Path) -> bytes:
         raise DatasetError(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from error
 
 
+def gunzip(content: bytes, where: str) -> bytes:
+    """Return the contents with gzip undone where they are zipped; DatasetError where that fails."""
+    if not content.startswith(_GZIP_MAGIC):
+        return content
+    try:
+        return gzip.decompress(content)
+    except _BROKEN_ARCHIVE as error:
+        raise DatasetError(f"{where}: not a readable .gz ({reason(error)}); it is damaged, get it again") from error
+
+
 def reason(error: BaseException) -> str:
     """Name an exception and its message in one line."""
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def archive_members(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield (member name, contents) of the files in a .tar or .tar.gz whose last name is in ``wanted``.
+def members(path: Path) -> Iterator[Member]:
+    """Yield what a .tar, .tar.gz or .zip holds, in its order; nothing is unpacked to disk.
 
-    Nothing is unpacked to disk. Of a .tar.gz the whole stream is read, so that its checksum counts too.
+    Contents must be read before the next member is asked for. Of a .tar.gz the whole stream is read, so that
+    its checksum counts too.
 
     Raises
     ------
     DatasetError
-        If the archive is cut short, damaged or of another format, names a place outside itself, holds a
-        wanted name twice, or holds a link or folder under a wanted name.
+        If the archive is cut short, damaged or of another format, or names a place outside itself.
     """
-    with _open_archive(path) as archive:
-        seen: set[str] = set()
-        for member in archive:
-            inside = PurePosixPath(member.name)
-            if inside.is_absolute() or ".." in inside.parts:
+    with _readable(path):
+        for member in _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path):
+            if member.path.is_absolute() or ".." in member.path.parts:
                 raise DatasetError(
-                    f"{path}: member {member.name!r} points outside the archive; "
+                    f"{path}: member {str(member.path)!r} points outside the archive; "
                     "this is not the published file, get it again"
                 )
-            if inside.name not in wanted:
-                continue
-            stream = archive.extractfile(member) if member.isfile() else None
-            if stream is None:
-                raise DatasetError(f"{path}: member {member.name!r} is not a plain file; get the archive again")
-            if inside.name in seen:
-                raise DatasetError(f"{path}: holds {inside.name!r} more than once; get the archive again")
-            seen.add(inside.name)
-            yield member.name, stream.read()
-        # tarfile stops at its end mark; gzip checks its checksum only at the end of the stream.
-        while archive.fileobj is not None and archive.fileobj.read(2**20):
-            pass
+            # Contents are read in the caller's frame, where no handler of this function sees an error.
+            yield member if member.read is None else replace(member, read=_guarded(path, member.read))
+
+
+def archive_members(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield (member name, contents) of the files in an archive whose last name is in ``wanted``.
+
+    Raises
+    ------
+    DatasetError
+        As :func:`members`, or if it holds a wanted name twice, or a link or folder under a wanted name.
+    """
+    seen: set[str] = set()
+    for member in members(path):
+        name = member.path.name
+        if name not in wanted:
+            continue
+        if member.read is None:
+            raise DatasetError(f"{path}: member {str(member.path)!r} is not a plain file; get the archive again")
+        if name in seen:
+            raise DatasetError(f"{path}: holds {name!r} more than once; get the archive again")
+        seen.add(name)
+        yield str(member.path), member.read()
 
 
 def archive_holds(path: Path, wanted: frozenset[str]) -> bool:
-    """Whether a file is a .tar or .tar.gz with a member named in ``wanted`` (reads up to the first one)."""
+    """Whether a file is an archive with a plain file named in ``wanted`` (reads up to the first one)."""
     try:
-        with _open_archive(path) as archive:
-            return any(PurePosixPath(member.name).name in wanted for member in archive)
+        return any(member.read is not None and member.path.name in wanted for member in members(path))
     except DatasetError:
         return False
 
 
+def _tar_members(path: Path) -> Iterator[Member]:
+    with path.open("rb") as raw:
+        zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        raw.seek(0)
+        plain = gzip.GzipFile(fileobj=raw) if zipped else raw
+        with tarfile.open(fileobj=plain, mode="r:") as archive:
+            for info in archive:
+                stream = archive.extractfile(info) if info.isfile() else None
+                yield Member(PurePosixPath(info.name), None if stream is None else stream.read, info.isdir())
+        # tarfile stops at its end mark; gzip checks its checksum only at the end of the stream.
+        while plain.read(2**20):
+            pass
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            read = None if info.is_dir() else (lambda info=info: archive.read(info))
+            yield Member(PurePosixPath(info.filename), read, info.is_dir())
+
+
+def _guarded(path: Path, read: Callable[[], bytes]) -> Callable[[], bytes]:
+    def guarded() -> bytes:
+        with _readable(path):
+            return read()
+
+    return guarded
+
+
 @contextmanager
-def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-            raw.seek(0)
-            plain = gzip.GzipFile(fileobj=raw) if zipped else raw
-            with tarfile.open(fileobj=plain, mode="r:") as archive:
-                yield archive
+        yield
     except DatasetError:
         raise
     except _BROKEN_ARCHIVE as error:
         raise DatasetError(
-            f"{path}: not a readable .tar or .tar.gz archive ({reason(error)}); "
+            f"{path}: not a readable .tar, .tar.gz or .zip ({reason(error)}); "
             "it is cut short, damaged or of another format, get it again"
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advntk_dist.data.cifar import holds_cifar10, read_cifar10
+from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.data.digits import read_digits
 from advntk_dist.data.npz import holds_npz, read_npz
@@ -34,6 +34,7 @@ class Reader:
 READERS: dict[str, Reader] = {
     "digits": Reader(read_digits),
     "cifar10": Reader(read_cifar10, holds_cifar10),
+    "cifar100": Reader(read_cifar100, holds_cifar100),
     "npz": Reader(read_npz, holds_npz),
 }
 

@@ -65,6 +65,21 @@ def cifar_files(layout: str, per_batch: int = PER_BATCH) -> dict[str, bytes]:
     return files
 
 
+def cifar100_files(layout: str, n_train: int = 4, n_test: int = 2) -> dict[str, bytes]:
+    """Make CIFAR-100's two files: ``cifar_rows``, fine labels 0, 7, 14, ..., coarse labels 19, 18, ..."""
+    rows, _ = cifar_rows(n_train + n_test)
+    fine, coarse = np.arange(len(rows)) * 7 % 100, 19 - np.arange(len(rows)) % 20
+    files = {"notes.txt": b"x", "train": b"", "test": b""}
+    for name, part in (("train", slice(0, n_train)), ("test", slice(n_train, None))):
+        if layout == "bin":
+            del files[name]
+            files[name + ".bin"] = np.column_stack([coarse[part], fine[part], rows[part]]).astype(np.uint8).tobytes()
+        else:
+            fields = {b"fine_labels": fine[part].tolist(), b"coarse_labels": coarse[part].tolist(), b"data": rows[part]}
+            files[name] = pickle.dumps(fields, 2)
+    return files
+
+
 def write_folder(parent: Path, files: dict[str, bytes], folder: str) -> Path:
     """Write the files under ``parent/folder`` and return that folder."""
     place = parent / folder

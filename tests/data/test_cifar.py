@@ -262,5 +262,3 @@ def test_the_checksum_of_a_tar_gz_counts(tmp_path: Path) -> None:
 def test_real_archive_of_jpeg_files_is_refused_in_one_line(shared_dir: Path) -> None:
     archive = shared_dir / "data" / "cifar10_jpeg" / "test.tar"
     assert f"{archive}: holds none of CIFAR-10's batches" in refused(archive)
-    with pytest.raises(DatasetError, match="no known format"):
-        load_dataset(str(archive))
