@@ -10,8 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from advntk_dist.attacks import apgd as apgd
+    from advntk_dist.attacks import apgd_targeted as apgd_targeted
+    from advntk_dist.attacks import fgsm as fgsm
     from advntk_dist.attacks import pgd as pgd
     from advntk_dist.attacks import pgd_reference as pgd_reference
+    from advntk_dist.attacks import square as square
     from advntk_dist.config import RunConfig as RunConfig
     from advntk_dist.config import load_config as load_config
     from advntk_dist.data import load_dataset as load_dataset
@@ -36,7 +40,10 @@ _HOMES = {
     "KernelPredictor": "predictor",
     "NTKClassifier": "estimators",
     "RunConfig": "config",
+    "apgd": "attacks",
+    "apgd_targeted": "attacks",
     "build_gram": "gram",
+    "fgsm": "attacks",
     "load_config": "config",
     "load_dataset": "data",
     "log_xi": "theory.xi",
@@ -47,6 +54,7 @@ _HOMES = {
     "pgd_reference": "attacks",
     "run": "pipeline.run",
     "schedule_distance": "theory.piecewise",
+    "square": "attacks",
     "xi": "theory.xi",
 }
 
@@ -57,7 +65,10 @@ __all__ = [
     "KernelPredictor",
     "NTKClassifier",
     "RunConfig",
+    "apgd",
+    "apgd_targeted",
     "build_gram",
+    "fgsm",
     "load_config",
     "load_dataset",
     "log_xi",
@@ -68,6 +79,7 @@ __all__ = [
     "pgd_reference",
     "run",
     "schedule_distance",
+    "square",
     "xi",
 ]
 

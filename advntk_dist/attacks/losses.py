@@ -100,9 +100,9 @@ def check_loss(loss: str, outputs: int, y: NDArray[Any], towards: ArrayLike | No
     if loss not in get_args(Loss):
         raise RequestError(f"attack.loss: no loss {loss!r}; there are {', '.join(get_args(Loss))}")
     if outputs < (least := LEAST_OUTPUTS[loss]):  # type: ignore[index]
+        instead = "squared-error" if outputs < 2 else "margin-targeted" if loss in TARGETED else "margin"
         raise RequestError(
-            f"attack.loss: {loss} needs at least {least} outputs, the predictor has {outputs}; "
-            f"choose {'margin' if outputs > 1 else 'squared-error'}"
+            f"attack.loss: {loss} needs at least {least} outputs, the predictor has {outputs}; choose {instead}"
         )
     if (towards is not None) != (loss in TARGETED):
         word = "needs one class an image to move towards" if towards is None else "moves towards no class"

@@ -18,8 +18,8 @@ from advntk_dist.attacks.base import (
     random_start,
     value_and_slope,
 )
-from advntk_dist.attacks.losses import Loss, loss_and_slope
-from advntk_dist.attacks.worst import check_restarts, worst_of
+from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
 
 
 def pgd(
@@ -87,11 +87,7 @@ def pgd(
         start = random_start(clean[rows], radius, norm, seed, keys[rows], restart)
         return _climb(predictor, start, clean[rows], wanted[rows], aims[rows], radius, steps, size, norm, loss)
 
-    def outcomes(images: Images, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        f = predictor.predict(images)
-        return f.argmax(axis=1) != classes[rows], loss_and_slope(loss, f, wanted[rows], aims[rows])[0]
-
-    return worst_of(ends, outcomes, len(clean), restarts)
+    return worst_of(ends, outcomes_of(predictor, loss, wanted, classes, aims), len(clean), restarts)
 
 
 def _climb(

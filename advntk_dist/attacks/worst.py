@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.base import DifferentiablePredictor, Images
+from advntk_dist.attacks.losses import Loss, loss_and_slope
 from advntk_dist.errors import RequestError
 
 Rows = NDArray[np.int64]
@@ -19,9 +20,28 @@ def check_restarts(restarts: int) -> None:
         raise RequestError(f"attack.restarts: must be at least 1, got {restarts}")
 
 
+Outcomes = Callable[[Images, Rows], tuple[NDArray[np.bool_], NDArray[np.float64]]]
+
+
+def outcomes_of(
+    predictor: DifferentiablePredictor,
+    loss: Loss,
+    wanted: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    towards: NDArray[np.int64],
+) -> Outcomes:
+    """What :func:`worst_of` compares: whether images are misclassified, and their losses."""
+
+    def outcomes(images: Images, rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        f = predictor.predict(images)
+        return f.argmax(axis=1) != classes[rows], loss_and_slope(loss, f, wanted[rows], towards[rows])[0]
+
+    return outcomes
+
+
 def worst_of(
     ends: Callable[[Rows, int], Images],
-    outcomes: Callable[[Images, Rows], tuple[NDArray[np.bool_], NDArray[np.float64]]],
+    outcomes: Outcomes,
     images: int,
     tries: int,
 ) -> Images:

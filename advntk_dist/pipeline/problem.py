@@ -95,6 +95,8 @@ class Problem:
 def bind_attack(config: AttackConfig) -> BoundAttack:
     """The configured attack, with everything but predictor, images, seed and indices filled in."""
     options: dict[str, Any] = {"steps": config.steps}
+    if config.name in ("pgd", "pgd-reference"):  # the other attacks choose their step sizes
+        options["step_size"] = config.step_size if config.step_size is not None else config.radius / 5
     if config.name == "square":
         options["steps"] = config.queries
     if config.name == "apgd-targeted":
@@ -102,7 +104,6 @@ def bind_attack(config: AttackConfig) -> BoundAttack:
     return partial(
         ATTACKS[config.name],
         radius=config.radius,
-        step_size=config.step_size if config.step_size is not None else config.radius / 5,
         norm=config.norm,
         loss=config.loss,
         restarts=config.restarts,
