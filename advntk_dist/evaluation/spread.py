@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -250,7 +250,7 @@ class SpreadEvaluator:
         self, pool: EvaluationPool, coefficients: Callable[[], ArrayLike], x: Images, y: NDArray[np.int64]
     ) -> None:
         self._pool, self._make, self.x, self.y = pool, coefficients, x, y
-        self._subject, self._reference = uuid.uuid4().hex, None
+        self._subject, self._reference = uuid.uuid4().hex, cast(Any, None)
 
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Array]]:
         """Each batch with its rows, as they come; errors as :meth:`EvaluationPool.judge`."""

@@ -1,0 +1,147 @@
+"""What a sequence of attacks will cost, from the measured time of one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, targets_of, value_and_slope
+from advntk_dist.config import AttackConfig
+from advntk_dist.evaluation.evaluator import Array
+
+SWEEP = ("fgsm", "pgd")
+"""Attacks that come first and may meet every image that is classified correctly."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of one image over all training images, at most."""
+
+    queries: int
+    """Values alone."""
+    steps: int
+    """Values with gradients."""
+
+
+def passes_of(attack: AttackConfig) -> Passes:
+    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
+    tries = attack.restarts * (attack.targets if attack.name == "apgd-targeted" else 1)
+    compared = tries if tries > 1 else 0
+    if attack.name == "square":
+        return Passes(1 + compared + attack.queries * tries, 0)
+    if attack.name == "pgd-reference":
+        return Passes(2, 1)
+    each = {"fgsm": 1, "pgd": attack.steps}.get(attack.name, attack.steps + 1)
+    ranked = 1 if attack.name == "apgd-targeted" else 0
+    return Passes(1 + compared + ranked, each * tries)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measured seconds of one batch."""
+
+    batch: int
+    query_seconds: float
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Task: the seconds of a value pass and of a pass with gradients on one batch, (m, 2) with equal rows.
+
+    Attributes
+    ----------
+    repeats
+        Passes of each kind, of which the quickest counts; one more before them compiles.
+    """
+
+    repeats: int = 2
+
+    def __call__(
+        self,
+        predictor: DifferentiablePredictor,
+        x: Images,
+        y: NDArray[np.int64],
+        indices: NDArray[np.int64],
+    ) -> Array:
+        """Time the passes of these images (m, H, W, C)."""
+        wanted = targets_of(y, len(x), predictor.predict(x).shape[1])
+
+        def seconds(call: Callable[[], Any]) -> float:
+            call()
+            found = []
+            for _ in range(self.repeats):
+                started = time.perf_counter()
+                call()
+                found.append(time.perf_counter() - started)
+            return min(found)
+
+        row = [seconds(lambda: predictor.predict(x)), seconds(lambda: value_and_slope(predictor, x, wanted))]
+        return np.tile(row, (len(indices), 1))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Image-steps (values with gradients), queries (values alone), and seconds."""
+
+    steps: int
+    queries: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values, for JSON."""
+        return {"image_steps": self.steps, "queries": self.queries, "seconds": round(self.seconds, 3)}
+
+    def __str__(self) -> str:
+        return f"{self.steps:,} image-steps and {self.queries:,} queries, {_duration(self.seconds)}"
+
+
+def predict_cost(
+    attacks: Sequence[AttackConfig],
+    images: int,
+    calibration: Calibration,
+    *,
+    workers: int = 1,
+    clean: float = 1.0,
+    robust: float = 1.0,
+) -> Cost:
+    """What a sequence of attacks costs on so many images.
+
+    With ``clean`` and ``robust`` left at 1 it is a bound: every image withstands everything. With the accuracies of
+    an earlier evaluation under a plain PGD of the same radius it is an expectation: images that are misclassified
+    meet no attack, and those that PGD fells only the first two.
+
+    Parameters
+    ----------
+    attacks
+        In order.
+    images
+        How many.
+    calibration
+        Measured on one worker.
+    workers
+        That share the batches.
+    clean, robust
+        Fractions of images that are classified correctly, and that the sweep of FGSM and PGD leaves.
+    """
+    size = calibration.batch
+    steps, queries = 0, images
+    seconds = -(-images // size) * calibration.query_seconds / workers
+    for attack in attacks:
+        alive = round(images * (clean if attack.name in SWEEP else robust))
+        passes, batches = passes_of(attack), -(-alive // size)
+        steps, queries = steps + passes.steps * alive, queries + passes.queries * alive
+        one = passes.steps * calibration.step_seconds + passes.queries * calibration.query_seconds
+        seconds += -(-batches // workers) * one
+    return Cost(steps, queries, seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,163 @@
+"""Tiers: which attacks in which order, what they cost, and the whole of one on a small kernel predictor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+
+from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.config import AttackConfig
+from advntk_dist.data import load_dataset
+from advntk_dist.evaluation.cost import Calibration, Timed, passes_of, predict_cost
+from advntk_dist.evaluation.tiers import TIERS, classes_of, evaluate_tier, short_name, tier_attacks
+from advntk_dist.networks import network
+from advntk_dist.pipeline.problem import bind_attack
+from advntk_dist.predictor import KernelPredictor
+
+RUN = AttackConfig(radius=0.2, seed=5, steps=7)
+
+
+class Counted:
+    """A linear predictor that no small attack moves; counts the images that go through."""
+
+    outputs = 5
+
+    def __init__(self) -> None:
+        self.queries = self.steps = 0
+        self.weights = 1e-3 * np.random.default_rng(0).standard_normal((16, self.outputs))
+
+    def _values(self, x: ArrayLike) -> NDArray[np.float64]:
+        flat = np.asarray(x, np.float64).reshape(len(np.asarray(x)), -1)
+        return np.asarray(np.eye(self.outputs)[0] * 5 + flat @ self.weights)
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+        self.queries += len(np.asarray(x))
+        return self._values(x)
+
+    def vjp(self, *_: Any) -> NDArray[Any]:
+        raise AssertionError("values and gradients come together")
+
+    def value_and_slope(self, x: Any, wanted: Any, *, loss: Any, towards: Any = None) -> Any:
+        self.steps += len(x)
+        f = self._values(x)
+        value, slope = loss_and_slope(loss, f, wanted, towards)
+        return f, value, (slope @ self.weights.T).reshape(x.shape).astype(x.dtype)
+
+
+IMAGES = np.random.default_rng(1).uniform(-0.4, 0.4, (6, 4, 4, 1)).astype(np.float32)
+
+
+def every_attack() -> list[AttackConfig]:
+    some = [a for tier in ("fast", "standard", "full") for a in tier_attacks(tier, RUN, 5)]
+    quick = [a.model_copy(update={"steps": 9, "queries": 11}) for a in some]
+    return [*quick, AttackConfig(name="pgd", steps=4, restarts=3), AttackConfig(name="square", queries=5, restarts=2)]
+
+
+@pytest.mark.parametrize("attack", every_attack(), ids=lambda a: a.label)
+def test_an_attack_that_fells_nothing_costs_what_is_predicted(attack: AttackConfig) -> None:
+    predictor = Counted()
+    adversarial = bind_attack(attack)(predictor, IMAGES, np.zeros(6, np.int64), seed=0, indices=np.arange(6))
+    predictor.predict(adversarial)
+    passes = passes_of(attack)
+    assert (predictor.queries / 6, predictor.steps / 6) == (passes.queries, passes.steps)
+
+
+def test_the_attacks_of_a_tier() -> None:
+    assert tier_attacks("fast", RUN, 10) == (RUN,)
+    standard, full = tier_attacks("standard", RUN, 10), tier_attacks("full", RUN, 10)
+    order = ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
+    for attacks in (standard, full):
+        assert [short_name(a) for a in attacks] == order
+        assert {(a.radius, a.norm) for a in attacks} == {(0.2, "linf")}
+        assert [a.seed for a in attacks] == list(range(5, 11))
+    assert [(a.steps, a.restarts) for a in standard[2:4]] == [(100, 1)] * 2
+    assert [(a.steps, a.restarts) for a in full[2:4]] == [(100, 5)] * 2
+    assert (standard[4].targets, standard[5].queries) == (3, 1000)
+    assert (full[4].targets, full[5].queries) == (9, 5000)
+    with pytest.raises(KeyError):
+        tier_attacks("best", RUN, 10)
+
+
+def test_few_classes_and_l1_have_the_attacks_that_exist_for_them() -> None:
+    two = [short_name(a) for a in tier_attacks("standard", RUN, 2)]
+    assert two == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-margin", "square"]
+    three = tier_attacks("full", RUN, 3)[4]
+    assert (three.loss, three.targets) == ("margin-targeted", 2)
+    l1 = [short_name(a) for a in tier_attacks("standard", AttackConfig(norm="l1", radius=2.0), 10)]
+    assert l1 == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted"]
+
+
+def test_cost_adds_up_and_bounds_the_expectation() -> None:
+    measured = Calibration(batch=4, query_seconds=1.0, step_seconds=3.0)
+    attacks = [AttackConfig(name="pgd", steps=10), AttackConfig(name="square", queries=20)]
+    bound = predict_cost(attacks, 10, measured)
+    assert (bound.steps, bound.queries) == (100, 10 + 10 + 210)
+    assert bound.seconds == 3 * 1.0 + 3 * (30.0 + 1.0) + 3 * 21.0
+    expected = predict_cost(attacks, 10, measured, clean=0.5, robust=0.1)
+    assert (expected.steps, expected.queries) == (50, 10 + 5 + 21)
+    assert expected.seconds == 3 * 1.0 + 2 * (30.0 + 1.0) + 1 * 21.0
+    assert predict_cost(attacks, 10, measured, workers=3).seconds == pytest.approx(bound.seconds / 3)
+    assert str(bound) == "100 image-steps and 230 queries, 3 min"
+    assert str(expected).endswith("86.0 s")
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[KernelPredictor, NDArray[Any], NDArray[np.int64]]:
+    data, n, m = load_dataset("digits"), 150, 40
+    x = data.x.astype(np.float32) / 255 - 0.5
+    net = network("mlp-2")
+    theta = np.asarray(net.ntk(x[:n], x[:n]), np.float64)
+    c = np.linalg.solve(theta + 0.3 * np.eye(n), np.eye(10)[data.y[:n]])
+    return KernelPredictor(net, x[:n], c, batch=16), x[n : n + m], data.y[n : n + m]
+
+
+def test_the_standard_tier_on_a_kernel_predictor(small: Any) -> None:
+    predictor, x, y = small
+    told: list[str] = []
+    attack = AttackConfig(radius=0.1, seed=1)
+    result = evaluate_tier(predictor, x, y, "standard", attack, on_attack=lambda o: told.append(o.name))
+    fast = evaluate_tier(predictor, x, y, "fast", attack)
+    assert told == [o.name for o in result.attacks]
+    assert 0 < result.result.robust.value <= fast.result.robust.value < fast.result.clean.value
+    assert (result.clean == fast.clean).all()
+    assert (result.robust <= result.clean).all()
+    left = [o.robust.value for o in result.attacks]
+    assert left == sorted(left, reverse=True)
+    assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.fallen for o in result.attacks[:-1]]
+    assert 0.09 < result.result.max_perturbation <= 0.1 + 1e-6
+    again = evaluate_tier(predictor, x, y, "standard", attack)
+    assert again.as_dict() == result.as_dict()
+
+
+def test_other_coefficients_share_the_prepared_training_images(small: Any) -> None:
+    predictor, x, y = small
+    other = predictor.with_coefficients(np.zeros((predictor.n, 10)))
+    before = other._prepared
+    result = evaluate_tier(other, x, y, "fast", RUN)
+    assert result.result.clean.value == (y == 0).mean()
+    assert other._prepared is before is predictor._prepared
+
+
+def test_a_batch_is_timed(small: Any) -> None:
+    predictor, x, y = small
+    rows = Timed(repeats=1)(predictor, x[:16], y[:16], np.arange(16))
+    assert rows.shape == (16, 2)
+    assert (rows == rows[0]).all()
+    assert 0 < rows[0, 0] < 5
+    assert 0 < rows[0, 1] < 5
+
+
+def test_classes_of_a_predictor() -> None:
+    class Silent:
+        def predict(self, x: Any) -> Any:
+            return np.zeros((len(x), 7))
+
+        def vjp(self, *_: Any) -> Any:
+            raise AssertionError("not asked for")
+
+    assert classes_of(Silent(), IMAGES) == 7
+    assert classes_of(Counted(), IMAGES) == 5
+    assert set(TIERS) == {"fast", "standard", "full"}
