@@ -240,6 +240,9 @@ class EvaluationConfig(Section):
     """Test images attacked at once; each batch is committed when it is done."""
     curve: Annotated[int, Field(ge=1)] | None = None
     """The first so many test images draw the degeneration curve; by default all. The methods meet all of them."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Ray actors that share the batches; by default one a GPU or a core of a cluster, and none on one machine, where
+    one process uses all cores."""
 
     @field_validator("times")
     @classmethod
@@ -276,6 +279,7 @@ class RunConfig(Section):
 
 IDENTITY_FREE = {
     ("gram", "workers"),
+    ("evaluation", "workers"),
     ("solver", "memory"),
     ("solver", "max_passes"),
     ("solver", "operator"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,17 +14,67 @@ from advntk_dist.cli.options import display, print_results
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="radius, steps, step_size, norm or seed.")
-def evaluate(folder: Path, name: str, overrides: Sequence[str]) -> None:
-    """Attack the three methods of a finished run again, with another attack or another strength.
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
+)
+@click.option("--tier", type=click.Choice(["fast", "standard", "full"]), help="A standard sequence of attacks instead.")
+@click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
+@click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
+@click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
+@click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
+def evaluate(
+    folder: Path,
+    name: str,
+    overrides: Sequence[str],
+    tier: str | None,
+    images: int | None,
+    methods: Sequence[str],
+    workers: int | None,
+    address: str | None,
+) -> None:
+    """Attack the methods of a finished run again, with another attack, another strength, or a tier of attacks.
 
-    Example: advntk evaluate runs/digits --attack pgd --set steps=50 --set radius=0.1
+    Examples: advntk evaluate runs/digits --attack pgd --set steps=50 --set radius=0.1
+
+    advntk evaluate runs/digits --tier standard --images 1000
     """
-    from advntk_dist.pipeline.run import evaluate_again
+    from advntk_dist.pipeline.evaluate import evaluate_again, evaluate_run_tier
 
-    path, results = evaluate_again(folder, name, overrides, display=display())
-    print_results(results)
+    if tier is None:
+        if images is not None or methods:
+            raise click.UsageError("--images and --method belong to --tier")
+        path, results = evaluate_again(folder, name, overrides, address=address, workers=workers, display=display())
+        print_results(results)
+    else:
+        if overrides or name != "pgd":
+            raise click.UsageError("--tier takes radius, norm and seed from the run; leave out --attack and --set")
+        path, results = evaluate_run_tier(
+            folder, tier, images=images, methods=methods, address=address, workers=workers, display=display()
+        )
+        _print_tier(results)
     click.echo(f"written: {path}")
+
+
+def _print_tier(results: dict[str, Any]) -> None:
+    attack, attacks = results["attack"], [a["called"] for a in results["attacks"]]
+    largest = max(row["max_perturbation"] for row in results["methods"].values())
+    click.echo(
+        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; tier {results['tier']} on "
+        f"{results['images']} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
+        f"largest perturbation {largest:.4g}"
+    )
+    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
+    for name, row in results["methods"].items():
+        click.echo(f"{name:<15}{_cell(row, 'clean')}{_cell(row, 'robust')}".rstrip())
+    click.echo("left after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
+    for name, row in results["methods"].items():
+        left = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
+        click.echo(f"{name:<15}{left}")
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    low, high = row[f"{key}_interval"]
+    return f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}"
 
 
 @click.command()

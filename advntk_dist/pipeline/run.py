@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 
-from advntk_dist.config import AttackConfig, RunConfig, parse_config
+from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation import MethodResult
@@ -64,9 +62,9 @@ def run(
             return RunOutcome(folder.root, results, worked=False)
         events = EventLog(folder.events)
         events.write("run begins")
-        stages = Stages(problem, folder, events, shown, address)
         shown.say(f"{problem.net!r} on {problem.dataset.name}: {config.data.n_train} training images -> {folder.root}")
-        results = _work(stages)
+        with Stages(problem, folder, events, shown, address) as stages:
+            results = _work(stages)
         events.write("run ends")
     return RunOutcome(folder.root, results, worked=True)
 
@@ -97,45 +95,6 @@ def finished_stages(folder: RunDirectory, display: Display) -> Stages:
     if folder.read_results() is None:
         raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
     return Stages(Problem(config), folder, EventLog(folder.events), display, None)
-
-
-def evaluate_again(
-    out: str | Path, attack: str, overrides: Sequence[str] = (), *, display: Display | None = None
-) -> tuple[Path, dict[str, Any]]:
-    """Attack the three methods of a finished run with another attack; the run's own results stay as they are.
-
-    Returns
-    -------
-    path, results
-        The JSON file in the run directory, and what it holds.
-
-    Raises
-    ------
-    RequestError
-        If the run is not finished, or the attack is impossible.
-    """
-    folder = RunDirectory.at(out)
-    stages = finished_stages(folder, display or Display())
-    config, before = stages.config, folder.read_results() or {}
-    asked = [f"attack.{o}" for o in overrides]
-    if not any(o.startswith("attack.step_size") for o in asked) and any(o.startswith("attack.radius") for o in asked):
-        values = config.model_dump(mode="json", exclude_none=True)
-        values["attack"].pop("step_size")  # follows the radius, unless it is asked for
-        config = RunConfig.model_validate(values)
-        text = tomli_w.dumps(values)
-    else:
-        text = config.to_toml()
-    asked_attack = parse_config(text, where="advntk evaluate", overrides=[f"attack.name={attack}", *asked]).attack
-    with folder.claimed(stages.config):
-        chosen = list(config.evaluation.times).index(before["methods"]["early_stopped"]["t"])
-        methods = stages.methods(chosen, asked_attack)
-    results = {key: before[key] for key in ("dataset", "network", "n_train", "n_val", "n_test")} | {
-        "attack": attack_row(asked_attack, methods),
-        "methods": {name: result.as_dict() for name, result in methods.items()},
-    }
-    path = folder.root / f"results-{stages.attack_name(asked_attack)}.json"
-    folder.write_text(path, json.dumps(results, indent=2) + "\n")
-    return path, results
 
 
 def _work(stages: Stages) -> dict[str, Any]:

@@ -178,8 +178,7 @@ class RunDirectory:
 
 def digest(config: RunConfig) -> str:
     """A short name of what a configuration asks for, the same for runs that differ only in how they compute."""
-    values = config.model_dump(
-        mode="json", exclude={"gram": {"workers"}, "solver": {"memory", "max_passes", "operator"}}
-    )
+    free = {"gram": {"workers"}, "solver": {"memory", "max_passes", "operator"}, "evaluation": {"workers"}}
+    values = config.model_dump(mode="json", exclude=free)
     values["data"].pop("path")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

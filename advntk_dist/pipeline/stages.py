@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,11 @@ from numpy.typing import NDArray
 from advntk_dist.config import AttackConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.evaluation import MethodResult, evaluate
+from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.operators import operator_for_store
-from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.problem import Part, Problem, bind_attack
-from advntk_dist.pipeline.rundir import RunDirectory, digest
-from advntk_dist.predictor import KernelPredictor
+from advntk_dist.pipeline.problem import Part, bind_attack
+from advntk_dist.pipeline.scoring import Scoring
 from advntk_dist.progress import Display
 from advntk_dist.report import KernelSpectrum
 from advntk_dist.solve.solution import Solution
@@ -39,27 +38,8 @@ SPECTRUM = 100
 """Eigenvalues of the Gram matrix that are kept, at most."""
 
 
-class Stages:
-    """One run in its directory.
-
-    Parameters
-    ----------
-    problem
-        Data, network and attack.
-    folder
-        The claimed run directory.
-    events, display
-        Where to write and show what happens.
-    address
-        Ray cluster, None for this machine.
-    """
-
-    def __init__(
-        self, problem: Problem, folder: RunDirectory, events: EventLog, display: Display, address: str | None
-    ) -> None:
-        self.problem, self.folder, self.events, self.display = problem, folder, events, display
-        self.config, self.address = problem.config, address
-        self.identity = {"configuration": digest(self.config), "data": problem.dataset.fingerprint}
+class Stages(Scoring):
+    """One run in its directory; parameters as for :class:`Scoring`."""
 
     def gram(self) -> GramStore:
         """Build the Gram matrix, or find it built."""
@@ -226,58 +206,27 @@ class Stages:
             found[key] = {field: float(value) for field, value in worst.items()}
         return found
 
-    def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
-        """The three methods on the test images under an attack."""
-        table, trained, test = self.uniform(), self.trained(), self.problem.test
-        sources = {
+    def sources(self, chosen: int) -> dict[str, tuple[str, Callable[[], Array]]]:
+        """The name of each method's outcomes on test images, and its coefficients; ``chosen`` is the early stop."""
+        table, trained = self.uniform(), self.trained()
+        rows = {
             "ntk": (f"test_t{len(self.times) - 1}", table, len(self.times) - 1),
             "early_stopped": (f"test_t{chosen}", table, chosen),
             ADV_NTK: (f"test_{ADV_NTK}", trained, 0),
         }
+        return {method: (name, lambda t=t, i=i: self._row(t, i)) for method, (name, t, i) in rows.items()}
+
+    def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
+        """The three methods on the test images under an attack."""
+        sources, test = self.sources(chosen), self.problem.test
         with (
             self.events.stage("evaluate"),
             self.display.stage("Test images", len(sources) * len(test.y), "images") as advance,
         ):
             return {
-                method: self._evaluate(name, test, lambda t=t, i=i: self._row(t, i), attack, advance)
-                for method, (name, t, i) in sources.items()
+                method: self._evaluate(name, test, coefficients, attack, advance)
+                for method, (name, coefficients) in sources.items()
             }
-
-    def _evaluate(self, name: str, part: Part, coefficients: Any, attack: AttackConfig, advance: Any) -> MethodResult:
-        def on_batch(images: int, fresh: bool) -> None:
-            advance(images, fresh)
-            if fresh:
-                self.events.write("batch", name=name, images=images)
-
-        return evaluate(
-            lambda: self.predictor(coefficients()),
-            part.x,
-            part.y,
-            bind_attack(attack),
-            norm=attack.norm,
-            seed=attack.seed,
-            group=self._outcomes(attack),
-            name=name,
-            batch=self.config.evaluation.batch,
-            on_batch=on_batch,
-        )
-
-    def _outcomes(self, attack: AttackConfig) -> zarr.Group:
-        """Outcomes under one attack: a folder for each that was ever asked for."""
-        return guarded_group(
-            self.folder.evaluation / self.attack_name(attack),
-            self.identity | {"attack": attack.model_dump(mode="json")},
-        )
-
-    @staticmethod
-    def attack_name(attack: AttackConfig) -> str:
-        """A file name that tells attacks apart."""
-        numbers = (f"r{attack.radius:.6g}", f"s{attack.step_size:.6g}", f"n{attack.steps}", f"seed{attack.seed}")
-        return "_".join((attack.name, attack.norm, *numbers))
-
-    def predictor(self, coefficients: Array) -> KernelPredictor:
-        """A predictor with these coefficients."""
-        return self.problem.predictor.with_coefficients(coefficients)
 
     def _row(self, table: Records, row: int) -> Array:
         values = table.read(row)

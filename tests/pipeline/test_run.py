@@ -12,8 +12,9 @@ import advntk_dist as advntk
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import split
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
-from advntk_dist.pipeline.run import evaluate_again, rebuild_report, run
+from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.progress import Display
 
 QUIET = Display(quiet=True)
