@@ -14,7 +14,10 @@ from pathlib import Path
 from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.data.digits import read_digits
+from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
 from advntk_dist.data.npz import holds_npz, read_npz
+from advntk_dist.data.svhn import holds_svhn, read_svhn
+from advntk_dist.data.zarr_group import holds_zarr, read_zarr
 from advntk_dist.errors import DatasetError
 
 
@@ -35,7 +38,11 @@ READERS: dict[str, Reader] = {
     "digits": Reader(read_digits),
     "cifar10": Reader(read_cifar10, holds_cifar10),
     "cifar100": Reader(read_cifar100, holds_cifar100),
+    "svhn": Reader(read_svhn, holds_svhn),
+    "mnist": Reader(read_mnist, holds_mnist),
+    "fashion-mnist": Reader(read_fashion_mnist, holds_fashion_mnist),
     "npz": Reader(read_npz, holds_npz),
+    "zarr": Reader(read_zarr, holds_zarr),
 }
 
 
