@@ -9,11 +9,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from advntk_dist.errors import DatasetError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _BROKEN_ARCHIVE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -80,7 +82,7 @@ def members(path: Path) -> Iterator[Member]:
         If the archive is cut short, damaged or of another format, or names a place outside itself.
     """
     with _readable(path):
-        for member in _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path):
+        for member in _zip_members(path) if _is_zip(path) else _tar_members(path):
             if member.path.is_absolute() or ".." in member.path.parts:
                 raise DatasetError(
                     f"{path}: member {str(member.path)!r} points outside the archive; "
@@ -119,6 +121,12 @@ def archive_holds(path: Path, wanted: frozenset[str]) -> bool:
         return False
 
 
+def _is_zip(path: Path) -> bool:
+    # By its start: zipfile.is_zipfile looks for the end mark, which a .tar with a .zip in it has too.
+    with path.open("rb") as file:
+        return file.read(4) in _ZIP_MAGIC
+
+
 def _tar_members(path: Path) -> Iterator[Member]:
     with path.open("rb") as raw:
         zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
@@ -128,6 +136,9 @@ def _tar_members(path: Path) -> Iterator[Member]:
             for info in archive:
                 stream = archive.extractfile(info) if info.isfile() else None
                 yield Member(PurePosixPath(info.name), None if stream is None else stream.read, info.isdir())
+            if plain.tell() < archive.offset + tarfile.BLOCKSIZE:
+                # tarfile takes the end of the file, even within a header, for the end of the archive.
+                raise DatasetError(f"{path}: a .tar without its end mark; it is cut short, get it again")
         # tarfile stops at its end mark; gzip checks its checksum only at the end of the stream.
         while plain.read(2**20):
             pass
@@ -136,7 +147,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
 def _zip_members(path: Path) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            read = None if info.is_dir() else (lambda info=info: archive.read(info))
+            read = None if info.is_dir() else partial(archive.read, info)
             yield Member(PurePosixPath(info.filename), read, info.is_dir())
 
 

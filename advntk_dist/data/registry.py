@@ -14,6 +14,7 @@ from pathlib import Path
 from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.data.digits import read_digits
+from advntk_dist.data.folders import holds_class_folders
 from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
 from advntk_dist.data.npz import holds_npz, read_npz
 from advntk_dist.data.svhn import holds_svhn, read_svhn
@@ -34,6 +35,12 @@ class Reader:
     read_resized: Callable[[Path | None, int], Dataset] | None = None
 
 
+def _read_images(path: Path | None, edge: int | None = None) -> Dataset:
+    from advntk_dist.data.images import read_images  # Pillow is loaded only where it is used
+
+    return read_images(path, edge)
+
+
 READERS: dict[str, Reader] = {
     "digits": Reader(read_digits),
     "cifar10": Reader(read_cifar10, holds_cifar10),
@@ -43,6 +50,7 @@ READERS: dict[str, Reader] = {
     "fashion-mnist": Reader(read_fashion_mnist, holds_fashion_mnist),
     "npz": Reader(read_npz, holds_npz),
     "zarr": Reader(read_zarr, holds_zarr),
+    "images": Reader(_read_images, holds_class_folders, _read_images),
 }
 
 
