@@ -36,7 +36,9 @@ def project_l1(x: Any, centre: Any, radius: Any, low: float, high: float) -> Any
     threshold = xp.maximum(corner - (radius - there) / xp.maximum(slope, 1.0), 0.0)
     inside = xp.minimum(size, room).sum(axis=1)[:, None] <= radius
     step = xp.minimum(xp.maximum(size - xp.where(inside, 0.0, threshold), 0.0), room)
-    moved = xp.clip((c + xp.sign(u) * step).astype(x.dtype), low, high).astype(x.dtype)
+    # Edges are met exactly: sparse steps leave pixels there alone, and would be caught by one that rounding keeps off.
+    ends = xp.where(step < room, c + xp.sign(u) * step, xp.where(u > 0, high, low))
+    moved = xp.clip(ends.astype(x.dtype), low, high).astype(x.dtype)
     middle = c.astype(x.dtype)
     too_far = xp.abs(moved.astype(xp.float64) - c) > step
     return xp.where(too_far, xp.nextafter(moved, middle), moved).reshape(x.shape)
