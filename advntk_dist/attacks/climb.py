@@ -73,7 +73,7 @@ class Climb:
         self._classes = wanted.argmax(axis=1)
         self._left = np.arange(len(clean))
         m, pixels = len(clean), int(np.prod(clean.shape[1:]))
-        self._now = self._before = start.copy()
+        self._now, self._before = start.copy(), start.copy()
         self._slope, self._best_slope = np.zeros_like(clean), np.zeros_like(clean)
         self._step = np.full(m, radius if norm == "l1" else 2 * radius)
         self._entries = np.full(m, max(1, int(L1_SHARE * pixels)))
