@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import click
 
+from advntk_dist.cli.check import check
+from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.finite_width import finite_width
 from advntk_dist.cli.gram import gram
@@ -25,7 +27,7 @@ def advntk(quiet: bool) -> None:
     """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
 
 
-for _command in (run, presets, gram, dynamics, evaluate, report, finite_width):
+for _command in (run, presets, data, gram, dynamics, evaluate, check, report, finite_width):
     advntk.add_command(_command)
 
 

@@ -1,0 +1,43 @@
+"""`advntk check`: whether the robustness of a run is real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from advntk_dist.cli.options import display
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."
+)
+@click.option("--method", default="adv_ntk", show_default=True, help="adv_ntk, early_stopped or ntk.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(folder: Path, images: int, method: str, as_json: bool) -> int:
+    """Examine a finished run for gradient masking; exit 0 if every check passes, 1 if one fails.
+
+    Example: advntk check runs/digits --method early_stopped
+    """
+    from advntk_dist.pipeline.check import check_run
+
+    path, report = check_run(folder, images=images, method=method, display=display())
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return 0 if report["passed"] else 1
+    click.echo(f"{report['dataset']}, {report['network']}, {report['method']}, {report['images']} test images")
+    for row in report["checks"]:
+        click.echo(f"{'pass' if row['passed'] else 'FAIL'}  {row['name']}")
+        click.echo(f"      {row['value']}")
+        click.echo(f"      wanted: {row['criterion']}")
+    own, white = report["own_attack"], report["white_box"]
+    if own is not None:
+        click.echo(
+            f"the run's own attack leaves {100 * own['robust']:.1f}%, the white-box attacks of these checks together "
+            f"{100 * white['robust']:.1f}%"
+        )
+    click.echo(f"written: {path}")
+    return 0 if report["passed"] else 1

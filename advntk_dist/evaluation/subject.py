@@ -1,0 +1,122 @@
+"""A predictor under examination: attacks on the same images, each done once and kept, for paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, perturbation_size
+from advntk_dist.config import AttackConfig
+from advntk_dist.evaluation.evaluator import Attacking, is_right
+from advntk_dist.pipeline.problem import bind_attack
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attack left of n images.
+
+    Attributes
+    ----------
+    attack
+        The attack.
+    left
+        Which images (n,) are still classified correctly; clean errors are not.
+    sizes
+        Sizes (n,) of the perturbations, in the attack's norm.
+    outside
+        How far each image (n,) leaves the pixel range; 0 or less if it does not.
+    """
+
+    attack: AttackConfig
+    left: Flags
+    sizes: NDArray[np.float64]
+    outside: NDArray[np.float64]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are left."""
+        return float(self.left.mean())
+
+
+class Subject:
+    """A predictor with images and labels.
+
+    Parameters
+    ----------
+    predictor
+        What is examined.
+    x, y
+        Images (n, H, W, C) as floats in [-0.5, 0.5], and labels (n,).
+    attack
+        The run's attack: radius, norm and seed of all others.
+    batch
+        Images attacked at once.
+    bind
+        Makes an attack of a configuration; for tests.
+    on_outcome
+        Called after each attack.
+    """
+
+    def __init__(
+        self,
+        predictor: DifferentiablePredictor,
+        x: Images,
+        y: NDArray[np.int64],
+        attack: AttackConfig,
+        *,
+        batch: int = 128,
+        bind: Callable[[AttackConfig], Attacking] = bind_attack,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        self.predictor, self.x, self.y, self.attack = predictor, x, y, attack
+        self._batch, self._bind, self._on_outcome = batch, bind, on_outcome
+        self._kept: dict[str, Outcome] = {}
+        self.clean = is_right(predictor, x, y)[:, 0] > 0
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Everything that was done so far."""
+        return list(self._kept.values())
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the predictor."""
+        return self.predictor.predict(self.x[:1]).shape[1]
+
+    def config(self, name: str, **changes: Any) -> AttackConfig:
+        """An attack with the run's radius, norm and seed."""
+        shared = {"radius": self.attack.radius, "norm": self.attack.norm, "seed": self.attack.seed}
+        return AttackConfig.model_validate({"name": name} | shared | changes)
+
+    def under(self, attack: AttackConfig) -> Outcome:
+        """Attack the images that are classified correctly; done once for each attack."""
+        if attack.label not in self._kept:
+            adversarial = self.examples(self.predictor, attack)
+            self._kept[attack.label] = self.judge(attack, adversarial)
+            self._on_outcome(self._kept[attack.label])
+        return self._kept[attack.label]
+
+    def examples(self, predictor: DifferentiablePredictor, attack: AttackConfig) -> Images:
+        """Twins (n, H, W, C) that an attack on a predictor finds; of clean errors, the images themselves."""
+        out, call = self.x.copy(), self._bind(attack)
+        met = np.flatnonzero(self.clean)
+        for start in range(0, len(met), self._batch):
+            i = met[start : start + self._batch]
+            out[i] = call(predictor, self.x[i], self.y[i], seed=attack.seed, indices=i)
+        return out
+
+    def judge(self, attack: AttackConfig, adversarial: Images) -> Outcome:
+        """How the examined predictor does on images that were made from its own."""
+        flat = np.asarray(adversarial, np.float64).reshape(len(self.x), -1)
+        return Outcome(
+            attack,
+            self.clean & (is_right(self.predictor, adversarial, self.y)[:, 0] > 0),
+            perturbation_size(adversarial, self.x, attack.norm),
+            np.maximum(flat.max(axis=1) - HIGH, LOW - flat.min(axis=1)),
+        )
