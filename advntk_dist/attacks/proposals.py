@@ -85,7 +85,7 @@ def _halves(edge: int) -> Float:
         return np.ones((1, 1))
     upper, lower = edge // 2, edge - edge // 2
     halves = np.vstack([_pyramid(upper, edge), -_pyramid(lower, edge)])
-    return halves / np.linalg.norm(halves)
+    return np.asarray(halves / np.linalg.norm(halves))
 
 
 def _pyramid(height: int, width: int) -> Float:
@@ -95,7 +95,7 @@ def _pyramid(height: int, width: int) -> Float:
     ring = np.maximum(down[:, None], right[None, :])
     heights = np.cumsum(1.0 / np.arange(rings, 0, -1) ** 2)[::-1]
     pyramid = heights[ring]
-    return pyramid / np.linalg.norm(pyramid)
+    return np.asarray(pyramid / np.linalg.norm(pyramid))
 
 
 def _of_size(step: Float, radius: float) -> Float:
@@ -109,4 +109,4 @@ def _window(rng: np.random.Generator, height: int, width: int, edge: int) -> tup
 
 
 def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Float:
-    return 2.0 * rng.integers(0, 2, shape) - 1.0
+    return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0, np.float64)

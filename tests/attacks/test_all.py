@@ -148,14 +148,22 @@ def test_a_survivor_is_attacked_alone(quadratic: Make) -> None:
     f = predictor.predict(X)
     y = f.argmin(axis=1)
     y[3] = f[3].argmax()
-    seen = []
-    inner = predictor.vjp
-    predictor.vjp = lambda x, u: seen.append(len(x)) or inner(x, u)
+    seen: list[int] = []
+    asked: list[int] = []
+    predict, vjp = predictor.predict, predictor.vjp
+
+    def counting_vjp(x: Any, cotangent: Any) -> Any:
+        seen.append(len(x))
+        return vjp(x, cotangent)
+
+    def counting_predict(x: Any) -> Any:
+        asked.append(len(x))
+        return predict(x)
+
+    predictor.vjp = counting_vjp
     apgd(predictor, X, y, radius=1e-4, steps=4)
     assert seen == [M, 1, 1, 1, 1]
-    asked = []
-    predict = predictor.predict
-    predictor.predict = lambda x: asked.append(len(np.asarray(x))) or predict(x)
+    predictor.predict = counting_predict
     square(predictor, X, y, radius=1e-4, steps=4)
     assert asked == [1, M, 1, 1, 1], "one to learn the number of outputs, then the first points of all"
 

@@ -39,7 +39,12 @@ def test_the_best_loss_never_falls_and_is_that_of_the_best_point(quadratic: Make
     seen: list[Any] = []
     inner = predictor.predict
     wanted = np.eye(K)[inner(X).argmax(axis=1)]
-    predictor.predict = lambda x: seen.append(np.array(x)) or inner(x)
+
+    def predict(x: Any) -> Any:
+        seen.append(np.array(x))
+        return inner(x)
+
+    predictor.predict = predict
     climb = _climb(predictor, norm, 60)
     best = loss_and_slope("margin", inner(climb.best), wanted, None)[0]
     np.testing.assert_allclose(best, climb.best_loss, atol=1e-12)

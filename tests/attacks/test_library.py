@@ -99,7 +99,8 @@ class Recorder:
     """Which points an attack takes gradients at."""
 
     def __init__(self, predictor: Any) -> None:
-        self.predict, self._vjp, self.asked = predictor.predict, predictor.vjp, []
+        self.predict, self._vjp = predictor.predict, predictor.vjp
+        self.asked: list[Any] = []
 
     def vjp(self, x: Any, cotangent: Any) -> Any:
         self.asked.append(np.array(x))

@@ -1,0 +1,107 @@
+"""The bridge to AutoAttack's own code; the tests that need it are skipped where it is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist.attacks import apgd, perturbation_size
+from advntk_dist.attacks.autoattack import autoattack, torch_model
+from advntk_dist.errors import RequestError
+
+Make = Callable[..., Any]
+M, SHAPE, K = 8, (8, 8, 2), 5
+X = np.random.default_rng(4).uniform(-0.5, 0.5, (M, *SHAPE)).astype(np.float32)
+
+
+def _needs(*names: str) -> pytest.MarkDecorator:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}; autoattack() says how to get it")
+
+
+@pytest.mark.parametrize("missing", ["torch", "autoattack"])
+def test_without_the_packages_it_says_how_to_get_them(
+    quadratic: Make, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(RequestError, match=r"AutoAttack is not installed .*pip install torch git\+https"):
+        autoattack(quadratic(SHAPE, K), X, np.zeros(M, np.int64), radius=0.1)
+
+
+def test_impossible_requests(quadratic: Make) -> None:
+    with pytest.raises(RequestError, match="no norm 'l3'"):
+        autoattack(quadratic(SHAPE, K), X, np.zeros(M, np.int64), radius=0.1, norm="l3")  # type: ignore[arg-type]
+
+
+class _Tensor:
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def detach(self) -> _Tensor:
+        return self
+
+    def numpy(self) -> Any:
+        return self.array
+
+
+def test_what_is_handed_over_and_comes_back(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the packages: images as (m, C, H, W) in [0, 1], the options, the projection of the result."""
+    seen: dict[str, Any] = {}
+
+    class AutoAttack:
+        def __init__(self, _model: Any, **options: Any) -> None:
+            seen.update(options)
+
+        def run_standard_evaluation(self, images: _Tensor, labels: _Tensor, bs: int) -> _Tensor:
+            seen.update(images=images.array, labels=labels.array, bs=bs)
+            return _Tensor(np.clip(images.array + 0.1001, 0, 1))
+
+    function = types.SimpleNamespace(Function=type("Function", (), {"apply": None}))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(from_numpy=_Tensor, autograd=function))
+    monkeypatch.setitem(sys.modules, "autoattack", types.SimpleNamespace(AutoAttack=AutoAttack))
+    y = np.arange(M) % K
+    found = autoattack(quadratic(SHAPE, K), X, y, radius=0.1, seed=7, batch=3, version="custom", attacks=["square"])
+    np.testing.assert_allclose(seen["images"].transpose(0, 2, 3, 1), X + 0.5, atol=1e-7)
+    np.testing.assert_array_equal(seen["labels"], y)
+    told = {key: seen[key] for key in ("norm", "eps", "seed", "version", "attacks_to_run", "bs", "device")}
+    options = {"norm": "Linf", "eps": 0.1, "seed": 7, "version": "custom", "attacks_to_run": ["square"]}
+    assert told == options | {"bs": 3, "device": "cpu"}
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.minimum(X + 0.1, 0.5), atol=1e-6)
+
+
+@_needs("torch")
+def test_gradients_pass_through(quadratic: Make) -> None:
+    torch = importlib.import_module("torch")
+    predictor = quadratic(SHAPE, K)
+    z = torch.from_numpy(X.transpose(0, 3, 1, 2) + np.float32(0.5)).requires_grad_()
+    weights = np.random.default_rng(0).standard_normal((M, K))
+    f = torch_model(torch, predictor, np.float32, 3.0)(z)
+    np.testing.assert_allclose(f.detach().numpy(), 3 * predictor.predict(X), rtol=1e-4, atol=1e-4)
+    (f * torch.from_numpy(weights)).sum().backward()
+    np.testing.assert_allclose(
+        z.grad.numpy().transpose(0, 2, 3, 1), 3 * predictor.vjp(X, weights), rtol=1e-3, atol=1e-3
+    )
+
+
+@_needs("torch", "autoattack")
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_runs_and_stays_in_the_ball(quadratic: Make, norm: Any) -> None:
+    predictor = quadratic(SHAPE, K, 0, 3.0)
+    predictor.linear, predictor.quadratic = 1e-4 * predictor.linear, 1e-4 * predictor.quadratic
+    y = predictor.predict(X).argmax(axis=1)
+    radius = {"linf": 0.03, "l2": 0.2, "l1": 1.0}[norm]
+    found = autoattack(
+        predictor, X, y, radius=radius, norm=norm, version="custom", attacks=["apgd-ce", "apgd-dlr", "square"]
+    )
+    assert (perturbation_size(found, X, norm) <= radius + 1e-5).all()
+    assert np.abs(found).max() <= 0.5
+    theirs = (predictor.predict(found).argmax(axis=1) != y).sum()
+    ours = (predictor.predict(apgd(predictor, X, y, radius=radius, norm=norm, restarts=3)).argmax(axis=1) != y).sum()
+    assert abs(int(theirs) - int(ours)) <= 1
