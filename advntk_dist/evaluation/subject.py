@@ -112,11 +112,12 @@ class Subject:
         return out
 
     def judge(self, attack: AttackConfig, adversarial: Images) -> Outcome:
-        """How the examined predictor does on images that were made from its own."""
+        """How the examined predictor does on images that were made from its own, cut to the pixel range."""
         flat = np.asarray(adversarial, np.float64).reshape(len(self.x), -1)
+        seen = np.clip(adversarial, LOW, HIGH)
         return Outcome(
             attack,
-            self.clean & (is_right(self.predictor, adversarial, self.y)[:, 0] > 0),
+            self.clean & (is_right(self.predictor, seen, self.y)[:, 0] > 0),
             perturbation_size(adversarial, self.x, attack.norm),
             np.maximum(flat.max(axis=1) - HIGH, LOW - flat.min(axis=1)),
         )

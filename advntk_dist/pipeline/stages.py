@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,7 +154,7 @@ class Stages(Scoring):
         table, times = self.uniform(), self.config.evaluation.times
         with self.events.stage(stage), self.display.stage(title, len(times) * len(part.y), "images") as advance:
             return [
-                self._evaluate(f"{name}_t{i}", part, lambda i=i: self._row(table, i), self.config.attack, advance)
+                self._evaluate(f"{name}_t{i}", part, partial(self._row, table, i), self.config.attack, advance)
                 for i in range(len(times))
             ]
 
@@ -214,7 +214,7 @@ class Stages(Scoring):
             "early_stopped": (f"test_t{chosen}", table, chosen),
             ADV_NTK: (f"test_{ADV_NTK}", trained, 0),
         }
-        return {method: (name, lambda t=t, i=i: self._row(t, i)) for method, (name, t, i) in rows.items()}
+        return {method: (name, partial(self._row, t, i)) for method, (name, t, i) in rows.items()}
 
     def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
         """The three methods on the test images under an attack."""

@@ -1,0 +1,72 @@
+"""`advntk check` on a small finished run, and on one whose attacks leave their bounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist.attacks import ATTACKS
+from advntk_dist.cli import main
+from advntk_dist.errors import RequestError
+from advntk_dist.pipeline.check import check_run
+from advntk_dist.progress import Display
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def advntk_check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(["-q", "check", *arguments])
+    return int(stopped.value.code or 0), capsys.readouterr().out
+
+
+def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (copy / "results.json").read_bytes()
+    code, out = advntk_check(capsys, str(copy), "--images", "40", "--json")
+    report = json.loads(out)
+    assert code == 0, report["checks"]
+    assert report == json.loads((copy / "check.json").read_text())
+    assert report["passed"]
+    assert len(report["checks"]) == 7
+    for row in report["checks"]:
+        assert row["passed"]
+        assert row["value"]
+        assert row["criterion"]
+    assert (report["method"], report["images"]) == ("adv_ntk", 40)
+    assert report["white_box"]["robust"] <= report["own_attack"]["robust"] <= report["clean"]
+    assert report["white_box"]["n_test"] == 40
+    assert (copy / "results.json").read_bytes() == before
+
+
+def test_a_run_whose_attacks_leave_the_radius_fails(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgd = ATTACKS["pgd"]
+
+    def too_far(predictor: Any, x: Any, y: Any, *, radius: float, **told: Any) -> Any:
+        return np.asarray(pgd(predictor, x, y, radius=1.5 * radius, **told))
+
+    monkeypatch.setitem(ATTACKS, "pgd", too_far)  # type: ignore[arg-type]
+    code, out = advntk_check(capsys, str(copy), "--images", "20", "--method", "early_stopped")
+    assert code == 1
+    assert "FAIL  every perturbation within radius and pixel range" in out
+    assert "wanted:" in out
+    assert "early_stopped, 20 test images" in out
+    assert not json.loads((copy / "check.json").read_text())["passed"]
+
+
+def test_wrong_requests(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RequestError, match="there are ntk, early_stopped, adv_ntk"):
+        check_run(finished, method="magic", display=Display(quiet=True))
+    code, _ = advntk_check(capsys, str(tmp_path / "nowhere"))
+    assert code == 2

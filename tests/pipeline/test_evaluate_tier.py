@@ -1,0 +1,173 @@
+"""`advntk evaluate --tier`: what is written and shown, what is done again, and the same numbers on Ray actors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from advntk_dist.cli import main
+from advntk_dist.config import load_config
+from advntk_dist.errors import RequestError, StoreMismatchError
+from advntk_dist.evaluation.tiers import TIERS, Tier
+from advntk_dist.pipeline.evaluate import evaluate_again, evaluate_run_tier
+from advntk_dist.pipeline.run import run
+from advntk_dist.pipeline.rundir import digest
+from advntk_dist.progress import Display
+
+QUIET = Display(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attacks with fewer steps and queries."""
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 8, 2, 30))
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def events(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def batches(folder: Path) -> list[str]:
+    return [e["name"] for e in events(folder) if e["event"] == "batch"]
+
+
+def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (copy / "results.json").read_bytes()
+    earlier = len(batches(copy))
+    path, results = evaluate_run_tier(copy, "standard", images=50, display=QUIET)
+    assert path.parent == copy / "evaluation"
+    assert json.loads(path.read_text()) == results
+    assert (copy / "results.json").read_bytes() == before
+    assert results["images"] == 50
+    assert results["attack"] == {"radius": 0.2, "norm": "linf", "seed": 0}
+    called = [a["called"] for a in results["attacks"]]
+    assert called == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
+    assert [a["seed"] for a in results["attacks"]] == list(range(6))
+    for row in results["methods"].values():
+        assert row["n_test"] == 50
+        assert row["robust_interval"][0] <= row["robust"] <= row["robust_interval"][1]
+        left = [a["robust"] for a in row["attacks"]]
+        assert [a["name"] for a in row["attacks"]] == called
+        assert left == sorted(left, reverse=True)
+        assert left[-1] == row["robust"] <= row["clean"]
+        assert row["max_perturbation"] <= 0.2 + 1e-6
+    predicted = results["predicted"]
+    assert predicted["bound"]["image_steps"] > predicted["expected"]["image_steps"] > 0
+    assert predicted["bound"]["seconds"] > predicted["expected"]["seconds"] > 0
+    done = batches(copy)[earlier:]
+    assert len(done) == 3 * 7 * 2
+
+    # A second call asks nobody and changes nothing but the time it took.
+    again = evaluate_run_tier(copy, "standard", images=50, display=QUIET)[1]
+    assert len(batches(copy)) == earlier + len(done)
+    assert _timeless(again) == _timeless(results)
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["-q", "evaluate", str(copy), "--tier", "standard", "--images", "50"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "tier standard on 50 test images, linf radius 0.2, seed 0" in out
+    assert "apgd-targeted" in out
+    row = results["methods"]["adv_ntk"]
+    low, high = row["robust_interval"]
+    assert f"{100 * row['robust']:.1f}%  {100 * low:.1f} to {100 * high:.1f}" in out
+
+
+def _timeless(results: dict) -> dict:
+    methods = {m: {k: v for k, v in row.items() if k != "seconds"} for m, row in results["methods"].items()}
+    return results | {"methods": methods}
+
+
+def test_cost_is_shown_before_it_starts(copy: Path) -> None:
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - for the console's life
+    evaluate_run_tier(copy, "standard", images=20, methods=["adv_ntk"], display=Display(console))
+    shown = console.export_text()
+    assert shown.index("at most (no image falls)") < shown.index("expected") < shown.index("adv_ntk: fgsm fells")
+    assert "image-steps" in shown
+
+
+def test_methods_are_added_to_those_there(copy: Path) -> None:
+    _, first = evaluate_run_tier(copy, "fast", images=20, methods=["ntk"], display=QUIET)
+    _, both = evaluate_run_tier(copy, "fast", images=20, methods=["adv_ntk"], display=QUIET)
+    assert list(first["methods"]) == ["ntk"]
+    assert list(both["methods"]) == ["ntk", "adv_ntk"]
+    assert both["methods"]["ntk"] == first["methods"]["ntk"]
+
+
+def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
+    _, results = evaluate_run_tier(copy, "fast", display=QUIET)
+    before = json.loads((copy / "results.json").read_text())["methods"]
+    for method, row in results["methods"].items():
+        assert (row["clean"], row["robust"]) == (before[method]["clean"], before[method]["robust"])
+
+
+def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path) -> None:
+    here = evaluate_run_tier(copy, "standard", methods=["adv_ntk"], display=QUIET)[1]
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    there = evaluate_run_tier(other, "standard", methods=["adv_ntk"], workers=2, display=QUIET)[1]
+    assert _timeless(there)["methods"] == _timeless(here)["methods"]
+    assert there["predicted"]["workers"] == 2
+    ready = [e for e in events(other) if e["event"] == "evaluator_ready"]
+    assert ready
+    assert len({e["pid"] for e in ready}) == len(ready)
+    again = evaluate_again(other, "pgd", ["radius=0.1"], workers=1, display=QUIET)[1]
+    assert again["methods"] == evaluate_again(copy, "pgd", ["radius=0.1"], display=QUIET)[1]["methods"]
+
+
+def test_workers_are_no_part_of_what_a_run_is(
+    finished: Path, small_settings: tuple[str, ...], ray_cluster: None
+) -> None:
+    more = load_config("digits", (*small_settings, "evaluation.workers=2"))
+    assert digest(more) == digest(load_config("digits", small_settings))
+    assert not run(more, finished, display=QUIET).worked
+
+
+def test_outcomes_of_another_tier_are_not_taken_for_this_one(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate_run_tier(copy, "standard", images=20, methods=["ntk"], display=QUIET)
+    monkeypatch.setitem(TIERS, "standard", Tier("other", 9, 2, 30))
+    with pytest.raises(StoreMismatchError, match="attacks"):
+        evaluate_run_tier(copy, "standard", images=20, methods=["ntk"], display=QUIET)
+
+
+def test_an_attack_takes_its_own_loss(copy: Path) -> None:
+    path, results = evaluate_again(copy, "apgd", ["steps=5"], display=QUIET)
+    assert results["attack"]["loss"] == "dlr"
+    assert path.name.startswith("results-apgd_linf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--tier", "best"], "best"),
+        (["--tier", "fast", "--images", "61"], "60 test images"),
+        (["--tier", "fast", "--images", "0"], "--images"),
+        (["--tier", "fast", "--method", "magic"], "magic"),
+        (["--tier", "fast", "--set", "radius=0.1"], "--set"),
+        (["--images", "5"], "--tier"),
+    ],
+)
+def test_wrong_requests(finished: Path, arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(finished), *arguments])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert names in err
+    assert err.startswith("advntk: ")
+    assert err.count("\n") == 1
+
+
+def test_a_tier_that_is_not_there(finished: Path) -> None:
+    with pytest.raises(RequestError, match="there are fast, standard, full"):
+        evaluate_run_tier(finished, "best", display=QUIET)
