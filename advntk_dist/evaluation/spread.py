@@ -108,10 +108,14 @@ class EvaluationPool:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Kill the actors, and stop Ray if it was started here."""
+    def release(self) -> None:
+        """Kill the actors, so that others have their cores; the next batch starts them again."""
         for member in list(self._members):
             self._kill(member)
+
+    def close(self) -> None:
+        """Kill the actors, and stop Ray if it was started here."""
+        self.release()
         self._arguments = None
         self._cleanup.close()
 

@@ -60,6 +60,11 @@ class Scoring:
             self._pool.close()
             self._pool = None
 
+    def release(self) -> None:
+        """End the workers, whose cores something else needs now; the next batch starts them again."""
+        if self._pool is not None:
+            self._pool.release()
+
     @cached_property
     def spreads(self) -> bool:
         """Whether batches go to Ray actors: asked for, on a cluster, or with several GPUs."""

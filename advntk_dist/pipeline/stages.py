@@ -78,9 +78,14 @@ class Stages(Scoring):
         """The Gram store; of a run that is finished, as it lies there."""
         return GramStore.open(self.folder.gram)
 
-    @cached_property
+    @property
     def dynamics(self) -> ATDynamics:
-        """The AT dynamics over the finished Gram matrix."""
+        """The AT dynamics over the finished Gram matrix; the cluster's cores are theirs, so workers are released."""
+        self.release()
+        return self._dynamics
+
+    @cached_property
+    def _dynamics(self) -> ATDynamics:
         solver = self.config.solver
         operator = operator_for_store(
             self.store, memory=int(solver.memory), operator=solver.operator, address=self.address

@@ -159,6 +159,7 @@ class Dies:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.close()
     events: list[dict[str, Any]] = []

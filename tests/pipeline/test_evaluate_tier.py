@@ -122,8 +122,6 @@ def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Pat
     ready = [e for e in events(other) if e["event"] == "evaluator_ready"]
     assert ready
     assert len({e["pid"] for e in ready}) == len(ready)
-    again = evaluate_again(other, "pgd", ["radius=0.1"], workers=1, display=QUIET)[1]
-    assert again["methods"] == evaluate_again(copy, "pgd", ["radius=0.1"], display=QUIET)[1]["methods"]
 
 
 def test_workers_are_no_part_of_what_a_run_is(
@@ -132,6 +130,21 @@ def test_workers_are_no_part_of_what_a_run_is(
     more = load_config("digits", (*small_settings, "evaluation.workers=2"))
     assert digest(more) == digest(load_config("digits", small_settings))
     assert not run(more, finished, display=QUIET).worked
+
+
+@pytest.mark.slow
+def test_a_whole_run_with_workers_is_the_same_run(
+    finished: Path, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
+) -> None:
+    """Dask on Ray multiplies on the two cores that the workers had."""
+    settings = (*small_settings, "evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
+    results = run(load_config("digits", settings), tmp_path / "spread", display=QUIET).results
+    whole = json.loads((finished / "results.json").read_text())
+    for method, row in whole["methods"].items():
+        assert results["methods"][method]["clean"] == pytest.approx(row["clean"], abs=1.5 / 60)
+        assert results["methods"][method]["robust"] == pytest.approx(row["robust"], abs=1.5 / 60)
+    lost = [e for e in events(tmp_path / "spread") if e["event"] == "evaluator_lost"]
+    assert lost == []
 
 
 def test_outcomes_of_another_tier_are_not_taken_for_this_one(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
