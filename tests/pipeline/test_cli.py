@@ -34,7 +34,7 @@ WRONG = {
     "no such network": (["run", "digits", "--set", "network.name=mlp-1"], "mlp-1"),
     "no such user network": (["run", "digits", "--set", "network.name=no.such:thing"], "no.such:thing"),
     "no such activation": (["run", "digits", "--set", "network.activation=tanh"], "network.activation"),
-    "no such attack": (["run", "digits", "--set", "attack.name=fgsm"], "attack.name"),
+    "no such attack": (["run", "digits", "--set", "attack.name=magic"], "attack.name"),
     "data that are not there": (["run", "cifar10-mlp5", "--set", "data.path=/no/such/place"], "/no/such/place"),
     "no such dataset": (["run", "digits", "--set", "data.name=imagenet"], "imagenet"),
     "a URL to write to": (["run", "digits", "--out", "s3://bucket/run"], "local path"),
