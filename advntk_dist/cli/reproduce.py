@@ -1,0 +1,99 @@
+"""`advntk reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from advntk_dist.cli.options import display
+from advntk_dist.errors import RequestError
+
+
+@click.command()
+@click.option("--dataset", "datasets", multiple=True, help="cifar10, svhn or FILE.npz; repeatable. [default: cifar10]")
+@click.option("--network", "networks", multiple=True, help="mlp-3, cnn-5, ...; repeatable. [default: mlp-3 to mlp-10]")
+@click.option("--method", "methods", multiple=True, help="ntk, early-stopped, adv-ntk, at. [default: all]")
+@click.option("--attack", "attacks", multiple=True, help="pgd, pgd-reference. [default: both]")
+@click.option("--radius", "radii", multiple=True, help="4/255 or 8/255; repeatable. [default: both]")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--n-train", type=int, help="Training images. [default: 10000, the paper's]")
+@click.option("--n-val", type=int, help="Validation images. [default: 2000, the paper's]")
+@click.option("--n-test", type=int, help="Test images. [default: 2000]")
+@click.option("--at-steps", type=int, help="Steps of finite adversarial training. [default: 20000, the paper's]")
+@click.option("--data", "path", help="Where the dataset lies.")
+@click.option("--out", required=True, help="Folder of the grid.")
+@click.option("--keep-grams", is_flag=True, help="Keep Gram matrices on disk.")
+@click.option("--dry-run", is_flag=True, help="List what is missing with its predicted time.")
+def reproduce(
+    datasets: Sequence[str],
+    networks: Sequence[str],
+    methods: Sequence[str],
+    attacks: Sequence[str],
+    radii: Sequence[str],
+    seeds: int,
+    n_train: int | None,
+    n_val: int | None,
+    n_test: int | None,
+    at_steps: int | None,
+    path: str | None,
+    out: str,
+    keep_grams: bool,
+    dry_run: bool,
+) -> None:
+    """Run any part of the paper's experiments over seeds, and write table.md, .csv, .html, .json.
+
+    Options that repeat also take lists with commas. Each cell is committed when it is done; the same command resumes,
+    and a wider one adds to the same folder.
+
+    Example: advntk reproduce --network mlp-3,mlp-5 --radius 8/255 --data cifar --out grid
+    """
+    from advntk_dist.pipeline.rundir import RunDirectory
+    from advntk_dist.reproduce import paper
+    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds
+    from advntk_dist.reproduce.job import Grid, duration, missing, predicted
+
+    asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}
+    grid = Grid(
+        _listed(datasets) or ["cifar10"],
+        _listed(networks) or [n for n in paper.NETWORKS if n.startswith("mlp")],
+        _listed(methods) or list(METHODS),
+        [_radius(r) for r in _listed(radii)] or list(paper.RADII),
+        seeds,
+        Sizes(**{k: v for k, v in asked.items() if v is not None}),
+        _listed(attacks) or list(ATTACKS),
+        path,
+    )
+    plan, root = grid.plan(), RunDirectory.at(out).root
+    left = missing(plan, root)
+    say = display().say
+    if dry_run:
+        for group in left:
+            click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group[0].subject))}")
+            for cell in group:
+                click.echo(f"  {cell.name.rpartition('/')[2]:<36}{duration(cell.seconds())}")
+    line = f"{sum(map(len, left))} of {sum(map(len, plan))} cells to do, about {duration(predicted(left))} on two cores"
+    if dry_run:
+        click.echo(line)
+        return
+    say(line)
+    from advntk_dist.reproduce.job import reproduce as run
+    from advntk_dist.reproduce.table import cells_of, markdown
+
+    click.echo(markdown(*cells_of(run(grid, out, display=display(), keep_grams=keep_grams))))
+    click.echo(f"table: {root / 'table.md'}")
+
+
+def _listed(values: Sequence[str]) -> list[str]:
+    """Repeated options and lists with commas, each name once."""
+    return list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
+
+
+def _radius(text: str) -> float:
+    """A radius in units of 1/255."""
+    above, slash, below = text.partition("/")
+    try:
+        value = 255 * float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError) as error:
+        raise RequestError(f"--radius {text}: give a fraction of the pixel range, such as 8/255") from error
+    return round(value, 9)
