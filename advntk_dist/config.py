@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from advntk_dist.errors import ConfigError, NetworkError
+from advntk_dist.reproduce import paper
 from advntk_dist.spec import Activation, BackendChoice, parse_name
 
 
@@ -313,10 +314,12 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     name = str(source)
     if name in preset_names():
         text, where = preset_text(name), f"preset {name}"
+    elif name.startswith(paper.PREFIX):
+        text, where = paper.preset(name), f"preset {name}"
     elif (path := Path(source)).is_file():
         text, where = read_text(path), name
     else:
-        raise ConfigError(f"no preset and no file {name!r}; presets are {', '.join(preset_names())}")
+        raise ConfigError(f"no preset and no file {name!r}; presets are {', '.join(preset_names())} and {paper.summary()}")
     return parse_config(text, where=where, overrides=overrides)
 
 

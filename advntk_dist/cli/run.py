@@ -46,10 +46,13 @@ def presets() -> None:
     """
     from advntk_dist import config
     from advntk_dist.finite import config as finite_width
+    from advntk_dist.reproduce import paper
 
     click.echo("advntk run, gram build:")
     for name in config.preset_names():
         click.echo(f"  {name:<20}{config.preset_text(name).splitlines()[0].removeprefix('# ')}")
+    click.echo(f"  {paper.summary()}")
+    click.echo(f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (give data.path)")
     click.echo("advntk finite-width:")
     for name in finite_width.preset_names():
         click.echo(f"  {name:<20}{finite_width.preset_text(name).splitlines()[0].removeprefix('# ')}")

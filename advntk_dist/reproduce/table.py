@@ -21,8 +21,8 @@ CAPTION = (
     "twice the radius). In its columns adv-ntk is also trained, and the time of early-stopped also chosen, with it; "
     "ntk and at are only evaluated with it (at is trained with pgd). early-stopped, one uniform t chosen on the "
     "validation images under the same attack, is a baseline that the paper lacks. at: networks of width 256 after the "
-    "last step, trained on the n_train images (the authors' scripts take the validation images as well for ntk and at, and "
-    "width 512 for MLPs). Test images are drawn at random from the publisher's test set."
+    "last step, trained on the n_train images (the authors' scripts take the validation images as well for ntk and at, "
+    "and width 512 for MLPs). Test images are drawn at random from the publisher's test set."
 )
 
 _KEY = ("dataset", "network", "radius", "method", "n_train", "n_val", "n_test", "at_steps")
