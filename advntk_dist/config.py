@@ -319,7 +319,9 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     elif (path := Path(source)).is_file():
         text, where = read_text(path), name
     else:
-        raise ConfigError(f"no preset and no file {name!r}; presets are {', '.join(preset_names())} and {paper.summary()}")
+        raise ConfigError(
+            f"no preset and no file {name!r}; presets are {', '.join(preset_names())} and {paper.summary()}"
+        )
     return parse_config(text, where=where, overrides=overrides)
 
 
