@@ -110,6 +110,7 @@ def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, ke
         for group in left:
             laboratory = Laboratory(group[0].subject, folder.root, grid.path, shown, keep_grams)
             clock.gram(group)
+            finished = False
             try:
                 for cell in group:
                     result = laboratory.run(cell)
@@ -117,8 +118,9 @@ def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, ke
                     path.parent.mkdir(parents=True, exist_ok=True)
                     folder.write_text(path, json.dumps(result, indent=1) + "\n")
                     shown.say(clock.line(cell, result))
+                finished = True
             finally:
-                laboratory.close()
+                laboratory.close(finished=finished)
             write_tables(folder)
         return write_tables(folder)
 

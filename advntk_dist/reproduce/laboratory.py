@@ -109,13 +109,13 @@ class Laboratory:
             scratch=self._scratch,
         )
 
-    def close(self) -> None:
-        """Free the matrix; delete it unless it is to be kept."""
+    def close(self, *, finished: bool) -> None:
+        """Free the matrix; once the last cell is finished, delete it unless it is to be kept."""
         if "dynamics" in self.__dict__:
             self.dynamics.operator.close()
             del self.__dict__["dynamics"]
         shutil.rmtree(self._scratch, ignore_errors=True)
-        if not self._keep:
+        if finished and not self._keep:
             shutil.rmtree(self._store, ignore_errors=True)
 
     def run(self, cell: Cell) -> dict[str, Any]:
