@@ -37,7 +37,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(archive: Path, out: Path) -> list[str]:
-    small = "--network mlp-2 --radius 40/255 --seeds 2 --n-train 60 --n-val 20 --n-test 20 --at-steps 10"
+    small = "--network mlp-2 --radius 40/255 --seeds 1 --n-train 60 --n-val 20 --n-test 20 --at-steps 10"
     return ["--dataset", str(archive), *small.split(), "--out", str(out)]
 
 
@@ -58,7 +58,7 @@ def cell(method: str, attack: str, seed: int, clean: float, robust: float, **oth
 
 def test_every_cell_is_there_once_and_within_its_radius(finished: Path) -> None:
     cells = [json.loads(p.read_text()) for p in (finished / "cells").glob("*/*.json")]
-    assert len({(c["seed"], c["attack"], c["method"]) for c in cells}) == len(cells) == 2 * 2 * 4
+    assert len({(c["seed"], c["attack"], c["method"]) for c in cells}) == len(cells) == 2 * 4
     for c in cells:
         assert 0 <= c["robust"] <= c["clean"] <= 1
         limit = c["radius"] / 255 * (1 if c["attack"] == "pgd" else 2)
@@ -66,13 +66,11 @@ def test_every_cell_is_there_once_and_within_its_radius(finished: Path) -> None:
     assert not list((finished / "grams").glob("*.zarr"))
 
 
-def test_table_holds_the_mean_over_seeds(finished: Path) -> None:
+def test_table_holds_what_the_cells_hold(finished: Path) -> None:
     rows = json.loads((finished / "table.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["ntk", "early-stopped", "adv-ntk", "at"]
-    folder = finished / "cells"
-    ours = [json.loads(next(folder.glob(f"*-s{s}/r40-pgd-adv-ntk.json")).read_text())["clean"] for s in range(2)]
-    assert rows[2]["pgd"]["clean"]["mean"] == pytest.approx(100 * np.mean(ours))
-    assert rows[2]["pgd"]["clean"]["std"] == pytest.approx(100 * np.std(ours, ddof=1))
+    kept = json.loads(next((finished / "cells").glob("*-s0/r40-pgd-adv-ntk.json")).read_text())
+    assert rows[2]["pgd"]["clean"] == {"mean": pytest.approx(100 * kept["clean"]), "std": None}
     assert "10 steps" in rows[3]["differs"]
 
 
@@ -82,7 +80,7 @@ def test_a_killed_grid_goes_on_to_the_same_table(
     run, done = Laboratory.run, []
 
     def dies(self: Laboratory, cell: Cell) -> dict[str, Any]:
-        if len(done) == 6:
+        if len(done) == 3:
             raise KeyboardInterrupt
         done.append(cell)
         return run(self, cell)
@@ -93,7 +91,7 @@ def test_a_killed_grid_goes_on_to_the_same_table(
     assert list((tmp_path / "grams").glob("*-s0.zarr"))  # kept for the cells that are left
     monkeypatch.setattr(Laboratory, "run", lambda self, cell: (done.append(cell), run(self, cell))[1])
     assert command(*request(archive, tmp_path)) == 0
-    assert len(done) == len(set(done)) == 16
+    assert len(done) == len(set(done)) == 8
     for name in TABLES:
         assert (tmp_path / name).read_text() == (finished / name).read_text()
 
@@ -158,8 +156,8 @@ def test_wrong_requests_are_refused(
 
 
 def test_too_many_images_are_refused(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--dataset", str(archive), "--network", "mlp-2", "--out", str(tmp_path / "out")) == 2
-    assert "n_train" in capsys.readouterr().err
+    assert command(*request(archive, tmp_path / "out"), "--n-train", "5000") == 2
+    assert "data.n_train" in capsys.readouterr().err
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
