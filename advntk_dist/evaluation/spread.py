@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
 import ray
 from numpy.typing import ArrayLike, NDArray
-from ray.exceptions import RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.attacks.base import Images
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import RequestError
+from advntk_dist.evaluation.crew import Crew, Member
 from advntk_dist.evaluation.evaluator import Array, Batch, EvaluationError
-from advntk_dist.evaluation.worker import EvaluationWorker, Failure, Ready
+from advntk_dist.evaluation.worker import Failure, Ready
 from advntk_dist.gram.cluster import cluster_workers, ray_session
-from advntk_dist.gram.pool import LOST
-from advntk_dist.gram.worker import worker_environment
 from advntk_dist.networks import Network
 
 LOSSES = (5, 3)
@@ -36,20 +30,6 @@ STARTUP_SECONDS = 600.0
 """Time in which a first worker must be ready."""
 
 EventSink = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class _Member:
-    """An actor, what it is asked for, and since when."""
-
-    number: int
-    actor: Any
-    asked: Any
-    since: float
-    info: Ready | None = None
-    batch: Batch | None = None
-    ping: Any = None
-    pinged: float = 0.0
 
 
 class EvaluationPool:
@@ -96,11 +76,9 @@ class EvaluationPool:
             raise RequestError(f"evaluation.workers is {workers}; it must be at least 1")
         self._net, self._x, self._batch = net, to_unit_range(np.asarray(x_train)), batch
         self._workers, self._address, self._on_event = workers, address, on_event
-        self._patience, self._limit = patience, limit
         self._cleanup = contextlib.ExitStack()
         self._arguments: tuple[Any, ...] | None = None
-        self._members: list[_Member] = []
-        self._started = self._losses = 0
+        self._crew, self._losses = Crew(patience, limit), 0
 
     def __enter__(self) -> EvaluationPool:
         return self
@@ -110,8 +88,8 @@ class EvaluationPool:
 
     def release(self) -> None:
         """Kill the actors, so that others have their cores; the next batch starts them again."""
-        for member in list(self._members):
-            self._kill(member)
+        for member in list(self._crew.members):
+            self._crew.kill(member)
 
     def close(self) -> None:
         """Kill the actors, and stop Ray if it was started here."""
@@ -134,20 +112,21 @@ class EvaluationPool:
         todo = deque(batches)
         if not todo:
             return
-        self._connect()
+        arguments = self._connect()
         gpus, cpus = cluster_workers()
         wanted, begun = min(self._workers or gpus or cpus or 1, len(todo)), time.monotonic()
         try:
             while True:
-                for member in [m for m in self._members if m.info is not None and m.batch is None][: len(todo)]:
+                for member in self._crew.free[: len(todo)]:
                     member.batch, member.since = todo.popleft(), time.monotonic()
                     member.asked = call(member.actor, member.batch)
-                busy = sum(m.batch is not None for m in self._members)
+                busy = len(self._crew.busy)
                 if not todo and not busy:
                     return
-                while len(self._members) < min(wanted, len(todo) + busy):
-                    self._start(1 if gpus else 0)
-                for member, outcome in self._poll():
+                while len(self._crew.members) < min(wanted, len(todo) + busy):
+                    number = self._crew.start(arguments, 1 if gpus else 0)
+                    self._on_event({"event": "evaluator_started", "worker": number})
+                for member, outcome in self._crew.poll():
                     if isinstance(outcome, Ready):
                         member.info = outcome
                         self._on_event({"event": "evaluator_ready", "worker": member.number, **asdict(outcome)})
@@ -161,72 +140,23 @@ class EvaluationPool:
                         self._losses, done, member.batch = 0, member.batch, None
                         assert done is not None
                         yield done, outcome
-                if not any(m.info for m in self._members) and time.monotonic() - begun > STARTUP_SECONDS:
+                if not any(m.info for m in self._crew.members) and time.monotonic() - begun > STARTUP_SECONDS:
                     raise EvaluationError(
                         f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores"
                     )
         finally:
             # What is still under way belongs to a caller who has gone: its worker would answer the next one.
-            for member in [m for m in self._members if m.batch is not None]:
-                self._kill(member)
+            for member in self._crew.busy:
+                self._crew.kill(member)
 
-    def _connect(self) -> None:
+    def _connect(self) -> tuple[Any, ...]:
         if self._arguments is None:
             self._cleanup.enter_context(ray_session(self._address, image_bytes=self._x.nbytes))
             self._arguments = (self._net.spec, ray.put(self._x), self._batch)
+        return self._arguments
 
-    def _start(self, gpus: int) -> None:
-        actor_class: Any = ray.remote(EvaluationWorker)
-        actor = actor_class.options(
-            num_cpus=1,
-            num_gpus=gpus,
-            max_concurrency=2,
-            max_restarts=0,
-            max_task_retries=0,
-            runtime_env={"env_vars": worker_environment(1, gpus > 0)},
-        ).remote(*(self._arguments or ()))
-        self._members.append(_Member(self._started, actor, actor.ready.remote(), time.monotonic()))
-        self._on_event({"event": "evaluator_started", "worker": self._started})
-        self._started += 1
-
-    def _poll(self, seconds: float = 1.0) -> list[tuple[_Member, Any]]:
-        """What is new of which worker: Ready, rows, a Failure, or as text why it counts as lost."""
-        asked = {m.asked: m for m in self._members if m.info is None or m.batch is not None}
-        done, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
-        events: list[tuple[_Member, Any]] = []
-        for reference in done:
-            try:
-                events.append((asked[reference], ray.get(reference)))
-            except LOST as error:
-                events.append((asked[reference], f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"))
-            except RayTaskError as error:
-                events.append(
-                    (asked[reference], Failure(f"a worker failed: {str(error.cause or error).splitlines()[0]}"))
-                )
-        answered = {id(member) for member, _ in events}
-        for member in asked.values():
-            silent = None if id(member) in answered else self._silent(member)
-            if silent is not None:
-                events.append((member, silent))
-        return events
-
-    def _silent(self, member: _Member) -> str | None:
-        """Why a worker with a batch counts as hung, if it does; asks it for a sign of life."""
-        now = time.monotonic()
-        if member.info is None:
-            return None
-        if now - member.since > self._limit:
-            return f"no result of a batch for {self._limit:.0f} s"
-        if member.ping is not None and ray.wait([member.ping], timeout=0)[0]:
-            member.ping = None
-        if member.ping is None and now - member.pinged > self._patience / 4:
-            member.ping, member.pinged = member.actor.ping.remote(), now
-        if member.ping is not None and now - member.pinged > self._patience:
-            return f"no sign of life for {self._patience:.0f} s"
-        return None
-
-    def _lose(self, member: _Member, reason: str, wanted: int) -> None:
-        self._kill(member)
+    def _lose(self, member: Member, reason: str, wanted: int) -> None:
+        self._crew.kill(member)
         self._losses += 1
         again = [int(member.batch.indices.min()), int(member.batch.indices.max())] if member.batch else []
         self._on_event({"event": "evaluator_lost", "worker": member.number, "reason": reason, "images": again})
@@ -235,16 +165,6 @@ class EvaluationPool:
                 f"{self._losses} workers were lost and none finished a batch (last: {reason}); "
                 "see whether they run out of memory, then run the same command again"
             )
-
-    def _kill(self, member: _Member) -> None:
-        self._members.remove(member)
-        with contextlib.suppress(*LOST):
-            ray.kill(member.actor, no_restart=True)
-        if member.info is not None:
-            # A stopped process never reads Ray's message; someone on its own node has to send the signal.
-            place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
-            task = ray.remote(_kill_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)
-            task.remote(member.info.pid)
 
 
 class SpreadEvaluator:
@@ -265,10 +185,3 @@ class SpreadEvaluator:
             self._reference = ray.put(np.asarray(self._make(), dtype=np.float64))
         i = batch.indices
         return actor.judge.remote(self._subject, self._reference, self.x[i], self.y[i], i, batch.task)
-
-
-def _kill_process(pid: int) -> None:
-    command = Path(f"/proc/{pid}/cmdline")
-    # The number may have been given to another process meanwhile.
-    if command.exists() and b"EvaluationWorker" in command.read_bytes():
-        os.kill(pid, signal.SIGKILL)

@@ -105,18 +105,21 @@ def evaluate_run_tier(
     dumped = [a.model_dump(mode="json") for a in attacks]
     with folder.claimed(config), stages, stages.events.stage("evaluate"):
         group = guarded_group(folder.evaluation / label, stages.identity | {"attacks": dumped})
-        predicted = None if path.exists() else _predict(stages, test, sources[asked[0]][1], attacks, asked, before)
-        rows: dict[str, Any] = {}
-        for method in asked:
-            rows[method] = _method(stages, group, method, sources[method][1], test, attacks)
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        predicted = known.get("predicted")
+        if predicted is None:
+            predicted = _predict(stages, test, sources[asked[0]][1], attacks, asked, before)
+        rows = dict(known.get("methods", {}))
+        for method in asked:
+            found = _method(stages, group, method, sources[method][1], test, attacks)
+            rows[method] = found | {k: v for k, v in rows.get(method, {}).items() if k == "seconds"}
         results = {key: before[key] for key in DESCRIPTION} | {
             "tier": tier,
             "images": len(test.y),
             "attack": {"radius": config.attack.radius, "norm": config.attack.norm, "seed": config.attack.seed},
             "attacks": [{"called": short_name(a)} | d for a, d in zip(attacks, dumped, strict=True)],
-            "methods": known.get("methods", {}) | rows,
-            "predicted": known.get("predicted") or predicted,
+            "methods": rows,
+            "predicted": predicted,
             "environment": environment(),
         }
         path.parent.mkdir(exist_ok=True)

@@ -84,7 +84,7 @@ def test_other_coefficients_meet_the_same_prepared_images(digits: Digits, pool: 
     upright = pool.evaluator(lambda: digits.c, digits.x, digits.y)
     a = in_order(flipped.map(digits.batches(is_right)))
     np.testing.assert_array_equal(a, in_order(upright.map(digits.batches(is_right))))
-    assert pool._started == 2
+    assert pool._crew.started == 2
 
 
 def test_nothing_is_started_and_no_coefficients_are_asked_for_without_a_batch(digits: Digits) -> None:
@@ -93,7 +93,7 @@ def test_nothing_is_started_and_no_coefficients_are_asked_for_without_a_batch(di
 
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=2) as idle:
         assert list(idle.evaluator(never, digits.x, digits.y).map([])) == []
-        assert idle._started == 0
+        assert idle._crew.started == 0
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,16 @@ def test_a_killed_and_a_hung_actor_are_replaced_and_their_batches_done_again(
     tasks = [DiesOnce(20, tmp_path / "killed", signal.SIGKILL), DiesOnce(40, tmp_path / "hung", signal.SIGSTOP)]
     batches = digits.batches(is_right)
     batches[1:3] = [Batch(batches[k].indices, tasks[k - 1]) for k in (1, 2)]
-    with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1, on_event=events.append, patience=2.0) as fragile:
+    with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1, on_event=events.append, patience=5.0) as fragile:
         rows = in_order(fragile.evaluator(lambda: digits.c, digits.x, digits.y).map(batches))
     here = InProcess(digits.predictor, digits.x, digits.y)
     np.testing.assert_array_equal(rows, in_order(here.map(digits.batches(is_right))))
     lost = [e for e in events if e["event"] == "evaluator_lost"]
-    assert [e["images"] for e in lost] == [[16, 31], [32, 47]]
-    assert "no sign of life" in lost[1]["reason"]
-    assert [e["event"] for e in events].count("evaluator_ready") == 3
+    # A machine that is busy enough may lose more: what hangs is told from what is slow by time alone.
+    assert [16, 31] in [e["images"] for e in lost]
+    hung = [e for e in lost if e["images"] == [32, 47]]
+    assert "no sign of life" in hung[0]["reason"]
+    assert [e["event"] for e in events].count("evaluator_ready") >= 3
     pid = int((tmp_path / "hung").read_text())
     for _ in range(100):
         if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():

@@ -1,0 +1,131 @@
+"""Ray actors that judge batches: started, asked, watched for signs of life, and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from advntk_dist.evaluation.evaluator import Batch
+from advntk_dist.evaluation.worker import EvaluationWorker, Failure, Ready
+from advntk_dist.gram.pool import LOST
+from advntk_dist.gram.worker import worker_environment
+
+
+@dataclass
+class Member:
+    """An actor, what it is asked for, and since when."""
+
+    number: int
+    actor: Any
+    asked: Any
+    since: float
+    info: Ready | None = None
+    batch: Batch | None = None
+    ping: Any = None
+    pinged: float = 0.0
+
+
+class Crew:
+    """The actors that there are now.
+
+    Parameters
+    ----------
+    patience
+        Seconds without an answer to a ping after which a worker counts as hung.
+    limit
+        Seconds that one batch may take.
+    """
+
+    def __init__(self, patience: float, limit: float) -> None:
+        self._patience, self._limit = patience, limit
+        self.members: list[Member] = []
+        self.started = 0
+        """Actors started so far; the next one has this number."""
+
+    @property
+    def busy(self) -> list[Member]:
+        """Those with a batch."""
+        return [m for m in self.members if m.batch is not None]
+
+    @property
+    def free(self) -> list[Member]:
+        """Those that are ready and have no batch."""
+        return [m for m in self.members if m.info is not None and m.batch is None]
+
+    def start(self, arguments: tuple[Any, ...], gpus: int) -> int:
+        """Ask Ray for one more actor with these arguments of :class:`EvaluationWorker`; returns its number."""
+        actor_class: Any = ray.remote(EvaluationWorker)
+        actor = actor_class.options(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_concurrency=2,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": worker_environment(1, gpus > 0)},
+        ).remote(*arguments)
+        self.members.append(Member(self.started, actor, actor.ready.remote(), time.monotonic()))
+        self.started += 1
+        return self.started - 1
+
+    def poll(self, seconds: float = 1.0) -> list[tuple[Member, Any]]:
+        """What is new of which worker: Ready, rows, a Failure, or as text why it counts as lost."""
+        asked = {m.asked: m for m in self.members if m.info is None or m.batch is not None}
+        done, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
+        events: list[tuple[Member, Any]] = []
+        for reference in done:
+            try:
+                events.append((asked[reference], ray.get(reference)))
+            except LOST as error:
+                events.append((asked[reference], f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"))
+            except RayTaskError as error:
+                events.append(
+                    (asked[reference], Failure(f"a worker failed: {str(error.cause or error).splitlines()[0]}"))
+                )
+        answered = {id(member) for member, _ in events}
+        for member in asked.values():
+            silent = None if id(member) in answered else self._silent(member)
+            if silent is not None:
+                events.append((member, silent))
+        return events
+
+    def _silent(self, member: Member) -> str | None:
+        """Why a worker with a batch counts as hung, if it does; asks it for a sign of life."""
+        now = time.monotonic()
+        if member.info is None:
+            return None
+        if now - member.since > self._limit:
+            return f"no result of a batch for {self._limit:.0f} s"
+        if member.ping is not None and ray.wait([member.ping], timeout=0)[0]:
+            member.ping = None
+        if member.ping is None and now - member.pinged > self._patience / 4:
+            member.ping, member.pinged = member.actor.ping.remote(), now
+        if member.ping is not None and now - member.pinged > self._patience:
+            return f"no sign of life for {self._patience:.0f} s"
+        return None
+
+    def kill(self, member: Member) -> None:
+        """Kill and forget an actor, even one whose process is stopped."""
+        self.members.remove(member)
+        with contextlib.suppress(*LOST):
+            ray.kill(member.actor, no_restart=True)
+        if member.info is not None:
+            # A stopped process never reads Ray's message; someone on its own node has to send the signal.
+            place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
+            task = ray.remote(_kill_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)
+            task.remote(member.info.pid)
+
+
+def _kill_process(pid: int) -> None:
+    command = Path(f"/proc/{pid}/cmdline")
+    # The number may have been given to another process meanwhile.
+    if command.exists() and b"EvaluationWorker" in command.read_bytes():
+        os.kill(pid, signal.SIGKILL)
