@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))
 
 
+@pytest.fixture(autouse=True)
+def no_fetched_datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the user of this machine has fetched must not change what a test finds."""
+    monkeypatch.setenv("ADVNTK_DATA", str(tmp_path / "no-datasets"))
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Real data and golden values beside the checkout, where they are at hand."""

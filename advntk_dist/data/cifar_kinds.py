@@ -46,7 +46,10 @@ class Kind:
     @property
     def what(self) -> str:
         """What to give, for messages."""
-        return f"the folder {' or '.join(self.folders)}, the folder around it, or {' or '.join(self.archives)}"
+        return (
+            f"the folder {' or '.join(self.folders)}, the folder around it, or {' or '.join(self.archives)} "
+            f"(advntk data fetch {self.name})"
+        )
 
 
 CIFAR10 = Kind(

@@ -17,6 +17,7 @@ from advntk_dist.data.digits import read_digits
 from advntk_dist.data.folders import holds_class_folders
 from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
 from advntk_dist.data.npz import holds_npz, read_npz
+from advntk_dist.data.sources import fetched
 from advntk_dist.data.svhn import holds_svhn, read_svhn
 from advntk_dist.data.zarr_group import holds_zarr, read_zarr
 from advntk_dist.errors import DatasetError
@@ -102,7 +103,7 @@ def load_dataset(
 def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
     """The reader of a name or a path, and what it should read."""
     if name in READERS:
-        return READERS[name], None if path is None else Path(os.path.expanduser(path))
+        return READERS[name], fetched(name) if path is None else Path(os.path.expanduser(path))
     place = os.path.expanduser(name)
     is_npz = place.endswith(".npz")
     if not name or not (is_npz or os.path.exists(place)):

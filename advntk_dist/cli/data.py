@@ -1,0 +1,74 @@
+"""`advntk data`: fetch published datasets, and look at any dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from advntk_dist.cli.options import display
+
+
+@click.group()
+def data() -> None:
+    """Fetch published datasets, and look at any dataset."""
+
+
+@data.command("fetch")
+@click.argument("name", metavar="NAME")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
+@click.option("--mirror", metavar="URL", help="Address of a folder with the same files.")
+def data_fetch(name: str, to: Path | None, mirror: str | None) -> None:
+    """Download cifar10, cifar100, svhn, mnist or fashion-mnist from where it is published, and check it.
+
+    The same command goes on where an earlier one stopped. Without --to the files go to $ADVNTK_DATA/NAME, or to
+    ~/.cache/advntk-dist/NAME, where `data.name = NAME` finds them without a path.
+
+    Example: advntk data fetch cifar10
+    """
+    from advntk_dist.data.fetch import fetch
+    from advntk_dist.data.registry import load_dataset
+
+    folder = fetch(name, to, mirror=mirror, display=display())
+    found = load_dataset(name, folder)
+    shape = " x ".join(str(side) for side in found.image_shape)
+    click.echo(f"{folder}: {name}, {len(found):,} images of {shape}, {found.n_classes} classes")
+    where = "" if to is None else f" --set data.path={folder}"
+    click.echo(f"use it with --set data.name={name}{where}")
+
+
+@data.command("info")
+@click.argument("name", metavar="PATH|NAME")
+@click.option("--path", help="Where a dataset given by name lies.")
+@click.option("--resize", type=click.IntRange(1, 4096), help="Bring images to this edge, as data.resize does.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def data_info(name: str, path: str | None, resize: int | None, as_json: bool) -> None:
+    """Print what a dataset holds: images, parts, classes with counts, fingerprint, mean of the pixels.
+
+    Example: advntk data info my_images/
+    """
+    from advntk_dist.data.info import summarise
+    from advntk_dist.data.registry import load_dataset
+
+    summary = summarise(load_dataset(name, path, resize=resize))
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        _print(summary)
+
+
+def _print(summary: dict[str, Any]) -> None:
+    height, width, channels = summary["shape"]
+    parts = summary["parts"]
+    click.echo(f"dataset      {summary['name']}")
+    click.echo(f"images       {summary['n']:,} ({', '.join(f'{part} {n:,}' for part, n in parts.items())})")
+    click.echo(f"shape        {height} x {width} x {channels}")
+    for label, values in (("pixel mean", summary["mean"]), ("pixel std", summary["std"])):
+        click.echo(f"{label:<13}{', '.join(f'{value:.2f}' for value in values)} (of 255)")
+    click.echo(f"fingerprint  {summary['fingerprint']}")
+    column = max(5, *(len(row["name"]) for row in summary["classes"]))
+    click.echo(f"{'label':>5}  {'class':<{column}}" + "".join(f"{part:>9}" for part in parts))
+    for number, row in enumerate(summary["classes"]):
+        click.echo(f"{number:>5}  {row['name']:<{column}}" + "".join(f"{row[part]:>9,}" for part in parts))

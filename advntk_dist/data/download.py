@@ -1,0 +1,180 @@
+"""One file over HTTP: resumed where it stopped, tried again where that may help, checked, and only then named.
+
+Pooch was looked at for this: its HTTP downloader starts every file anew, which is what a slow server punishes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from filelock import FileLock, Timeout
+
+from advntk_dist.data.files import reason
+from advntk_dist.data.sources import RemoteFile
+from advntk_dist.errors import AdvNTKError
+
+Advance = Callable[[int, bool], None]
+"""Called with bytes that are there, and whether they came now (True) or were found (False)."""
+
+_BLOCK = 2**16
+_TIMEOUT = (15.0, 60.0)
+"""Seconds to wait for a connection, and for the next bytes."""
+_TRIES = 6
+"""Attempts in a row that may bring nothing new."""
+_LONGEST_WAIT = 30.0
+_MIRROR = "give another copy with --mirror"
+_HOPELESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.TooManyRedirects,
+)
+_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+
+class FetchError(AdvNTKError, OSError):
+    """A file could not be had from its server, or is not the file that was published."""
+
+
+class _Passing(Exception):
+    """A failure that another attempt may mend; ``wait`` is the server's wish in seconds, where it has one."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def download(
+    url: str, file: RemoteFile, folder: Path, advance: Advance, *, sleep: Callable[[float], None] = time.sleep
+) -> Path:
+    """Get one file into a folder; what is there already and right is kept.
+
+    Bytes go to ``NAME.part``, which a later call goes on with; the file gets its name once its sha256 is right.
+
+    Parameters
+    ----------
+    url
+        Address of the file.
+    file
+        Its name, length and checksum.
+    folder
+        Where to put it; made where it is missing.
+    advance
+        Told of bytes found and bytes received.
+    sleep
+        Waits between attempts, in seconds.
+
+    Raises
+    ------
+    FetchError
+        If the server has no such file or another one, cannot be reached in some attempts, the checksum is wrong, the
+        folder cannot be written, or another process is at the same file.
+    """
+    target, part = folder / file.name, folder / f"{file.name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{file.name}.lock", timeout=0):
+            if target.is_file() and target.stat().st_size == file.size and _sha256(target) == file.sha256:
+                advance(file.size, False)
+                return target
+            _receive(url, file, part, advance, sleep)
+            part.replace(target)
+    except Timeout as error:
+        raise FetchError(f"{target}: another process is fetching it; wait for that one") from error
+    except FetchError:
+        raise
+    except OSError as error:
+        raise FetchError(f"{folder}: cannot be written ({reason(error)}); give another folder with --to") from error
+    return target
+
+
+def _receive(url: str, file: RemoteFile, part: Path, advance: Advance, sleep: Callable[[float], None]) -> None:
+    found = _size(part)
+    advance(min(found, file.size), False)
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            if before != file.size:
+                _append(url, file, part, advance)
+            if _sha256(part) == file.sha256:
+                return
+            part.unlink()
+            if not found:
+                raise FetchError(
+                    f"{url}: what came has another sha256 than the published file ({file.sha256}); it was removed, try "
+                    "again later or give another copy with --mirror"
+                )
+            advance(-file.size, True)
+            found = 0  # an old .part was of another file: once more from the start
+        except _Passing as error:
+            fruitless = 1 if _size(part) > before else fruitless + 1
+            if fruitless == _TRIES:
+                raise FetchError(
+                    f"{url}: {error}; {_size(part):,} of {file.size:,} bytes are kept, the same command goes on there"
+                ) from error
+            sleep(min(error.wait if error.wait is not None else 2.0 ** (fruitless - 1), _LONGEST_WAIT))
+
+
+def _append(url: str, file: RemoteFile, part: Path, advance: Advance) -> None:
+    """Ask for what is missing of the file and write it behind what is there; raise _Passing if it stops early."""
+    have = _size(part)
+    if have > file.size:
+        part.unlink()
+        advance(-file.size, True)
+        have = 0
+    # Content encodings would make byte counts and ranges those of something else.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            start = _start(response, url, file, part, advance)
+            advance(start - have, True)
+            with part.open("r+b" if start else "wb") as out:
+                out.seek(start)
+                for block in response.iter_content(_BLOCK):
+                    start += len(block)
+                    if start > file.size:
+                        raise FetchError(f"{url}: more than the {file.size:,} bytes of the published file; {_MIRROR}")
+                    out.write(block)
+                    advance(len(block), True)
+    except _HOPELESS as error:
+        raise FetchError(f"{url}: cannot be asked for ({reason(error)}); {_MIRROR}") from error
+    except requests.RequestException as error:
+        raise _Passing(f"the connection failed ({reason(error)})") from error
+    if start < file.size:
+        raise _Passing(f"the connection ended after {start:,} of {file.size:,} bytes")
+
+
+def _start(response: requests.Response, url: str, file: RemoteFile, part: Path, advance: Advance) -> int:
+    """Where in the file the body of a response starts."""
+    status, have = response.status_code, _size(part)
+    if status in _PASSING:
+        wish = response.headers.get("Retry-After", "")
+        raise _Passing(f"the server answers {status} {response.reason}", float(wish) if wish.isdigit() else None)
+    if status == 206:
+        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if sent and int(sent[1]) == have and sent[2] in ("*", str(file.size)):
+            return have
+        part.unlink()
+        advance(-have, True)
+        raise _Passing(f"the server sent {response.headers.get('Content-Range', 'no range')!r} for bytes {have} on")
+    if status != 200:
+        raise FetchError(f"{url}: the server answers {status} {response.reason}; {_MIRROR}")
+    length = response.headers.get("Content-Length", str(file.size))
+    if length != str(file.size):
+        raise FetchError(f"{url}: the server offers {length} bytes, the published file has {file.size}; {_MIRROR}")
+    return 0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+"""Downloads from a real HTTP server on loopback, and `advntk data info`."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from advntk_dist.cli import advntk
+from advntk_dist.data import load_dataset, sources
+from advntk_dist.data.download import FetchError, download
+from advntk_dist.data.fetch import fetch
+from advntk_dist.data.sources import RemoteFile, Source
+from advntk_dist.errors import DatasetError
+from advntk_dist.progress import Display
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
+FILE = RemoteFile("images.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files``; ``faults`` are met by the first requests, one each."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {FILE.name: CONTENT}
+        self.faults: list[str] = []
+        self.ranges: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        fault = self.server.faults.pop(0) if self.server.faults else ""
+        content = self.server.files.get(self.path.lstrip("/"))
+        if fault == "503" or content is None:
+            self.send_response(503 if content is not None else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and fault != "no range" else 0
+        self.send_response(206 if start else 200)
+        if start:
+            shown = start + 1 if fault == "wrong range" else start
+            self.send_header("Content-Range", f"bytes {shown}-{len(content) - 1}/{len(content)}")
+        body = content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if fault == "drop" else body)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join(10)
+
+
+def get(server: Server, folder: Path, file: RemoteFile = FILE) -> tuple[bytes, list[float], list[tuple[int, bool]]]:
+    waits: list[float] = []
+    told: list[tuple[int, bool]] = []
+    path = download(server.url + file.name, file, folder, lambda n, fresh: told.append((n, fresh)), sleep=waits.append)
+    return path.read_bytes(), waits, told
+
+
+def test_whole_file(server: Server, tmp_path: Path) -> None:
+    content, waits, told = get(server, tmp_path / "new" / "folder")
+    assert content == CONTENT
+    assert waits == []
+    assert sum(n for n, _ in told) == FILE.size
+    assert not (tmp_path / "new" / "folder" / "images.bin.part").exists()
+
+
+def test_a_file_that_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    (tmp_path / FILE.name).write_bytes(CONTENT)
+    _, _, told = get(server, tmp_path)
+    assert server.ranges == []
+    assert told == [(FILE.size, False)]
+
+
+def test_a_damaged_file_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / FILE.name).write_bytes(b"x" * FILE.size)
+    assert get(server, tmp_path)[0] == CONTENT
+
+
+def test_dropped_connection_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.faults = ["drop", "drop"]
+    content, waits, _ = get(server, tmp_path)
+    assert content == CONTENT
+    assert len(waits) == 2
+    starts = [int(r.removeprefix("bytes=").removesuffix("-")) for r in server.ranges[1:] if r]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < FILE.size
+
+
+def test_an_earlier_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE.name}.part").write_bytes(CONTENT[:123_456])
+    content, _, told = get(server, tmp_path)
+    assert content == CONTENT
+    assert server.ranges == ["bytes=123456-"]
+    assert told[0] == (123_456, False)
+
+
+def test_a_part_of_another_file_costs_a_second_download(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE.name}.part").write_bytes(b"z" * 1000)
+    content, _, told = get(server, tmp_path)
+    assert content == CONTENT
+    assert server.ranges == ["bytes=1000-", None]
+    assert sum(n for n, _ in told) == FILE.size
+
+
+@pytest.mark.parametrize("fault", ["no range", "wrong range"])
+def test_servers_that_do_not_serve_ranges_right(server: Server, tmp_path: Path, fault: str) -> None:
+    (tmp_path / f"{FILE.name}.part").write_bytes(CONTENT[:1000])
+    server.faults = [fault]
+    assert get(server, tmp_path)[0] == CONTENT
+
+
+def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.faults = ["503", "503", "503"]
+    content, waits, _ = get(server, tmp_path)
+    assert content == CONTENT
+    assert waits == [1.0, 2.0, 4.0]
+
+
+def test_a_server_that_stays_busy_ends_in_an_error_and_keeps_the_part(server: Server, tmp_path: Path) -> None:
+    server.faults = ["drop"] + ["503"] * 6
+    with pytest.raises(FetchError, match=r"503 .*; 1,4\d\d,\d\d\d of 3,000,000 bytes are kept, the same command"):
+        get(server, tmp_path)
+    assert get(server, tmp_path)[0] == CONTENT
+
+
+def test_wrong_content_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
+    server.files[FILE.name] = CONTENT[::-1]
+    with pytest.raises(FetchError, match="another sha256"):
+        get(server, tmp_path)
+    assert not list(tmp_path.glob("images.bin*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "answers 404"), (CONTENT + b"more", "offers 3000004 bytes"), (b"", "offers 0")]
+)
+def test_other_files_are_refused_at_once(server: Server, tmp_path: Path, content: bytes | None, message: str) -> None:
+    server.files = {} if content is None else {FILE.name: content}
+    with pytest.raises(FetchError, match=f"{message}.*--mirror"):
+        get(server, tmp_path)
+    assert len(server.ranges) == 1
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="the connection failed"):
+        download("http://127.0.0.1:9/images.bin", FILE, tmp_path, lambda n, fresh: None, sleep=lambda seconds: None)
+
+
+def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FetchError, match=r"cannot be written.*--to"):
+        get(server, tmp_path / "file" / "folder")
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
+
+
+@pytest.fixture
+def tiny_mnist(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    """MNIST's four files with a few images, published by the loopback server."""
+    rng = np.random.default_rng(1)
+    for part, n in (("train", 30), ("t10k", 12)):
+        server.files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (n, 28, 28)))
+        server.files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(n) % 10)
+    del server.files[FILE.name]
+    files = tuple(RemoteFile(k, len(v), hashlib.sha256(v).hexdigest()) for k, v in server.files.items())
+    monkeypatch.setitem(sources.SOURCES, "mnist", Source(server.url, files))
+    monkeypatch.setenv(sources.FOLDER_VARIABLE, str(tmp_path / "store"))
+    return server
+
+
+def test_a_fetched_dataset_is_found_by_its_name(tiny_mnist: Server, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"advntk data fetch mnist|path"):
+        load_dataset("mnist")
+    result = CliRunner().invoke(advntk, ["data", "fetch", "mnist"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "42 images of 28 x 28 x 1, 10 classes" in result.output
+    assert len(load_dataset("mnist")) == 42
+    again = len(tiny_mnist.ranges)
+    fetch("mnist", display=Display())
+    assert len(tiny_mnist.ranges) == again
+
+
+def test_to_and_mirror(tiny_mnist: Server, tmp_path: Path) -> None:
+    folder = fetch("mnist", tmp_path / "here", mirror=tiny_mnist.url.rstrip("/"), display=Display())
+    assert folder == tmp_path / "here"
+    assert len(list(folder.glob("*.gz"))) == 4
+    assert not (tmp_path / "store").exists()
+
+
+def test_no_such_dataset_to_fetch() -> None:
+    with pytest.raises(DatasetError, match="no dataset 'imagenet' to fetch; there are cifar10, "):
+        fetch("imagenet", display=Display())
+
+
+def test_info_counts(tmp_path: Path) -> None:
+    x = np.random.default_rng(2).integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
+    y = np.arange(50) % 3
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    result = CliRunner().invoke(advntk, ["data", "info", str(tmp_path / "mine.npz"), "--json"], catch_exceptions=False)
+    found = json.loads(result.output)
+    assert found["n"] == 50
+    assert found["shape"] == [6, 5, 3]
+    assert [row["all"] for row in found["classes"]] == [17, 17, 16]
+    np.testing.assert_allclose(found["mean"], x.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(found["std"], x.std((0, 1, 2)), rtol=1e-12)
+    text = CliRunner().invoke(advntk, ["data", "info", str(tmp_path / "mine.npz")], catch_exceptions=False).output
+    assert re.search(r"images +50", text)
+    assert found["fingerprint"] in text
+
+
+def test_info_resized(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", x=np.full((4, 6, 6, 1), 7, np.uint8), y=np.array([0, 1, 0, 1]))
+    arguments = ["data", "info", str(tmp_path / "mine.npz"), "--resize", "3", "--json"]
+    found = json.loads(CliRunner().invoke(advntk, arguments, catch_exceptions=False).output)
+    assert found["shape"] == [3, 3, 1]
+    assert found["mean"] == [7.0]
