@@ -85,6 +85,14 @@ class FiniteWidthConfig(RunConfig):
             raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-, cnn- or resnet-x")
         if self.attack.name != "pgd":
             raise ValueError(f"attack.name: finite networks are trained by 'pgd', not {self.attack.name!r}")
+        for key, value, wanted in (
+            ("attack.loss", self.attack.loss, "squared-error"),
+            ("attack.restarts", self.attack.restarts, 1),
+        ):
+            if value != wanted:
+                raise ValueError(f"{key}: attacks on finite networks know {wanted!r} only, got {value!r}")
+        if self.attack.norm == "l1":
+            raise ValueError("attack.norm: attacks on finite networks know 'linf' and 'l2', got 'l1'")
         for key, asked, there in (
             ("flow.n_train", self.flow.n_train, self.data.n_train),
             ("flow.n_test", self.flow.n_test, self.data.n_test),

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.errors import StoreDamagedError
+from advntk_dist.report.page import replace_file
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import (
     LIGHT,
@@ -118,7 +119,5 @@ def write_dynamics_plot(results: dict[str, Any], folder: Path) -> Path:
     with drawing(LIGHT):
         content = png_bytes(dynamics_figure(results, LIGHT))
     path = folder / "dynamics.png"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace_file(path, content)
     return path

@@ -52,7 +52,8 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
+def plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
+    """Draw a figure in both themes, with its caption and what a screen reader says."""
     rendered = []
     for theme in (LIGHT, DARK):
         with drawing(theme):
@@ -62,7 +63,7 @@ def _plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
 
 def dynamics_plot(results: dict[str, Any]) -> Plot:
     """The plot of `advntk dynamics`, from what its dynamics.json holds."""
-    return _plot(
+    return plot(
         lambda theme: dynamics_figure(results, theme),
         dynamics_caption(results),
         "Clean and robust accuracy over effective training time, of standard and of adversarial training.",
@@ -74,7 +75,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     scores = method_scores(inputs.results)
     titles = {score.key: score.title for score in scores}
     plots: dict[str, Plot | str] = {
-        "methods": _plot(
+        "methods": plot(
             lambda theme: methods_figure(scores, theme),
             captions.methods_caption(scores),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
@@ -88,39 +89,39 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     }
     curve, history, varpi, examples = inputs.curve, inputs.training, inputs.varpi, inputs.examples
     if curve is not None:
-        plots["degeneration"] = _plot(
+        plots["degeneration"] = plot(
             lambda theme: degeneration_figure(curve, theme),
             captions.curve_caption(curve),
             captions.curve_alt(curve),
         )
     if history is not None and np.size(history.loss) > 0:
-        plots["training"] = _plot(
+        plots["training"] = plot(
             lambda theme: training_figure(history, theme),
             captions.training_caption(history),
             "Loss, gradient norm, robust accuracy and varpi over the steps of Adv-NTK.",
         )
     if varpi is not None:
-        plots["varpi"] = _plot(
+        plots["varpi"] = plot(
             lambda theme: varpi_figure(varpi, inputs.y_train, inputs.classes, theme),
             captions.varpi_caption(varpi, inputs.y_train, inputs.classes),
             "Histogram of the training times of all samples, with a box for each class where labels are given.",
         )
     if examples is not None and len(examples.labels) > 0:
-        plots["examples"] = _plot(
+        plots["examples"] = plot(
             lambda theme: examples_figure(examples, inputs.classes, theme),
             captions.examples_caption(examples, titles.get(examples.method, examples.method)),
             "Test images in columns: clean, adversarial twin, magnified difference.",
         )
     extremes, spectrum = inputs.extremes, inputs.spectrum
     if extremes is not None and len(extremes.longest_labels) > 0:
-        plots["extremes"] = _plot(
+        plots["extremes"] = plot(
             lambda theme: extremes_figure(extremes, inputs.classes, theme),
             extremes_caption(extremes),
             "Training images with the longest and the shortest effective training times.",
         )
     if spectrum is not None:
         chosen = curve.chosen_t if curve is not None else None
-        plots["spectrum"] = _plot(
+        plots["spectrum"] = plot(
             lambda theme: spectrum_figure(spectrum, chosen, theme),
             spectrum_caption(spectrum, chosen),
             "The largest eigenvalues of the Gram matrix against their number.",

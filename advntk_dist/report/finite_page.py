@@ -6,18 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from advntk_dist.errors import RequestError
 from advntk_dist.report.captions import methods_caption
-from advntk_dist.report.figures import Plot, _plot
+from advntk_dist.report.figures import Plot, plot
 from advntk_dist.report.finite import ensemble_figure, training_figure, width_figure
 from advntk_dist.report.finite_words import ensemble_caption, headline, training_caption, width_caption
+from advntk_dist.report.page import render, write_page
 from advntk_dist.report.pictures import methods_figure
-from advntk_dist.report.scores import MethodScore, as_percent, method_scores
+from advntk_dist.report.scores import MethodScore, method_scores
 from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import facts, flatten, stages
-from advntk_dist.report.write import replace_file
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 
@@ -41,22 +38,22 @@ def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
     scores, flow, training = finite_scores(results), results["flow"], results["training"]
     seeds = len({row["seed"] for row in flow["rows"]})
     return {
-        "width": _plot(
+        "width": plot(
             lambda theme: width_figure(flow, theme),
             width_caption(flow),
             "Four plots of a quantity against width on log axes with fitted lines; the slopes are in the table below.",
         ),
-        "ensemble": _plot(
+        "ensemble": plot(
             lambda theme: ensemble_figure(flow["closed_form"], theme),
             ensemble_caption(flow["closed_form"], seeds),
             "Distance of the mean of finite networks from the closed form over training time, with its standard error.",
         ),
-        "training": _plot(
+        "training": plot(
             lambda theme: training_figure(training, theme),
             training_caption(training, results["n_test"]),
             "Clean and robust accuracy over the steps of adversarial training.",
         ),
-        "methods": _plot(
+        "methods": plot(
             lambda theme: methods_figure(scores, theme),
             methods_caption(scores),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
@@ -73,16 +70,8 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Path)
         If the folder cannot be written to.
     """
     plots, scores = make_plots(results), finite_scores(results)
-    environment = Environment(
-        loader=PackageLoader("advntk_dist", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = as_percent
-    page = environment.get_template("finite_width.html").render(
+    page = render(
+        "finite_width.html",
         headline=headline(scores),
         facts=[*facts(results), ("Attack", attack_words(results))],
         scores=scores,
@@ -93,11 +82,4 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Path)
         config=config_toml,
         environment=flatten(results["environment"]),
     )
-    target = folder / "report.html"
-    try:
-        for name, plot in plots.items():
-            replace_file(folder / f"{name}.png", plot.light)
-        replace_file(target, page.encode("utf-8"))
-    except OSError as error:
-        raise RequestError(f"report: cannot write to {folder}: {error}; choose a folder that can be written") from error
-    return target
+    return write_page(folder, page, {name: made.light for name, made in plots.items()})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from advntk_dist.errors import RequestError
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.scores import as_percent, method_scores
+from advntk_dist.report.page import render, write_page
+from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import attack_words, summarise
 from advntk_dist.report.tables import facts, flatten, stages
 
@@ -35,41 +32,17 @@ def write_report(inputs: ReportInputs, folder: Path) -> Path:
     dynamics = read_dynamics(folder)
     if dynamics is not None:
         plots["dynamics"] = dynamics_plot(dynamics)
-    page = render_page(inputs, plots)
-    target = folder / "report.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in NAMES:
-            plot = plots[name]
-            path = folder / f"{name}.png"
-            if isinstance(plot, Plot):
-                replace_file(path, plot.light)
-            else:
-                path.unlink(missing_ok=True)
-        replace_file(target, page.encode("utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RequestError(
-            f"report: cannot write to {folder}: {reason}; choose a folder that can be written"
-        ) from error
-    return target
+    pngs = {name: plot.light for name in NAMES if isinstance(plot := plots[name], Plot)}
+    return write_page(folder, render_page(inputs, plots), pngs, absent=[name for name in NAMES if name not in pngs])
 
 
 def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
-    environment = Environment(
-        loader=PackageLoader("advntk_dist", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = as_percent
     results = inputs.results
     scores = method_scores(results)
     timings = stages(results.get("seconds"))
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
         summary=summarise(inputs),
         facts=[*facts(results), ("Attack", attack_words(results))],
         scores=scores,
@@ -80,19 +53,3 @@ def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
         environment=flatten(results["environment"]) if results.get("environment") else [],
         numbers=flatten(results),
     )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step: readers see the old file or the new one, never a part."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
