@@ -19,50 +19,6 @@ def advntk(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
     return int(stopped.value.code or 0), out, err
 
 
-WRONG = {
-    "no such command": (["frobnicate"], "frobnicate"),
-    "no such option": (["run", "digits", "--fast"], "--fast"),
-    "no source": (["run"], "PRESET"),
-    "no such preset": (["run", "digit"], "'digit'"),
-    "unknown key": (["run", "digits", "--set", "data.n_tran=3"], "data.n_tran"),
-    "unknown section": (["run", "digits", "--set", "dat.n_train=3"], "dat: no such key"),
-    "malformed --set": (["run", "digits", "--set", "n_train"], "section.key=value"),
-    "wrong type": (["run", "digits", "--set", "data.n_train=many"], "data.n_train"),
-    "too many images": (["run", "digits", "--set", "data.n_train=5000"], "data.n_train"),
-    "negative radius": (["run", "digits", "--set", "attack.radius=-0.1"], "attack.radius"),
-    "tile 0": (["run", "digits", "--set", "gram.tile=0"], "gram.tile"),
-    "no such network": (["run", "digits", "--set", "network.name=mlp-1"], "mlp-1"),
-    "no such user network": (["run", "digits", "--set", "network.name=no.such:thing"], "no.such:thing"),
-    "no such activation": (["run", "digits", "--set", "network.activation=tanh"], "network.activation"),
-    "no such attack": (["run", "digits", "--set", "attack.name=magic"], "attack.name"),
-    "data that are not there": (["run", "cifar10-mlp5", "--set", "data.path=/no/such/place"], "/no/such/place"),
-    "no such dataset": (["run", "digits", "--set", "data.name=imagenet"], "imagenet"),
-    "a URL to write to": (["run", "digits", "--out", "s3://bucket/run"], "local path"),
-    "gram build without --out": (["gram", "build", "digits"], "--out"),
-    "status of nothing": (["gram", "status", "nowhere"], "nowhere"),
-    "report of nothing": (["report", "nowhere"], "nowhere"),
-    "evaluate nothing": (["evaluate", "nowhere"], "nowhere"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "names"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_request_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    names: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = advntk(capsys, *arguments)
-    assert code == 2
-    assert out == ""
-    assert names in err
-    assert err.startswith("advntk: ")
-    assert err.count("\n") == 1
-    assert not list(tmp_path.rglob("*.zarr"))
-
-
 def test_a_bad_file_is_named_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text("[data]\nn_train = = 3\n")

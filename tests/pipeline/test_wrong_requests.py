@@ -1,0 +1,155 @@
+"""What a wrong request says: one line with what, where and how to mend it, no traceback, the right exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from advntk_dist.cli import main
+
+
+def _set(*pairs: str) -> list[str]:
+    return ["run", "digits", *(word for pair in pairs for word in ("--set", pair))]
+
+
+def _data(name: str) -> list[str]:
+    return ["data", "info", name]
+
+
+WRONG: dict[str, tuple[list[str], int, str]] = {
+    # commands and options
+    "no such command": (["frobnicate"], 2, "frobnicate"),
+    "no such option": (["run", "digits", "--fast"], 2, "--fast"),
+    "no source": (["run"], 2, "PRESET"),
+    "no such gram command": (["gram", "repair"], 2, "repair"),
+    "gram build without --out": (["gram", "build", "digits"], 2, "--out"),
+    "images without a tier": (["evaluate", "nowhere", "--images", "10"], 2, "--tier"),
+    "tier and attack": (["evaluate", "nowhere", "--tier", "fast", "--attack", "apgd"], 2, "leave out --attack"),
+    "no such tier": (["evaluate", "nowhere", "--tier", "brutal"], 2, "fast"),
+    "no images to check": (["check", "nowhere", "--images", "0"], 2, "--images"),
+    # configurations
+    "no such preset": (["run", "digit"], 2, "presets are"),
+    "unknown key": (_set("data.n_tran=3"), 2, "data has name"),
+    "unknown section": (_set("dat.n_train=3"), 2, "sections are data"),
+    "malformed --set": (_set("n_train"), 2, "section.key=value"),
+    "wrong type": (_set("data.n_train=many"), 2, "data.n_train"),
+    "a number as text": (_set('data.n_train="300"'), 2, "data.n_train"),
+    "not TOML": (["run", "{tmp}/broken.toml"], 2, "line 2"),
+    "not text": (["run", "{tmp}/noise.toml"], 2, "cannot be read as text"),
+    "a folder for a file": (["run", "{tmp}"], 2, "no preset and no file"),
+    "too many images": (_set("data.n_train=5000"), 2, "data.n_train"),
+    "negative radius": (_set("attack.radius=-0.1"), 2, "attack.radius"),
+    "a fraction by zero": (_set('attack.radius="8/0"'), 2, "attack.radius"),
+    "tile 0": (_set("gram.tile=0"), 2, "gram.tile"),
+    "tolerance of 2": (_set("solver.tolerance=2"), 2, "solver.tolerance"),
+    "memory without a unit that exists": (_set("solver.memory=4parsecs"), 2, "solver.memory"),
+    "times not ascending": (_set("evaluation.times=[1.0, 0.1]"), 2, "ascending"),
+    "a curve of too many images": (_set("evaluation.curve=498"), 2, "data.n_test"),
+    "no such network": (_set("network.name=mlp-1"), 2, "mlp-1"),
+    "no such user network": (_set("network.name=no.such:thing"), 2, "no.such:thing"),
+    "no such activation": (_set("network.activation=tanh"), 2, "network.activation"),
+    "no such attack": (_set("attack.name=magic"), 2, "attack.name"),
+    "no such loss": (_set("attack.loss=hinge"), 2, "attack.loss"),
+    "a targeted loss untargeted": (_set("attack.loss=dlr-targeted"), 2, "apgd-targeted"),
+    "the reference attack in l2": (_set("attack.name=pgd-reference", "attack.norm=l2"), 2, "linf"),
+    "no such recipe": (_set("train.recipe=secret"), 2, "train.recipe"),
+    # data
+    "data that are not there": (["run", "cifar10-mlp5", "--set", "data.path=/no/such/place"], 2, "/no/such/place"),
+    "no path and nothing fetched": (["run", "cifar10-mlp5"], 2, "advntk data fetch cifar10"),
+    "no such dataset": (_set("data.name=imagenet"), 2, "imagenet"),
+    "nothing to fetch by that name": (["data", "fetch", "imagenet"], 2, "there are cifar10"),
+    "not an npz": (_data("{tmp}/text.npz"), 2, "text.npz"),
+    "an npz without labels": (_data("{tmp}/no-labels.npz"), 2, "no-labels.npz"),
+    "fewer labels than images": (_data("{tmp}/short.npz"), 2, "short.npz"),
+    "images of floats": (_data("{tmp}/floats.npz"), 2, "uint8"),
+    "a folder without images": (_data("{tmp}/empty"), 2, "empty"),
+    "an image that is none": (_data("{tmp}/pictures"), 2, "cat/1.png"),
+    "truncated IDX": (["data", "info", "mnist", "--path", "{tmp}/mnist"], 2, "train-images-idx3-ubyte"),
+    # places
+    "a URL to write to": (["run", "digits", "--out", "s3://bucket/run"], 2, "local path"),
+    "a file where the run should be": (["run", "digits", "--out", "{tmp}/broken.toml"], 2, "broken.toml"),
+    "status of nothing": (["gram", "status", "nowhere"], 2, "nowhere"),
+    "verify of nothing": (["gram", "verify", "nowhere"], 2, "nowhere"),
+    "report of nothing": (["report", "nowhere"], 2, "nowhere"),
+    "evaluate nothing": (["evaluate", "nowhere"], 2, "nowhere"),
+    "check nothing": (["check", "nowhere"], 2, "nowhere"),
+    "dynamics of nothing": (["dynamics", "nowhere"], 2, "nowhere"),
+    "a Zarr group that is no Gram store": (["gram", "verify", "{tmp}/other.zarr"], 3, "other.zarr"),
+    # the grid of the paper
+    "a network that the grid lacks": (["reproduce", "--network", "vgg-16", "--out", "r"], 2, "vgg-16"),
+    "a method that the grid lacks": (["reproduce", "--method", "magic", "--out", "r"], 2, "magic"),
+    "no finite preset": (["finite-width", "nothing"], 2, "presets of finite-width are"),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files and folders that are not what they should be."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "broken.toml").write_text("[data]\nn_train = = 3\n")
+    (folder / "noise.toml").write_bytes(bytes(range(128, 256)))
+    (folder / "text.npz").write_text("hello")
+    x, y = np.zeros((6, 4, 4, 1), np.uint8), np.arange(6) % 2
+    np.savez(folder / "no-labels.npz", x=x)
+    np.savez(folder / "short.npz", x=x, y=y[:5])
+    np.savez(folder / "floats.npz", x=x.astype(float), y=y)
+    (folder / "empty").mkdir()
+    (folder / "pictures" / "cat").mkdir(parents=True)
+    (folder / "pictures" / "dog").mkdir()
+    for name in ("cat/1.png", "dog/1.png"):
+        (folder / "pictures" / name).write_text("not a picture")
+    (folder / "mnist").mkdir()
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / "mnist" / f"{part}-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08"))
+    zarr.create_group(folder / "other.zarr")
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_request_is_one_line(
+    arguments: list[str],
+    code: int,
+    words: str,
+    places: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(places.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main([argument.replace("{tmp}", str(places)) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert stopped.value.code == code
+    assert out == ""
+    assert words in err
+    assert err.startswith("advntk: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.zarr"))
+    assert sorted(places.rglob("*")) == before
+
+
+def test_there_are_at_least_forty() -> None:
+    assert len(WRONG) >= 40
+
+
+def test_stored_results_that_are_damaged_are_exit_code_3(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.toml", "results.json"):
+        (run / name).write_bytes((finished / name).read_bytes())
+    (run / "results.json").write_text(json.dumps({"n_train": 1})[:-3])
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(run)])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 3
+    assert "results.json" in err
+    assert err.count("\n") == 1
