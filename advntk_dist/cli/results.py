@@ -78,12 +78,27 @@ def _cell(row: dict[str, Any], key: str) -> str:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-def report(folder: Path) -> None:
-    """Write the report of a finished run again.
+@click.argument("folders", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
+@click.option("--compare", is_flag=True, help="Write one page that sets two or more runs side by side.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --compare: the page to write.  [default: comparison.html]",
+)
+def report(folders: Sequence[Path], compare: bool, out: Path | None) -> None:
+    """Write the report of a finished run again, or compare runs.
 
-    Example: advntk report runs/digits
+    Examples: advntk report runs/digits
+
+    advntk report --compare runs/a runs/b --out comparison.html
     """
+    if compare:
+        from advntk_dist.pipeline.compare import compare_runs
+
+        click.echo(f"comparison: {compare_runs(folders, out or Path('comparison.html'))}")
+        return
+    if len(folders) > 1 or out is not None:
+        raise click.UsageError("several runs and --out belong to --compare")
     from advntk_dist.pipeline.run import rebuild_report
 
-    click.echo(f"report: {rebuild_report(folder)}")
+    click.echo(f"report: {rebuild_report(folders[0])}")

@@ -21,6 +21,7 @@ from advntk_dist.report import (
     extremes_of,
     write_report,
 )
+from advntk_dist.report.compare import ComparedRun, write_comparison
 
 N_TEST = 497
 RADIUS = 0.2
@@ -156,3 +157,25 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_report(make_inputs(), folder)
     return folder
+
+
+def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun:
+    """A run to compare, its robust accuracies moved by ``shift``."""
+    found, curve = digits_results(), degeneration_curve(9)
+    found["methods"]["adv_ntk"] = _method(0.97, 0.37 + shift, steps=50, lr=1.0)
+    found["curve"] = {
+        "times": curve.times.tolist(),
+        "test": [{"clean": c, "robust": r} for c, r in zip(curve.clean, curve.robust + shift, strict=True)],
+    }
+    return ComparedRun(name, found, {"data": {"n_train": 1000, "seed": 0}, **config})
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = [compared_run("first"), compared_run("second", 0.02, train={"lr": 0.5}), compared_run("third", -0.05)]
+    return write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html")
+
+
+@pytest.fixture(scope="session")
+def comparable() -> Callable[..., ComparedRun]:
+    return compared_run

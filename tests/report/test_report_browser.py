@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,9 @@ def browser() -> str:
     return path
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme", "surface"),
-    [(390, "light", "rgb(255, 255, 255)"), (390, "dark", "rgb(27, 30, 36)"), (1280, "light", "rgb(255, 255, 255)")],
-)
-def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: int, scheme: str, surface: str) -> None:
-    source = (written / "report.html").read_text(encoding="utf-8")
+def _look(browser: str, page: Path, tmp_path: Path, width: int, scheme: str) -> dict[str, Any]:
+    """Open a page in a frame of some width; what the probe found, once nothing overflows and no error was met."""
+    source = page.read_text(encoding="utf-8")
     policy = "style-src 'unsafe-inline'"
     assert policy in source
     probed = source.replace(policy, f"{policy}; script-src 'unsafe-inline'", 1).replace("</head>", f"{PROBE}</head>", 1)
@@ -77,15 +75,31 @@ def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: in
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     title = re.search(r"<title>found (\{.*?\})</title>", done.stdout, re.DOTALL)
     assert title is not None, done.stdout[:500] + done.stderr[-2000:]
-    found = json.loads(html.unescape(title[1]))
+    found: dict[str, Any] = json.loads(html.unescape(title[1]))
     assert found["errors"] == []
     assert "CONSOLE" not in done.stderr
     assert found["viewport"] == width
     assert found["page"] <= width
     assert found["outside"] == []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "surface"),
+    [(390, "light", "rgb(255, 255, 255)"), (390, "dark", "rgb(27, 30, 36)"), (1280, "light", "rgb(255, 255, 255)")],
+)
+def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: int, scheme: str, surface: str) -> None:
+    found = _look(browser, written / "report.html", tmp_path, width, scheme)
     assert len(found["images"]) == len(NAMES)
     for natural, shown in found["images"]:
         assert natural > 1000
         assert 300 < shown <= width
     assert found["dark"] == [scheme == "dark"] * len(NAMES)
     assert found["surface"] == surface
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_comparison_in_chromium(browser: str, compared: Path, tmp_path: Path, width: int) -> None:
+    found = _look(browser, compared, tmp_path, width, "light")
+    assert len(found["images"]) == 1
+    assert found["images"][0][0] > 1000

@@ -1,0 +1,48 @@
+"""Runs side by side: what the page claims, what it lists, what it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from advntk_dist.errors import RequestError
+from advntk_dist.report.compare import ComparedRun, headline, write_comparison
+
+
+def test_the_page_has_every_method_of_every_run_and_only_settings_that_differ(compared: Path) -> None:
+    page = compared.read_text(encoding="utf-8")
+    for run in ("first", "second", "third"):
+        for method in ("NTK", "Early-stopped NTK", "Adv-NTK"):
+            assert f"{run}: {method}" in page
+    assert "<code>train.lr</code>" in page
+    assert "<code>data.seed</code>" not in page
+    assert page.count("<picture>") == 1
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+
+
+def test_the_headline_claims_a_difference_only_beyond_the_intervals(
+    comparable: Callable[..., ComparedRun],
+) -> None:
+    near = headline([comparable("a"), comparable("b", 0.02)])
+    assert "within the intervals of" in near
+    far = headline([comparable("a"), comparable("b", 0.3)])
+    assert far == "Adv-NTK of b is the most robust, 67.0%, beyond the intervals of Early-stopped NTK of a, 39.0%"
+
+
+def test_the_headline_is_of_different_runs(comparable: Callable[..., ComparedRun]) -> None:
+    assert headline([comparable("a", 0.3), comparable("b")]).count(" of a") == 1
+
+
+def test_names_are_escaped(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
+    page = write_comparison([comparable("<i>x</i>"), comparable("b")], tmp_path / "c.html").read_text("utf-8")
+    assert "<i>x</i>" not in page
+    assert "&lt;i&gt;x&lt;/i&gt;" in page
+
+
+def test_a_place_that_cannot_be_written_is_named(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"file/c\.html.*--out"):
+        write_comparison([comparable("a"), comparable("b")], tmp_path / "file" / "c.html")
