@@ -5,6 +5,7 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"advntk: {error.format_message()}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("advntk: interrupted; nothing is lost, the same command goes on from here", err=True)
+        again = shlex.join(["advntk", *(sys.argv[1:] if arguments is None else arguments)])
+        click.echo(f"advntk: interrupted; nothing is lost, go on with: {again}", err=True)
         sys.exit(1)
     except AdvNTKError as error:
         click.echo(f"advntk: {error}", err=True)
