@@ -1,6 +1,7 @@
 """Where the datasets are published, and the checksums of their files.
 
-The checksums are those that TensorFlow Datasets (url_checksums) and torchvision record for these addresses.
+The checksums are those that TensorFlow Datasets (url_checksums) records for these addresses; SVHN's are those that
+several public repositories agree on.
 """
 
 from __future__ import annotations
