@@ -6,7 +6,7 @@ Written as c(t) = t D^1/2 phi_1(-t S) D^1/2 Y, S = D^1/2 Theta D^1/2, it needs n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,24 +192,56 @@ class ATDynamics:
         SolverError
             If a solve misses the tolerance.
         """
-        d = self._varpi(varpi)
         k_val, y_val = np.asarray(k_val), np.asarray(y_val, dtype=np.float64)
-        if k_val.ndim != 2 or k_val.shape[1] != len(d) or y_val.shape != (k_val.shape[0], self.y.shape[1]):
-            raise ValueError(
-                f"k_val must be (m, {len(d)}) and y_val (m, {self.y.shape[1]}), got {k_val.shape} and {y_val.shape}"
-            )
-        with blas_threads(self._threads):
-            return self._loss_and_gradient(d, k_val, y_val, tol)
+        n, k = self.y.shape
+        if k_val.ndim != 2 or k_val.shape[1] != n or y_val.shape != (k_val.shape[0], k):
+            raise ValueError(f"k_val must be (m, {n}) and y_val (m, {k}), got {k_val.shape} and {y_val.shape}")
 
-    def _loss_and_gradient(self, d: Array, k_val: NDArray[Any], y_val: Array, tol: float) -> tuple[float, Array]:
-        forward = self._basis(d, 1.0, tol)
-        solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
-        residual = k_val @ solution.value - y_val
-        loss = 0.5 * float((residual**2).sum()) / len(y_val)
-        v = np.asarray(k_val.T @ residual / len(y_val), dtype=np.float64)
-        backward = self._grow(d, v, 1.0, tol)
-        _solution(backward, *backward.solve([1.0])[0], tol).checked("adjoint at t = 1", tol)
-        return loss, _integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
+        def squared_error(c: Array) -> tuple[float, Array]:
+            residual = k_val @ c - y_val
+            return 0.5 * float((residual**2).sum()) / len(y_val), k_val.T @ residual / len(y_val)
+
+        return self.value_and_gradient(varpi, squared_error, tol)
+
+    def value_and_gradient(
+        self, varpi: ArrayLike, objective: Callable[[Array], tuple[float, Array]], tol: float = DEFAULT_TOLERANCE
+    ) -> tuple[float, Array]:
+        """Any function of the coefficients c(varpi) at t = 1, and its gradient in varpi.
+
+        As :meth:`loss_and_gradient`, with v the function's own gradient in c.
+
+        Parameters
+        ----------
+        varpi
+            Effective training times (n,), >= 0.
+        objective
+            Takes coefficients (n, k) to a value and its gradient (n, k) in them.
+        tol
+            Tolerance of the two solves.
+
+        Returns
+        -------
+        value, gradient
+            A float, and an array (n,).
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+        SolverError
+            If a solve misses the tolerance.
+        """
+        d = self._varpi(varpi)
+        with blas_threads(self._threads):
+            forward = self._basis(d, 1.0, tol)
+            solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
+            value, slope = objective(solution.value)
+            v = np.asarray(slope, dtype=np.float64)
+            if v.shape != self.y.shape:
+                raise ValueError(f"the objective's gradient must be {self.y.shape}, got {v.shape}")
+            backward = self._grow(d, v, 1.0, tol)
+            _solution(backward, *backward.solve([1.0])[0], tol).checked("adjoint at t = 1", tol)
+            return value, _integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
 
     def _varpi(self, varpi: ArrayLike) -> Array:
         d = np.asarray(varpi, dtype=np.float64)
