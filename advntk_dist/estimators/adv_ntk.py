@@ -17,7 +17,7 @@ from advntk_dist.attacks.base import Norm
 from advntk_dist.errors import RequestError
 from advntk_dist.estimators.base import KernelClassifier
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training import StepRecord, train_adv_ntk
+from advntk_dist.training import PaperRecipe, StepRecord, train_adv_ntk
 
 
 class AdvNTKClassifier(KernelClassifier):
@@ -104,19 +104,23 @@ class AdvNTKClassifier(KernelClassifier):
         train, val = self._split(labels, seed)
         with self._dynamics(x[train], labels[train]) as dynamics:
             blank = KernelPredictor(self._net, x[train], np.zeros((len(train), len(self.classes_))))
-            trained = train_adv_ntk(
-                lambda: dynamics,
-                lambda: blank,
+            recipe = PaperRecipe(
                 x[train],
                 x[val],
                 labels[val],
                 partial(pgd, radius=self.radius, steps=self.attack_steps, step_size=self.step_size, norm=self.norm),
-                group=zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
-                steps=self.steps,
                 lr=self.lr,
                 batch=self.batch,
                 seed=seed,
                 tolerance=self.tol,
+            )
+            trained = train_adv_ntk(
+                recipe,
+                lambda: dynamics,
+                lambda: blank,
+                len(train),
+                group=zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
+                steps=self.steps,
             )
             self.varpi_ = trained.varpi
             self.history_: list[StepRecord] = trained.history

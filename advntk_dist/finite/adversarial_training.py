@@ -24,7 +24,7 @@ from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
 from advntk_dist.finite.predictor import FinitePredictor, ascend
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.storage import Records
-from advntk_dist.training.adv_ntk import validation_batch
+from advntk_dist.training.loop import batch_of_epochs
 
 Labelled = tuple[Images, NDArray[np.int64]]
 """Images (m, H, W, C), floats in [-0.5, 0.5], and labels (m,)."""
@@ -115,7 +115,7 @@ def train_adversarially(
     for point in range(done, len(plan)):
         sums = []
         for step in range(plan[point - 1] if point else 0, plan[point]):
-            chosen = validation_batch(len(x), size, step, seed)
+            chosen = batch_of_epochs(len(x), size, step, seed)
             clean = x[chosen]
             start = random_start(clean, attack.radius, attack.norm, _step_seed(seed, step), chosen)
             with kernel_scope():

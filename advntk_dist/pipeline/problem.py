@@ -14,7 +14,7 @@ from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training.adv_ntk import BoundAttack
+from advntk_dist.training.loop import BoundAttack
 
 Images = NDArray[Any]
 

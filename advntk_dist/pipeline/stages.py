@@ -25,6 +25,7 @@ from advntk_dist.report import KernelSpectrum
 from advntk_dist.solve.solution import Solution
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
+from advntk_dist.training.configured import recipe_of
 
 if TYPE_CHECKING:
     from advntk_dist.gram.plan import GramPlan
@@ -174,19 +175,21 @@ class Stages(Scoring):
                 shown.reach(step + 1, train.steps)
                 self.events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
 
+            recipe = recipe_of(
+                train,
+                problem.train,
+                problem.val,
+                bind_attack(self.config.attack),
+                lambda: self.config.evaluation.times[self.select()[0]],
+                self.config.solver.tolerance,
+            )
             run = train_adv_ntk(
+                recipe,
                 lambda: self.dynamics,
                 lambda: problem.predictor,
-                problem.train.x,
-                problem.val.x,
-                problem.val.y,
-                bind_attack(self.config.attack),
+                len(problem.train.y),
                 group=group,
                 steps=train.steps,
-                lr=train.lr,
-                batch=train.batch,
-                seed=train.seed,
-                tolerance=self.config.solver.tolerance,
                 on_step=on_step,
             )
             table = self.trained()

@@ -26,7 +26,7 @@ from advntk_dist.progress import Display
 from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.grid import Cell, Subject
 from advntk_dist.storage import Records, guarded_group
-from advntk_dist.training import train_adv_ntk
+from advntk_dist.training import PaperRecipe, train_adv_ntk
 
 Array = NDArray[np.float64]
 
@@ -153,19 +153,23 @@ class Laboratory:
 
     def _adv_ntk(self, config: RunConfig) -> tuple[MethodResult, dict[str, Any]]:
         problem, train, tolerance = self.problem, config.train, config.solver.tolerance
-        trained = train_adv_ntk(
-            lambda: self.dynamics,
-            lambda: problem.predictor,
+        recipe = PaperRecipe(
             problem.train.x,
             problem.val.x,
             problem.val.y,
             bind_attack(config.attack),
-            group=self._group(f"train-{config.attack.label}", asdict_of(config)),
-            steps=train.steps,
             lr=train.lr,
             batch=train.batch,
             seed=train.seed,
             tolerance=tolerance,
+        )
+        trained = train_adv_ntk(
+            recipe,
+            lambda: self.dynamics,
+            lambda: problem.predictor,
+            len(problem.train.y),
+            group=self._group(f"train-{config.attack.label}", asdict_of(config)),
+            steps=train.steps,
         )
 
         def predictor() -> DifferentiablePredictor:

@@ -1,4 +1,4 @@
-"""Optimisers of the parameter a, varpi = |a|, as optax transformations with a flat state to checkpoint."""
+"""Optimisers of the parameters of varpi, as optax transformations with a flat state to checkpoint."""
 
 from __future__ import annotations
 
@@ -15,19 +15,33 @@ from advntk_dist.kernels.scope import kernel_scope
 Array = NDArray[np.float64]
 
 
+def normalised(lr: float) -> optax.GradientTransformation:
+    """The step of Fu & Wang (2024), section 5: a -= lr g / (||g|| + 1e-8)."""
+    return optax.chain(optax.normalize_by_update_norm(scale_factor=1.0, eps=1e-8), optax.scale(-lr))
+
+
+def momentum(length: float, steps: int, memory: float) -> optax.GradientTransformation:
+    """Steps along a running mean of gradients, of a length that falls from ``length`` to 0 as a cosine."""
+    return optax.chain(
+        optax.ema(memory, debias=False),
+        optax.normalize_by_update_norm(scale_factor=1.0, eps=1e-30),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(length, steps)),
+    )
+
+
 class Optimiser:
-    """The normalised step of Fu & Wang (2024), section 5: a -= lr g / (||g|| + 1e-8).
+    """An optax transformation with a flat state to checkpoint.
 
     Parameters
     ----------
-    lr
-        Length of a step.
+    transformation
+        Such as :func:`normalised` makes.
     n
         Number of parameters.
     """
 
-    def __init__(self, lr: float, n: int) -> None:
-        self._transformation = optax.chain(optax.normalize_by_update_norm(scale_factor=1.0, eps=1e-8), optax.scale(-lr))
+    def __init__(self, transformation: optax.GradientTransformation, n: int) -> None:
+        self._transformation = transformation
         with kernel_scope():
             state = self._transformation.init(jnp.zeros(n, jnp.float64))
         self._leaves, self._structure = jax.tree.flatten(state)

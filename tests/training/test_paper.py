@@ -1,4 +1,4 @@
-"""Adv-NTK: the recipe step by step, and resumption that changes nothing to the last bit."""
+"""The paper's recipe step by step, and resumption that changes nothing to the last bit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from advntk_dist.errors import SolverError, StoreDamagedError, StoreMismatchErro
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
-from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.adv_ntk import _attack_seed, validation_batch
-from advntk_dist.training.optimiser import Optimiser
+from advntk_dist.training import PaperRecipe, StepRecord, TrainingRun, train_adv_ntk
+from advntk_dist.training.loop import attack_seed, batch_of_epochs
+from advntk_dist.training.optimiser import Optimiser, normalised
 
 Array = NDArray[np.float64]
 
@@ -45,9 +45,11 @@ def gram() -> NDArray[np.float32]:
 def _train(gram: Any, folder: Path, **keywords: Any) -> TrainingRun:
     dynamics = keywords.pop("dynamics", None) or ATDynamics(gram, np.eye(K)[Y_TRAIN])
     predictor = KernelPredictor(NET, X_TRAIN, np.zeros((N, K)), batch=BATCH)
-    recipe = {"steps": STEPS, "lr": LR, "batch": BATCH, "seed": SEED, "tolerance": TOLERANCE, **keywords}
+    settings = {"lr": LR, "batch": BATCH, "seed": SEED, "tolerance": TOLERANCE}
+    settings |= {k: keywords.pop(k) for k in list(keywords) if k in settings}
+    recipe = PaperRecipe(X_TRAIN, X_VAL, Y_VAL, ATTACK, **settings)  # type: ignore[arg-type]
     group = guarded_group(folder, {"recipe": "paper"})
-    return train_adv_ntk(lambda: dynamics, lambda: predictor, X_TRAIN, X_VAL, Y_VAL, ATTACK, group=group, **recipe)
+    return train_adv_ntk(recipe, lambda: dynamics, lambda: predictor, N, group=group, **({"steps": STEPS} | keywords))
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,11 @@ def test_recipe_step_by_step(gram: Any, uninterrupted: tuple[TrainingRun, Path])
     varpi = _rows(uninterrupted[1], "varpi")
     for step in range(3):
         np.testing.assert_allclose(varpi[step], np.abs(a), rtol=1e-6, atol=1e-9)
-        chosen = validation_batch(M, BATCH, step, SEED)
+        chosen = batch_of_epochs(M, BATCH, step, SEED)
         c = dynamics.coefficients(np.abs(a), tol=TOLERANCE).value
         attacked = ATTACK(
             KernelPredictor(NET, X_TRAIN, c, batch=BATCH), X_VAL[chosen], Y_VAL[chosen],
-            seed=_attack_seed(SEED, step), indices=chosen,
+            seed=attack_seed(SEED, step), indices=chosen,
         )  # fmt: skip
         k_val = NET.ntk(attacked, X_TRAIN)
         loss, gradient = dynamics.loss_and_gradient(np.abs(a), k_val, np.eye(K)[Y_VAL[chosen]], TOLERANCE)
@@ -150,11 +152,9 @@ def test_finished_run_computes_nothing(gram: Any, tmp_path: Path, uninterrupted:
 
     _train(gram, tmp_path / "t")
     group = guarded_group(tmp_path / "t", {})
-    recipe = {"steps": STEPS, "lr": LR, "batch": BATCH, "seed": SEED, "tolerance": TOLERANCE}
-    _assert_same(
-        train_adv_ntk(never, never, X_TRAIN, X_VAL, Y_VAL, never, group=group, on_step=never, **recipe),  # type: ignore[arg-type]
-        uninterrupted[0],
-    )
+    recipe = PaperRecipe(X_TRAIN, X_VAL, Y_VAL, never, lr=LR, batch=BATCH, seed=SEED, tolerance=TOLERANCE)
+    again = train_adv_ntk(recipe, never, never, N, group=group, steps=STEPS, on_step=never)  # type: ignore[arg-type]
+    _assert_same(again, uninterrupted[0])
 
 
 @pytest.mark.parametrize("name", ["state", "history"])
@@ -190,7 +190,7 @@ def test_validation_batches_shuffle_anew_each_epoch(n_val: int, batch: int) -> N
     per_epoch = n_val // size
     epochs = []
     for epoch in range(3):
-        chosen = [validation_batch(n_val, batch, epoch * per_epoch + place, 5) for place in range(per_epoch)]
+        chosen = [batch_of_epochs(n_val, batch, epoch * per_epoch + place, 5) for place in range(per_epoch)]
         assert all(len(b) == size for b in chosen)
         together = np.concatenate(chosen)
         assert len(np.unique(together)) == len(together), "no image twice an epoch"
@@ -198,15 +198,15 @@ def test_validation_batches_shuffle_anew_each_epoch(n_val: int, batch: int) -> N
         assert together.max() < n_val
         epochs.append(together)
     assert not np.array_equal(epochs[0], epochs[1])
-    np.testing.assert_array_equal(validation_batch(n_val, batch, 1, 5), validation_batch(n_val, batch, 1, 5))
+    np.testing.assert_array_equal(batch_of_epochs(n_val, batch, 1, 5), batch_of_epochs(n_val, batch, 1, 5))
 
 
 def test_attack_seeds_differ_between_steps() -> None:
-    assert len({_attack_seed(seed, step) for seed in range(20) for step in range(50)}) == 1000
+    assert len({attack_seed(seed, step) for seed in range(20) for step in range(50)}) == 1000
 
 
 def test_normalised_step() -> None:
-    optimiser = Optimiser(0.1, 3)
+    optimiser = Optimiser(normalised(0.1), 3)
     gradient = np.array([3.0, 0.0, -4.0])
     a, state = optimiser.step(np.ones(3), gradient, optimiser.initial_state())
     np.testing.assert_allclose(a, 1 - 0.1 * gradient / (5 + 1e-8), rtol=1e-15)

@@ -1,0 +1,133 @@
+"""A recipe in which every training image also serves as a validation image, of a network that has not seen it.
+
+Adv-NTK's validation batches are few images for n parameters, and are overfitted. Here a step sets varpi to 0 on one
+fold of the training images, which is to leave them out of training, and measures the loss on the fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.attacks.base import Images
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.training.loop import BoundAttack, StepRecord, attack_seed, batch_of_epochs
+from advntk_dist.training.optimiser import Optimiser, momentum
+from advntk_dist.training.soft_error import soft_error
+
+Array = NDArray[np.float64]
+
+MEMORY = 0.8
+"""Of the running mean of gradients. Coordinates are not rescaled one by one, as Adam would: that made noise of them."""
+
+
+class CrossFitRecipe:
+    """varpi = exp(a) from one uniform time, by steps of decaying length along a running mean of gradients.
+
+    The loss is the soft error of the fold's attacked images, plus ``clean_weight`` times that of the images themselves,
+    under the network that is trained on the other folds (:func:`advntk_dist.training.soft_error.soft_error`).
+
+    Parameters
+    ----------
+    x_train, y_train
+        Training images (n, H, W, C) and their labels (n,).
+    attack
+        Called as attack(predictor, x, y, seed=..., indices=...).
+    time
+        Gives the uniform time > 0 to start from; asked before the first step only.
+    steps, lr
+        Steps, and the root mean square of the change of log varpi in the first; later ones fall to 0 as a cosine.
+    batch
+        Images of a fold a step, at most.
+    folds
+        Parts that the training images are drawn into, >= 2.
+    clean_weight
+        Weight of the error on clean images, >= 0.
+    seed
+        Of folds, batches and random starts.
+    tolerance
+        Of the solves.
+    """
+
+    def __init__(
+        self,
+        x_train: Images,
+        y_train: NDArray[np.int64],
+        attack: BoundAttack,
+        time: Callable[[], float],
+        *,
+        steps: int,
+        lr: float,
+        batch: int,
+        folds: int,
+        clean_weight: float,
+        seed: int,
+        tolerance: float,
+    ) -> None:
+        self.seed = seed
+        self._x, self._y, self._attack, self._time = x_train, y_train, attack, time
+        self._steps, self._lr, self._batch, self._tolerance = steps, lr, batch, tolerance
+        self._folds = min(folds, len(x_train))
+        self._clean_weight = clean_weight
+
+    @cached_property
+    def optimiser(self) -> Optimiser:
+        """Normalised running mean of gradients, times a length that decays as a cosine."""
+        n = len(self._x)
+        return Optimiser(momentum(self._lr * np.sqrt(n), self._steps, MEMORY), n)
+
+    @cached_property
+    def fold(self) -> NDArray[np.int64]:
+        """The fold of each training image (n,); sizes differ by one at most."""
+        n = len(self._x)
+        return np.random.default_rng([self.seed, 3]).permutation(n) % self._folds
+
+    def start(self) -> Array:
+        """The logarithm of the uniform time, (n,)."""
+        return np.full(len(self._x), np.log(self._time()))
+
+    def varpi(self, a: Array) -> Array:
+        """exp(a), (n,)."""
+        return np.exp(a)
+
+    def examine(
+        self, step: int, a: Array, dynamics: ATDynamics, predictor: KernelPredictor
+    ) -> tuple[StepRecord, Array]:
+        """Leave the step's fold out, attack a batch of it: the loss there, and its gradient in a (n,)."""
+        before = dynamics.operator.passes
+        visit, fold = divmod(step, self._folds)
+        varpi = np.where(self.fold == fold, 0.0, np.exp(a))
+        members = np.flatnonzero(self.fold == fold)
+        chosen = members[batch_of_epochs(len(members), self._batch, visit, self.seed, fold)]
+        x, y = self._x[chosen], self._y[chosen]
+        current = predictor.with_coefficients(dynamics.coefficients(varpi, tol=self._tolerance).value)
+        adversarial = self._attack(current, x, y, seed=attack_seed(self.seed, step), indices=chosen)
+        k_adversarial = current.net.ntk(adversarial, self._x)
+        k_clean = current.net.ntk(x, self._x) if self._clean_weight else None
+        robust = 0.0
+
+        def loss(c: Array) -> tuple[float, Array]:
+            nonlocal robust
+            attacked = soft_error(k_adversarial @ c, y)
+            robust = attacked.accuracy
+            value, slope = attacked.value, k_adversarial.T @ attacked.gradient
+            if k_clean is not None:
+                clean = soft_error(k_clean @ c, y)
+                value += self._clean_weight * clean.value
+                slope = slope + self._clean_weight * (k_clean.T @ clean.gradient)
+            return value, slope
+
+        value, gradient = dynamics.value_and_gradient(varpi, loss, self._tolerance)
+        record = StepRecord(
+            loss=value,
+            grad_norm=float(np.linalg.norm(gradient)),
+            robust=robust,
+            varpi_mean=float(np.exp(a).mean()),
+            varpi_max=float(np.exp(a).max()),
+            passes=float(dynamics.operator.passes - before),
+        )
+        return record, gradient * varpi  # in log varpi; of the fold that is left out, 0

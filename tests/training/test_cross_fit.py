@@ -1,0 +1,154 @@
+"""Cross-fit: folds, the gradient against differences of the whole loss, resumption, and that it learns."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from advntk_dist.attacks import pgd
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.networks import network
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.storage import guarded_group
+from advntk_dist.training import CrossFitRecipe, StepRecord, TrainingRun, train_adv_ntk
+from advntk_dist.training.loop import attack_seed, batch_of_epochs
+from advntk_dist.training.soft_error import soft_error
+
+Array = NDArray[np.float64]
+
+N, K, FOLDS, TIME = 41, 3, 4, 0.3
+_RNG = np.random.default_rng(8)
+_CENTRES = _RNG.uniform(-0.3, 0.3, (K, 4, 4, 1))
+Y = _RNG.integers(0, K, N)
+X = _CENTRES[Y] + _RNG.uniform(-0.2, 0.2, (N, 4, 4, 1))
+NET = network("mlp-2")
+SETTINGS: dict[str, Any] = {
+    "steps": 6, "lr": 0.05, "batch": 8, "folds": FOLDS, "clean_weight": 0.5, "seed": 3, "tolerance": 1e-12
+}  # fmt: skip
+
+
+class Stopped(Exception):
+    """Stands for the death of the process."""
+
+
+def _attack(predictor: Any, x: Any, y: Any, *, seed: int, indices: Any) -> Any:
+    return pgd(predictor, x, y, radius=0.1, steps=2, step_size=0.05, loss="margin", seed=seed, indices=indices)
+
+
+def _start() -> float:
+    return TIME
+
+
+@pytest.fixture(scope="module")
+def gram() -> Array:
+    return NET.compiled.matrix(X, X, "ntk", symmetric=True)
+
+
+def _recipe(**keywords: Any) -> CrossFitRecipe:
+    attack, time = keywords.pop("attack", _attack), keywords.pop("time", _start)
+    return CrossFitRecipe(X, Y, attack, time, **(SETTINGS | keywords))
+
+
+def _train(gram: Array, folder: Path, on_step: Any = lambda step, record: None, **keywords: Any) -> TrainingRun:
+    dynamics = ATDynamics(gram, np.eye(K)[Y])
+    blank = KernelPredictor(NET, X, np.zeros((N, K)), batch=16)
+    recipe, group = _recipe(**keywords), guarded_group(folder, {"recipe": "cross-fit"})
+    steps = keywords.get("steps", SETTINGS["steps"])
+    return train_adv_ntk(recipe, lambda: dynamics, lambda: blank, N, group=group, steps=steps, on_step=on_step)
+
+
+def test_folds_are_a_partition_of_equal_parts() -> None:
+    fold = _recipe().fold
+    counts = np.bincount(fold, minlength=FOLDS)
+    assert counts.sum() == N
+    assert counts.max() - counts.min() <= 1
+    assert not np.array_equal(fold, _recipe(seed=4).fold)
+
+
+def test_more_folds_than_images_leave_one_image_out() -> None:
+    assert np.bincount(_recipe(folds=1000).fold).tolist() == [1] * N
+
+
+@pytest.mark.parametrize("clean_weight", [0.0, 0.5])
+@pytest.mark.parametrize("step", [0, 5])
+def test_gradient_against_differences_through_a_dense_exponential(gram: Array, step: int, clean_weight: float) -> None:
+    """The loss written out: a network trained without the fold, the same adversarial images, sizes held fixed."""
+    from scipy.linalg import expm
+
+    recipe = _recipe(clean_weight=clean_weight)
+    a = np.log(TIME) + 0.3 * np.random.default_rng(1).standard_normal(N)
+    dynamics, blank = ATDynamics(gram, np.eye(K)[Y]), KernelPredictor(NET, X, np.zeros((N, K)), batch=16)
+    record, gradient = recipe.examine(step, a, dynamics, blank)
+    fold = step % FOLDS
+    out = recipe.fold == fold
+    np.testing.assert_array_equal(gradient[out], 0.0)
+
+    def coefficients(a: Array) -> Array:
+        d = np.where(out, 0.0, np.exp(a))
+        return np.asarray(np.linalg.solve(gram, (np.eye(N) - expm(-gram * d[None, :])) @ np.eye(K)[Y]))
+
+    members = np.flatnonzero(out)
+    chosen = members[batch_of_epochs(len(members), 8, step // FOLDS, 3, fold)]
+    assert set(chosen) <= set(members)
+    c = coefficients(a)
+    twins = _attack(blank.with_coefficients(c), X[chosen], Y[chosen], seed=attack_seed(3, step), indices=chosen)
+    kernels = [(1.0, NET.ntk(twins, X)), (clean_weight, NET.ntk(X[chosen], X))]
+    slopes = [w * k.T @ soft_error(k @ c, Y[chosen]).gradient for w, k in kernels]
+    assert record.loss == pytest.approx(sum(w * soft_error(k @ c, Y[chosen]).value for w, k in kernels), rel=1e-6)
+    assert record.robust == (kernels[0][1] @ c).argmax(axis=1).__eq__(Y[chosen]).mean()
+    direction, h = np.random.default_rng(2).standard_normal(N), 1e-5
+    moved = (coefficients(a + h * direction) - coefficients(a - h * direction)) / (2 * h)
+    assert float(gradient @ direction) == pytest.approx(float((sum(slopes) * moved).sum()), rel=1e-5, abs=1e-9)
+
+
+def test_starts_uniform_and_first_step_has_the_asked_length(gram: Array, tmp_path: Path) -> None:
+    _train(gram, tmp_path / "t")
+    varpi = np.asarray(guarded_group(tmp_path / "t", {})["varpi"][:])  # type: ignore[index]
+    np.testing.assert_allclose(varpi[0], TIME, rtol=1e-15)
+    moves = np.sqrt((np.diff(np.log(varpi), axis=0) ** 2).mean(axis=1))
+    assert moves[0] == pytest.approx(SETTINGS["lr"], rel=1e-9)
+    expected = SETTINGS["lr"] * 0.5 * (1 + np.cos(np.pi * np.arange(6) / 6))
+    np.testing.assert_allclose(moves, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [0, 3])
+def test_resumed_run_is_the_same_to_the_last_bit(gram: Array, tmp_path: Path, stop: int) -> None:
+    def die(step: int, record: StepRecord) -> None:
+        if step == stop:
+            raise Stopped
+
+    whole = _train(gram, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        _train(gram, tmp_path / "t", die)
+    taken: list[int] = []
+
+    def never() -> float:
+        raise AssertionError("the start is committed")
+
+    run = _train(gram, tmp_path / "t", lambda step, record: taken.append(step), time=never)
+    assert taken == list(range(stop + 1, 6))
+    np.testing.assert_array_equal(run.varpi, whole.varpi)
+    assert run.history == whole.history
+
+
+def test_learns_to_distrust_wrong_labels(tmp_path: Path) -> None:
+    """A tenth of the labels is wrong: left-out images want these samples trained for less long than the others."""
+    rng = np.random.default_rng(0)
+    n = 120
+    y = rng.integers(0, K, n)
+    x = _CENTRES[y] + rng.uniform(-0.2, 0.2, (n, 4, 4, 1))
+    wrong = np.arange(n) < n // 10
+    labels = np.where(wrong, (y + 1) % K, y)
+    dynamics = ATDynamics(NET.compiled.matrix(x, x, "ntk", symmetric=True), np.eye(K)[labels])
+    blank = KernelPredictor(NET, x, np.zeros((n, K)), batch=64)
+    attack = partial(pgd, radius=0.05, steps=3, step_size=0.02, loss="margin")
+    settings = SETTINGS | {"steps": 15, "lr": 0.1, "batch": 60, "tolerance": 1e-8}
+    recipe = CrossFitRecipe(x, labels, attack, lambda: 3.0, **settings)
+    group = guarded_group(tmp_path / "t", {})
+    run = train_adv_ntk(recipe, lambda: dynamics, lambda: blank, n, group=group, steps=15)
+    assert np.log(run.varpi[wrong]).mean() < np.log(run.varpi[~wrong]).mean() - 0.2
