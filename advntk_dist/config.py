@@ -218,25 +218,25 @@ class TrainConfig(Section):
     steps: Annotated[int, Field(ge=1)] = 50
     """By default 50 of the paper's recipe, 30 of cross-fit."""
     lr: Positive = 1.0
-    """Length of a step, of cross-fit the root mean square of the first change of log varpi; by default 1 and 0.025."""
+    """Length of a step; of cross-fit the root mean square of the first change of log varpi. By default 1 and 0.03."""
     batch: Annotated[int, Field(ge=1)] = 128
     """Images a step; by default 128 and 1,000."""
     seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] = 5
     """Of cross-fit: parts of the training images, of which each step leaves one out."""
-    clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
     """Of cross-fit: weight of the error on clean images beside that on attacked ones."""
 
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and values.get("recipe") == "cross-fit":
-            return {"steps": 30, "lr": 0.025, "batch": 1000} | values
+            return {"steps": 30, "lr": 0.03, "batch": 1000} | values
         return values
 
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:
-        if self.recipe == "paper" and (self.folds, self.clean_weight) != (5, 0.5):
+        if self.recipe == "paper" and (self.folds, self.clean_weight) != (5, 0.4):
             raise ValueError('folds and clean_weight belong to recipe = "cross-fit"')
         return self
 
