@@ -51,7 +51,7 @@ def recipe_of(
     tolerance
         Of the solves.
     """
-    shared = {"lr": config.lr, "batch": config.batch, "seed": config.seed, "tolerance": tolerance}
+    shared: dict[str, Any] = {"lr": config.lr, "batch": config.batch, "seed": config.seed, "tolerance": tolerance}
     if config.recipe == "paper":
         return PaperRecipe(train.x, val.x, val.y, attack, **shared)
     return CrossFitRecipe(

@@ -91,7 +91,7 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, Any]:
 def summary(seeds: list[dict[str, Any]], found: list[dict[str, Outcomes]]) -> dict[str, Any]:
     """All seeds' images together: accuracies with Wilson intervals, and cross-fit against both others, paired."""
     pooled = {n: {w: np.concatenate([f[n][w] for f in found]) for w in ("clean", "robust")} for n in found[0]}
-    methods = {}
+    methods: dict[str, dict[str, Any]] = {}
     for name, parts in pooled.items():
         methods[name] = {}
         for what, right in parts.items():
