@@ -152,7 +152,8 @@ def _method_rows(
         "t": stages.config.evaluation.times[chosen],
         "validation_robust": validation[chosen].robust.value,
     }
-    rows[ADV_NTK] |= {"steps": stages.config.train.steps, "lr": stages.config.train.lr}
+    train = stages.config.train
+    rows[ADV_NTK] |= {"recipe": train.recipe, "steps": train.steps, "lr": train.lr}
     return rows
 
 

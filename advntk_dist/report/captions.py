@@ -36,7 +36,7 @@ def training_caption(history: TrainingHistory) -> str:
     numbers = f"from {as_number(start)} to {as_number(end)}" if change != "stays" else f"at {as_number(start)}"
     steps, mean = np.size(history.loss), as_number(float(history.varpi_mean[-1]))
     return (
-        f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK the loss on attacked validation batches "
+        f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK the loss on attacked batches "
         f"{change} {numbers}, and varpi reaches a mean of {mean}; each step sees another batch."
     )
 

@@ -102,7 +102,7 @@ def training_figure(history: TrainingHistory, theme: Theme) -> Figure:
     steps = np.arange(1, np.size(history.loss) + 1)
     marker = "o" if steps.size < 3 else ""
     for axes, label, values, colour in (
-        (panels[0, 0], "validation loss", history.loss, theme.robust),
+        (panels[0, 0], "loss, attacked batch", history.loss, theme.robust),
         (panels[0, 1], "gradient norm", history.grad_norm, theme.robust),
         (panels[1, 0], "robust accuracy, batch", history.robust, theme.robust),
         (panels[1, 1], "varpi: largest and mean", history.varpi_max, theme.clean),

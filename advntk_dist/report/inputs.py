@@ -85,11 +85,11 @@ class TrainingHistory:
     Attributes
     ----------
     loss : (S,) float
-        1/(2m) ||K_v c - Y_v||_F^2 over the step's attacked validation batch.
+        The recipe's loss on the step's attacked batch; the paper's is 1/(2m) ||K_v c - Y_v||_F^2 on validation images.
     grad_norm : (S,) float
         Euclidean norm of the gradient before it is normalised.
     robust : (S,) float
-        Fraction of the validation batch still classified right under attack.
+        Fraction of the batch still classified right under attack.
     varpi_mean, varpi_max : (S,) float
         Mean and largest training time over the n samples.
     """

@@ -87,7 +87,8 @@ def _detail(key: str, values: dict[str, Any]) -> str:
         return f"one t = {as_number(values['t'])} for all samples"
     if key == "adv_ntk" and values.get("steps") is not None:
         rate = f", lr {as_number(values['lr'])}" if values.get("lr") is not None else ""
-        return f"one time a sample; {values['steps']} steps{rate}"
+        recipe = {"paper": "the paper's recipe, ", "cross-fit": "cross-fit, "}.get(str(values.get("recipe")), "")
+        return f"one time a sample; {recipe}{values['steps']} steps{rate}"
     return ""
 
 
