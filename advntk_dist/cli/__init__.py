@@ -16,6 +16,7 @@ from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.finite_width import finite_width
 from advntk_dist.cli.gram import gram
+from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
 from advntk_dist.cli.results import evaluate, report
 from advntk_dist.cli.run import presets, run
@@ -29,7 +30,7 @@ def advntk(quiet: bool) -> None:
     """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
 
 
-for _command in (run, presets, data, gram, dynamics, evaluate, check, report, finite_width, reproduce):
+for _command in (run, presets, plan, data, gram, dynamics, evaluate, check, report, finite_width, reproduce):
     advntk.add_command(_command)
 
 

@@ -1,0 +1,59 @@
+"""`advntk plan`: what a run will take, before anything of it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from advntk_dist.cli.options import display
+
+
+@click.command()
+@click.argument("source", metavar="PRESET|FILE.toml")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the run would lie: its free disk is looked at.")
+@click.option("--nodes", type=int, help="Machines of a cluster. [default: this machine alone]")
+@click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
+@click.option("--gpus", type=int, help="GPUs of a node. [default: none]")
+@click.option("--memory", metavar="SIZE", help="Memory of a node, e.g. 64GiB. [default: as here]")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
+@click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    source: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    nodes: int | None,
+    cpus: int | None,
+    gpus: int | None,
+    memory: str | None,
+    calibration: Path | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Predict tiles, disk, memory, passes and time by stage of a run, and advise on its settings.
+
+    Nothing of the run is done. Kernels, solves and one attack are measured here on a few images, which takes seconds
+    (more for convolutions) and starts Ray once; for a cluster elsewhere, measure on one of its nodes with
+    --save-calibration FILE and plan anywhere with --calibration FILE.
+
+    Example: advntk plan cifar10-mlp5 --set data.path=cifar --nodes 4 --cpus 16
+    """
+    from advntk_dist.config import load_config
+    from advntk_dist.planning.cluster import described
+
+    config = load_config(source, overrides)
+    cluster = described(nodes, cpus, gpus, memory)
+    if calibration is not None and save is not None:
+        raise click.UsageError("--save-calibration keeps a new measurement; leave out --calibration")
+    from advntk_dist.planning.calibration import Calibration
+    from advntk_dist.planning.plan import plan_run
+
+    known = None if calibration is None else Calibration.read(calibration)
+    made, measured = plan_run(config, cluster, calibration=known, out=out or Path(), say=display().say)
+    if save is not None:
+        measured.write(save)
+    click.echo(json.dumps(made.as_dict()) if as_json else str(made))

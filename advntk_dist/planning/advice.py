@@ -1,0 +1,198 @@
+"""What to change in a configuration or a cluster, each as one sentence with the setting that does it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from advntk_dist.config import RunConfig
+from advntk_dist.gram.plan import BASE_BYTES
+from advntk_dist.grid import TileGrid
+from advntk_dist.planning.cluster import Cluster
+from advntk_dist.planning.counts import Counts, Images, plan_build
+from advntk_dist.planning.operators import OperatorPlan
+from advntk_dist.planning.predict import Prediction
+from advntk_dist.planning.words import duration, size
+
+TILES_A_WORKER = 4
+"""Tiles a worker from which the last ones leave few cores idle."""
+
+MANY_TILES = 20_000
+"""Tiles above which files, commit records and schedules cost more than they bring."""
+
+_WASTED = 0.3
+_SHARE = 0.3
+
+
+def advise(
+    config: RunConfig,
+    images: Images,
+    cluster: Cluster,
+    counts: Counts,
+    operator: OperatorPlan,
+    free_disk: int | None,
+    prediction: Prediction | None,
+) -> list[str]:
+    """Sentences, the most urgent first; none where nothing is to be said.
+
+    Parameters
+    ----------
+    config, images, cluster, counts, operator
+        Of the plan.
+    free_disk
+        Bytes free where the run will lie; None where that is not known.
+    prediction
+        None where no time is known.
+    """
+    found = [
+        *_disk(counts, free_disk),
+        *_worker_memory(config, images, cluster, counts),
+        *_tile(config, cluster, counts),
+        *_operator(cluster, operator),
+        *_batch(config, counts),
+    ]
+    if prediction is not None:
+        found += _time(config, cluster, prediction)
+    return found
+
+
+def _disk(counts: Counts, free: int | None) -> list[str]:
+    need = counts.gram.disk_bytes
+    if free is None or need <= free:
+        return []
+    return [f"disk: the Gram matrix needs {size(need)} and {size(free)} are free; give an --out on another disk"]
+
+
+def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: Counts) -> list[str]:
+    plan = counts.gram
+    if plan.memory_bytes <= cluster.memory:
+        return []
+    room = cluster.memory - 2 * plan.image_bytes
+    fitting = room // plan.worker_bytes
+    smaller = config.gram.tile
+    while smaller > 128:
+        smaller //= 2
+        less = plan_build(
+            config.model_copy(update={"gram": config.gram.model_copy(update={"tile": smaller})}), images, 1
+        )
+        if plan.workers * less.worker_bytes <= room:
+            break
+    else:
+        smaller = 0
+    ways = [f"gram.tile={smaller}"] if smaller else []
+    ways += [f"gram.workers={fitting * cluster.nodes}"] if fitting >= 1 else []
+    what = f"memory: {plan.workers} workers and the images take {size(plan.memory_bytes)}, a node has "
+    how = (
+        f"set {' or '.join(ways)}"
+        if ways
+        else f"a worker alone takes {size(BASE_BYTES)} and more: larger nodes are needed"
+    )
+    return [f"{what}{size(cluster.memory)}; {how}"]
+
+
+def _tile(config: RunConfig, cluster: Cluster, counts: Counts) -> list[str]:
+    workers = cluster.workers(config.gram.workers)
+    tiles, n = counts.gram.tiles, config.data.n_train
+    if tiles > MANY_TILES:
+        larger = config.gram.tile
+        while len(TileGrid.square(n, larger)) > MANY_TILES:
+            larger *= 2
+        return [
+            f"gram.tile: {tiles:,} tiles are as many files; gram.tile={larger} makes "
+            f"{len(TileGrid.square(n, larger)):,}"
+        ]
+    if tiles >= TILES_A_WORKER * workers or counts.gram.pairs < 4e6:  # a small matrix is done before it matters
+        return []
+    # d (d + 1) / 2 tiles for d tiles along a row.
+    along = math.ceil((math.sqrt(8 * TILES_A_WORKER * workers + 1) - 1) / 2)
+    wanted = max(128, 2 ** int(np.log2(max(1, n // along))))
+    if wanted >= min(config.gram.tile, n):
+        return []
+    return [
+        f"gram.tile: {tiles} tiles for {workers} workers leave some of them idle; gram.tile={wanted} makes "
+        f"{len(TileGrid.square(n, wanted))}"
+    ]
+
+
+def _operator(cluster: Cluster, operator: OperatorPlan) -> list[str]:
+    whole, stored = operator.whole_bytes, operator.stored_bytes
+    if not operator.fits and operator.name == "memory":
+        return [
+            f"solver.operator: memory needs {size(whole)} for the matrix and as much again; set solver.memory="
+            f"{_gib(2 * whole)}, or solver.operator=auto"
+        ]
+    if not operator.fits:
+        return [f"solver.operator: the nodes' memory does not hold {size(stored)} of tiles; set solver.operator=auto"]
+    if operator.name == "threads" and 2 * whole <= 0.5 * cluster.memory:
+        return [
+            f"operator: tiles are read from disk in each pass; solver.memory={_gib(2 * whole)} would hold the matrix "
+            f"({size(whole)}) in memory"
+        ]
+    if operator.from_disk:
+        nodes = math.ceil(stored / (0.8 * cluster.memory))
+        return [
+            f"operator: each pass reads {size(stored)} from disk; {max(2, nodes)} such nodes would hold it in memory "
+            "(operator resident)"
+        ]
+    return []
+
+
+def _batch(config: RunConfig, counts: Counts) -> list[str]:
+    batch, d = config.evaluation.batch, config.data
+    found = []
+    smallest = min(d.n_val, d.n_test)
+    if batch > smallest:
+        found.append(
+            f"evaluation.batch: {batch} is more than the {smallest} images of a part, and the rest is padding; set "
+            f"evaluation.batch={smallest}"
+        )
+    else:
+        scored = counts.select + counts.evaluate
+        padding = 1 - scored.attacked / max(1, scored.attacked_batches * batch)
+        if padding > _WASTED:
+            found.append(
+                f"evaluation.batch: about {100 * padding:.0f}% of attacked batches is padding, because few images are "
+                f"left over for the last of each; try evaluation.batch={max(1, batch // 2)}"
+            )
+    if config.train.recipe == "paper" and min(config.train.batch, d.n_val) % batch > 0:
+        used = min(config.train.batch, d.n_val)
+        padding = 1 - used / (-(-used // batch) * batch)
+        if padding > _WASTED:
+            found.append(
+                f"train.batch: {used} images fill {100 * (1 - padding):.0f}% of the batches of {batch} that they are "
+                "attacked in; make one a multiple of the other"
+            )
+    return found
+
+
+def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[str]:
+    found, total = [], max(prediction.total, 1e-9)
+    share = {stage: seconds / total for stage, seconds in prediction.seconds.items()}
+    curve, test = config.evaluation.curve or config.data.n_test, config.data.n_test
+    if share["evaluate"] > _SHARE and total > 600 and curve > 1000:
+        found.append(
+            f"evaluation.curve: {duration(prediction.seconds['evaluate'])} of evaluation, most of it for the curve "
+            f"over {len(config.evaluation.times)} times; evaluation.curve={min(1000, test)} draws it with fewer test images"
+        )
+    if share["select"] > _SHARE and total > 600 and len(config.evaluation.times) > 6:
+        found.append(
+            f"evaluation.times: {duration(prediction.seconds['select'])} to choose among "
+            f"{len(config.evaluation.times)} times; fewer of them take less"
+        )
+    alone = share["train"] + share["solve"]
+    if cluster.nodes > 1 and alone > 0.5:
+        found.append(
+            f"nodes: {100 * alone:.0f}% of the time is training and solving, which run on one machine; a faster "
+            "machine for the driver helps more than further nodes"
+        )
+    start = prediction.parts["gram"]["start and stop of Ray"]
+    if start > 0.5 * prediction.seconds["gram"] and cluster.nodes > 1:
+        found.append(
+            f"nodes: the Gram matrix takes {duration(prediction.seconds['gram'])} in all; one node is enough for it"
+        )
+    return found
+
+
+def _gib(nbytes: int) -> str:
+    return f"{math.ceil(nbytes / 2**30)}GiB"

@@ -1,0 +1,194 @@
+"""Seconds by stage: counts of the configuration times what a calibration measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from advntk_dist.config import RunConfig
+from advntk_dist.evaluation.cost import passes_of
+from advntk_dist.planning.calibration import RANK_POWER, Calibration
+from advntk_dist.planning.cluster import Cluster
+from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, last_worker_pairs, longest, step_images
+from advntk_dist.planning.operators import OperatorPlan, operator_plan
+from advntk_dist.planning.pilot import varpi_after
+
+STAGES = ("gram", "solve", "select", "train", "evaluate")
+
+_SAMPLED_STEPS = 8
+_CHECKPOINT_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run is expected to take.
+
+    Attributes
+    ----------
+    seconds
+        By stage, as results.json has them.
+    parts
+        The same, by what they are spent on.
+    passes
+        Over the Gram matrix: of the longest uniform solve, at t = infinity, and of all training steps together.
+    """
+
+    seconds: dict[str, float]
+    parts: dict[str, dict[str, float]]
+    passes: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def drivers(self, most: int = 3) -> list[tuple[str, str, float]]:
+        """What most of the time goes to: (stage, part, share of the total), the largest first."""
+        every = [(s, p, v / max(self.total, 1e-9)) for s, parts in self.parts.items() for p, v in parts.items()]
+        return sorted(every, key=lambda row: -row[2])[:most]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {"total": self.total}
+
+
+def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
+    """Which images will be attacked, as the pilot's accuracies have it."""
+    n, classes, pilot = config.data.n_train, calibration.images.classes, calibration.pilot
+    at = tuple(pilot.right(t * n, n, classes) for t in config.evaluation.times)
+    trained = pilot.right(varpi_after(config, config.train.steps) * n, n, classes)
+    # Which time will be most robust is not known; the middle of the grid stands for it.
+    return Outlook(at, at, pilot.right(float("inf"), n, classes), trained, len(at) // 2)
+
+
+def predict(config: RunConfig, cluster: Cluster, calibration: Calibration) -> tuple[Counts, Prediction]:
+    """Counts and seconds of a run.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    cluster
+        Where it will run; its cores and GPUs are taken to be like those that were measured.
+    calibration
+        Measured for this configuration's kernels.
+    """
+    made = _Predictor(config, cluster, calibration)
+    return made.counts, made.prediction()
+
+
+class _Predictor:
+    def __init__(self, config: RunConfig, cluster: Cluster, calibration: Calibration) -> None:
+        self.config, self.cluster, self.measured = config, cluster, calibration
+        self.n = config.data.n_train
+        self.operator: OperatorPlan = operator_plan(config, cluster)
+        self.workers = cluster.workers(config.gram.workers)
+        local = -(-self.workers // cluster.nodes)
+        self.counts = count(config, calibration.images, local, outlook(config, calibration))
+        cores, gpu = calibration.cores, calibration.platform == "gpu"
+        # The driver's kernels use all cores of its machine, or its GPU; an actor has one core, or one GPU.
+        self.driver = 1.0 if gpu else cores / cluster.cpus
+        self.actor = 1.0 if gpu else float(cores)
+
+    def prediction(self) -> Prediction:
+        parts = {
+            "gram": self._gram(),
+            "solve": self._solve(),
+            "select": self._scored("select"),
+            "train": self._train(),
+            "evaluate": self._scored("evaluate"),
+        }
+        seconds = {stage: sum(values.values()) for stage, values in parts.items()}
+        pilot, last = self.measured.pilot, self.config.evaluation.times[-1]
+        passes = {"uniform": pilot.passes(last * self.n), "infinity": self._infinite_passes()}
+        passes["train"] = self.config.train.steps * 2 * self._step_mean(lambda s: pilot.passes(s))
+        return Prediction(seconds, parts, passes)
+
+    def _gram(self) -> dict[str, float]:
+        m, plan = self.measured, self.counts.gram
+        compute = last_worker_pairs(self.config, self.workers, m.edge_limit) * m.pair
+        write = plan.disk_bytes / self.workers * m.write_byte
+        # A worker computes one tile while it writes the one before.
+        return {"start and stop of Ray": m.start + m.stop, "kernels": max(compute, write)}
+
+    def _solve(self) -> dict[str, float]:
+        m, n = self.measured, self.n
+        times = self.config.evaluation.times
+        return {
+            "reading the matrix": m.hold_entry * n**2 if self.operator.name == "memory" else 0.0,
+            "finite times": self._basis(times[-1] * n),
+            "t = infinity": self._infinite(),
+        }
+
+    def _basis(self, strength: float) -> float:
+        """Seconds of one Krylov basis."""
+        m, n = self.measured, self.n
+        entry = self.operator.entry_seconds(m, n, m.entry)
+        return m.pilot.passes(strength) * entry * n**2 + m.pilot.rest(strength, n, m.entry)
+
+    def _infinite_passes(self) -> float:
+        whole = self.measured.pilot.whole
+        return whole.infinite_passes * float(max(1.0, self.n / whole.n) ** RANK_POWER)
+
+    def _infinite(self) -> float:
+        m, n, whole = self.measured, self.n, self.measured.pilot.whole
+        passes = self._infinite_passes()
+        in_passes = (whole.infinite_passes * m.entry + m.sketch_entry) * whole.n**2
+        rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
+        entry, sketch = (self.operator.entry_seconds(m, n, e) for e in (m.entry, m.sketch_entry))
+        return (passes * entry + sketch) * n**2 + rest
+
+    def _query(self) -> float:
+        """Seconds of a batch that is predicted, in the driver."""
+        return self.measured.query * self.n / self.measured.rows * self.driver
+
+    def _attack(self) -> float:
+        """Seconds of a batch that is attacked, in the driver."""
+        m, a = self.measured, self.config.attack
+        tries = a.restarts * (a.targets if a.name == "apgd-targeted" else 1)
+        units = {"fgsm": 1, "pgd-reference": 1, "square": a.queries}.get(a.name, a.steps)
+        one = m.host + units * m.step * self.n / m.rows * self.driver
+        compared = passes_of(a).queries - 1 if a.name != "square" and tries > 1 else 0
+        return tries * one + compared * self._query()
+
+    def _scored(self, stage: str) -> dict[str, float]:
+        m, scored = self.measured, getattr(self.counts, stage)
+        actors = self.cluster.evaluators(self.config)
+        batches, attacked, each, begin = scored.batches, scored.attacked_batches, 1.0, 0.0
+        if actors:
+            batches, attacked = longest(self.counts.scorings[stage], self.config.evaluation.batch, actors)
+            each, begin = self.actor / self.driver, m.start
+        if stage == "select":  # the process compiles them once; actors do in each stage, as they are new
+            begin += m.first_query + m.first_attack
+        elif actors:
+            begin += (m.first_query + m.first_attack) * self.actor
+        return {
+            "attacks": attacked * each * self._attack(),
+            "predictions": (batches + attacked) * each * self._query(),
+            "checkpoints": scored.batches * m.commit,
+            "start and compilation": begin,
+        }
+
+    def _train(self) -> dict[str, float]:
+        m, t, n = self.measured, self.config.train, self.n
+        images = step_images(self.config)
+        blocks = kernel_blocks(images, n, m.edge_limit)
+        batches = -(-images // self.config.evaluation.batch)
+        attacked = t.steps if t.recipe == "paper" else 2 * t.steps  # clean images are predicted beside attacked ones
+        solves = t.steps * self._step_mean(lambda s: self._basis(s)) * m.pilot.step_ratio
+        return {
+            "attacks": t.steps * batches * self._attack(),
+            "kernels of attacked images": attacked * blocks * m.block * self.driver,
+            "solves": solves + self._basis(varpi_after(self.config, t.steps) * n),
+            "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit,
+            "start and compilation": m.first_kernel,
+        }
+
+    def _step_mean(self, value: Any) -> float:
+        """Mean over training steps of something that depends on the strength of varpi; the first has varpi = 0."""
+        steps = self.config.train.steps
+        sampled = np.unique(np.linspace(1, max(1, steps - 1), min(_SAMPLED_STEPS, steps)).astype(int))
+        mean = float(np.mean([value(varpi_after(self.config, int(s)) * self.n) for s in sampled]))
+        return mean * (steps - 1) / steps if self.config.train.recipe == "paper" else mean
