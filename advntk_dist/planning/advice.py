@@ -173,7 +173,7 @@ def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[s
     if share["evaluate"] > _SHARE and total > 600 and curve > 1000:
         found.append(
             f"evaluation.curve: {duration(prediction.seconds['evaluate'])} of evaluation, most of it for the curve "
-            f"over {len(config.evaluation.times)} times; evaluation.curve={min(1000, test)} draws it with fewer test images"
+            f"over {len(config.evaluation.times)} times; evaluation.curve={min(1000, test)} draws it with fewer images"
         )
     if share["select"] > _SHARE and total > 600 and len(config.evaluation.times) > 6:
         found.append(

@@ -131,8 +131,8 @@ class Calibration:
         An entry of the matrix in a pass with as many vectors as classes, in one with 300, and when it is read.
     read_byte
         A byte of a file past the cache.
-    commit
-        Writing one checkpoint.
+    table, commit
+        Making a table of checkpoints, and writing one checkpoint.
     pilot
         How solves behave.
     environment, load, took
@@ -161,6 +161,7 @@ class Calibration:
     sketch_entry: float
     hold_entry: float
     read_byte: float
+    table: float
     commit: float
     pilot: Pilot
     environment: dict[str, Any]

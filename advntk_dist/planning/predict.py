@@ -19,6 +19,8 @@ STAGES = ("gram", "solve", "select", "train", "evaluate")
 
 _SAMPLED_STEPS = 8
 _CHECKPOINT_ROWS = 3
+_TRAIN_TABLES = 5
+_SOLVE_TABLES = 3
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class _Predictor:
             "reading the matrix": m.hold_entry * n**2 if self.operator.name == "memory" else 0.0,
             "finite times": self._basis(times[-1] * n),
             "t = infinity": self._infinite(),
+            "checkpoints": 2 * (len(times) + 1) * m.commit + _SOLVE_TABLES * m.table,
         }
 
     def _basis(self, strength: float) -> float:
@@ -167,7 +170,7 @@ class _Predictor:
         return {
             "attacks": attacked * each * self._attack(),
             "predictions": (batches + attacked) * each * self._query(),
-            "checkpoints": scored.batches * m.commit,
+            "checkpoints": scored.batches * m.commit + len(self.counts.scorings[stage]) * m.table,
             "start and compilation": begin,
         }
 
@@ -182,7 +185,7 @@ class _Predictor:
             "attacks": t.steps * batches * self._attack(),
             "kernels of attacked images": attacked * blocks * m.block * self.driver,
             "solves": solves + self._basis(varpi_after(self.config, t.steps) * n),
-            "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit,
+            "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit + _TRAIN_TABLES * m.table,
             "start and compilation": m.first_kernel,
         }
 

@@ -1,0 +1,66 @@
+"""A calibration with round numbers: what is predicted from it can be checked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from advntk_dist.config import RunConfig, load_config
+from advntk_dist.planning.calibration import Calibration, Pilot, Sample, kernel_keys
+from advntk_dist.planning.counts import Images
+from advntk_dist.planning.pilot import strength_grid
+
+DIGITS = Images((8, 8, 1), 10)
+
+
+@pytest.fixture
+def digits() -> RunConfig:
+    return load_config("digits")
+
+
+@pytest.fixture
+def calibrated() -> Callable[..., Calibration]:
+    """Make a calibration for a configuration; keywords replace measured values."""
+
+    def make(config: RunConfig, *, images: Images = DIGITS, **changes: Any) -> Calibration:
+        grid = strength_grid(config)
+        ramp = [4.0 + 2 * i for i in range(len(grid))]
+        sure = [0.3 + 0.5 * i / len(grid) for i in range(len(grid))]
+        half = Sample(500, ramp, [0.001 * p for p in ramp], [0.9 * r for r in sure], 30.0, 0.04, 0.7)
+        whole = Sample(1000, ramp, [0.002 * p for p in ramp], sure, 32.0, 0.1, 0.8)
+        made = Calibration(
+            of=kernel_keys(config),
+            images=images,
+            platform="cpu",
+            cores=2,
+            gpus=0,
+            start=8.0,
+            stop=1.0,
+            pair=1e-8,
+            write_byte=1e-9,
+            edge_limit=1024,
+            rows=1000,
+            query=0.002,
+            step=0.004,
+            host=0.001,
+            first_query=0.5,
+            first_attack=1.0,
+            first_kernel=0.25,
+            block=0.02,
+            entry=1e-9,
+            sketch_entry=1e-8,
+            hold_entry=2e-9,
+            read_byte=1e-9,
+            table=0.005,
+            commit=0.001,
+            pilot=Pilot(grid, half, whole, 2.5, False),
+            environment={},
+            load=[0.5],
+            took=10.0,
+        )
+        return dataclasses.replace(made, **changes)
+
+    return make

@@ -1,0 +1,175 @@
+"""Seconds from round numbers, their growth, and what a real pilot on this machine finds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist import network
+from advntk_dist.config import RunConfig, load_config
+from advntk_dist.errors import DatasetError, RequestError
+from advntk_dist.operators import InMemoryOperator
+from advntk_dist.pipeline.run import run
+from advntk_dist.planning.calibrate import calibrate
+from advntk_dist.planning.calibration import Calibration
+from advntk_dist.planning.cluster import Cluster, described
+from advntk_dist.planning.operators import operator_plan
+from advntk_dist.planning.pilot import run_pilot
+from advntk_dist.planning.plan import plan_run
+from advntk_dist.planning.predict import STAGES, predict
+from advntk_dist.planning.subject import subject_of
+from advntk_dist.progress import Display
+
+HERE = Cluster(1, 2, 0, 24 * 2**30)
+Made = Callable[..., Calibration]
+
+
+def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
+    measured = calibrated(digits)
+    counts, found = predict(digits, HERE, measured)
+    # 10 tiles of 256 on two workers: four on the diagonal, all in one block.
+    assert found.parts["gram"]["kernels"] == pytest.approx(5 * 256**2 * 1e-8)
+    assert found.seconds["gram"] == pytest.approx(9.0 + 5 * 256**2 * 1e-8)
+    one = 0.001 + 10 * 0.004
+    assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * one)
+    assert found.parts["select"]["start and compilation"] == 1.5
+    assert found.parts["train"]["attacks"] == pytest.approx(50 * one)
+    assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02)
+    assert found.total == pytest.approx(sum(found.seconds.values()))
+    assert list(found.seconds) == list(STAGES)
+    assert sum(share for _, _, share in found.drivers(100)) == pytest.approx(1.0)
+
+
+def test_more_training_images_take_longer_in_every_stage(calibrated: Made) -> None:
+    rows = []
+    for n in (1000, 2000, 8000, 32000):
+        config = load_config("digits", (f"data.n_train={n}", "gram.tile=1024"))
+        _, found = predict(config, HERE, calibrated(load_config("digits")))
+        rows.append([found.seconds[stage] for stage in STAGES])
+    assert (np.diff(np.array(rows), axis=0) > 0).all()
+
+
+def test_a_cluster_shares_the_build_and_the_attacks_but_not_training(calibrated: Made) -> None:
+    config = load_config("digits", ("data.n_train=40000", "data.n_val=5000", "data.n_test=5000"))
+    measured = calibrated(load_config("digits"))
+    few = predict(config, Cluster(2, 4, 0, 2**36, remote=True), measured)[1]
+    many = predict(config, Cluster(8, 4, 0, 2**36, remote=True), measured)[1]
+    assert many.parts["gram"]["kernels"] < 0.35 * few.parts["gram"]["kernels"]
+    assert many.parts["select"]["attacks"] < 0.6 * few.parts["select"]["attacks"]
+    assert many.parts["train"]["attacks"] == few.parts["train"]["attacks"]
+
+
+def test_reading_the_disk_bounds_a_pass(calibrated: Made) -> None:
+    config = load_config("digits", ("data.n_train=60000", "gram.tile=2048"))
+    measured = calibrated(load_config("digits"), read_byte=1e-8)
+    small, large = (Cluster(1, 2, 0, memory) for memory in (8 * 2**30, 64 * 2**30))
+    assert operator_plan(config, small).from_disk
+    assert not operator_plan(config, large).from_disk
+    slow, fast = (predict(config, cluster, measured)[1].seconds["solve"] for cluster in (small, large))
+    assert slow > 3 * fast
+
+
+def test_operators_are_chosen_as_the_run_does() -> None:
+    config = load_config("digits", ("data.n_train=10000",))
+    assert operator_plan(config, HERE).name == "memory"
+    large = load_config("digits", ("data.n_train=30000",))
+    assert operator_plan(large, HERE).name == "threads"
+    assert operator_plan(large, Cluster(4, 8, 0, 2**34, remote=True)).name == "resident"
+    assert not operator_plan(load_config("digits", ("data.n_train=30000", "solver.operator=memory")), HERE).fits
+
+
+def test_a_calibration_survives_its_file(digits: RunConfig, calibrated: Made, tmp_path: Path) -> None:
+    measured = calibrated(digits)
+    measured.write(tmp_path / "node.json")
+    assert Calibration.read(tmp_path / "node.json") == measured
+
+
+def test_a_calibration_of_another_network_names_the_key(digits: RunConfig, calibrated: Made) -> None:
+    other = load_config("digits", ("network.name=mlp-4",))
+    with pytest.raises(RequestError, match=r"network\.name = 'mlp-3', and this is 'mlp-4'"):
+        plan_run(other, HERE, calibration=calibrated(digits))
+    free = load_config("digits", ("data.n_train=5000", "attack.steps=20", "gram.tile=512"))
+    plan_run(free, HERE, calibration=calibrated(digits))
+
+
+def test_times_of_a_cpu_are_none_for_gpus(digits: RunConfig, calibrated: Made) -> None:
+    plan, _ = plan_run(digits, Cluster(2, 8, 4, 2**36, remote=True), calibration=calibrated(digits))
+    assert plan.prediction is None
+    assert plan.counts.gram.workers == 4
+    assert "--save-calibration" in plan.remarks[0]
+    assert "time" not in {line.split(" ")[0] for line in str(plan).splitlines()}
+    gpu = dataclasses.replace(calibrated(digits), platform="gpu")
+    assert plan_run(digits, Cluster(2, 8, 4, 2**36, remote=True), calibration=gpu)[0].prediction is not None
+
+
+def test_a_busy_machine_is_named(digits: RunConfig, calibrated: Made) -> None:
+    plan, _ = plan_run(digits, HERE, calibration=calibrated(digits, load=[5.5, 6.0]))
+    assert any("load 6.0 on 2 cores" in remark for remark in plan.remarks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"nodes": 0}, "--nodes is 0"),
+        ({"cpus": -1}, "--cpus is -1"),
+        ({"gpus": -1}, "--gpus is -1"),
+        ({"memory": "lots"}, "--memory lots"),
+        ({"memory": "0"}, "--memory 0"),
+    ],
+)
+def test_impossible_clusters(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        described(**arguments)
+
+
+def test_a_pilot_finds_the_passes_of_a_larger_problem() -> None:
+    settings = ("data.n_train=600", "data.n_val=200", "evaluation.times=[1e-3, 1e-1]")
+    config = load_config("digits", settings)
+    large = subject_of(config, 600)
+    small = subject_of(config, 200)
+    net = network("mlp-3")
+    theta = net.ntk(large.x, large.x)
+    theta = (theta + theta.T) / 2
+    found = [run_pilot(config, s, theta[: len(s.x), : len(s.x)], net.ntk(s.x_val, s.x)) for s in (small, large)]
+    for strength in (1.0, 30.0):
+        few, many = (pilot.passes(strength) for pilot in found)
+        assert abs(few - many) <= 2
+    # After little training few images say little of many: there their class means alone decide.
+    assert found[0].right(30.0, 600, 10) == pytest.approx(found[1].right(30.0, 600, 10), abs=0.12)
+    assert found[1].step_ratio > 1.2
+    assert InMemoryOperator(theta).n == found[1].whole.n
+
+
+def test_a_stand_in_is_used_only_for_published_shapes() -> None:
+    config = load_config("cifar10-mlp5", ("data.n_train=300", "data.n_val=40"))
+    found = subject_of(config, 100)
+    assert found.stand_in
+    assert found.x.shape == (100, 32, 32, 3)
+    assert found.x.dtype == np.float32
+    assert set(found.y) <= set(range(10))
+    with pytest.raises(DatasetError, match="/no/such"):
+        subject_of(load_config("cifar10-mlp5", ("data.path=/no/such",)), 100)
+
+
+def test_a_real_calibration_predicts_a_real_run(tmp_path: Path, ray_cluster: None) -> None:
+    settings = ("data.n_train=300", "data.n_val=60", "data.n_test=60", "gram.tile=128", "train.steps=5")
+    config = load_config("digits", (*settings, "train.batch=32", "evaluation.times=[1e-3, 1e-1]"))
+    said: list[str] = []
+    measured = calibrate(config, say=said.append)
+    assert len(said) == 3
+    plan, _ = plan_run(config, HERE, calibration=measured)
+    assert plan.prediction is not None
+    results = run(config, tmp_path / "run", display=Display(quiet=True)).results
+    solves = results["solver"]["solves"]
+    longest = max(plan.prediction.passes["uniform"], plan.prediction.passes["infinity"])
+    assert longest == pytest.approx(solves["uniform"]["passes"], abs=2)
+    # Seconds depend on what else the machine does: here only their order of magnitude is held to.
+    assert set(plan.prediction.seconds) == set(results["seconds"])
+    assert 0.2 < plan.prediction.total / sum(results["seconds"].values()) < 5
+    json.dumps(plan.as_dict())
