@@ -231,7 +231,7 @@ class TrainConfig(Section):
     @classmethod
     def _usual(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and values.get("recipe") == "cross-fit":
-            return {"steps": 30, "lr": 0.03, "batch": 1000} | values
+            return {"steps": 30, "lr": 0.03, "batch": 1000, **values}
         return values
 
     @model_validator(mode="after")

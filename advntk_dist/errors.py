@@ -64,5 +64,13 @@ class GramBuildError(AdvNTKError, RuntimeError):
     """A tile could not be computed, or too many workers were lost."""
 
 
+class EvaluationError(AdvNTKError, RuntimeError):
+    """A batch of images could not be judged, or too many workers were lost."""
+
+
+class FetchError(AdvNTKError, OSError):
+    """A file could not be had from its server, or is not the file that was published."""
+
+
 class SolverError(AdvNTKError, ArithmeticError):
     """A solve missed its tolerance, or met numbers that are not finite."""

@@ -5,6 +5,7 @@ Pixels span [-0.5, 0.5], a range of 1, so that a radius of 8/255 means what it m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import jax
@@ -19,6 +20,8 @@ from advntk_dist.errors import RequestError
 Norm = Literal["linf", "l2", "l1"]
 LOW, HIGH = -0.5, 0.5
 Images = NDArray[Any]
+BoundAttack = Callable[..., Images]
+"""An attack with everything but (predictor, x, y, seed, indices) filled in."""
 AnyImages = TypeVar("AnyImages", NDArray[Any], jax.Array)
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from advntk_dist.data.files import reason
 from advntk_dist.data.sources import RemoteFile
-from advntk_dist.errors import AdvNTKError
+from advntk_dist.errors import FetchError
 
 Advance = Callable[[int, bool], None]
 """Called with bytes that are there, and whether they came now (True) or were found (False)."""
@@ -35,10 +35,6 @@ _HOPELESS = (
     requests.exceptions.TooManyRedirects,
 )
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-
-
-class FetchError(AdvNTKError, OSError):
-    """A file could not be had from its server, or is not the file that was published."""
 
 
 class _Passing(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ as it also needs a copy of itself here for its transpose."""
 _DTYPES = ("float64", "float32", "uint8")
 
 
-class KernelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """One-hot regression with the NTK of an infinitely wide network; subclasses say how the coefficients come about."""
 
     network: str
@@ -104,9 +105,9 @@ class KernelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self._pixels.images(validate_data(self, _flat(X)[0], reset=False, dtype=_DTYPES))
 
+    @abstractmethod
     def _learn(self, x: NDArray[Any], labels: NDArray[np.int64]) -> None:
         """Set the coefficients, and what belongs to the subclass."""
-        raise NotImplementedError
 
     def _set(self, x: NDArray[Any], coefficients: Array) -> None:
         self._x, self.dual_coef_ = x, coefficients

@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
 from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
-from advntk_dist.evaluation.evaluator import Attacking, Evaluator, InProcess, Withstands, is_right
+from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
 
 COLUMNS = ("clean_correct", "robust_correct", "perturbation")
 
@@ -24,7 +24,7 @@ def evaluate(
     predictor: Callable[[], DifferentiablePredictor],
     x: Images,
     y: NDArray[np.int64],
-    attack: Attacking,
+    attack: BoundAttack,
     *,
     norm: Norm,
     seed: int,

@@ -9,17 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm, perturbation_size
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm, perturbation_size
 from advntk_dist.data.dataset import to_unit_range
-from advntk_dist.errors import AdvNTKError
 
 Array = NDArray[np.float64]
-Attacking = Callable[..., Images]
-"""An attack with everything but (predictor, x, y, seed, indices) filled in."""
-
-
-class EvaluationError(AdvNTKError, RuntimeError):
-    """A batch could not be judged, or too many workers were lost."""
 
 
 class Task(Protocol):
@@ -104,7 +97,7 @@ class Withstands:
         Seed of the attack.
     """
 
-    attack: Attacking
+    attack: BoundAttack
     norm: Norm
     seed: int
 

@@ -13,10 +13,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Norm
+from advntk_dist.attacks.base import BoundAttack, Norm
 from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
-from advntk_dist.evaluation.evaluator import Attacking, Evaluator, Withstands, is_right
+from advntk_dist.evaluation.evaluator import Evaluator, Withstands, is_right
 
 Outcomes = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class NamedAttack:
     """An attack with its place in a sequence: a name that occurs once, and the seed of its random draws."""
 
     name: str
-    attack: Attacking
+    attack: BoundAttack
     seed: int
 
 

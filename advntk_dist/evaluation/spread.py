@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import Images
 from advntk_dist.data.dataset import to_unit_range
-from advntk_dist.errors import RequestError
+from advntk_dist.errors import EvaluationError, RequestError
 from advntk_dist.evaluation.crew import Crew, Member
-from advntk_dist.evaluation.evaluator import Array, Batch, EvaluationError
+from advntk_dist.evaluation.evaluator import Array, Batch
 from advntk_dist.evaluation.worker import Failure, Ready
 from advntk_dist.gram.cluster import cluster_workers, ray_session
 from advntk_dist.networks import Network

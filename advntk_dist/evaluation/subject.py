@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, perturbation_size
+from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images, perturbation_size
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.evaluator import Attacking, is_right
-from advntk_dist.pipeline.problem import bind_attack
+from advntk_dist.evaluation.evaluator import is_right
 
 Flags = NDArray[np.bool_]
 
@@ -71,7 +71,7 @@ class Subject:
         attack: AttackConfig,
         *,
         batch: int = 128,
-        bind: Callable[[AttackConfig], Attacking] = bind_attack,
+        bind: Callable[[AttackConfig], BoundAttack] = bind_attack,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.predictor, self.x, self.y, self.attack = predictor, x, y, attack

@@ -15,11 +15,11 @@ import zarr
 from numpy.typing import ArrayLike
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.evaluation.sequence import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
-from advntk_dist.pipeline.problem import bind_attack
 
 TierName = Literal["fast", "standard", "full"]
 

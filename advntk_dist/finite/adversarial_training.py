@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks import pgd
 from advntk_dist.attacks.base import Images, random_start, targets
+from advntk_dist.attacks.configured import step_seed
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.evaluation import MethodResult, evaluate
@@ -117,7 +118,7 @@ def train_adversarially(
         for step in range(plan[point - 1] if point else 0, plan[point]):
             chosen = batch_of_epochs(len(x), size, step, seed)
             clean = x[chosen]
-            start = random_start(clean, attack.radius, attack.norm, _step_seed(seed, step), chosen)
+            start = random_start(clean, attack.radius, attack.norm, step_seed(seed, step), chosen)
             with kernel_scope():
                 state, seen = program(state, start, clean, wanted[chosen])
             sums.append(seen)
@@ -179,10 +180,6 @@ def _step(network: FiniteNetwork, config: AdversarialTrainingConfig, attack: Att
         return (moved, inner), seen
 
     return jax.jit(step)
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0])
 
 
 def _resume(saved: Records, like: Any) -> tuple[int, Any]:

@@ -7,9 +7,7 @@ Standard training is Xi(t) = t; adversarial training has Xi_i(t) = integral of e
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import SOLVE_FIELDS, Stages
 from advntk_dist.progress import Display
+from advntk_dist.report.csv_text import csv_text
 from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.storage import Records, guarded_group
 
@@ -135,12 +134,7 @@ def as_csv(results: dict[str, Any]) -> str:
     for row in rows:
         if row["t"] is None:
             row |= {"t": math.inf, "effective_time": math.inf}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: "" if v is None else v for k, v in row.items()})
-    return text.getvalue()
+    return csv_text(rows)
 
 
 class DynamicsStage(Stages):

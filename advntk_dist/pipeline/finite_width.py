@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import tomllib
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
+from advntk_dist.report.csv_text import csv_text
 from advntk_dist.storage import Records
 
 
@@ -152,9 +151,9 @@ class FiniteWidthJob:
             "seconds": self.events.seconds(),
             "environment": environment(),
         }
-        folder.write_text(folder.root / "finite_width.csv", _csv(flow["rows"]))
+        folder.write_text(folder.root / "finite_width.csv", csv_text(flow["rows"]))
         training = [{"seed": seed} | p for seed, points in results["training"]["seeds"].items() for p in points]
-        folder.write_text(folder.root / "adversarial_training.csv", _csv(training))
+        folder.write_text(folder.root / "adversarial_training.csv", csv_text(training))
         write_finite_report(results, config.to_toml(), folder.root)
         folder.write_text(folder.results, json.dumps(results, indent=2) + "\n")
         return results
@@ -260,11 +259,3 @@ def _row(record: Records) -> NDArray[np.float64]:
     if values is None:
         raise StoreDamagedError(f"{record.where}: missing; run the same command again")
     return np.asarray(values[0])
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS
-from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.config import RunConfig
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training.loop import BoundAttack
 
 Images = NDArray[Any]
 
@@ -90,22 +88,3 @@ class Problem:
 
     def _part(self, rows: NDArray[np.int64]) -> Part:
         return Part(self.dataset.x[rows], self.dataset.y[rows], self.config.gram.dtype)
-
-
-def bind_attack(config: AttackConfig) -> BoundAttack:
-    """The configured attack, with everything but predictor, images, seed and indices filled in."""
-    options: dict[str, Any] = {"steps": config.steps}
-    if config.name in ("pgd", "pgd-reference"):  # the other attacks choose their step sizes
-        options["step_size"] = config.step_size if config.step_size is not None else config.radius / 5
-    if config.name == "square":
-        options["steps"] = config.queries
-    if config.name == "apgd-targeted":
-        options["targets"] = config.targets
-    return partial(
-        ATTACKS[config.name],
-        radius=config.radius,
-        norm=config.norm,
-        loss=config.loss,
-        restarts=config.restarts,
-        **options,
-    )

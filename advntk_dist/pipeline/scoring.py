@@ -11,11 +11,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation import MethodResult, evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.problem import Part, Problem, bind_attack
+from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display

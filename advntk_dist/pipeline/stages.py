@@ -12,13 +12,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.operators import operator_for_store
-from advntk_dist.pipeline.problem import Part, bind_attack
+from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.scoring import Scoring
 from advntk_dist.progress import Display
 from advntk_dist.report import KernelSpectrum

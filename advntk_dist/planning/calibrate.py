@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.gram import build_gram
@@ -24,7 +25,6 @@ from advntk_dist.gram.direct import aligned_empty, read_pieces, write_flushed
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.operators.cores import usable_cores
-from advntk_dist.pipeline.problem import bind_attack
 from advntk_dist.planning.calibration import Calibration, kernel_keys
 from advntk_dist.planning.counts import kernel_blocks
 from advntk_dist.planning.pilot import run_pilot, varpi_after

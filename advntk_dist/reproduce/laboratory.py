@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import StoreDamagedError
@@ -21,7 +22,7 @@ from advntk_dist.evaluation import MethodResult, evaluate
 from advntk_dist.finite.config import AdversarialTrainingConfig
 from advntk_dist.gram import build_gram
 from advntk_dist.operators import operator_for_store
-from advntk_dist.pipeline.problem import Part, Problem, bind_attack
+from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.progress import Display
 from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.grid import Cell, Subject

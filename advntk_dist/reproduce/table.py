@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 from collections import defaultdict
 from statistics import mean, stdev
 from typing import Any
 
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cell
 
@@ -145,14 +144,16 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
     measured = [(a, w, s) for a in ATTACKS for w in ("clean", "robust") for s in ("mean", "std")]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_KEY, *("_".join(m) for m in measured), *(f"{a}_seeds" for a in ATTACKS), "differs"])
-    for row in rows:
-        numbers = [row[a][w][s] for a, w, s in measured]
-        writer.writerow([*(row[k] for k in _KEY), *numbers, *(len(row[a]["seeds"]) for a in ATTACKS), row["differs"]])
-    return text.getvalue()
+    return csv_text(
+        [
+            {k: row[k] for k in _KEY}
+            | {"_".join(m): row[m[0]][m[1]][m[2]] for m in measured}
+            | {f"{a}_seeds": len(row[a]["seeds"]) for a in ATTACKS}
+            | {"differs": row["differs"]}
+            for row in rows
+        ]
+    )
 
 
 def _html(head: list[str], body: list[list[str]]) -> str:

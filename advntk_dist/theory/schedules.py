@@ -113,33 +113,23 @@ class LinearRamp:
 
     def __call__(self, t: float) -> float:
         """The rate."""
-        return self.start + (self.stop - self.start) * min(t / self.duration, 1.0)
+        return self.start + (self.stop - self.start) * self._share(min(t / self.duration, 1.0))
 
     def kinks(self, end: float) -> Array:
-        """The end of the ramp."""
+        """The end of the way."""
         return np.array([self.duration] if self.duration < end else [])
+
+    def _share(self, part: float) -> float:
+        """Of the way from start to stop, after this part of the duration."""
+        return part
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(LinearRamp):
     """From ``start`` to ``stop`` along half a cosine over ``duration``, then ``stop``."""
 
-    start: float
-    stop: float
-    duration: float
-    constant_between_kinks: bool = False
-
-    def __post_init__(self) -> None:
-        _positive("duration", self.duration)
-
-    def __call__(self, t: float) -> float:
-        """The rate."""
-        share = 0.5 * (1 - np.cos(np.pi * min(t / self.duration, 1.0)))
-        return float(self.start + (self.stop - self.start) * share)
-
-    def kinks(self, end: float) -> Array:
-        """The end of the cosine."""
-        return np.array([self.duration] if self.duration < end else [])
+    def _share(self, part: float) -> float:
+        return float(0.5 * (1 - np.cos(np.pi * part)))
 
 
 @dataclass(frozen=True)
@@ -233,19 +223,20 @@ def named(name: str, duration: float) -> Schedule:
     RequestError
         If there is none of that name.
     """
-    profiles: dict[str, Callable[[], Schedule]] = {
-        "constant": lambda: Constant(1.0),
-        "ramp": lambda: LinearRamp(0.0, 1.0, duration),
-        "cosine": lambda: Cosine(1.0, 0.0, duration),
-        "step": lambda: Piecewise([0.0, duration / 3, 2 * duration / 3], [1.0, 0.1, 0.01]),
-        "cyclic": lambda: Cyclic(0.0, 1.0, duration / 4),
-    }
-    if name not in profiles:
-        raise RequestError(f"schedule: no {name!r}; there are {', '.join(profiles)}")
-    return profiles[name]()
+    if name not in _PROFILES:
+        raise RequestError(f"schedule: no {name!r}; there are {', '.join(NAMES)}")
+    return _PROFILES[name](duration)
 
 
-NAMES = ("constant", "ramp", "cosine", "step", "cyclic")
+_PROFILES: dict[str, Callable[[float], Schedule]] = {
+    "constant": lambda duration: Constant(1.0),
+    "ramp": lambda duration: LinearRamp(0.0, 1.0, duration),
+    "cosine": lambda duration: Cosine(1.0, 0.0, duration),
+    "step": lambda duration: Piecewise([0.0, duration / 3, 2 * duration / 3], [1.0, 0.1, 0.01]),
+    "cyclic": lambda duration: Cyclic(0.0, 1.0, duration / 4),
+}
+
+NAMES = tuple(_PROFILES)
 
 
 def as_schedule(eta: float | ArrayLike | Schedule | Callable[[float], ArrayLike]) -> Schedule:

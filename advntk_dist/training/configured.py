@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.base import BoundAttack, Images
 from advntk_dist.config import TrainConfig
 from advntk_dist.training.cross_fit import CrossFitRecipe
-from advntk_dist.training.loop import BoundAttack, Recipe
+from advntk_dist.training.loop import Recipe
 from advntk_dist.training.paper import PaperRecipe
 
 

@@ -12,10 +12,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.base import BoundAttack, Images
+from advntk_dist.attacks.configured import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training.loop import BoundAttack, StepRecord, attack_seed, batch_of_epochs
+from advntk_dist.training.loop import StepRecord, batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser, momentum
 from advntk_dist.training.soft_error import soft_error
 
@@ -105,7 +106,7 @@ class CrossFitRecipe:
         chosen = members[batch_of_epochs(len(members), self._batch, visit, self.seed, fold)]
         x, y = self._x[chosen], self._y[chosen]
         current = predictor.with_coefficients(dynamics.coefficients(varpi, tol=self._tolerance).value)
-        adversarial = self._attack(current, x, y, seed=attack_seed(self.seed, step), indices=chosen)
+        adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=chosen)
         k_adversarial = current.net.ntk(adversarial, self._x)
         k_clean = current.net.ntk(x, self._x) if self._clean_weight else None
         robust = 0.0

@@ -10,15 +10,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
 from advntk_dist.training.optimiser import Optimiser
 
 Array = NDArray[np.float64]
-BoundAttack = Callable[..., Images]
-"""An attack with everything but (predictor, x, y, seed, indices) filled in."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,3 @@ def batch_of_epochs(size: int, batch: int, step: int, seed: int, *more: int) -> 
     epoch, place = divmod(step, per_epoch)
     order = np.random.default_rng([seed, 1, epoch, *more]).permutation(size)
     return order[place * length : (place + 1) * length]
-
-
-def attack_seed(seed: int, step: int) -> int:
-    """Seed of the random starts of a step's attack."""
-    return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0])

@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images, targets
+from advntk_dist.attacks.base import BoundAttack, Images, targets
+from advntk_dist.attacks.configured import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training.loop import BoundAttack, StepRecord, attack_seed, batch_of_epochs
+from advntk_dist.training.loop import StepRecord, batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser, normalised
 
 Array = NDArray[np.float64]
@@ -75,7 +76,7 @@ class PaperRecipe:
         x, y = self._x_val[chosen], self._y_val[chosen]
         c = dynamics.coefficients(varpi, tol=self._tolerance).value
         current = predictor.with_coefficients(c)
-        adversarial = self._attack(current, x, y, seed=attack_seed(self.seed, step), indices=chosen)
+        adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=chosen)
         k_val = current.net.ntk(adversarial, self._x_train)
         loss, gradient = dynamics.loss_and_gradient(varpi, k_val, targets(y, c.shape[1]), tol=self._tolerance)
         record = StepRecord(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks import ATTACKS, apgd, apgd_targeted, fgsm, perturbation_size, pgd, square
 from advntk_dist.attacks.base import random_start
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.networks import Network, network
-from advntk_dist.pipeline.problem import bind_attack
 from advntk_dist.predictor import KernelPredictor
 
 Make = Callable[..., Any]

@@ -50,7 +50,7 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
-from advntk_dist.training import train_adv_ntk
+from advntk_dist.training import PaperRecipe, train_adv_ntk
 
 Array = NDArray[np.float64]
 Calls = dict[str, Callable[[], Any]]
@@ -296,20 +296,10 @@ def trained(arguments: argparse.Namespace, data: Dataset, folder: Path) -> tuple
     with operator_for_store(store, memory=arguments.memory) as operator:
         dynamics = ATDynamics(operator, y, memory=arguments.memory)
         predictor = KernelPredictor(net, x, np.zeros_like(y))
-        run_ = train_adv_ntk(
-            lambda: dynamics,
-            lambda: predictor,
-            x,
-            x_val,
-            labels,
-            partial(pgd, radius=8 / 255, steps=10, step_size=1.6 / 255),
-            group=zarr.open_group(folder / "train.zarr", mode="w"),
-            steps=arguments.steps,
-            lr=0.1,
-            batch=128,
-            seed=0,
-            tolerance=TOLERANCE,
-        )
+        attack = partial(pgd, radius=8 / 255, steps=10, step_size=1.6 / 255)
+        recipe = PaperRecipe(x, x_val, labels, attack, lr=0.1, batch=128, seed=0, tolerance=TOLERANCE)
+        group = zarr.open_group(folder / "train.zarr", mode="w")
+        run_ = train_adv_ntk(recipe, lambda: dynamics, lambda: predictor, len(x), group=group, steps=arguments.steps)
     return store, y, run_.varpi, net.ntk(x_val[:128], x), np.asarray(one_hot(labels[:128], data.n_classes))
 
 

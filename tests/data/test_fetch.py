@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from advntk_dist.cli import advntk
 from advntk_dist.data import load_dataset, sources
-from advntk_dist.data.download import FetchError, download
+from advntk_dist.data.download import download
 from advntk_dist.data.fetch import fetch
 from advntk_dist.data.sources import RemoteFile, Source
-from advntk_dist.errors import DatasetError
+from advntk_dist.errors import DatasetError, FetchError
 from advntk_dist.progress import Display
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
 from advntk_dist.evaluation.checks import (
@@ -24,7 +25,6 @@ from advntk_dist.evaluation.checks import (
 )
 from advntk_dist.evaluation.subject import Subject
 from advntk_dist.networks import network
-from advntk_dist.pipeline.problem import bind_attack
 from advntk_dist.predictor import KernelPredictor
 
 N, M = 200, 40

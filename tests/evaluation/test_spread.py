@@ -18,8 +18,8 @@ from ray import cloudpickle
 
 from advntk_dist.attacks import pgd
 from advntk_dist.data.registry import load_dataset
-from advntk_dist.errors import RequestError
-from advntk_dist.evaluation.evaluator import Batch, EvaluationError, InProcess, Withstands, is_right
+from advntk_dist.errors import EvaluationError, RequestError
+from advntk_dist.evaluation.evaluator import Batch, InProcess, Withstands, is_right
 from advntk_dist.evaluation.sequence import NamedAttack, evaluate_sequence
 from advntk_dist.evaluation.spread import EvaluationPool
 from advntk_dist.networks import network

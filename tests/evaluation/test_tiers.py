@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
 from advntk_dist.evaluation.cost import Calibration, Timed, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import TIERS, classes_of, evaluate_tier, short_name, tier_attacks
 from advntk_dist.networks import network
-from advntk_dist.pipeline.problem import bind_attack
 from advntk_dist.predictor import KernelPredictor
 
 RUN = AttackConfig(radius=0.2, seed=5, steps=7)

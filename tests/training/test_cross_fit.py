@@ -11,12 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import pgd
+from advntk_dist.attacks.configured import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
 from advntk_dist.training import CrossFitRecipe, StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.loop import attack_seed, batch_of_epochs
+from advntk_dist.training.loop import batch_of_epochs
 from advntk_dist.training.soft_error import soft_error
 
 Array = NDArray[np.float64]
@@ -96,7 +97,7 @@ def test_gradient_against_differences_through_a_dense_exponential(gram: Array, s
     chosen = members[batch_of_epochs(len(members), 8, step // FOLDS, 3, fold)]
     assert set(chosen) <= set(members)
     c = coefficients(a)
-    twins = _attack(blank.with_coefficients(c), X[chosen], Y[chosen], seed=attack_seed(3, step), indices=chosen)
+    twins = _attack(blank.with_coefficients(c), X[chosen], Y[chosen], seed=step_seed(3, step), indices=chosen)
     kernels = [(1.0, NET.ntk(twins, X)), (clean_weight, NET.ntk(X[chosen], X))]
     slopes = [w * k.T @ soft_error(k @ c, Y[chosen]).gradient for w, k in kernels]
     assert record.loss == pytest.approx(sum(w * soft_error(k @ c, Y[chosen]).value for w, k in kernels), rel=1e-6)

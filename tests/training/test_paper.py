@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import pgd
+from advntk_dist.attacks.configured import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
 from advntk_dist.training import PaperRecipe, StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.loop import attack_seed, batch_of_epochs
+from advntk_dist.training.loop import batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser, normalised
 
 Array = NDArray[np.float64]
@@ -79,7 +80,7 @@ def test_recipe_step_by_step(gram: Any, uninterrupted: tuple[TrainingRun, Path])
         c = dynamics.coefficients(np.abs(a), tol=TOLERANCE).value
         attacked = ATTACK(
             KernelPredictor(NET, X_TRAIN, c, batch=BATCH), X_VAL[chosen], Y_VAL[chosen],
-            seed=attack_seed(SEED, step), indices=chosen,
+            seed=step_seed(SEED, step), indices=chosen,
         )  # fmt: skip
         k_val = NET.ntk(attacked, X_TRAIN)
         loss, gradient = dynamics.loss_and_gradient(np.abs(a), k_val, np.eye(K)[Y_VAL[chosen]], TOLERANCE)
@@ -202,7 +203,7 @@ def test_validation_batches_shuffle_anew_each_epoch(n_val: int, batch: int) -> N
 
 
 def test_attack_seeds_differ_between_steps() -> None:
-    assert len({attack_seed(seed, step) for seed in range(20) for step in range(50)}) == 1000
+    assert len({step_seed(seed, step) for seed in range(20) for step in range(50)}) == 1000
 
 
 def test_normalised_step() -> None:
