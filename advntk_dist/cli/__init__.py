@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import click
 
+from advntk_dist import chatter
 from advntk_dist.cli.check import check
+from advntk_dist.cli.completion import VARIABLE, completion
 from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.finite_width import finite_width
@@ -22,22 +24,44 @@ from advntk_dist.cli.results import evaluate, report
 from advntk_dist.cli.run import presets, run
 from advntk_dist.errors import AdvNTKError
 
+_EPILOG = "Complete with the Tab key: `advntk completion --help`. Every command's help has an example."
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
 @click.version_option(package_name="advntk-dist", prog_name="advntk")
 @click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-def advntk(quiet: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also show the logs and warnings of Ray, JAX and other libraries.")
+def advntk(quiet: bool, verbose: bool) -> None:
     """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
+    if quiet and verbose:
+        raise click.UsageError("-q and -v contradict each other; give one of them")
+    if verbose:
+        chatter.show()
+    else:
+        chatter.silence()
 
 
-for _command in (run, presets, plan, data, gram, dynamics, evaluate, check, report, finite_width, reproduce):
+for _command in (
+    run,
+    presets,
+    plan,
+    data,
+    gram,
+    dynamics,
+    evaluate,
+    check,
+    report,
+    finite_width,
+    reproduce,
+    completion,
+):
     advntk.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
     try:
-        status = advntk.main(args=arguments, prog_name="advntk", standalone_mode=False)
+        status = advntk.main(args=arguments, prog_name="advntk", complete_var=VARIABLE, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(0)

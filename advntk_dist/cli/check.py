@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import display
+from advntk_dist.cli.options import display, json_option, print_json
 
 
 @click.command()
@@ -16,7 +15,7 @@ from advntk_dist.cli.options import display
     "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."
 )
 @click.option("--method", default="adv_ntk", show_default=True, help="adv_ntk, early_stopped or ntk.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(folder: Path, images: int, method: str, as_json: bool) -> int:
     """Examine a finished run for gradient masking; exit 0 if every check passes, 1 if one fails.
 
@@ -26,7 +25,7 @@ def check(folder: Path, images: int, method: str, as_json: bool) -> int:
 
     path, report = check_run(folder, images=images, method=method, display=display())
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
         return 0 if report["passed"] else 1
     click.echo(f"{report['dataset']}, {report['network']}, {report['method']}, {report['images']} test images")
     for row in report["checks"]:

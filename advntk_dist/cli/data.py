@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from advntk_dist.cli.options import display
+from advntk_dist.cli.completion import Published
+from advntk_dist.cli.options import display, json_option, print_json
 
 
 @click.group()
@@ -17,10 +17,11 @@ def data() -> None:
 
 
 @data.command("fetch")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", type=Published())
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option("--mirror", metavar="URL", help="Address of a folder with the same files.")
-def data_fetch(name: str, to: Path | None, mirror: str | None) -> None:
+@json_option
+def data_fetch(name: str, to: Path | None, mirror: str | None, as_json: bool) -> None:
     """Download cifar10, cifar100, svhn, mnist or fashion-mnist from where it is published, and check it.
 
     The same command goes on where an earlier one stopped. Without --to the files go to $ADVNTK_DATA/NAME, or to
@@ -33,17 +34,21 @@ def data_fetch(name: str, to: Path | None, mirror: str | None) -> None:
 
     folder = fetch(name, to, mirror=mirror, display=display())
     found = load_dataset(name, folder)
+    settings = {"data.name": name} | ({} if to is None else {"data.path": str(folder)})
+    if as_json:
+        about = {"images": len(found), "shape": list(found.image_shape), "classes": found.n_classes}
+        print_json({"folder": str(folder), "name": name} | about | {"set": settings})
+        return
     shape = " x ".join(str(side) for side in found.image_shape)
     click.echo(f"{folder}: {name}, {len(found):,} images of {shape}, {found.n_classes} classes")
-    where = "" if to is None else f" --set data.path={folder}"
-    click.echo(f"use it with --set data.name={name}{where}")
+    click.echo("use it with " + " ".join(f"--set {key}={value}" for key, value in settings.items()))
 
 
 @data.command("info")
 @click.argument("name", metavar="PATH|NAME")
 @click.option("--path", help="Where a dataset given by name lies.")
 @click.option("--resize", type=click.IntRange(1, 4096), help="Bring images to this edge, as data.resize does.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def data_info(name: str, path: str | None, resize: int | None, as_json: bool) -> None:
     """Print what a dataset holds: images, parts, classes with counts, fingerprint, mean of the pixels.
 
@@ -54,7 +59,7 @@ def data_info(name: str, path: str | None, resize: int | None, as_json: bool) ->
 
     summary = summarise(load_dataset(name, path, resize=resize))
     if as_json:
-        click.echo(json.dumps(summary))
+        print_json(summary)
     else:
         _print(summary)
 

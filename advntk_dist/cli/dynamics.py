@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import display
+from advntk_dist.cli.options import display, json_option, print_json
 
 
 @click.command()
@@ -24,7 +24,8 @@ from advntk_dist.cli.options import display
 @click.option("--duration", type=float, help="Time a schedule takes. [default: the middle of the grid of times]")
 @click.option("--pieces", default=4, show_default=True, help="Pieces of an interval for the exact answer.")
 @click.option("--images", type=int, help="Test and validation images to attack. [default: as the run did]")
-def dynamics(folder: Path, **values: Any) -> None:
+@json_option
+def dynamics(folder: Path, as_json: bool, **values: Any) -> None:
     """Standard and adversarial training of a run's network over time: robust overfitting and where to stop.
 
     Times and attack are those of the run; it needs a finished Gram matrix. The same command resumes.
@@ -35,6 +36,9 @@ def dynamics(folder: Path, **values: Any) -> None:
     from advntk_dist.pipeline.dynamics import dynamics as compute
 
     path, results = compute(folder, DynamicsRequest(**values), display=display())
+    if as_json:
+        print_json(results | {"written": str(path)})
+        return
     for name, flow in results["flows"].items():
         stop, solver = flow["early_stopping"], flow["solver"]
         bases = "one Krylov basis" if solver["bases"] == 1 else f"{solver['bases']} Krylov bases"

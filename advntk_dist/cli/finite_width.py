@@ -7,18 +7,20 @@ from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import configured, display, print_results
+from advntk_dist.cli.completion import Source
+from advntk_dist.cli.options import configured, display, json_option, print_json, print_results
 
 
 @click.command("finite-width")
-@configured(default_out=True)
+@configured(default_out=True, source=Source("finite-width"))
 @click.option(
     "--infinite",
     metavar="RUN",
     help="A finished `advntk run` on the same data, network and attack. [default: run that job in OUT/infinite]",
 )
+@json_option
 def finite_width(
-    source: str, out: str | None, overrides: Sequence[str], address: str | None, infinite: str | None
+    source: str, out: str | None, overrides: Sequence[str], address: str | None, infinite: str | None, as_json: bool
 ) -> None:
     """Train networks of finite width: the theorem's flow against width, and the paper's adversarial training.
 
@@ -33,9 +35,12 @@ def finite_width(
     config = load_config(source, overrides)
     folder = FiniteRunDirectory.at(out if out is not None else str(Path("runs") / f"finite-{Path(source).stem}"))
     outcome = run_finite_width(config, folder.root, infinite=infinite, address=address, display=display())
-    if not outcome.worked:
+    if not outcome.worked and not as_json:
         click.echo(f"{folder.root}: finished before, nothing to do")
     results = outcome.results
+    if as_json:
+        print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": outcome.worked})
+        return
     print_results(results)
     click.echo(f"{'power of width':<15}{'slope':>7}  95% interval")
     for name, line in results["flow"]["slopes"].items():

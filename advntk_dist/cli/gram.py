@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import configured, display
+from advntk_dist.cli.options import configured, display, json_option, print_json
 
 
 @click.group()
@@ -18,7 +19,8 @@ def gram() -> None:
 
 @gram.command("build")
 @configured(default_out=False)
-def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None) -> None:
+@json_option
+def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
     """Build DIR/gram.zarr, the store that `run` would build, or what is missing of it.
 
     Example: advntk gram build digits --out runs/digits
@@ -27,12 +29,15 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
     from advntk_dist.pipeline.gram import build_gram_only
 
     store = build_gram_only(load_config(source, overrides), out, address=address, display=display())
-    click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
+    if as_json:
+        print_json({"path": str(store.path)} | store.status().as_dict())
+    else:
+        click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
 
 
 @gram.command("status")
 @click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def gram_status(path: Path, as_json: bool) -> None:
     """Say how far a build has got: tiles, rate, time left, workers; any terminal may ask while it runs.
 
@@ -41,7 +46,10 @@ def gram_status(path: Path, as_json: bool) -> None:
     from advntk_dist.pipeline.gram import open_store
 
     status = open_store(path).status()
-    click.echo(json.dumps(status.as_dict()) if as_json else str(status))
+    if as_json:
+        print_json(status.as_dict())
+    else:
+        click.echo(str(status))
 
 
 @gram.command("info")
@@ -61,7 +69,8 @@ def gram_info(path: Path) -> None:
 @click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")
-def gram_verify(path: Path, tiles: int, seed: int, passes: int) -> None:
+@json_option
+def gram_verify(path: Path, tiles: int, seed: int, passes: int, as_json: bool) -> None:
     """Check every stored byte, and a sample of values against float64; exit 3 if a tile is damaged.
 
     A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again. Values are
@@ -72,5 +81,9 @@ def gram_verify(path: Path, tiles: int, seed: int, passes: int) -> None:
     from advntk_dist.pipeline.gram import verify
 
     found = verify(path, tiles=tiles, seed=seed, passes=passes)
+    if as_json:
+        values = None if found.values is None else asdict(found.values)
+        print_json({"path": str(found.store.path)} | asdict(found.bytes) | {"values": values, "why_not": found.why_not})
+        return
     click.echo(f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet")
     click.echo(str(found.values) if found.values else f"values not compared with float64: {found.why_not}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from advntk_dist.cli.completion import Source
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def configured(default_out: bool) -> Callable[[F], F]:
+def configured(default_out: bool, source: click.ParamType | None = None) -> Callable[[F], F]:
     """The arguments of a command that takes a configuration: PRESET|FILE.toml, --out, --set and --address."""
 
     def decorate(command: F) -> F:
@@ -24,12 +27,24 @@ def configured(default_out: bool) -> Callable[[F], F]:
                 "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key."
             ),
             click.option("--out", required=not default_out, help=out_help),
-            click.argument("source", metavar="PRESET|FILE.toml"),
+            click.argument("source", metavar="PRESET|FILE.toml", type=source or Source()),
         ):
             command = decorator(command)
         return command
 
     return decorate
+
+
+def json_option(command: F) -> F:
+    """The flag --json, as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object; progress goes elsewhere.")(
+        command
+    )
+
+
+def print_json(found: Any) -> None:
+    """One JSON object on standard output, on one line."""
+    click.echo(json.dumps(found, default=str))
 
 
 def display() -> Display:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import display
+from advntk_dist.cli.completion import Source
+from advntk_dist.cli.options import display, json_option, print_json
 
 
 @click.command()
-@click.argument("source", metavar="PRESET|FILE.toml")
+@click.argument("source", metavar="PRESET|FILE.toml", type=Source())
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the run would lie: its free disk is looked at.")
 @click.option("--nodes", type=int, help="Machines of a cluster. [default: this machine alone]")
@@ -21,7 +21,7 @@ from advntk_dist.cli.options import display
 @click.option("--memory", metavar="SIZE", help="Memory of a node, e.g. 64GiB. [default: as here]")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
 @click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def plan(
     source: str,
     overrides: Sequence[str],
@@ -56,4 +56,7 @@ def plan(
     made, measured = plan_run(config, cluster, calibration=known, out=out or Path(), say=display().say)
     if save is not None:
         measured.write(save)
-    click.echo(json.dumps(made.as_dict()) if as_json else str(made))
+    if as_json:
+        print_json(made.as_dict())
+    else:
+        click.echo(str(made))

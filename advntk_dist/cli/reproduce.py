@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from advntk_dist.cli.options import display
+from advntk_dist.cli.options import display, json_option, print_json
 from advntk_dist.errors import RequestError
 
 
@@ -25,6 +25,7 @@ from advntk_dist.errors import RequestError
 @click.option("--out", required=True, help="Folder of the grid.")
 @click.option("--keep-grams", is_flag=True, help="Keep Gram matrices on disk.")
 @click.option("--dry-run", is_flag=True, help="List what is missing with its predicted time.")
+@json_option
 def reproduce(
     datasets: Sequence[str],
     networks: Sequence[str],
@@ -40,6 +41,7 @@ def reproduce(
     out: str,
     keep_grams: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run any part of the paper's experiments over seeds, and write table.md, .csv, .html, .json.
 
@@ -67,6 +69,11 @@ def reproduce(
     plan, root = grid.plan(), RunDirectory.at(out).root
     left = missing(plan, root)
     say = display().say
+    if dry_run and as_json:
+        cells = {cell.name: cell.seconds() for group in left for cell in group}
+        grams = {group[0].subject.name: gram_seconds(group[0].subject) for group in left}
+        print_json({"cells": cells, "grams": grams, "seconds": predicted(left)})
+        return
     if dry_run:
         for group in left:
             click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group[0].subject))}")
@@ -80,7 +87,11 @@ def reproduce(
     from advntk_dist.reproduce.job import reproduce as run
     from advntk_dist.reproduce.table import cells_of, markdown
 
-    click.echo(markdown(*cells_of(run(grid, out, display=display(), keep_grams=keep_grams))))
+    rows = run(grid, out, display=display(), keep_grams=keep_grams)
+    if as_json:
+        print_json({"rows": rows, "table": str(root / "table.md")})
+        return
+    click.echo(markdown(*cells_of(rows)))
     click.echo(f"table: {root / 'table.md'}")
 
 

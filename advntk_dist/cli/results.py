@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import display, print_results
+from advntk_dist.cli.options import display, json_option, print_json, print_results
 
 
 @click.command()
@@ -22,6 +22,7 @@ from advntk_dist.cli.options import display, print_results
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
 @click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
+@json_option
 def evaluate(
     folder: Path,
     name: str,
@@ -31,6 +32,7 @@ def evaluate(
     methods: Sequence[str],
     workers: int | None,
     address: str | None,
+    as_json: bool,
 ) -> None:
     """Attack the methods of a finished run again, with another attack, another strength, or a tier of attacks.
 
@@ -44,14 +46,16 @@ def evaluate(
         if images is not None or methods:
             raise click.UsageError("--images and --method belong to --tier")
         path, results = evaluate_again(folder, name, overrides, address=address, workers=workers, display=display())
-        print_results(results)
     else:
         if overrides or name != "pgd":
             raise click.UsageError("--tier takes radius, norm and seed from the run; leave out --attack and --set")
         path, results = evaluate_run_tier(
             folder, tier, images=images, methods=methods, address=address, workers=workers, display=display()
         )
-        _print_tier(results)
+    if as_json:
+        print_json(results | {"written": str(path)})
+        return
+    (print_results if tier is None else _print_tier)(results)
     click.echo(f"written: {path}")
 
 
@@ -85,7 +89,8 @@ def _cell(row: dict[str, Any], key: str) -> str:
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --compare: the page to write.  [default: comparison.html]",
 )
-def report(folders: Sequence[Path], compare: bool, out: Path | None) -> None:
+@json_option
+def report(folders: Sequence[Path], compare: bool, out: Path | None, as_json: bool) -> None:
     """Write the report of a finished run again, or compare runs.
 
     Examples: advntk report runs/digits
@@ -95,10 +100,17 @@ def report(folders: Sequence[Path], compare: bool, out: Path | None) -> None:
     if compare:
         from advntk_dist.pipeline.compare import compare_runs
 
-        click.echo(f"comparison: {compare_runs(folders, out or Path('comparison.html'))}")
+        _print_path("comparison", compare_runs(folders, out or Path("comparison.html")), as_json)
         return
     if len(folders) > 1 or out is not None:
         raise click.UsageError("several runs and --out belong to --compare")
     from advntk_dist.pipeline.run import rebuild_report
 
-    click.echo(f"report: {rebuild_report(folders[0])}")
+    _print_path("report", rebuild_report(folders[0]), as_json)
+
+
+def _print_path(what: str, path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({what: str(path)})
+    else:
+        click.echo(f"{what}: {path}")

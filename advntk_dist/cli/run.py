@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from advntk_dist.cli.options import configured, display, print_results
+from advntk_dist.cli.options import configured, display, json_option, print_json, print_results
 
 if TYPE_CHECKING:
     from advntk_dist.config import RunConfig
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @configured(default_out=True)
-def run(source: str, out: str | None, overrides: Sequence[str], address: str | None) -> None:
+@json_option
+def run(source: str, out: str | None, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
     """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
 
     Example: advntk run digits --set attack.radius=0.15
@@ -28,18 +29,24 @@ def run(source: str, out: str | None, overrides: Sequence[str], address: str | N
     config = load_config(source, overrides)
     folder = RunDirectory.at(_out(source, out))
     results = _finished(folder, config)
+    worked = results is None
     if results is not None:
-        click.echo(f"{folder.root}: finished before, nothing to do")
+        if not as_json:
+            click.echo(f"{folder.root}: finished before, nothing to do")
     else:
         from advntk_dist.pipeline.run import run as run_job
 
         results = run_job(config, folder.root, address=address, display=display()).results
+    if as_json:
+        print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": worked})
+        return
     print_results(results)
     click.echo(f"report: {folder.report}")
 
 
 @click.command()
-def presets() -> None:
+@json_option
+def presets(as_json: bool) -> None:
     """List the built-in configurations.
 
     Example: advntk presets
@@ -48,14 +55,21 @@ def presets() -> None:
     from advntk_dist.finite import config as finite_width
     from advntk_dist.reproduce import paper
 
-    click.echo("advntk run, gram build:")
-    for name in config.preset_names():
-        click.echo(f"  {name:<20}{config.preset_text(name).splitlines()[0].removeprefix('# ')}")
+    runs, finite = (
+        {name: module.preset_text(name).splitlines()[0].removeprefix("# ") for name in module.preset_names()}
+        for module in (config, finite_width)
+    )
+    if as_json:
+        print_json({"run": runs, "paper": paper.names(), "finite-width": finite})
+        return
+    click.echo("advntk run, gram build, plan:")
+    for name, text in runs.items():
+        click.echo(f"  {name:<20}{text}")
     click.echo(f"  {paper.summary()}")
     click.echo(f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (give data.path)")
     click.echo("advntk finite-width:")
-    for name in finite_width.preset_names():
-        click.echo(f"  {name:<20}{finite_width.preset_text(name).splitlines()[0].removeprefix('# ')}")
+    for name, text in finite.items():
+        click.echo(f"  {name:<20}{text}")
 
 
 def _out(source: str, out: str | None) -> str:

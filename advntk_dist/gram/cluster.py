@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ray
 
+from advntk_dist import chatter
 from advntk_dist.errors import RequestError
 
 MIN_OBJECT_STORE = 200 * 2**20
@@ -59,14 +60,16 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
 
 
 def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> None:
+    says = chatter.shown()
+    level = logging.INFO if says else logging.ERROR
     if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=says, logging_level=level)
         return
     ray.init(
         num_cpus=num_cpus or len(os.sched_getaffinity(0)),
         include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
+        log_to_driver=says,
+        logging_level=level,
         object_store_memory=max(MIN_OBJECT_STORE, int(2.5 * image_bytes)),
     )
 
