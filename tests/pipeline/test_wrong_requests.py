@@ -83,6 +83,21 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "check nothing": (["check", "nowhere"], 2, "nowhere"),
     "dynamics of nothing": (["dynamics", "nowhere"], 2, "nowhere"),
     "a Zarr group that is no Gram store": (["gram", "verify", "{tmp}/other.zarr"], 3, "other.zarr"),
+    # plans
+    "quiet and verbose": (["-q", "-v", "presets"], 2, "give one of them"),
+    "no such shell": (["completion", "tcsh"], 2, "tcsh"),
+    "plan of nothing": (["plan", "digit"], 2, "presets are"),
+    "plan without data": (["plan", "cifar10-mlp5", "--set", "data.path=/no/such/place"], 2, "/no/such/place"),
+    "plan of too many images": (["plan", "digits", "--set", "data.n_train=5000"], 2, "data.n_train"),
+    "no nodes": (["plan", "digits", "--nodes", "0"], 2, "--nodes is 0; it must be at least 1"),
+    "memory in no unit": (["plan", "digits", "--memory", "much"], 2, "such as 64GiB"),
+    "no calibration": (["plan", "digits", "--calibration", "nowhere.json"], 2, "nowhere.json: cannot be read"),
+    "not a calibration": (["plan", "digits", "--calibration", "{tmp}/text.npz"], 2, "--save-calibration FILE"),
+    "both calibrations": (
+        ["plan", "digits", "--calibration", "a", "--save-calibration", "b"],
+        2,
+        "leave out --calibration",
+    ),
     # the grid of the paper
     "a network that the grid lacks": (["reproduce", "--network", "vgg-16", "--out", "r"], 2, "vgg-16"),
     "a method that the grid lacks": (["reproduce", "--method", "magic", "--out", "r"], 2, "magic"),

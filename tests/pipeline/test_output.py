@@ -1,0 +1,158 @@
+"""What goes where: one JSON object for machines, plain logs in a pipe, the libraries' own logs on request alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advntk_dist import chatter
+from advntk_dist.cli import main
+
+TINY = (
+    "data.n_train=40",
+    "data.n_val=20",
+    "data.n_test=20",
+    "network.name=mlp-2",
+    "gram.tile=32",
+    "attack.steps=2",
+    "train.steps=2",
+    "train.batch=16",
+    "evaluation.times=[1e-2]",
+    "evaluation.batch=32",
+)
+CHATTER = ("ray", "jax", "xla", "warning", "cuda", "pid=", "raylet", "dashboard")
+"""Words of libraries' logs, none of which belongs to a line of our own."""
+
+
+def words(settings: tuple[str, ...]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The JSON object that a command prints, which must be all of its standard output, on one line."""
+
+    def call(*arguments: str, code: int = 0) -> Any:
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, "--json"])
+        out, err = capsys.readouterr()
+        assert stopped.value.code == code, err
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return call
+
+
+def test_json_of_commands_on_a_finished_run(
+    finished: Path,
+    small_settings: tuple[str, ...],
+    tmp_path: Path,
+    printed: Callable[..., Any],
+    ray_cluster: None,
+) -> None:
+    run = str(shutil.copytree(finished, tmp_path / "run"))
+    found = printed("run", "digits", "--out", run, *words(small_settings))
+    assert found["worked"] is False
+    assert set(found["methods"]) == {"ntk", "early_stopped", "adv_ntk"}
+    assert Path(found["report"]).is_file()
+    built = printed("gram", "build", "digits", "--out", run, *words(small_settings))
+    assert built["done"] == built["total"] == 6
+    assert printed("gram", "status", run)["done"] == 6
+    checked = printed("gram", "verify", run)
+    assert checked["checked"] == 6
+    assert checked["values"]["largest_difference"] < 1e-3
+    assert printed("gram", "verify", run, "--tiles", "0")["values"] is None
+    assert Path(printed("report", run)["report"]).is_file()
+    again = printed("evaluate", run, "--set", "steps=2")
+    assert 0 <= again["methods"]["ntk"]["robust"] <= again["methods"]["ntk"]["clean"] <= 1
+    assert Path(again["written"]).is_file()
+    tier = printed("evaluate", run, "--tier", "fast", "--images", "10", "--method", "ntk")
+    assert tier["images"] == 10
+    flows = printed("dynamics", run, "--images", "10")
+    assert set(flows["flows"]) == {"standard", "adversarial"}
+    page = tmp_path / "both.html"
+    assert printed("report", "--compare", run, run, "--out", str(page)) == {"comparison": str(page)}
+
+
+def test_json_of_commands_without_a_run(printed: Callable[..., Any], tmp_path: Path) -> None:
+    presets = printed("presets")
+    assert "digits" in presets["run"]
+    assert "digits" in presets["finite-width"]
+    assert "paper/cifar10-mlp-5-r8" in presets["paper"]
+    cells = printed("reproduce", "--dry-run", "--out", str(tmp_path / "grid"), "--network", "mlp-3", "--seeds", "1")
+    assert cells["seconds"] == pytest.approx(sum(cells["cells"].values()) + sum(cells["grams"].values()))
+    assert printed("data", "info", "digits")["n"] == 1797
+
+
+@pytest.fixture
+def quiet_again() -> Iterator[None]:
+    """Put back what the switches change, for the tests that follow."""
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    root = list(logging.getLogger().handlers)
+    with warnings.catch_warnings():
+        yield
+    chatter.silence()
+    logging.getLogger().handlers[:] = root
+    for name in chatter.LIBRARIES:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    if level is None:
+        os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    else:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
+
+
+def test_libraries_are_silent_by_default_and_heard_on_request(
+    quiet_again: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+
+    def heard() -> bool:
+        with warnings.catch_warnings(record=True) as caught:
+            (chatter.show if chatter.shown() else chatter.silence)()  # catch_warnings has its own filters
+            warnings.warn_explicit("old", FutureWarning, "ray/data.py", 1, module="ray.data")
+        return bool(caught) and logging.getLogger("jax._src.xla_bridge").isEnabledFor(logging.INFO)
+
+    for flags, expected in (([], False), (["-v"], True), ([], False)):
+        with pytest.raises(SystemExit):
+            main([*flags, "presets"])
+        assert chatter.shown() is expected
+        assert heard() is expected
+    ours = logging.getLogger("advntk_dist")
+    assert ours.isEnabledFor(logging.WARNING)
+    capsys.readouterr()
+
+
+def advntk(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "advntk_dist", *arguments], capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
+    done = advntk("run", "digits", "--out", str(tmp_path / "run"), *words(TINY))
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, done.stderr):
+        assert all(c.isprintable() or c == "\n" for c in text)
+    lines = done.stderr.replace(str(tmp_path), "").replace("backend='xla'", "").splitlines()
+    assert any(line.startswith("Gram matrix: 3/3 tiles") for line in lines)
+    assert any(line.startswith("Adv-NTK: 2/2 steps") for line in lines)
+    for line in lines:
+        assert not any(word in line.lower() for word in CHATTER), line
+    assert done.stdout.splitlines()[-1].startswith("report: ")
+
+
+def test_verbose_shows_what_ray_says(tmp_path: Path) -> None:
+    done = advntk("-v", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--json", *words(TINY))
+    assert done.returncode == 0, done.stderr
+    assert "Started a local Ray instance" in done.stderr
+    assert json.loads(done.stdout)["total"] == 3

@@ -1,0 +1,61 @@
+"""Completion as a shell asks for it, and the scripts that make it ask."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from advntk_dist.cli import main
+
+PROGRAM = "import sys; from advntk_dist.cli import main; main(); "
+
+
+def complete(line: str) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_ADVNTK_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("advntk pl", ["plain,plan"]),
+        ("advntk run dig", ["plain,digits"]),
+        ("advntk plan cifar10-c", ["plain,cifar10-cnn3"]),
+        ("advntk gram build dig", ["plain,digits"]),
+        ("advntk run pap", ["plain,paper/"]),
+        ("advntk run paper/svhn-cnn-10-r", ["plain,paper/svhn-cnn-10-r4", "plain,paper/svhn-cnn-10-r8"]),
+        ("advntk finite-width cifar10-s", ["plain,cifar10-small"]),
+        ("advntk run mine.to", ["file,mine.to"]),
+        ("advntk data fetch fash", ["plain,fashion-mnist"]),
+        ("advntk plan digits --save", ["plain,--save-calibration"]),
+    ],
+)
+def test_words_are_completed(line: str, expected: list[str]) -> None:
+    assert complete(line) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_names_the_command_and_the_variable(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["completion", shell])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert f"_ADVNTK_COMPLETE={shell}_complete" in out
+    assert "advntk" in out
+    if shutil.which(shell):
+        # The shell must be able to read it; `complete` and `compdef` themselves need an interactive one.
+        subprocess.run([shell, "-n"], input=out, text=True, check=True, timeout=60)
