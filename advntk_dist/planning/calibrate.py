@@ -119,7 +119,7 @@ def _build(config: RunConfig, net: Network, subject: Subject) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        build_gram(
+        store = build_gram(
             net,
             x,
             store=Path(folder) / "gram.zarr",
@@ -130,6 +130,7 @@ def _build(config: RunConfig, net: Network, subject: Subject) -> dict[str, Any]:
             on_event=on_event,
         )
         ended = time.perf_counter()
+        read, _ = _clock(lambda: [store.read_tile("ntk", t.i, t.j) for t in store.grid])
     measured = [p for p in pairs if np.isfinite(p)]
     return {
         "start": ready[0] - begun,
@@ -137,6 +138,7 @@ def _build(config: RunConfig, net: Network, subject: Subject) -> dict[str, Any]:
         "pair": statistics.median(measured),
         "write_byte": statistics.median(writes),
         "edge_limit": limit,
+        "read_tile": read / len(store.grid),
     }
 
 

@@ -119,6 +119,8 @@ class Calibration:
         A byte of a tile, to the disk.
     edge_limit
         Largest block of pairs.
+    read_tile
+        Opening, reading and checking a small tile.
     rows
         Training images for which the next three were measured; they grow in proportion.
     query, step, host
@@ -149,6 +151,7 @@ class Calibration:
     pair: float
     write_byte: float
     edge_limit: int
+    read_tile: float
     rows: int
     query: float
     step: float

@@ -118,8 +118,9 @@ class _Predictor:
     def _solve(self) -> dict[str, float]:
         m, n = self.measured, self.n
         times = self.config.evaluation.times
+        held = m.hold_entry * n**2 if self.operator.name == "memory" else 0.0
         return {
-            "reading the matrix": m.hold_entry * n**2 if self.operator.name == "memory" else 0.0,
+            "reading the matrix": self.counts.gram.tiles * m.read_tile + held,
             "finite times": self._basis(times[-1] * n),
             "t = infinity": self._infinite(),
             "checkpoints": 2 * (len(times) + 1) * m.commit + _SOLVE_TABLES * m.table,

@@ -81,7 +81,8 @@ def test_json_of_commands_on_a_finished_run(
     flows = printed("dynamics", run, "--images", "10")
     assert set(flows["flows"]) == {"standard", "adversarial"}
     page = tmp_path / "both.html"
-    assert printed("report", "--compare", run, run, "--out", str(page)) == {"comparison": str(page)}
+    other = str(shutil.copytree(run, tmp_path / "other"))
+    assert printed("report", "--compare", run, other, "--out", str(page)) == {"comparison": str(page)}
 
 
 def test_json_of_commands_without_a_run(printed: Callable[..., Any], tmp_path: Path) -> None:

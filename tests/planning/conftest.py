@@ -42,6 +42,7 @@ def calibrated() -> Callable[..., Calibration]:
             pair=1e-8,
             write_byte=1e-9,
             edge_limit=1024,
+            read_tile=0.001,
             rows=1000,
             query=0.002,
             step=0.004,
