@@ -21,6 +21,7 @@ TILES_A_WORKER = 4
 MANY_TILES = 20_000
 """Tiles above which files, commit records and schedules cost more than they bring."""
 
+_NEGLIGIBLE = 0.05
 _WASTED = 0.3
 _SHARE = 0.3
 
@@ -48,7 +49,7 @@ def advise(
     found = [
         *_disk(counts, free_disk),
         *_worker_memory(config, images, cluster, counts),
-        *_tile(config, cluster, counts),
+        *_tile(config, cluster, counts, prediction),
         *_operator(cluster, operator),
         *_batch(config, counts),
     ]
@@ -91,7 +92,7 @@ def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: 
     return [f"{what}{size(cluster.memory)}; {how}"]
 
 
-def _tile(config: RunConfig, cluster: Cluster, counts: Counts) -> list[str]:
+def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Prediction | None) -> list[str]:
     workers = cluster.workers(config.gram.workers)
     tiles, n = counts.gram.tiles, config.data.n_train
     if tiles > MANY_TILES:
@@ -103,6 +104,8 @@ def _tile(config: RunConfig, cluster: Cluster, counts: Counts) -> list[str]:
             f"{len(TileGrid.square(n, larger)):,}"
         ]
     if tiles >= TILES_A_WORKER * workers or counts.gram.pairs < 4e6:  # a small matrix is done before it matters
+        return []
+    if prediction is not None and prediction.parts["gram"]["kernels"] < _NEGLIGIBLE * prediction.total:
         return []
     # d (d + 1) / 2 tiles for d tiles along a row.
     along = math.ceil((math.sqrt(8 * TILES_A_WORKER * workers + 1) - 1) / 2)

@@ -178,7 +178,8 @@ def _driver_bytes(config: RunConfig, images: Images, passes: float, operator: Op
     pixels = math.prod(images.shape)
     per_pair = 1 if config.network.name.startswith("mlp") else images.shape[0] * images.shape[1]
     pairs = min(2 * MEMORY, 8 * config.evaluation.batch * n * per_pair * size_)
-    return BASE_BYTES + 4 * n * pixels * size_ + pairs + solver_bytes(config, images.classes, passes, operator)
+    # Floats of the training images twice, as they are and prepared, and the bytes that they are made from.
+    return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + solver_bytes(config, images.classes, passes, operator)
 
 
 def _remarks(measured: Calibration, cluster: Cluster, fits: bool) -> list[str]:
