@@ -1,4 +1,4 @@
-"""What lies in cluster: ray up files under Ray's schema, the Slurm script, its scheduler simulated, and local nodes."""
+"""What lies in cluster: ray up files under Ray's schema, the Slurm script and its scheduler simulated, local nodes."""
 
 from __future__ import annotations
 
