@@ -9,6 +9,7 @@ import click
 
 from advntk_dist.cli.completion import Source
 from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.errors import RequestError
 
 
 @click.command()
@@ -49,6 +50,8 @@ def plan(
     cluster = described(nodes, cpus, gpus, memory)
     if calibration is not None and save is not None:
         raise click.UsageError("--save-calibration keeps a new measurement; leave out --calibration")
+    if save is not None and not save.resolve().parent.is_dir():
+        raise RequestError(f"--save-calibration {save}: there is no folder {save.parent}; make it, or give another")
     from advntk_dist.planning.calibration import Calibration
     from advntk_dist.planning.plan import plan_run
 
