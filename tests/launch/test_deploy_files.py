@@ -1,0 +1,102 @@
+"""What lies in deploy: manifests under the schemas of Kubernetes and KubeRay, and what the image installs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "kuberay.json").read_text(encoding="utf-8"))
+MANIFESTS = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in DEPLOY.glob("*.yaml")}
+VERSION = kubernetes_validate.latest_version()
+RAY = sorted(name for name, manifest in MANIFESTS.items() if manifest["apiVersion"] == "ray.io/v1")
+
+
+def _cluster(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = MANIFESTS[name]["spec"]
+    return dict(spec.get("rayClusterSpec", spec))
+
+
+def _pods(name: str) -> list[dict[str, Any]]:
+    groups = [_cluster(name)["headGroupSpec"], *_cluster(name)["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def _check(kind: str, spec: dict[str, Any]) -> None:
+    jsonschema.validate(spec, {"$ref": f"#/$defs/{kind}", "$defs": SCHEMA["$defs"]})
+
+
+def test_there_are_a_cluster_and_a_job() -> None:
+    assert {MANIFESTS[name]["kind"] for name in RAY} == {"RayCluster", "RayJob"}
+
+
+@pytest.mark.parametrize("name", RAY)
+def test_ray_resources_have_fields_that_kuberay_knows(name: str) -> None:
+    _check(MANIFESTS[name]["kind"], MANIFESTS[name]["spec"])
+
+
+@pytest.mark.parametrize("key", ["backofLimit", "rayVersions"])
+def test_a_misspelt_field_is_found(key: str) -> None:
+    with pytest.raises(jsonschema.ValidationError, match=key):
+        _check("RayJob", MANIFESTS["rayjob.yaml"]["spec"] | {key: 1})
+
+
+@pytest.mark.parametrize("name", RAY)
+def test_pods_are_pods(name: str) -> None:
+    for spec in _pods(name):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
+        kubernetes_validate.validate(pod, VERSION, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(pod | {"spec": spec | {"restartpolicy": "Never"}}, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(MANIFESTS) - set(RAY)))
+def test_other_resources_meet_kubernetes_schema(name: str) -> None:
+    kubernetes_validate.validate(MANIFESTS[name], VERSION, strict=True)
+
+
+@pytest.mark.parametrize("name", RAY)
+def test_clusters_ask_for_a_token_and_bound_what_they_take(name: str) -> None:
+    cluster = _cluster(name)
+    assert cluster["authOptions"] == {"mode": "token"}
+    for spec in _pods(name):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        for container in spec["containers"]:
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert not any("value" in entry and "TOKEN" in entry["name"] for entry in container.get("env", []))
+    volumes = [volume for spec in _pods(name) for volume in spec["volumes"]]
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
+    assert claims == {MANIFESTS["storage.yaml"]["metadata"]["name"]}
+
+
+def test_job_and_cluster_differ_in_nothing_but_the_job() -> None:
+    assert _cluster("rayjob.yaml") == _cluster("raycluster.yaml")
+
+
+def test_ray_version_is_one_that_we_run() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    newest = re.search(r'"ray<=([\d.]+)"', text)
+    assert newest
+    assert {_cluster(name)["rayVersion"] for name in RAY} == {newest[1]}
+
+
+def test_image_installs_extras_that_exist_and_is_not_root() -> None:
+    text = (DEPLOY / "Containerfile").read_text(encoding="utf-8")
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    asked = set(re.findall(r"EXTRAS=([\w,-]+)", text + (DEPLOY / "README.md").read_text()))
+    assert asked
+    assert {extra for group in asked for extra in group.split(",")} <= extras
+    last = text[text.rindex("FROM ") :]
+    assert "USER 1000" in last
+    assert re.search(r"PYTHON=\d+\.\d+\.\d+-slim", text), "the base is pinned"
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        assert all((ROOT / part).exists() for part in source.split())
