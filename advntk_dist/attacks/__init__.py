@@ -1,8 +1,9 @@
 """Attacks on kernel predictors, one file each, one interface."""
 
 from advntk_dist.attacks.apgd import apgd, apgd_targeted
-from advntk_dist.attacks.base import Attack, DifferentiablePredictor, perturbation_size
+from advntk_dist.attacks.base import Attack, DifferentiablePredictor
 from advntk_dist.attacks.fgsm import fgsm
+from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.attacks.pgd import pgd
 from advntk_dist.attacks.reference import pgd_reference
 from advntk_dist.attacks.square import square

@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import (
-    DifferentiablePredictor,
-    Images,
-    Norm,
-    check_request,
-    keys_of,
-    labels_of,
-    random_start,
-)
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.climb import Climb
+from advntk_dist.attacks.geometry import keys_of, random_start
 from advntk_dist.attacks.losses import TARGETED, Loss
+from advntk_dist.attacks.request import check_request, labels_of
 from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
 from advntk_dist.errors import RequestError
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images, Norm, ascent_direction, project
+from advntk_dist.attacks.base import Images, Norm
+from advntk_dist.attacks.geometry import ascent_direction, project
 from advntk_dist.attacks.losses import Loss, loss_and_slope
 from advntk_dist.kernels.backend import KernelBackend, Prepared
 from advntk_dist.kernels.combine import gradient, values

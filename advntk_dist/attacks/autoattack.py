@@ -12,16 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import (
-    LOW,
-    DifferentiablePredictor,
-    Images,
-    Norm,
-    check_request,
-    labels_of,
-    project,
-)
+from advntk_dist.attacks.base import LOW, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import project
 from advntk_dist.attacks.losses import SPREAD
+from advntk_dist.attacks.request import check_request, labels_of
 from advntk_dist.errors import RequestError
 
 NAMES: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}

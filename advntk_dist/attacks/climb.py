@@ -7,18 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import (
-    HIGH,
-    LOW,
-    DifferentiablePredictor,
-    Images,
-    Norm,
-    ascent_direction,
-    project,
-    value_and_slope,
-)
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import ascent_direction, project
 from advntk_dist.attacks.l1 import sparse_direction
 from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.slopes import value_and_slope
 
 MOMENTUM = 0.75
 RISING = 0.75

@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import (
-    HIGH,
-    LOW,
-    DifferentiablePredictor,
-    Images,
-    Norm,
-    check_request,
-    loss_gradient,
-    random_start,
-)
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.request import check_request
+from advntk_dist.attacks.slopes import loss_gradient
 from advntk_dist.errors import RequestError
 
 

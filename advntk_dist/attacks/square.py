@@ -5,19 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import (
-    HIGH,
-    LOW,
-    DifferentiablePredictor,
-    Images,
-    Norm,
-    check_request,
-    keys_of,
-    labels_of,
-    stream,
-)
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import keys_of, stream
 from advntk_dist.attacks.losses import Loss, loss_and_slope
 from advntk_dist.attacks.proposals import change_l2, change_linf, first_l2, first_linf, share_at
+from advntk_dist.attacks.request import check_request, labels_of
 from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
 from advntk_dist.errors import RequestError
 

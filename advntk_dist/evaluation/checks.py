@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm, random_start, targets_of, value_and_slope
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.request import targets_of
+from advntk_dist.attacks.slopes import value_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.evaluation.subject import Outcome, Subject

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm, perturbation_size
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.data.dataset import to_unit_range
 
 Array = NDArray[np.float64]

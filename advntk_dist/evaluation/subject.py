@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images, perturbation_size
+from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images
 from advntk_dist.attacks.configured import bind_attack
+from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import is_right
 

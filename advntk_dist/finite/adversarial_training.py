@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -14,9 +14,10 @@ import optax
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import pgd
-from advntk_dist.attacks.base import Images, random_start, targets
-from advntk_dist.attacks.configured import step_seed
+from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.configured import bind_attack, step_seed
+from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.evaluation import MethodResult, evaluate
@@ -156,7 +157,7 @@ def _evaluate(
     predictor: FinitePredictor | None, part: Labelled, attack: AttackConfig, group: zarr.Group, name: str, batch: int
 ) -> MethodResult:
     made: Any = predictor  # evaluate() asks for nothing that only kernel predictors have
-    bound = partial(pgd, radius=attack.radius, steps=attack.steps, step_size=attack.step_size, norm=attack.norm)
+    bound = bind_attack(attack)
     return evaluate(lambda: made, *part, bound, norm=attack.norm, seed=attack.seed, group=group, name=name, batch=batch)
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import Images, Norm, ascent_direction, project
+from advntk_dist.attacks.base import Images, Norm
+from advntk_dist.attacks.geometry import ascent_direction, project
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.finite.networks import FiniteNetwork, Params
 from advntk_dist.grid import spans

@@ -41,6 +41,7 @@ PILOT_OTHERWISE = 512
 _PRODUCT = 2048
 _FILE_BYTES = 64 * 2**20
 _BUILD_TILES = 3
+_ATTACKED = 4
 
 
 def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
@@ -162,13 +163,15 @@ def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> 
     batch, n = config.evaluation.batch, config.data.n_train
     shape, itemsize = subject.x.shape[1:], subject.x.itemsize
     rows = min(
-        n, 2 * len(subject.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY)
+        n, _ATTACKED * len(subject.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY)
     )
     y = one_hot(subject.y, subject.images.classes)
     varpi = varpi_after(config, config.train.steps) * n / len(theta)
     c = ATDynamics(theta, y).coefficients(varpi, tol=1e-3, throw=False).value
-    predictor = KernelPredictor(
-        net, np.resize(subject.x, (rows, *shape)), np.resize(c, (rows, c.shape[1])), batch=batch
+    prepare, predictor = _clock(
+        lambda: KernelPredictor(
+            net, np.resize(subject.x, (rows, *shape)), np.resize(c, (rows, c.shape[1])), batch=batch
+        )
     )
     x = np.resize(subject.x_val, (batch, *shape))
     labels = np.resize(subject.y_val, batch)
@@ -193,6 +196,7 @@ def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> 
         "query": query,
         "step": step,
         "host": host,
+        "prepare": prepare,
         "first_query": max(0.0, first_query - query),
         "first_attack": max(0.0, first_attack - one),
     }

@@ -125,6 +125,8 @@ class Calibration:
         Training images for which the next three were measured; they grow in proportion.
     query, step, host
         A batch: predicted, attacked one step further, and what an attack takes besides.
+    prepare
+        Making the predictor of a run, which compiles too.
     first_query, first_attack, first_kernel
         What the first call takes longer, because it compiles.
     block
@@ -156,6 +158,7 @@ class Calibration:
     query: float
     step: float
     host: float
+    prepare: float
     first_query: float
     first_attack: float
     first_kernel: float

@@ -167,9 +167,9 @@ class _Predictor:
             batches, attacked = longest(self.counts.scorings[stage], self.config.evaluation.batch, actors)
             each, begin = self.actor / self.driver, m.start
         if stage == "select":  # the process compiles them once; actors do in each stage, as they are new
-            begin += m.first_query + m.first_attack
+            begin += m.prepare + m.first_query + m.first_attack
         elif actors:
-            begin += (m.first_query + m.first_attack) * self.actor
+            begin += (m.prepare + m.first_query + m.first_attack) * self.actor
         return {
             "attacks": attacked * each * self._attack(),
             "predictions": (batches + attacked) * each * self._query(),

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from advntk_dist.attacks.base import ascent_direction, perturbation_size, project, random_start
+from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
 from advntk_dist.attacks.l1 import project_l1, sparse_direction
 from advntk_dist.kernels.scope import kernel_scope
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import apgd, pgd
-from advntk_dist.attacks.base import random_start
 from advntk_dist.attacks.climb import checkpoints
+from advntk_dist.attacks.geometry import random_start
 
 Make = Callable[..., Any]
 M, SHAPE, K = 12, (4, 4, 1), 4

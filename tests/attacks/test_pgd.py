@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import ATTACKS, ascent, perturbation_size, pgd, pgd_reference
-from advntk_dist.attacks.base import Norm, ascent_direction, project, random_start
+from advntk_dist.attacks.base import Norm
+from advntk_dist.attacks.geometry import ascent_direction, project, random_start
 from advntk_dist.errors import AdvNTKError, RequestError, SolverError
 from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.networks import Network, network

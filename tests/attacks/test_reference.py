@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks import ATTACKS, perturbation_size, pgd, pgd_reference
-from advntk_dist.attacks.base import random_start
+from advntk_dist.attacks.geometry import random_start
 from advntk_dist.errors import RequestError
 
 Make = Callable[..., Any]

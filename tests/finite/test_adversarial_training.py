@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks import pgd
-from advntk_dist.attacks.base import perturbation_size
+from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.finite.adversarial_training import Point, evaluation_steps, optimiser, train_adversarially

@@ -47,6 +47,7 @@ def calibrated() -> Callable[..., Calibration]:
             query=0.002,
             step=0.004,
             host=0.001,
+            prepare=0.25,
             first_query=0.5,
             first_attack=1.0,
             first_kernel=0.25,

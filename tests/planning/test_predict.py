@@ -38,7 +38,7 @@ def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
     assert found.seconds["gram"] == pytest.approx(9.0 + 5 * 256**2 * 1e-8)
     one = 0.001 + 10 * 0.004
     assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * one)
-    assert found.parts["select"]["start and compilation"] == 1.5
+    assert found.parts["select"]["start and compilation"] == 1.75
     assert found.parts["train"]["attacks"] == pytest.approx(50 * one)
     assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02)
     assert found.total == pytest.approx(sum(found.seconds.values()))
