@@ -42,6 +42,8 @@ _PRODUCT = 2048
 _FILE_BYTES = 64 * 2**20
 _BUILD_TILES = 3
 _ATTACKED = 4
+_LONG_ENOUGH = 0.33
+_LEAST_CALLS, _MOST_CALLS = 2, 50
 
 
 def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
@@ -147,7 +149,7 @@ def _kernels(config: RunConfig, net: Network, subject: Subject) -> tuple[Array, 
     """Gram matrix and validation kernel of the pilot; seconds of a block of the latter."""
     batch = subject.x_val[: min(config.train.batch, len(subject.x_val))]
     first, _ = _clock(lambda: net.ntk(batch, subject.x))
-    again, _ = _clock(lambda: net.ntk(batch, subject.x))
+    again = _pace(lambda: net.ntk(batch, subject.x))
     limit = net.compiled.block_edge(subject.x.shape[1:], subject.x.itemsize)
     blocks = kernel_blocks(len(batch), len(subject.x), limit)
     theta = net.compiled.matrix(subject.x, subject.x, "ntk", symmetric=True)
@@ -163,7 +165,8 @@ def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> 
     batch, n = config.evaluation.batch, config.data.n_train
     shape, itemsize = subject.x.shape[1:], subject.x.itemsize
     rows = min(
-        n, _ATTACKED * len(subject.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY)
+        n,
+        _ATTACKED * len(subject.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY),
     )
     y = one_hot(subject.y, subject.images.classes)
     varpi = varpi_after(config, config.train.steps) * n / len(theta)
@@ -176,7 +179,7 @@ def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> 
     x = np.resize(subject.x_val, (batch, *shape))
     labels = np.resize(subject.y_val, batch)
     first_query, _ = _clock(lambda: predictor.predict(x))
-    query, _ = _clock(lambda: predictor.predict(x), repeats=3)
+    query = _pace(lambda: predictor.predict(x))
 
     def attacked(steps: int) -> Callable[[], Any]:
         changes = {"steps": steps, "queries": steps, "restarts": 1, "targets": 1}
@@ -184,11 +187,11 @@ def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> 
         return lambda: attack(predictor, x, labels, seed=0, indices=np.arange(batch))
 
     first_attack, _ = _clock(attacked(1))
-    one, _ = _clock(attacked(1), repeats=2)
+    one = _pace(attacked(1))
     if config.attack.name in ("fgsm", "pgd-reference"):
         step, host = one, 0.0
     else:
-        three, _ = _clock(attacked(3), repeats=2)
+        three = _pace(attacked(3))
         step = max((three - one) / 2, 0.0)
         host = max(one - step, 0.0)
     return {
@@ -207,10 +210,9 @@ def _products(classes: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((_PRODUCT, _PRODUCT), dtype=np.float32)
     a += a.T.copy()
-    hold, operator = _clock(lambda: InMemoryOperator(a), repeats=2)
+    hold, operator = _clock(lambda: InMemoryOperator(a))
     few, many = (rng.standard_normal((_PRODUCT, k)) for k in (classes, MAX_RANK))
-    narrow, _ = _clock(lambda: operator.matmat(few), repeats=4)
-    wide, _ = _clock(lambda: operator.matmat(many), repeats=2)
+    narrow, wide = _pace(lambda: operator.matmat(few)), _pace(lambda: operator.matmat(many))
     entries = _PRODUCT**2
     return {"entry": narrow / entries, "sketch_entry": wide / entries, "hold_entry": hold / entries}
 
@@ -231,11 +233,19 @@ def _disk(n: int) -> dict[str, Any]:
     return {"read_byte": read / _FILE_BYTES, "commit": statistics.median(commits), "table": table_seconds}
 
 
-def _clock(call: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """The shortest of some calls in seconds, and what the last of them returned."""
-    found, result = [], None
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = call()
-        found.append(time.perf_counter() - started)
-    return min(found), result
+def _clock(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of one call, and what it returned."""
+    started = time.perf_counter()
+    result = call()
+    return time.perf_counter() - started, result
+
+
+def _pace(call: Callable[[], Any]) -> float:
+    """Mean seconds of a call, over calls that take a third of a second together.
+
+    The mean, not the shortest: a run will meet the same neighbours on the machine as this measurement does.
+    """
+    spent: list[float] = []
+    while len(spent) < _LEAST_CALLS or (sum(spent) < _LONG_ENOUGH and len(spent) < _MOST_CALLS):
+        spent.append(_clock(call)[0])
+    return statistics.fmean(spent)
