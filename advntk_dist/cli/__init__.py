@@ -22,6 +22,7 @@ from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
 from advntk_dist.cli.results import evaluate, report
 from advntk_dist.cli.run import presets, run
+from advntk_dist.cli.submit import submit
 from advntk_dist.errors import AdvNTKError
 
 _EPILOG = "Complete with the Tab key: `advntk completion --help`. Every command's help has an example."
@@ -45,6 +46,7 @@ for _command in (
     run,
     presets,
     plan,
+    submit,
     data,
     gram,
     dynamics,
