@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from advntk_dist.errors import RequestError
 from advntk_dist.gram.cluster import cluster_workers, import_path, ray_session
 from advntk_dist.gram.worker import worker_environment
 
@@ -35,6 +36,18 @@ def test_ray_that_is_there_is_used_and_left_running(ray_cluster: None) -> None:
 def test_unreachable_address_is_one_clear_error() -> None:
     done = subprocess.run([sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "refused", done.stdout + done.stderr[-2000:]
+
+
+def test_ray_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(**settings: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", too_slow)
+    refused = pytest.raises(RequestError, match=r"Ray does not start on this machine \(The current node timed out")
+    with refused as caught, ray_session():
+        raise AssertionError("there is none")
+    assert "\n" not in str(caught.value)
 
 
 def test_workers_import_from_where_the_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
