@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="times that each case is measured")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "plan.json")
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     images = None if arguments.images is None else str(Path(arguments.images).resolve())
     wanted = arguments.case or [name for name in CASES if images is not None or name == "digits"]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
@@ -112,9 +113,8 @@ def main() -> None:
                     f"{seconds['ratio']:6.2f}{missed}",
                     flush=True,
                 )
-    report = {"environment": environment(), "within": WITHIN, "cases": found}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+            report = {"environment": environment(), "within": WITHIN, "cases": found}
+            arguments.out.write_text(json.dumps(report, indent=2) + "\n")  # each time: the next one may be stopped
 
 
 if __name__ == "__main__":
