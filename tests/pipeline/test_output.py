@@ -135,7 +135,7 @@ def test_libraries_are_silent_by_default_and_heard_on_request(
 
 def advntk(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "advntk_dist", *arguments], capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, "-m", "advntk_dist", *arguments], capture_output=True, text=True, timeout=280, check=False
     )
 
 
