@@ -22,6 +22,7 @@ from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
 from advntk_dist.cli.results import evaluate, report
 from advntk_dist.cli.run import presets, run
+from advntk_dist.cli.status import status
 from advntk_dist.cli.submit import submit
 from advntk_dist.errors import AdvNTKError
 
@@ -47,6 +48,7 @@ for _command in (
     presets,
     plan,
     submit,
+    status,
     data,
     gram,
     dynamics,

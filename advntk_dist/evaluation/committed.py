@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist import metrics
 from advntk_dist.evaluation.evaluator import Batch, Task
 from advntk_dist.grid import spans
 from advntk_dist.storage import Records
@@ -59,4 +60,5 @@ class CommittedRows:
         for s in whole:
             self._records.write(s.start, self.table[s])
             self._open.remove(s)
+            metrics.count("advntk_attack_images", s.stop - s.start)
             self._on_span(s.stop - s.start, True)

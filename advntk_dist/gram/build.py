@@ -12,6 +12,7 @@ import numpy as np
 import ray
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist import metrics
 from advntk_dist.errors import RequestError
 from advntk_dist.gram import chunks
 from advntk_dist.gram.cluster import cluster_workers, ray_session
@@ -157,6 +158,8 @@ class _Job:
     def _tile(self, receipt: Receipt) -> None:
         self.done += 1
         self.watch.tile(self.done)
+        metrics.count("advntk_tiles")
+        metrics.count("advntk_tile_bytes", receipt.bytes)
         self.on_progress(self.done, self.plan.tiles_total, receipt)
 
     def _event(self, event: dict[str, Any]) -> None:

@@ -11,9 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from advntk_dist import metrics
+
 _WRITE_SECONDS = 1.0
 _STALE_SECONDS = 60.0
 """A builder on another machine that has not written for this long counts as gone."""
+
+GAUGES = {
+    "done": "Tiles committed",
+    "total": "Tiles there will be",
+    "workers": "Workers that are ready",
+    "workers_lost": "Workers lost since the build started",
+    "retries": "Tiles handed out again",
+}
+"""Fields of :class:`Builder` that are Ray metrics of the build of each store."""
 
 
 @dataclass
@@ -55,13 +66,7 @@ class BuildWatch:
         self._written = 0.0
         self._gauges = {
             field: Gauge(f"advntk_gram_{field}", description=text, tag_keys=("store",))
-            for field, text in (
-                ("done", "Tiles committed"),
-                ("total", "Tiles there will be"),
-                ("workers", "Workers that are ready"),
-                ("workers_lost", "Workers lost since the build started"),
-                ("retries", "Tiles handed out again"),
-            )
+            for field, text in GAUGES.items()
         }
         self._tags = {"store": str(store)}
 
@@ -83,6 +88,7 @@ class BuildWatch:
             self.builder.workers = max(0, self.builder.workers - bool(event["was_ready"]))
         elif name == "tile_again":
             self.builder.retries += 1
+            metrics.count("advntk_retries")
         self.publish(force=name != "tile_again")
 
     def tile(self, done: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from advntk_dist import chatter
 from advntk_dist.errors import AdvNTKError, RequestError
 from advntk_dist.jobs.job import Job, attempt_of, refuse_credentials
 
@@ -162,6 +164,10 @@ def _checked(address: str) -> str:
 
 def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
+
+    if not chatter.shown():  # Ray sets these levels when it is imported
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     class Bounded(JobSubmissionClient):
         """Waits a bounded time for each answer; Ray's own waits for ever."""

@@ -10,6 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist import metrics
+
 
 class GramOperator(ABC):
     """A symmetric (n, n) matrix known through products with blocks of vectors.
@@ -38,6 +40,7 @@ class GramOperator(ABC):
         if v.ndim != 2 or v.shape[0] != self.n:
             raise ValueError(f"the Gram matrix has {self.n} rows; got a block of shape {v.shape}")
         self.passes += 1
+        metrics.count("advntk_passes")
         product = self._multiply(np.ascontiguousarray(v, dtype=np.float64))
         if not np.isfinite(product).all():
             raise FloatingPointError(

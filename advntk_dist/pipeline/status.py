@@ -1,0 +1,162 @@
+"""How far a run is: read from what it has stored, at any time, from any terminal, without disturbing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from advntk_dist.config import RunConfig
+from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.rundir import RunDirectory
+
+STAGES = ("gram", "solve", "select", "train", "evaluate")
+"""Of a run, in their order."""
+
+_ATTACKS = ("select", "evaluate")
+_UNITS = {"tile": "tiles", "step": "steps", "batch": "images"}
+"""The events that say that something is done, and what."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Progress of a run.
+
+    Attributes
+    ----------
+    run
+        Its directory.
+    stages
+        "done", "running", "interrupted" or "waiting" for each stage.
+    tiles, tiles_total, steps, steps_total, images, images_total
+        Tiles committed, steps trained, images attacked by this run's own attack, and how many there will be.
+    rate, unit
+        Tiles, steps or images a second in the stage that is running, once two of them are done.
+    finished
+        Whether results and report are there.
+    held
+        Whether a process of this machine holds the directory; None where this system does not tell.
+    last_event, last_event_age
+        What was noted last, and how many seconds ago; None before anything is.
+    """
+
+    run: str
+    stages: dict[str, str]
+    tiles: int
+    tiles_total: int
+    steps: int
+    steps_total: int
+    images: int
+    images_total: int
+    rate: float | None
+    unit: str
+    finished: bool
+    held: bool | None
+    last_event: str | None
+    last_event_age: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        word = "finished" if self.finished else {True: "at work", False: "not at work", None: "not finished"}[self.held]
+        age = "" if self.last_event_age is None else f"; last event {_span(self.last_event_age)} ago: {self.last_event}"
+        stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
+        pace = "" if self.rate is None else f"\n  rate    {self.rate:.3g} {self.unit}/s"
+        return (
+            f"{self.run}: {word}{age}\n  stages  {stages}\n  tiles   {self.tiles} of {self.tiles_total}\n"
+            f"  steps   {self.steps} of {self.steps_total}\n  images  {self.images} of {self.images_total}{pace}"
+        )
+
+
+def run_status(out: str | Path) -> RunStatus:
+    """Read how far a run is.
+
+    Raises
+    ------
+    RequestError
+        If there is no run directory.
+    StoreDamagedError
+        If its configuration cannot be read.
+    """
+    folder = RunDirectory.at(out)
+    config = folder.stored_config()
+    finished = folder.finished() is not None
+    events = list(EventLog(folder.events)._records())
+    held = None if finished else _held(folder.root / ".lock")
+    tiles = GramStore.open(folder.gram).status() if folder.gram.exists() else None
+    grid = -(-config.data.n_train // min(config.gram.tile, config.data.n_train))
+    stage, rate, unit = _pace(events)
+    last = events[-1] if events else None
+    return RunStatus(
+        run=str(folder.root),
+        stages=_stages(events, finished, held),
+        tiles=tiles.done if tiles else 0,
+        tiles_total=tiles.total if tiles else grid * (grid + 1) // 2,
+        steps=max((e["step"] for e in events if e["event"] == "step" and e.get("stage") == "train"), default=0),
+        steps_total=config.train.steps,
+        images=sum(e["images"] for e in events if e["event"] == "batch" and e.get("stage") in _ATTACKS),
+        images_total=_images(config),
+        rate=None if finished or held is False else rate,
+        unit=unit,
+        finished=finished,
+        held=False if finished else held,
+        last_event=None if last is None else " ".join(filter(None, (stage, last["event"]))),
+        last_event_age=None if last is None else max(0.0, round(time.time() - last["time"], 1)),
+    )
+
+
+def _stages(events: Iterable[dict[str, Any]], finished: bool, held: bool | None) -> dict[str, str]:
+    if finished:
+        return dict.fromkeys(STAGES, "done")
+    found = dict.fromkeys(STAGES, "waiting")
+    for event in events:
+        if event["event"] in ("stage begins", "stage ends") and event.get("stage") in found:
+            found[event["stage"]] = "running" if event["event"] == "stage begins" else "done"
+        elif event["event"] == "run begins":
+            found |= {name: "interrupted" for name, state in found.items() if state == "running"}
+    gone = "interrupted" if held is False else "running"
+    return {name: gone if state == "running" else state for name, state in found.items()}
+
+
+def _pace(events: list[dict[str, Any]]) -> tuple[str, float | None, str]:
+    """The stage that the last event belongs to, and units a second since the first unit of its last start."""
+    if not events:
+        return "", None, ""
+    stage = str(events[-1].get("stage", ""))
+    begun = max((i for i, e in enumerate(events) if e["event"] == "stage begins"), default=0)
+    work = [e for e in events[begun:] if e["event"] in _UNITS and e.get("stage") == stage]
+    if len(work) < 2 or work[-1]["time"] <= work[0]["time"]:
+        return stage, None, ""
+    done = sum(e.get("images", 1) for e in work[1:])
+    return stage, done / (work[-1]["time"] - work[0]["time"]), _UNITS[work[-1]["event"]]
+
+
+def _images(config: RunConfig) -> int:
+    """Images that selection, curve and methods attack, each once where two of them share their outcomes."""
+    times, tests = len(config.evaluation.times), config.data.n_test
+    curve = config.evaluation.curve or tests
+    # Of the methods, early stopping shares the curve's outcomes where the curve has all test images.
+    methods = 2 if curve == tests else 3
+    return times * (config.data.n_val + curve) + methods * tests
+
+
+def _held(lock: Path) -> bool | None:
+    """Whether a process of this machine holds a lock; found without touching it."""
+    table = Path("/proc/locks")
+    if not table.exists():
+        return None
+    if not lock.exists():
+        return False
+    inode = str(lock.stat().st_ino)
+    return any(inode in line.split()[5].split(":")[2:] for line in table.read_text().splitlines() if "->" not in line)
+
+
+def _span(seconds: float) -> str:
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"

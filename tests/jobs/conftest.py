@@ -1,0 +1,127 @@
+"""A real Ray with its dashboard on loopback, token required; one for the whole session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import requests
+
+TOKEN = "planted-token-0123456789abcdef0123456789abcdef"
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "planted-aws-secret-Zk3v", "AWS_ACCESS_KEY_ID": "PLANTEDKEYID77"}
+
+SMALL = (
+    "--set", "data.n_train=60", "--set", "data.n_val=20", "--set", "data.n_test=20", "--set", "gram.tile=60",
+    "--set", "network.name=mlp-2", "--set", "attack.steps=1", "--set", "train.steps=1", "--set", "train.batch=16",
+    "--set", "evaluation.times=[1e-2]",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: address of its dashboard, ports of its metrics and of the cluster, folder of its logs."""
+
+    dashboard: str
+    metrics: int
+    gcs: int
+    folder: Path
+    runs: Path
+    environment: dict[str, str]
+
+    def advntk(self, *words: str, timeout: float = 150, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command on another machine, as it were: with the token, without the cluster's other secrets."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ADVNTK_RUNS"))}
+        env |= {"HOME": str(self.folder), "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": "10.255.255.1:6379"} | environment
+        return subprocess.run(
+            [sys.executable, "-m", "advntk_dist", *words],
+            env=env, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def free_ports(n: int) -> Iterator[list[int]]:
+    """Ports that nobody listens on at this moment."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        yield [s.getsockname()[1] for s in sockets]
+
+
+@contextmanager
+def running_head(runs: Path, ports: list[int] | None = None) -> Iterator[Head]:
+    """Start a head that holds the planted secrets, and end it with all its processes."""
+    if ports is None:
+        with free_ports(7) as found:
+            ports = found
+    gcs, dashboard, agent, agent_grpc, metrics, environment_agent, client = ports
+    with TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets want a short path
+        env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | SECRETS
+        env |= {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": name, "ADVNTK_RUNS": str(runs),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }  # fmt: skip
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2",
+            "--node-ip-address=127.0.0.1", f"--port={gcs}", "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+            f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}",
+            f"--runtime-env-agent-port={environment_agent}", f"--ray-client-server-port={client}",
+            f"--object-store-memory={200 * 2**20}", f"--temp-dir={name}/ray",
+        ]  # fmt: skip
+        with (Path(name) / "head.log").open("w") as log:
+            process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        head = Head(f"http://127.0.0.1:{dashboard}", metrics, gcs, Path(name), runs, env)
+        try:
+            _wait_until_it_takes_jobs(head, process)
+            yield head
+        finally:
+            _end(process)
+
+
+def _wait_until_it_takes_jobs(head: Head, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            if requests.get(f"{head.dashboard}/api/jobs/", headers=headers, timeout=5).status_code == 200:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.3)
+    raise AssertionError((head.folder / "head.log").read_text())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the head to end its processes; what is left of its session is killed."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with running_head(tmp_path_factory.mktemp("runs")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def submitted(head: Head) -> tuple[str, str]:
+    """A small run done by the cluster, followed to its end: (what was printed, the state that came with it)."""
+    done = head.advntk("submit", "digits", "--address", head.dashboard, *SMALL, "--follow", "--json", timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr, done.stdout

@@ -1,0 +1,160 @@
+"""advntk status, and the metrics: what is counted, what Prometheus is given, what the dashboard asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from filelock import FileLock
+
+from advntk_dist import metrics
+from advntk_dist.cli import main
+from advntk_dist.gram.watch import GAUGES
+from advntk_dist.pipeline.status import STAGES, run_status
+from tests.jobs.conftest import Head
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
+CONFIG = """
+[data]
+n_train = 100
+n_val = 20
+n_test = 30
+[gram]
+tile = 40
+[train]
+steps = 5
+[evaluation]
+times = [1e-2, 1e-1]
+"""
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run that was killed in its training, as far as its files say; the last line is cut short."""
+    (tmp_path / "config.toml").write_text(CONFIG)
+    now = time.time() - 100
+    events = [
+        {"time": now, "event": "run begins"},
+        {"time": now, "event": "stage begins", "stage": "gram", "seconds": 0},
+        {"time": now + 1, "event": "stage ends", "stage": "gram", "seconds": 1},
+        {"time": now + 1, "event": "stage begins", "stage": "select", "seconds": 0},
+        {"time": now + 2, "event": "batch", "stage": "select", "seconds": 1, "name": "validation_t0", "images": 20},
+        {"time": now + 3, "event": "batch", "stage": "select", "seconds": 1, "name": "validation_t1", "images": 20},
+        {"time": now + 3, "event": "stage ends", "stage": "select", "seconds": 0},
+        {"time": now + 4, "event": "stage begins", "stage": "train", "seconds": 0},
+        {"time": now + 6, "event": "step", "stage": "train", "seconds": 2, "step": 1},
+        {"time": now + 8, "event": "step", "stage": "train", "seconds": 2, "step": 2},
+        {"time": now + 10, "event": "step", "stage": "train", "seconds": 2, "step": 3},
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"time": 1')
+    return tmp_path
+
+
+def test_status_of_a_run_that_was_killed(begun: Path) -> None:
+    found = run_status(begun)
+    assert found.stages == {
+        "gram": "done", "solve": "waiting", "select": "done", "train": "interrupted", "evaluate": "waiting",
+    }  # fmt: skip
+    assert (found.tiles, found.tiles_total) == (0, 6)
+    assert (found.steps, found.steps_total) == (3, 5)
+    # 2 times x (20 validation + 30 test), and the NTK and Adv-NTK on 30; the early stop is one of the curve's times
+    assert (found.images, found.images_total) == (40, 160)
+    assert found.held is False
+    assert found.rate is None
+    assert found.last_event_age == pytest.approx(90, abs=20)
+    assert not found.finished
+
+
+def test_status_of_a_run_at_work(begun: Path) -> None:
+    with FileLock(begun / ".lock"):
+        found = run_status(begun)
+        with pytest.raises(Exception, match="could not be acquired"):
+            FileLock(begun / ".lock").acquire(timeout=0)
+    assert found.held is True
+    assert found.stages["train"] == "running"
+    assert found.rate == pytest.approx(0.5)
+    assert found.unit == "steps"
+    assert "at work" in str(found)
+    assert "0.5 steps/s" in str(found)
+
+
+def test_status_command(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["status", str(begun), "--json"])
+    assert left.value.code == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+    with pytest.raises(SystemExit) as left:
+        main(["status", str(begun / "nothing")])
+    assert left.value.code == 2
+    assert "not a run directory" in capsys.readouterr().err
+
+
+def test_counters_cost_nothing_without_ray() -> None:
+    """In a process of its own, that has never imported Ray."""
+    import subprocess
+    import sys
+
+    code = "from advntk_dist import metrics; import sys; metrics.count('advntk_tiles'); assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def _asked(dashboard: dict[str, Any]) -> set[str]:
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return {name for e in expressions for name in re.findall(r"\bray_[a-z_]+", e)}
+
+
+def test_dashboard_asks_for_what_we_emit() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    emitted = metrics.exported() | {f"ray_advntk_gram_{field}" for field in GAUGES}
+    assert _asked(dashboard) == emitted, "each metric is shown, and nothing else"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    (variable,) = dashboard["templating"]["list"]
+    assert all(p["datasource"]["uid"] == f"${{{variable['name']}}}" for p in dashboard["panels"])
+    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
+    assert len(set(places)) == len(places)
+
+
+def test_dashboard_asks_for_counters_as_rates() -> None:
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            for name in re.findall(r"(?:rate|increase)\((\w+)\[", target["expr"]):
+                assert name.endswith("_total")
+            assert target["expr"].count("_total[") == target["expr"].count("_total") - target["expr"].count(
+                "gram_total"
+            )
+
+
+def test_prometheus_is_given_the_counters(head: Head, submitted: tuple[str, str]) -> None:
+    """Scraped from Ray's own endpoint while a job of the cluster counts."""
+    counted = (
+        "import ray, time; ray.init('auto'); from advntk_dist import metrics;"
+        "[metrics.count(n, 3) for n in metrics.COUNTERS]; time.sleep(30)"
+    )
+    import subprocess
+    import sys
+
+    names, found = metrics.exported(), ""
+    address = f"127.0.0.1:{head.gcs}"
+    code = counted.replace("'auto'", repr(address))
+    with subprocess.Popen([sys.executable, "-c", code], env=head.environment) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not all(name in found for name in names):
+            time.sleep(1)
+            found = requests.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=10).text
+        process.kill()
+    for name in names:
+        assert re.search(rf"^{name}{{[^}}]*}} 3\.0$", found, re.MULTILINE), name
+
+
+def test_stages_are_those_of_a_run(submitted: tuple[str, str], head: Head) -> None:
+    found = run_status(head.runs / "digits")
+    assert found.finished
+    assert set(found.stages.values()) == {"done"}
+    assert (found.tiles, found.steps, found.images) == (found.tiles_total, found.steps_total, found.images_total)
+    events = [json.loads(line) for line in (head.runs / "digits" / "events.jsonl").read_text().splitlines()]
+    assert {e["stage"] for e in events if "stage" in e} == set(STAGES)
