@@ -33,6 +33,8 @@ def test_ray_up_file_meets_rays_schema(name: str) -> None:
     assert worker["max_workers"] > worker["min_workers"], "workers come and go"
     starts = [*prepared["head_start_ray_commands"], *prepared["worker_start_ray_commands"]]
     assert all("RAY_AUTH_MODE=token" in line for line in starts if "ray start" in line)
+    # jobs are started with `python -m advntk_dist`, and inherit this
+    assert all("export PATH=$HOME/advntk-dist/.venv/bin:$PATH" in line for line in starts if "ray start" in line)
 
 
 def test_ray_up_file_that_is_wrong_is_found() -> None:
