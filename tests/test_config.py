@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from advntk_dist.config import RunConfig, difference, load_config, parse_config, preset_names, preset_text
+from advntk_dist.config import RunConfig, TrainConfig, difference, load_config, parse_config, preset_names, preset_text
 from advntk_dist.errors import ConfigError
 
 
@@ -154,6 +155,9 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("train.lr=0", ["train.lr"]),
         ("train.lr=nan", ["train.lr"]),
         ("train.batch=0", ["train.batch"]),
+        ("train.recipe=magic", ["train.recipe", "'paper' or 'cross-fit'"]),
+        ("train.folds=1", ["train.folds"]),
+        ("train.clean_weight=-1", ["train.clean_weight"]),
         ("train.recipe=mine", ["train.recipe", "paper"]),
         ("evaluation.times=[]", ["evaluation.times", "ascending"]),
         ("evaluation.times=[2, 1]", ["evaluation.times", "ascending"]),
@@ -262,3 +266,32 @@ def test_configuration_is_frozen() -> None:
         config.data = config.data
     with pytest.raises(ValidationError, match="frozen"):
         config.data.n_train = 5
+
+
+def test_recipes_bring_their_own_numbers() -> None:
+    def numbers(recipe: str, **given: Any) -> tuple[int, float, int]:
+        train = TrainConfig(recipe=recipe, **given)  # type: ignore[arg-type]
+        return train.steps, train.lr, train.batch
+
+    assert numbers("paper") == (50, 1.0, 128)
+    assert numbers("cross-fit") == (30, 0.03, 1000)
+    assert numbers("cross-fit", steps=7) == (7, 0.03, 1000)
+    assert numbers("paper", lr=0.1) == (50, 0.1, 128)
+
+
+@pytest.mark.parametrize("key", ["folds = 4", "clean_weight = 0.1"])
+def test_keys_of_cross_fit_are_refused_by_the_papers_recipe(key: str) -> None:
+    with pytest.raises(ConfigError, match="folds and clean_weight belong to recipe"):
+        parse_config(f'[train]\nrecipe = "paper"\n{key}\n', where="f.toml")
+
+
+def test_the_papers_recipe_is_written_as_before_there_was_another() -> None:
+    assert TrainConfig(recipe="paper").model_dump(mode="json") == {
+        "recipe": "paper", "steps": 50, "lr": 1.0, "batch": 128, "seed": 0
+    }  # fmt: skip
+
+
+def test_cross_fit_survives_being_written() -> None:
+    text = '[train]\nrecipe = "cross-fit"\nfolds = 3\nclean_weight = 0.0\n'
+    config = parse_config(text, where="f.toml")
+    assert parse_config(config.to_toml(), where="again") == config
