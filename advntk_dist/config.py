@@ -214,13 +214,14 @@ _USUAL_LOSS = {
 class TrainConfig(Section):
     """Adv-NTK: the training of one effective time per sample."""
 
-    recipe: Literal["paper", "cross-fit"] = "paper"
-    steps: Annotated[int, Field(ge=1)] = 50
-    """By default 50 of the paper's recipe, 30 of cross-fit."""
-    lr: Positive = 1.0
-    """Length of a step; of cross-fit the root mean square of the first change of log varpi. By default 1 and 0.03."""
-    batch: Annotated[int, Field(ge=1)] = 128
-    """Images a step; by default 128 and 1,000."""
+    recipe: Literal["cross-fit", "paper"] = "cross-fit"
+    steps: Annotated[int, Field(ge=1)] = 30
+    """By default 30 of cross-fit, 50 of the paper's recipe."""
+    lr: Positive = 0.03
+    """Of cross-fit the root mean square of the first change of log varpi; of the paper's the length of a step. By
+    default 0.03 and 1."""
+    batch: Annotated[int, Field(ge=1)] = 1000
+    """Images a step; by default 1,000 and 128."""
     seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] = 5
     """Of cross-fit: parts of the training images, of which each step leaves one out."""
@@ -230,8 +231,8 @@ class TrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("recipe") == "cross-fit":
-            return {"steps": 30, "lr": 0.03, "batch": 1000, **values}
+        if isinstance(values, Mapping) and values.get("recipe") == "paper":
+            return {"steps": 50, "lr": 1.0, "batch": 128, **values}
         return values
 
     @model_validator(mode="after")
