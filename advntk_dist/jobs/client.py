@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
+_AGENT_SECONDS = 60
+"""How long the node that starts jobs may take to appear after the dashboard."""
+_PAUSE = 2.0
 
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 """Ray lets these take precedence over the address that it is given; what the user typed is meant here."""
@@ -62,6 +66,12 @@ class JobServer:
         number = 1 if latest is None else 1 + (attempt_of(latest.submission_id, job.identity) or 0)
         name = job.attempt(number)
         with self.asked(), job.folder() as folder:
+            return name, self._send(job, name, folder)
+
+    def _send(self, job: Job, name: str, folder: str) -> bool:
+        """Hand a job over; False if someone else was faster. A cluster that has just started gets time to take it."""
+        deadline = time.monotonic() + _AGENT_SECONDS
+        while True:
             try:
                 self.ray.submit_job(
                     entrypoint=job.entrypoint,
@@ -69,11 +79,13 @@ class JobServer:
                     runtime_env={"working_dir": folder},
                     metadata={"advntk_out": job.out or "", "advntk_source": job.name},
                 )
+                return True
             except RuntimeError as error:
-                if "already exists" not in str(error):
+                if "already exists" in str(error):
+                    return False
+                if "try again later" not in str(error) or time.monotonic() > deadline:
                     raise
-                return name, False  # someone else was faster
-        return name, True
+            time.sleep(_PAUSE)
 
     def latest(self, job: Job) -> JobDetails | None:
         """The last attempt at a run that this cluster knows."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import requests
@@ -23,17 +26,20 @@ SECRETS = {"AWS_SECRET_ACCESS_KEY": "planted-aws-secret-Zk3v", "AWS_ACCESS_KEY_I
 SMALL = (
     "--set", "data.n_train=60", "--set", "data.n_val=20", "--set", "data.n_test=20", "--set", "gram.tile=60",
     "--set", "network.name=mlp-2", "--set", "attack.steps=1", "--set", "train.steps=1", "--set", "train.batch=16",
-    "--set", "evaluation.times=[1e-2]",
+    "--set", "train.recipe=paper",
+    "--set", "evaluation.times=[1e-2]", "--set", "gram.workers=1", "--set", "evaluation.workers=1",
 )  # fmt: skip
+
+IMAGES = 20 + 3 * 20
+"""Attacked images of this run: one time on validation and test images, and the NTK and Adv-NTK on test images."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A running head: address of its dashboard, ports of its metrics and of the cluster, folder of its logs."""
+    """A running head: address of its dashboard, port of its metrics, folder of its logs."""
 
     dashboard: str
     metrics: int
-    gcs: int
     folder: Path
     runs: Path
     environment: dict[str, str]
@@ -46,6 +52,14 @@ class Head:
             [sys.executable, "-m", "advntk_dist", *words],
             env=env, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
+
+    def scrape(self) -> dict[str, float]:
+        """Our counters as Ray's own endpoint gives them to Prometheus, each summed over its labels."""
+        found: dict[str, float] = {}
+        text = requests.get(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10).text
+        for name, value in re.findall(r"^(ray_advntk_\w+_total){.*} (\S+)$", text, re.MULTILINE):
+            found[name] = found.get(name, 0.0) + float(value)
+        return found
 
 
 @contextmanager
@@ -71,6 +85,8 @@ def running_head(runs: Path, ports: list[int] | None = None) -> Iterator[Head]:
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": name, "ADVNTK_RUNS": str(runs),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # a busy machine takes longer than Ray thinks
+            "RAY_agent_register_timeout_ms": "200000", "RAY_raylet_start_wait_time_s": "100",
         }  # fmt: skip
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2",
@@ -82,7 +98,7 @@ def running_head(runs: Path, ports: list[int] | None = None) -> Iterator[Head]:
         ]  # fmt: skip
         with (Path(name) / "head.log").open("w") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        head = Head(f"http://127.0.0.1:{dashboard}", metrics, gcs, Path(name), runs, env)
+        head = Head(f"http://127.0.0.1:{dashboard}", metrics, Path(name), runs, env)
         try:
             _wait_until_it_takes_jobs(head, process)
             yield head
@@ -119,9 +135,22 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         yield found
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """A small run that the cluster has done: what was printed, how it ended, what Prometheus was given then."""
+
+    log: str
+    state: dict[str, Any]
+    counters: dict[str, float]
+
+
 @pytest.fixture(scope="session")
-def submitted(head: Head) -> tuple[str, str]:
-    """A small run done by the cluster, followed to its end: (what was printed, the state that came with it)."""
+def submitted(head: Head) -> Submitted:
     done = head.advntk("submit", "digits", "--address", head.dashboard, *SMALL, "--follow", "--json", timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stderr, done.stdout
+    deadline, counters = time.monotonic() + 30, head.scrape()
+    # Ray hands metrics on every few seconds; images are the last that the run counts.
+    while counters.get("ray_advntk_attack_images_total", 0.0) < IMAGES and time.monotonic() < deadline:
+        time.sleep(1)
+        counters = head.scrape()
+    return Submitted(done.stderr, json.loads(done.stdout), counters)

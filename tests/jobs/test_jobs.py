@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
-from advntk_dist.errors import RequestError
+from advntk_dist.errors import AdvNTKError, RequestError
+from advntk_dist.jobs import client
 from advntk_dist.jobs.client import JobServer
 from advntk_dist.jobs.follow import JobState
 from advntk_dist.jobs.job import Job, attempt_of, is_submission
@@ -120,6 +122,48 @@ def test_another_server_is_not_taken_for_ray() -> None:
     assert done.stderr.startswith(f"advntk: {address}: is no Ray dashboard")
     assert len(done.stderr.splitlines()) == 1
     assert "planted" not in done.stderr + done.stdout
+
+
+@dataclass
+class _Cluster:
+    """Says what a cluster would that refuses so often before it takes a job."""
+
+    refusals: list[str]
+    taken: list[str] = field(default_factory=list)
+
+    def list_jobs(self) -> list[object]:
+        return []
+
+    def submit_job(self, *, submission_id: str, **_: object) -> str:
+        if self.refusals:
+            raise RuntimeError(f"Request failed with status code 500: {self.refusals.pop(0)}.")
+        self.taken.append(submission_id)
+        return submission_id
+
+
+@pytest.mark.parametrize(
+    ("refusals", "new", "taken"),
+    [(["No available agent, please try again later"] * 2, True, 1), (["Job with that id already exists"], False, 0)],
+)
+def test_cluster_that_is_not_ready_or_has_the_job(
+    refusals: list[str], new: bool, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    server, job = JobServer.__new__(JobServer), Job.of("digits", [], "/runs/a")
+    server.address, cluster = "http://head:8265", _Cluster(refusals)
+    monkeypatch.setattr(server, "ray", cluster, raising=False)
+    assert server.submit(job) == (job.attempt(1), new)
+    assert len(cluster.taken) == taken
+
+
+def test_cluster_that_never_gets_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_AGENT_SECONDS", 0.05)
+    server = JobServer.__new__(JobServer)
+    server.address = "http://head:8265"
+    monkeypatch.setattr(server, "ray", _Cluster(["No available agent, please try again later"] * 99), raising=False)
+    with pytest.raises(AdvNTKError, match=r"^http://head:8265: .*No available agent"):
+        server.submit(Job.of("digits", [], "/runs/a"))
 
 
 @pytest.mark.parametrize(

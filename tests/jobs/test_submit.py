@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import SECRETS, SMALL, TOKEN, Head, free_ports, running_head
+from tests.jobs.conftest import SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
 
 
-def test_job_does_the_run_where_the_cluster_keeps_runs(head: Head, submitted: tuple[str, str]) -> None:
-    log, state = submitted
-    found = json.loads(state)
-    assert found["status"] == "SUCCEEDED"
-    assert found["exit_code"] == 0
+def test_job_does_the_run_where_the_cluster_keeps_runs(head: Head, submitted: Submitted) -> None:
+    assert submitted.state["status"] == "SUCCEEDED"
+    assert submitted.state["exit_code"] == 0
     assert (head.runs / "digits" / "report.html").is_file()
-    assert "report:" in log
+    assert "report:" in submitted.log
 
 
-def test_second_submission_goes_on(head: Head, submitted: tuple[str, str]) -> None:
-    first = json.loads(submitted[1])["job"]
+def test_second_submission_goes_on(head: Head, submitted: Submitted) -> None:
+    first = submitted.state["job"]
     done = head.advntk("submit", "digits", "--address", head.dashboard, *SMALL, "--follow")
     assert done.returncode == 0, done.stderr
     assert "finished before, nothing to do" in done.stdout
@@ -75,9 +73,9 @@ def test_job_that_the_cluster_does_not_know(head: Head) -> None:
     assert f"knows no job {name}" in done.stderr
 
 
-def test_no_secret_in_what_is_printed_or_written(head: Head, submitted: tuple[str, str]) -> None:
+def test_no_secret_in_what_is_printed_or_written(head: Head, submitted: Submitted) -> None:
     refused = head.advntk("submit", "digits", "--address", head.dashboard, RAY_AUTH_TOKEN=TOKEN[::-1])
-    printed = [*submitted, refused.stdout, refused.stderr]
+    printed = [submitted.log, json.dumps(submitted.state), refused.stdout, refused.stderr]
     files = [p for p in head.runs.rglob("*") if p.is_file()]
     files += [p for p in (head.folder / "ray").rglob("*.log") if p.is_file()]
     assert any(p.name == "events.jsonl" for p in files)
@@ -89,7 +87,8 @@ def test_no_secret_in_what_is_printed_or_written(head: Head, submitted: tuple[st
 
 @pytest.mark.cluster
 def test_job_whose_head_dies_goes_on_when_submitted_again(tmp_path: Path) -> None:
-    words = ("submit", "digits", "--set", "gram.tile=50", "--set", "train.steps=3", "--follow")
+    paper = ("--set", "train.recipe=paper", "--set", "train.steps=3")
+    words = ("submit", "digits", "--set", "gram.tile=50", *paper, "--follow")
     with free_ports(7) as ports:
         pass
     with running_head(tmp_path, ports) as first:

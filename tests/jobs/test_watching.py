@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from filelock import FileLock
 
 from advntk_dist import metrics
 from advntk_dist.cli import main
-from advntk_dist.gram.watch import GAUGES
+from advntk_dist.gram.watch import GAUGES, BuildWatch
 from advntk_dist.pipeline.status import STAGES, run_status
-from tests.jobs.conftest import Head
+from tests.jobs.conftest import IMAGES, Head, Submitted
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
 CONFIG = """
@@ -96,9 +97,6 @@ def test_status_command(begun: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_counters_cost_nothing_without_ray() -> None:
     """In a process of its own, that has never imported Ray."""
-    import subprocess
-    import sys
-
     code = "from advntk_dist import metrics; import sys; metrics.count('advntk_tiles'); assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -129,29 +127,27 @@ def test_dashboard_asks_for_counters_as_rates() -> None:
             )
 
 
-def test_prometheus_is_given_the_counters(head: Head, submitted: tuple[str, str]) -> None:
-    """Scraped from Ray's own endpoint while a job of the cluster counts."""
-    counted = (
-        "import ray, time; ray.init('auto'); from advntk_dist import metrics;"
-        "[metrics.count(n, 3) for n in metrics.COUNTERS]; time.sleep(30)"
-    )
-    import subprocess
-    import sys
-
-    names, found = metrics.exported(), ""
-    address = f"127.0.0.1:{head.gcs}"
-    code = counted.replace("'auto'", repr(address))
-    with subprocess.Popen([sys.executable, "-c", code], env=head.environment) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not all(name in found for name in names):
-            time.sleep(1)
-            found = requests.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=10).text
-        process.kill()
-    for name in names:
-        assert re.search(rf"^{name}{{[^}}]*}} 3\.0$", found, re.MULTILINE), name
+def test_prometheus_is_given_what_was_done(submitted: Submitted) -> None:
+    """One tile of 60 x 60 float32 with its checksum, each image once; nothing had to be done again."""
+    found = dict(submitted.counters)
+    assert found.pop("ray_advntk_passes_total") >= 1
+    assert found == {
+        "ray_advntk_tiles_total": 1.0, "ray_advntk_tile_bytes_total": 4.0 * 60 * 60 + 4,
+        "ray_advntk_attack_images_total": float(IMAGES),
+    }  # fmt: skip
 
 
-def test_stages_are_those_of_a_run(submitted: tuple[str, str], head: Head) -> None:
+def test_tile_that_is_handed_out_again_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(metrics, "count", lambda name, amount=1: counted.append(name))
+    watch = BuildWatch(tmp_path / "gram.zarr", 0, 6)
+    watch.event({"event": "tile_again"})
+    watch.event({"event": "worker_lost", "was_ready": True})
+    assert counted == ["advntk_retries"]
+    assert watch.builder.retries == 1
+
+
+def test_stages_are_those_of_a_run(submitted: Submitted, head: Head) -> None:
     found = run_status(head.runs / "digits")
     assert found.finished
     assert set(found.stages.values()) == {"done"}
