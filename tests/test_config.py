@@ -155,7 +155,7 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("train.lr=0", ["train.lr"]),
         ("train.lr=nan", ["train.lr"]),
         ("train.batch=0", ["train.batch"]),
-        ("train.recipe=magic", ["train.recipe", "'paper' or 'cross-fit'"]),
+        ("train.recipe=magic", ["train.recipe", "'cross-fit' or 'paper'"]),
         ("train.folds=1", ["train.folds"]),
         ("train.clean_weight=-1", ["train.clean_weight"]),
         ("train.recipe=mine", ["train.recipe", "paper"]),
@@ -183,7 +183,7 @@ def test_refusals_are_one_line_that_names_the_key(override: str, words: list[str
 
 
 def test_reference_attack_is_linf_only() -> None:
-    assert _with("attack.name=pgd-reference").attack.name == "pgd-reference"
+    assert _with("attack.name=pgd-reference", "attack.loss=squared-error").attack.loss == "squared-error"
     with pytest.raises(ConfigError, match="linf"):
         _with("attack.name=pgd-reference", "attack.norm=l2")
 
