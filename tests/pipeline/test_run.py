@@ -79,7 +79,9 @@ def test_numbers_agree_with_the_public_interface(finished: Path, small_config: R
     coefficients = advntk.ATDynamics(theta, y).coefficients(varpi).value
     predictor = advntk.KernelPredictor(net, x, coefficients)
     x_test, y_test = data.x[parts.test], data.y[parts.test]
-    adversarial = advntk.pgd(predictor, x_test, y_test, radius=c.attack.radius, steps=c.attack.steps)
+    adversarial = advntk.pgd(
+        predictor, x_test, y_test, radius=c.attack.radius, steps=c.attack.steps, loss=c.attack.loss
+    )
     clean = predictor.predict(x_test).argmax(axis=1) == y_test
     robust = clean & (predictor.predict(adversarial).argmax(axis=1) == y_test)
     row = json.loads((finished / "results.json").read_text())["methods"]["adv_ntk"]

@@ -126,7 +126,7 @@ def test_only_what_is_right_is_attacked() -> None:
 
 def test_recipes_attack_their_own_images() -> None:
     assert step_images(load_config("digits", ("train.recipe=paper",))) == 128
-    assert step_images(load_config("digits", ("data.n_val=50",))) == 50
+    assert step_images(load_config("digits", ("train.recipe=paper", "data.n_val=50"))) == 50
     assert step_images(load_config("digits", ("train.recipe=cross-fit",))) == 200
 
 
