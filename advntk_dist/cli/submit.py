@@ -22,7 +22,7 @@ _START_SECONDS = 20.0
 @click.argument("source", metavar="PRESET|FILE.toml|JOB", type=Source())
 @click.option("--address", required=True, help="The cluster's dashboard, e.g. http://127.0.0.1:8265.")
 @click.option(
-    "--out", help="Run directory that all nodes see: a path or a URL.  [default: $ADVNTK_RUNS/NAME of the cluster]"
+    "--out", help="Run directory that all nodes see: an absolute path.  [default: $ADVNTK_RUNS/NAME of the cluster]"
 )
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
 @click.option("--follow", is_flag=True, help="Print the log until the job ends; exit as the run does.")
@@ -44,9 +44,9 @@ def submit(
     Submitted again, the same run is followed while it lasts, and goes on from what is committed if it has ended, or
     the cluster with it. The token is taken from RAY_AUTH_TOKEN or ~/.ray/auth_token.
 
-    Examples: advntk submit digits --address http://127.0.0.1:8265 --out s3://bucket/runs/digits --follow
+    Examples: advntk submit digits --address http://127.0.0.1:8265 --out /shared/runs/digits --follow
 
-    advntk submit digits --address http://127.0.0.1:8265 --out s3://bucket/runs/digits --status
+    advntk submit digits --address http://127.0.0.1:8265 --out /shared/runs/digits --status
     """
     from advntk_dist.jobs.follow import follow as follow_job
     from advntk_dist.jobs.follow import state, wait_for_start

@@ -17,7 +17,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.rundir import digest
 
 RUNS = "ADVNTK_RUNS"
-"""Environment variable of the cluster: the folder or URL below which runs lie whose place nobody gave."""
+"""Environment variable of the cluster: the folder below which runs lie whose place nobody gave."""
 
 _ID = re.compile(r"(?P<identity>advntk-[0-9a-f]{16})-(?P<attempt>[1-9][0-9]*)")
 
@@ -49,16 +49,16 @@ class Job:
         ConfigError
             If the configuration is wrong.
         RequestError
-            If ``out`` is a relative path, which means nothing on a cluster, or holds credentials.
+            If ``out`` is no absolute path, which means nothing on a cluster, or holds credentials.
         """
         config = load_config(source, overrides)
         name = re.sub(r"[^A-Za-z0-9._-]", "-", Path(source).stem)
         if out is not None:
             refuse_credentials("--out", out)
-            if "://" not in out and not out.startswith("/"):
+            if not out.startswith("/"):
                 raise RequestError(
-                    f"--out {out}: the nodes do not know this folder; give an absolute path that all of them see, an "
-                    f"s3:// or gs:// URL, or leave it out for ${RUNS}/{name} of the cluster"
+                    f"--out {out}: the nodes do not know this folder; give an absolute path that all of them see, or "
+                    f"leave it out for ${RUNS}/{name} of the cluster"
                 )
         return cls(name, config, out)
 

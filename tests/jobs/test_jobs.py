@@ -43,14 +43,14 @@ def test_identity_is_that_of_the_run() -> None:
 def test_configuration_travels_with_the_job(tmp_path: Path) -> None:
     file = tmp_path / "my run.toml"
     file.write_text("[data]\nn_train = 200\n")
-    job = Job.of(str(file), ["train.steps=7"], "s3://bucket/runs/my run")
+    job = Job.of(str(file), ["train.steps=7"], "/shared/runs/my run")
     words = shlex.split(job.entrypoint)
     with job.folder() as folder:
         (found,) = Path(folder).iterdir()
         assert found.name == words[4] == "my-run.toml"
         assert load_config(found) == job.config
     assert job.config.train.steps == 7
-    assert words[5:] == ["--out", "s3://bucket/runs/my run", "--address", "auto"]
+    assert words[5:] == ["--out", "/shared/runs/my run", "--address", "auto"]
     assert str(tmp_path) not in job.entrypoint
 
 
@@ -73,6 +73,7 @@ def test_credentials_in_a_url_are_refused_unprinted(out: str) -> None:
         (["digits", "--address", "http://user:planted@127.0.0.1:1"], 2, "--address: holds credentials"),
         (["digits", "--address", "http://127.0.0.1:1"], 2, "no Ray dashboard answers at http://127.0.0.1:1"),
         (["digits", "--address", "127.0.0.1:1", "--out", "runs/a"], 2, "--out runs/a: the nodes do not know"),
+        (["digits", "--address", "127.0.0.1:1", "--out", "s3://bucket/a"], 2, "give an absolute path"),
         (["nothing", "--address", "127.0.0.1:1"], 2, "no preset and no file 'nothing'"),
         (["digits", "--address", "127.0.0.1:1", "--set", "train.stepz=1"], 2, "train.stepz: no such key"),
         (["digits", "--address", "127.0.0.1:1", "--status", "--follow"], 2, "contradict each other"),

@@ -81,18 +81,6 @@ def test_clusters_ask_for_a_token_and_bound_what_they_take(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RAY)
-def test_object_stores_come_by_reference(name: str) -> None:
-    """Settings and credentials of one name, in every pod, and no value of them in a manifest."""
-    settings = MANIFESTS["object-store.yaml"]
-    assert settings["kind"] == "ConfigMap"
-    assert not any(word in key for key in settings["data"] for word in ("SECRET", "ACCESS_KEY", "TOKEN", "PASSWORD"))
-    reference = {"name": settings["metadata"]["name"], "optional": True}
-    for spec in _pods(name):
-        for container in spec["containers"]:
-            assert container["envFrom"] == [{"configMapRef": reference}, {"secretRef": reference}]
-
-
-@pytest.mark.parametrize("name", RAY)
 def test_jobs_that_name_no_place_lie_in_the_volume(name: str) -> None:
     (container,) = _pods(name)[0]["containers"]
     places = {entry["name"]: entry["value"] for entry in container["env"]}
