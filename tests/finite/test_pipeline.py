@@ -36,6 +36,8 @@ SHARED = (
     "evaluation.times=[1e-3, 1e-1]",
     "evaluation.batch=32",
 )
+PAPER = ("train.recipe=paper", "attack.loss=squared-error")
+"""What a run must be trained with to be set beside finite networks, which know no other."""
 OWN = (
     "flow.widths=[16, 64]",
     "flow.seeds=2",
@@ -60,7 +62,7 @@ def config() -> FiniteWidthConfig:
 def infinite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What finite-width reads of a finished run: its configuration and its results."""
     folder = tmp_path_factory.mktemp("infinite")
-    (folder / "config.toml").write_text(load_run("digits", SHARED).to_toml())
+    (folder / "config.toml").write_text(load_run("digits", (*SHARED, *PAPER)).to_toml())
     row = {"clean": 0.5, "clean_interval": [0.4, 0.6], "robust": 0.2, "robust_interval": [0.1, 0.3], "n_test": 40}
     methods = {name: row | {"max_perturbation": 0.2} for name in ("ntk", "early_stopped", "adv_ntk")}
     (folder / "results.json").write_text(json.dumps({"methods": methods}))
