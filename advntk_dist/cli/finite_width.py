@@ -16,7 +16,7 @@ from advntk_dist.cli.options import configured, display, json_option, print_json
 @click.option(
     "--infinite",
     metavar="RUN",
-    help="A finished `advntk run` with the same data, network, attack and recipe. [default: run that job in OUT/infinite]",
+    help="A finished `advntk run` of the same data, network, attack and recipe. [default: that job, in OUT/infinite]",
 )
 @json_option
 def finite_width(
