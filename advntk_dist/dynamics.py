@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.grid import spans
 from advntk_dist.operators import GramOperator, as_operator
 from advntk_dist.operators.cores import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
 from advntk_dist.solve.columns import ColumnBudget
-from advntk_dist.solve.lanczos import KrylovBasis, krylov_basis
-from advntk_dist.solve.phi import phi_2, phi_2_difference
+from advntk_dist.solve.gradient import time_integral
+from advntk_dist.solve.krylov import KrylovBasis
+from advntk_dist.solve.lanczos import krylov_basis
 from advntk_dist.solve.plan import plan_solver
 from advntk_dist.solve.solution import Solution, Status
 
@@ -241,7 +241,7 @@ class ATDynamics:
                 raise ValueError(f"the objective's gradient must be {self.y.shape}, got {v.shape}")
             backward = self._grow(d, v, 1.0, tol)
             _solution(backward, *backward.solve([1.0])[0], tol).checked("adjoint at t = 1", tol)
-            return value, _integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
+            return value, time_integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
 
     def _varpi(self, varpi: ArrayLike) -> Array:
         d = np.asarray(varpi, dtype=np.float64)
@@ -300,19 +300,3 @@ def _solution(basis: KrylovBasis, value: Array, error: float, tol: float) -> Sol
     if status is Status.CONVERGED and error > tol:
         status = Status.STAGNATED
     return Solution(value, status, basis.passes, error, basis.smallest_ritz)
-
-
-def _integral(forward: KrylovBasis, y: Array, backward: KrylovBasis, v: Array, rows: int) -> Array:
-    """Integral over tau of sum_c lambda_ic(tau) r_ic(tau), per sample i, in the eigenbases of both bases."""
-    a, b = forward.ritz, backward.ritz
-    past = phi_2(-a)[:, None] * forward.start
-    future = phi_2(-b)[:, None] * backward.start
-    middle = (forward.start @ backward.start.T) * phi_2_difference(-a[:, None], -b[None, :])
-    total = (v * y).sum(axis=1)
-    for span in spans(len(total), rows):
-        # In the eigenbases, not the bases: where the gradient is small against its terms, these cancel mode by mode.
-        left, right = backward.image.rows(span) @ backward.vectors, forward.image.rows(span) @ forward.vectors
-        total[span] -= (v[span] * (right @ past)).sum(axis=1)
-        total[span] -= (y[span] * (left @ future)).sum(axis=1)
-        total[span] += ((right @ middle) * left).sum(axis=1)
-    return total

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.solve.dense import dense_coefficients
-from advntk_dist.solve.lanczos import KrylovBasis, krylov_basis
+from advntk_dist.solve.krylov import KrylovBasis
+from advntk_dist.solve.lanczos import krylov_basis
 from advntk_dist.solve.phi import phi_1
 from advntk_dist.solve.solution import Status
 
