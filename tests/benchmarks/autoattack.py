@@ -1,0 +1,81 @@
+"""Our tiers beside AutoAttack's own code, on the same predictor and images: what each leaves, and what each costs.
+
+    python tests/benchmarks/autoattack.py RUN [--method adv_ntk] [--images 100] [--tier standard] [--out FILE]
+
+RUN is a finished run; PyTorch and the package ``autoattack`` must be installed. An image that AutoAttack fells and the
+tier leaves is a fault of the tier, and the other way round one of AutoAttack; both are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from advntk_dist.attacks.autoattack import autoattack
+from advntk_dist.environment import environment
+from advntk_dist.evaluation.accuracy import Accuracy
+from advntk_dist.evaluation.evaluator import is_right
+from advntk_dist.evaluation.tiers import TIERS, evaluate_tier
+from advntk_dist.pipeline.evaluate import chosen_time, first_images, open_finished
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Attack twice, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--method", default="adv_ntk")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--tier", choices=[t for t in TIERS if t != "fast"], default="standard")
+    parser.add_argument("--out", type=Path, default=RESULTS / "autoattack.json")
+    arguments = parser.parse_args()
+
+    folder, stages, before = open_finished(arguments.run)
+    test, attack = first_images(stages, arguments.images), stages.config.attack
+    with folder.claimed(stages.config), stages:
+        source = stages.sources(chosen_time(stages.config, before))[arguments.method][1]
+        predictor = stages.predictor(source())
+        begun = time.perf_counter()
+        ours = evaluate_tier(
+            predictor, test.x, test.y, arguments.tier, attack, on_attack=lambda o: print(o.name, o.fallen, flush=True)
+        )
+        between = time.perf_counter()
+        clean = is_right(predictor, test.x, test.y)[:, 0] > 0
+        theirs = clean.copy()
+        found = autoattack(
+            predictor, test.x[clean], test.y[clean], radius=attack.radius, norm=attack.norm, seed=attack.seed
+        )  # fmt: skip
+        theirs[clean] = is_right(predictor, found, test.y[clean])[:, 0] > 0
+        done = time.perf_counter()
+
+    left = np.asarray(ours.robust)
+    report = {
+        "run": {"network": stages.config.network.name, "n_train": stages.config.data.n_train, "radius": attack.radius},
+        "method": arguments.method,
+        "tier": arguments.tier,
+        "images": len(test.y),
+        "clean": float(clean.mean()),
+        "ours": accuracy(left) | {"seconds": between - begun},
+        "autoattack_standard": accuracy(theirs) | {"seconds": done - between},
+        "felled_by_autoattack_alone": int((left & ~theirs).sum()),
+        "felled_by_ours_alone": int((theirs & ~left).sum()),
+        "environment": environment(),
+    }
+    print(json.dumps({k: v for k, v in report.items() if k != "environment"}, indent=2))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def accuracy(left: np.ndarray) -> dict[str, object]:
+    """A share of the images with its interval."""
+    found = Accuracy.of(left)
+    return {"robust": found.value, "robust_interval": [found.low, found.high]}
+
+
+if __name__ == "__main__":
+    main()
