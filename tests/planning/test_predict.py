@@ -33,9 +33,11 @@ Made = Callable[..., Calibration]
 def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
     measured = calibrated(digits)
     counts, found = predict(digits, HERE, measured)
-    # 10 tiles of 256 on two workers: four on the diagonal, all in one block.
-    assert found.parts["gram"]["kernels"] == pytest.approx(5 * 256**2 * 1e-8)
-    assert found.seconds["gram"] == pytest.approx(9.0 + 5 * 256**2 * 1e-8)
+    # 10 tiles of 256 on two workers: four on the diagonal, all in one block. The driver hands out one tile in 1.5 ms,
+    # which is more than a worker takes for half of one; the last is then computed and written.
+    images = 1000 * 64 * 4 * 5e-9
+    assert found.parts["gram"]["driver dispatch"] == pytest.approx(10 * 1.5e-3)
+    assert found.seconds["gram"] == pytest.approx(9.0 + images + 10 * 1.5e-3 + 256**2 * (1e-8 + 4 * 1e-9))
     one = 0.001 + 10 * 0.004
     assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * one)
     assert found.parts["select"]["start and compilation"] == 1.75
@@ -65,11 +67,13 @@ def test_more_training_images_take_longer_in_every_stage(calibrated: Made) -> No
 
 
 def test_a_cluster_shares_the_build_and_the_attacks_but_not_training(calibrated: Made) -> None:
-    config = load_config("digits", ("data.n_train=40000", "data.n_val=5000", "data.n_test=5000"))
+    config = load_config("digits", ("data.n_train=40000", "data.n_val=5000", "data.n_test=5000", "gram.tile=2048"))
     measured = calibrated(load_config("digits"))
     few = predict(config, Cluster(2, 4, 0, 2**36, remote=True), measured)[1]
     many = predict(config, Cluster(8, 4, 0, 2**36, remote=True), measured)[1]
-    assert many.parts["gram"]["kernels"] < 0.35 * few.parts["gram"]["kernels"]
+    # On 8 actors of 2 nodes the kernels decide, on 32 actors the links and idle actors.
+    pace = [sum(p.parts["gram"].values()) - p.parts["gram"]["start and stop of Ray"] for p in (few, many)]
+    assert pace[1] < 0.5 * pace[0]
     assert many.parts["select"]["attacks"] < 0.6 * few.parts["select"]["attacks"]
     assert many.parts["train"]["attacks"] == few.parts["train"]["attacks"]
 
