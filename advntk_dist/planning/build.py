@@ -239,8 +239,8 @@ def _exact(grid: TileGrid, crew: Crew, c: Constants, costs: _CostsOf) -> dict[st
         compute += cost.compute
         heapq.heappush(coming, (events.time[event], _AT_LINK, actor, number, event, cost))
     parts = dict.fromkeys((DISPATCH, COMPUTE, LAST, COPY, WRITE, LINK, STORE), 0.0)
-    for what, seconds in events.path():
-        parts[what] += seconds
+    for resource, seconds in events.path():
+        parts[resource] += seconds
     even = compute / crew.actors
     parts[LAST] = max(0.0, parts[COMPUTE] - even)
     parts[COMPUTE] -= parts[LAST]

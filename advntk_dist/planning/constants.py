@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from advntk_dist.errors import RequestError
 from advntk_dist.planning.calibration import Calibration
 
 ASSUMED = {
@@ -26,6 +27,32 @@ ASSUMED = {
 
 LOCAL = {"node_byte": 0.0, "store_byte": 0.0, "network_byte": 0.0, "write_tile": 0.0}
 """On one machine: its disk is in what was measured for writing, and there is no network."""
+
+LINKS = {
+    "node_byte": ("--node-link", "between a node and the store"),
+    "store_byte": ("--shared-store", "of the store for all nodes together"),
+    "network_byte": ("--network", "into or out of a node"),
+}
+"""What a user may know of a cluster: the option that gives it, in GB/s, and its meaning."""
+
+
+def links(how: str, rates: Mapping[str, float | None]) -> dict[str, tuple[float, str]]:
+    """Values and sources of the constants of :data:`LINKS` whose rates, in GB/s, are known.
+
+    Raises
+    ------
+    RequestError
+        If a rate is not positive; the message names the option.
+    """
+    found = {}
+    for name, rate in rates.items():
+        option, what = LINKS[name]
+        if rate is None:
+            continue
+        if not 0 < rate < float("inf"):
+            raise RequestError(f"{option} is {rate:g}; it must be GB/s, more than 0")
+        found[name] = 1 / (1e9 * rate), f"{how}: {rate:g} GB/s {what}"
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from advntk_dist.gram.plan import BASE_BYTES, free_disk
 from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
+from advntk_dist.planning.constants import ASSUMED, LINKS, Constants
 from advntk_dist.planning.counts import Counts, Images, count, step_images
 from advntk_dist.planning.operators import OperatorPlan, operator_plan, solver_bytes
 from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
@@ -113,6 +114,7 @@ def plan_run(
     cluster: Cluster,
     *,
     calibration: Calibration | None = None,
+    links: Mapping[str, tuple[float, str]] = {},
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[RunPlan, Calibration]:
@@ -126,6 +128,8 @@ def plan_run(
         Where it will run.
     calibration
         Measured before, on such a machine, for the same kernels.
+    links
+        What is known of store and network, from :func:`advntk_dist.planning.constants.links`; assumed by default.
     out
         Where the run would lie, for the free disk; unknown by default.
     say
@@ -151,7 +155,8 @@ def plan_run(
     fits = (measured.platform == "gpu") == (cluster.gpus > 0)
     prediction: Prediction | None = None
     if fits:
-        counts, prediction = predict(config, cluster, measured)
+        constants = Constants.of(measured, remote=cluster.remote, given=links)
+        counts, prediction = predict(config, cluster, measured, constants)
     else:
         local = -(-cluster.workers(config.gram.workers) // cluster.nodes)
         counts = count(config, measured.images, local, outlook(config, measured))
@@ -167,7 +172,7 @@ def plan_run(
         driver_bytes(config, measured.images, measured.pilot.passes(strength), operator),
         prediction,
         tuple(advise(config, measured.images, cluster, counts, operator, free, prediction)),
-        tuple(_remarks(measured, cluster, fits)),
+        tuple(_remarks(measured, cluster, fits) + _assumptions(cluster, links)),
     )
     return plan, measured
 
@@ -185,6 +190,14 @@ def driver_bytes(config: RunConfig, images: Images, passes: float, operator: Ope
     values = (1 if config.train.recipe == "paper" else 2) * step_images(config) * n * size_
     solver = solver_bytes(config, images.classes, passes, operator)
     return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + values + solver
+
+
+def _assumptions(cluster: Cluster, given: Mapping[str, tuple[float, str]]) -> list[str]:
+    if not cluster.remote:
+        return []
+    unknown = [name for name in LINKS if name not in given]
+    found = [f"{ASSUMED[name][1].removeprefix('assumed: ')} ({LINKS[name][0]})" for name in unknown]
+    return [f"assumed of the cluster: {', '.join(found)}"] if found else []
 
 
 def _remarks(measured: Calibration, cluster: Cluster, fits: bool) -> list[str]:

@@ -50,7 +50,7 @@ from advntk_dist.planning.build import IMAGES, START, Crew, Stage, simulate_buil
 from advntk_dist.planning.calibrate import calibrate
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import Constants
+from advntk_dist.planning.constants import Constants, links
 from advntk_dist.planning.operators import operator_plan
 from advntk_dist.planning.passes import matrix_pass
 from advntk_dist.planning.pilot import run_pilot
@@ -368,15 +368,13 @@ def gpu_constants(
     pairs = gpu_pairs(arguments.gpu_share)
     copy_byte = 1 / (1e9 * arguments.device_copy)
     gpu = on_gpu(calibration, 128, pairs["value"][0], pairs["gradient"][0], copy_byte)
-    assumed = {
-        "node_byte": (arguments.node_link, "between a node and the store"),
-        "store_byte": (arguments.shared_store, "of the store for all nodes together"),
-        "network_byte": (arguments.network, "into or out of a node"),
-        "copy_byte": (arguments.device_copy, "from a GPU to its actor"),
+    rates = {
+        "node_byte": arguments.node_link,
+        "store_byte": arguments.shared_store,
+        "network_byte": arguments.network,
     }
-    given: Given = {
-        name: (1 / (1e9 * rate), f"assumed: {rate:g} GB/s {what}") for name, (rate, what) in assumed.items()
-    }
+    given = links("assumed", rates)
+    given["copy_byte"] = copy_byte, f"assumed: {arguments.device_copy:g} GB/s from a GPU to its actor"
     kept = ("image_byte", "write_byte", "write_tile", "dispatch", "call", "add_byte", "stop")
     given |= {name: measured[name] for name in kept}
     given |= {

@@ -17,14 +17,15 @@ from advntk_dist.planning.passes import GOVERNS, holders, matrix_pass
 
 GIB = 2**30
 NAMES = [f.name for f in dataclasses.fields(Constants) if f.name != "sources"]
-ZERO = Constants(**dict.fromkeys(NAMES, 0.0), sources=dict.fromkeys(NAMES, "test"))
+SOURCES = dict.fromkeys(NAMES, "test")
 RATES = {"entry": 2e-9, "read_byte": 1e-9, "network_byte": 1e-9, "add_byte": 1e-10, "call": 1e-3}
 
 
 def a_pass(n: int, cluster: Cluster, **values: float) -> tuple[OperatorPlan, Stage]:
     config = load_config("digits", (f"data.n_train={n}", "gram.tile=2048"))
+    constants = Constants(**(dict.fromkeys(NAMES, 0.0) | values), sources=SOURCES)
     operator, grid = operator_plan(config, cluster), TileGrid.square(n, 2048)
-    return operator, matrix_pass(operator, grid, cluster, 10, dataclasses.replace(ZERO, **values))
+    return operator, matrix_pass(operator, grid, cluster, 10, constants)
 
 
 def test_cores_share_the_arithmetic() -> None:
