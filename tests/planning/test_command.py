@@ -92,7 +92,7 @@ def test_people_get_lines(node: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_cluster_is_bound_by_what_is_given_of_it(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("plan", "digits", "--set", "data.n_train=100000", "--set", "gram.tile=2048", "--calibration", str(node))
+    words = ("plan", "digits", "--set", "data.n_train=200000", "--set", "gram.tile=2048", "--calibration", str(node))
     cluster = ("--nodes", "4", "--cpus", "16", "--memory", "64GiB")
     _, out, _ = advntk(capsys, *words, *cluster)
     assert "limits      gram: link of a node to the store; a pass: pass compute; train: passes over the matrix" in out
