@@ -13,7 +13,7 @@ from advntk_dist.planning.build import COMPUTE, LAST, START
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Counts, Images, plan_build
 from advntk_dist.planning.operators import OperatorPlan
-from advntk_dist.planning.predict import Prediction
+from advntk_dist.planning.prediction import Prediction
 from advntk_dist.planning.words import duration, size
 
 TILES_A_WORKER = 4

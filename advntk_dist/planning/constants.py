@@ -18,9 +18,9 @@ ASSUMED = {
     "store_byte": (1 / 20e9, "assumed: 20 GB/s of the store for all nodes together"),
     "network_byte": (1 / 2.5e9, "assumed: 2.5 GB/s into or out of a node"),
     "worker_start": (0.0, "assumed: part of start"),
-    "image_byte": (5e-9, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-    "dispatch": (1.5e-3, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-    "call": (3e-4, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
+    "image_byte": (4e-9, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
+    "dispatch": (1.1e-3, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
+    "call": (1.5e-4, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
     "add_byte": (4e-10, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
 }
 """Value and source of what the calibration of one node cannot know."""

@@ -7,9 +7,9 @@ import math
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.nodes import CORES_A_HOLDER
 from advntk_dist.operators.products import RUN_TILES
-from advntk_dist.planning.build import Stage
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.constants import Constants
+from advntk_dist.planning.crew import Stage
 from advntk_dist.planning.operators import OperatorPlan
 
 COMPUTE, READ, SCATTER, GATHER, ADD, CALLS = (

@@ -18,7 +18,8 @@ from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.constants import ASSUMED, LINKS, Constants
 from advntk_dist.planning.counts import Counts, Images, count, step_images
 from advntk_dist.planning.operators import OperatorPlan, operator_plan, solver_bytes
-from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
+from advntk_dist.planning.predict import outlook, predict
+from advntk_dist.planning.prediction import STAGES, Prediction
 from advntk_dist.planning.words import duration, size
 
 

@@ -9,9 +9,9 @@ import pytest
 from advntk_dist.config import load_config
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.products import runs
-from advntk_dist.planning.build import Stage
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.constants import Constants
+from advntk_dist.planning.crew import Stage
 from advntk_dist.planning.operators import OperatorPlan, operator_plan
 from advntk_dist.planning.passes import GOVERNS, holders, matrix_pass
 
