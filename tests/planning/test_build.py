@@ -169,12 +169,14 @@ def test_tiles_go_as_the_real_ledger_and_loop_hand_them_out(workers: int, pair: 
 
 
 SCALES = {"start": 20.0, "pair": 1e-4, "write_byte": 3e-6, "dispatch": 0.05, "node_byte": 3e-6, "store_byte": 1e-6}
+RATIOS = dict(zip(SCALES, (2.0, 2.03, 1.97, 2.11, 1.91, 2.07), strict=True))
+"""Different ones, so that no two ways through a build take exactly the same time."""
 SPREAD = st.fixed_dictionaries(
-    {name: st.sampled_from([s * 2.0**k for k in range(-6, 7)]) for name, s in SCALES.items()}
+    {name: st.sampled_from([s * RATIOS[name] ** k for k in range(-6, 7)]) for name, s in SCALES.items()}
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(values=SPREAD, actors=st.sampled_from([1, 2, 8, 32]))
 def test_the_bottleneck_is_what_helps_most_to_make_faster(values: dict[str, float], actors: int) -> None:
     grid, crew = TileGrid.square(16 * TILE, TILE), Crew(actors, -(-actors // 4), 64)
