@@ -8,6 +8,9 @@ predicted, and then run; builds by different numbers of actors alternate, and me
 cores are marked as oversubscribed. FOLDER holds CIFAR-10; without it the images are random ones with the power spectrum
 of photographs.
 
+With --recorded nothing is built: constants and builds are those that gram.py and solver.py have recorded on such a
+machine in results/gram-mlp-5.json and results/solver.json, which is better than to measure a busy one.
+
 The table for GPUs takes the seconds a pair from results/kernels-gpu.json where gpu.py has written it. Without that
 file they are assumed: operations a pair over a share of the device's peak. Every constant stands in the JSON with its
 source.
@@ -50,7 +53,7 @@ from advntk_dist.planning.build import IMAGES, START, simulate_build
 from advntk_dist.planning.calibrate import calibrate
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import Constants, links
+from advntk_dist.planning.constants import ASSUMED, Constants, links
 from advntk_dist.planning.crew import Crew, Stage
 from advntk_dist.planning.operators import operator_plan
 from advntk_dist.planning.passes import matrix_pass
@@ -72,6 +75,54 @@ PEAK, OPERATIONS = 66.9e12, {"value": 2 * 3072 + 82 * 4, "gradient": 4 * 3072 + 
 """Float32 operations a second of an H200, its vendor says; operations a pair of mlp-5 (results/kernels-cpu.json)."""
 
 Given = dict[str, tuple[float, str]]
+
+
+def recorded() -> tuple[dict[str, Any], Given]:
+    """Figures of a small build, and constants, as they were measured on a quiet machine."""
+    gram, solver = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("gram-mlp-5", "solver"))
+    where, one, two, a_pass = "recorded: results/gram-mlp-5.json", gram["one"], gram["two"], solver["results"]["pass"]
+    pairs = gram["kernel_seconds_a_pair"]
+    # Workers start while the driver prepares images: 8,000 of them tell the start, and more the time of an image.
+    start = gram["small"]["seconds"] - gram["small"]["tile_seconds"]
+    figures = {
+        "start": start,
+        "stop": 0.0,
+        "pair": pairs["ntk"],
+        "write_byte": one["write_seconds"] / (one["tiles"] * 4 * gram["tile"] ** 2),
+        "edge_limit": 1024,
+        "read_tile": a_pass["seconds"]["cached"]["read"]["wall"] / 300,
+    }
+    given: Given = {
+        "start": (start, where),
+        "pair": (pairs["ntk"], where),
+        "crowding": (pairs["ntk, all cores busy"] / pairs["ntk"], where),
+        "write_tile": (0.0, f"in write_byte; {where}"),
+        "entry": (
+            CORES * a_pass["seconds"]["cached"]["pass"]["wall"] / a_pass["n"] ** 2,
+            "recorded: results/solver.json",
+        ),
+        "read_byte": (
+            a_pass["seconds"]["from disk"]["read"]["wall"] / a_pass["bytes"],
+            "recorded: results/solver.json",
+        ),
+        "write_byte": (figures["write_byte"], where),
+    }
+    assert gram["environment"]["cpu_count"] == CORES, "recorded on another machine"
+    assert two["workers"] == 2
+    return figures, given
+
+
+def check_recorded(constants: Constants) -> dict[str, Any]:
+    """Builds that gram.py recorded, against the simulation."""
+    gram = json.loads((RESULTS / "gram-mlp-5.json").read_text())
+    rows = {}
+    for name in ("one", "two", "full"):
+        run, actors = gram[name], gram[name]["workers"]
+        grid = TileGrid.square(run["n"], gram["tile"])
+        stage = simulate_build(grid, 4, 4 * 3072 * run["n"], Crew(actors, 1, CORES), constants, 1024)
+        rows[f"{actors}, n = {run['n']}"] = {"oversubscribed": False, **compared(stage, [run])}
+        print_row(f"build, {actors} actor(s), n = {run['n']}", rows[f"{actors}, n = {run['n']}"])
+    return rows
 
 
 def measure_kernel(arguments: argparse.Namespace) -> float:
@@ -378,10 +429,14 @@ def gpu_constants(
     given["copy_byte"] = copy_byte, f"assumed: {arguments.device_copy:g} GB/s from a GPU to its actor"
     kept = ("image_byte", "write_byte", "write_tile", "dispatch", "call", "add_byte", "stop")
     given |= {name: measured[name] for name in kept}
+    if arguments.recorded:
+        given["start"] = measured["start"]
+    else:
+        seconds = arguments.ray_start + measured["worker_start"][0]
+        given["start"] = seconds, f"assumed: {arguments.ray_start:g} s of Ray; {HERE}: an actor"
     given |= {
-        "start": (arguments.ray_start + measured["worker_start"][0], "Ray assumed, an actor measured on this machine"),
         "pair": pairs["value"],
-        "entry": (calibration.entry * calibration.cores, HERE),
+        "entry": measured.get("entry", (calibration.entry * calibration.cores, HERE)),
     }
     constants = Constants.of(gpu, remote=True, given=given)
     others = {
@@ -411,6 +466,30 @@ def table(
     return rows
 
 
+def measure_all(
+    arguments: argparse.Namespace, config: RunConfig, x: NDArray[np.uint8], y: NDArray[np.int64]
+) -> tuple[Calibration, Given, Constants, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Constants of this machine, and builds, a pass and training against what they predict."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ray.init(
+            num_cpus=max(arguments.actors),
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=max(200 * 2**20, 10 * x.size),
+        )
+        calibration = calibrate(config, say=lambda line: print(line, flush=True))
+        measured = measure_constants(arguments, calibration, x, folder)
+        constants = Constants.of(calibration, remote=False, given=measured)
+        for key, row in constants.as_dict().items():
+            print(f"  {key:14}{row['seconds']:.4g}")
+        builds = check_builds(arguments, x, constants, calibration.edge_limit, folder)
+        one_pass = check_pass(folder, config, constants)
+        training = check_training(x, y, folder, calibration)
+        ray.shutdown()
+    return calibration, measured, constants, builds, one_pass, training
+
+
 def main() -> None:
     """Measure, predict, check, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -420,6 +499,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeat", type=int, default=1, help="times that each build is made")
     parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
+    parser.add_argument("--recorded", action="store_true", help="take what was recorded instead of building")
     parser.add_argument("--part", choices=("kernel",), help=argparse.SUPPRESS)
     assumed = parser.add_argument_group("assumed, for the table")
     assumed.add_argument("--gpu-share", type=float, default=0.4, help="of the peak, where no GPU was measured")
@@ -443,24 +523,17 @@ def main() -> None:
     if arguments.images:
         data = load_dataset("cifar10", arguments.images)
         x, y = data.x[: arguments.n], data.y[: arguments.n]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ray.init(
-            num_cpus=max(arguments.actors),
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=max(200 * 2**20, 10 * x.size),
-        )
-        calibration = calibrate(config, say=lambda line: print(line, flush=True))
-        measured = measure_constants(arguments, calibration, x, folder)
+    one_pass: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    if arguments.recorded:
+        figures, measured = recorded()
+        calibration = calibrate(config, build=figures, say=lambda line: print(line, flush=True))
+        measured |= {name: ASSUMED[name] for name in ("image_byte", "dispatch", "call", "add_byte")}
+        measured |= {"stop": (0.0, "in start"), "worker_start": (0.0, "in start")}
         constants = Constants.of(calibration, remote=False, given=measured)
-        for key, row in constants.as_dict().items():
-            print(f"  {key:14}{row['seconds']:.4g}")
-        load.append(os.getloadavg()[0])
-        builds = check_builds(arguments, x, constants, calibration.edge_limit, folder)
-        one_pass = check_pass(folder, config, constants)
-        training = check_training(x, y, folder, calibration)
-        ray.shutdown()
+        builds = check_recorded(constants)
+    else:
+        calibration, measured, constants, builds, one_pass, training = measure_all(arguments, config, x, y)
     load.append(os.getloadavg()[0])
     largest = config.model_copy(update={"data": config.data.model_copy(update={"n_train": max(SIZES)})})
     calibration = dataclasses.replace(calibration, pilot=pilot_of(largest, config, calibration))
@@ -469,6 +542,7 @@ def main() -> None:
         "environment": environment() | {"cores": CORES, "load": load},
         "network": "mlp-5",
         "images": "CIFAR-10" if arguments.images else "random, of CIFAR-10's shape",
+        "recorded": arguments.recorded,
         "n": len(x),
         "tile": arguments.tile,
         "repeat": arguments.repeat,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,6 +209,21 @@ def test_the_bottleneck_is_what_helps_most_to_make_faster(values: dict[str, floa
 def _bounds(values: dict[str, float], grid: TileGrid, crew: Crew) -> dict[str, float]:
     """Seconds that each constant alone would take."""
     return {name: seconds(grid, crew, **{name: value}).seconds for name, value in values.items()}
+
+
+@pytest.mark.parametrize("name", ["one", "two", "full"])
+def test_builds_that_were_measured_on_a_quiet_machine(name: str) -> None:
+    """Constants are those of the kernel alone; the builds of 24,000 and of 50,000 images ran on two cores."""
+    recorded = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "gram-mlp-5.json").read_text())
+    pair, run, tile = recorded["kernel_seconds_a_pair"], recorded[name], recorded["tile"]
+    c = constants(
+        pair=pair["ntk"],
+        crowding=pair["ntk, all cores busy"] / pair["ntk"],
+        write_byte=recorded["one"]["write_seconds"] / (recorded["one"]["tiles"] * 4 * tile**2),
+    )
+    found = simulate_build(TileGrid.square(run["n"], tile), 4, 0, Crew(run["workers"], 1, 2), c, 1024)
+    assert found.seconds == pytest.approx(run["tile_seconds"], rel=0.1)
+    assert found.bottleneck == COMPUTE
 
 
 def test_constants_have_sources() -> None:
