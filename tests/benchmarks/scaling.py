@@ -426,6 +426,7 @@ def gpu_constants(
         "network_byte": arguments.network,
     }
     given = links("assumed", rates)
+    given["read_byte"] = given["node_byte"]
     given["copy_byte"] = copy_byte, f"assumed: {arguments.device_copy:g} GB/s from a GPU to its actor"
     kept = ("image_byte", "write_byte", "write_tile", "dispatch", "call", "add_byte", "stop")
     given |= {name: measured[name] for name in kept}
