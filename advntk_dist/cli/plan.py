@@ -20,6 +20,9 @@ from advntk_dist.errors import RequestError
 @click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
 @click.option("--gpus", type=int, help="GPUs of a node. [default: none]")
 @click.option("--memory", metavar="SIZE", help="Memory of a node, e.g. 64GiB. [default: as here]")
+@click.option("--node-link", type=float, metavar="GB/S", help="Between a node and the store. [default: 2]")
+@click.option("--shared-store", type=float, metavar="GB/S", help="Of the store, for all nodes together. [default: 20]")
+@click.option("--network", type=float, metavar="GB/S", help="Into or out of a node. [default: 2.5]")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
 @click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
 @json_option
@@ -31,6 +34,9 @@ def plan(
     cpus: int | None,
     gpus: int | None,
     memory: str | None,
+    node_link: float | None,
+    shared_store: float | None,
+    network: float | None,
     calibration: Path | None,
     save: Path | None,
     as_json: bool,
@@ -41,12 +47,17 @@ def plan(
     (more for convolutions) and starts Ray once; for a cluster elsewhere, measure on one of its nodes with
     --save-calibration FILE and plan anywhere with --calibration FILE.
 
+    Of a cluster the store and the network are assumed to be ordinary ones; give their GB/s where they are known. The
+    line "limits" names what bounds the Gram build, a pass over the matrix, and training.
+
     Example: advntk plan cifar10-mlp5 --set data.path=cifar --nodes 4 --cpus 16
     """
     from advntk_dist.config import load_config
     from advntk_dist.planning.cluster import described
+    from advntk_dist.planning.constants import links
 
     config = load_config(source, overrides)
+    rates = links("given", {"node_byte": node_link, "store_byte": shared_store, "network_byte": network})
     cluster = described(nodes, cpus, gpus, memory)
     if calibration is not None and save is not None:
         raise click.UsageError("--save-calibration keeps a new measurement; leave out --calibration")
@@ -56,7 +67,7 @@ def plan(
     from advntk_dist.planning.plan import plan_run
 
     known = None if calibration is None else Calibration.read(calibration)
-    made, measured = plan_run(config, cluster, calibration=known, out=out or Path(), say=display().say)
+    made, measured = plan_run(config, cluster, calibration=known, links=rates, out=out or Path(), say=display().say)
     if save is not None:
         measured.write(save)
     if as_json:

@@ -9,10 +9,11 @@ import numpy as np
 from advntk_dist.config import RunConfig
 from advntk_dist.gram.plan import BASE_BYTES
 from advntk_dist.grid import TileGrid
+from advntk_dist.planning.build import COMPUTE, LAST, START
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Counts, Images, plan_build
 from advntk_dist.planning.operators import OperatorPlan
-from advntk_dist.planning.predict import Prediction
+from advntk_dist.planning.prediction import Prediction
 from advntk_dist.planning.words import duration, size
 
 TILES_A_WORKER = 4
@@ -105,8 +106,10 @@ def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Predi
         ]
     if tiles >= TILES_A_WORKER * workers or counts.gram.pairs < 4e6:  # a small matrix is done before it matters
         return []
-    if prediction is not None and prediction.parts["gram"]["kernels"] < _NEGLIGIBLE * prediction.total:
-        return []
+    if prediction is not None:
+        gram = prediction.parts["gram"]
+        if gram[COMPUTE] + gram[LAST] < _NEGLIGIBLE * prediction.total:
+            return []
     # d (d + 1) / 2 tiles for d tiles along a row.
     along = math.ceil((math.sqrt(8 * TILES_A_WORKER * workers + 1) - 1) / 2)
     wanted = max(128, 2 ** int(np.log2(max(1, n // along))))
@@ -189,7 +192,7 @@ def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[s
             f"nodes: {100 * alone:.0f}% of the time is training and solving, which run on one machine; a faster "
             "machine for the driver helps more than further nodes"
         )
-    start = prediction.parts["gram"]["start and stop of Ray"]
+    start = prediction.parts["gram"][START]
     if start > 0.5 * prediction.seconds["gram"] and cluster.nodes > 1:
         found.append(
             f"nodes: the Gram matrix takes {duration(prediction.seconds['gram'])} in all; one node is enough for it"

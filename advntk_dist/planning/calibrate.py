@@ -46,13 +46,18 @@ _LONG_ENOUGH = 0.33
 _LEAST_CALLS, _MOST_CALLS = 2, 50
 
 
-def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
+def calibrate(
+    config: RunConfig, *, build: dict[str, Any] | None = None, say: Callable[[str], None] = lambda text: None
+) -> Calibration:
     """Measure this machine for a configuration; starts and stops Ray once.
 
     Parameters
     ----------
     config
         Of the run that is planned.
+    build
+        What is known of builds here: start, stop, pair, write_byte, edge_limit and read_tile, as :class:`Calibration`
+        has them. By default a small one is made, which alone needs Ray.
     say
         Called with a line before each part.
 
@@ -73,8 +78,9 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
         backend=n_.backend,
         classes=subject.images.classes,
     )
-    say("calibration: a small build by Ray actors")
-    build = _build(config, net, subject)
+    if build is None:
+        say("calibration: a small build by Ray actors")
+        build = _build(config, net, subject)
     say(f"calibration: kernels and solves on {len(subject.x)} images")
     theta, k_val, kernels = _kernels(config, net, subject)
     pilot = run_pilot(config, subject, theta, k_val)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,7 @@ from typing import Any
 
 from advntk_dist.config import RunConfig
 from advntk_dist.evaluation.cost import passes_of
-from advntk_dist.gram.compute import block_edge
 from advntk_dist.gram.plan import GramPlan, plan_gram
-from advntk_dist.grid import TileGrid
-
-EXACT_FROM = 200_000
-"""Tiles above which the time of the last worker is taken as the mean of all of them."""
 
 
 @dataclass(frozen=True)
@@ -182,30 +176,6 @@ def step_images(config: RunConfig) -> int:
     t, d = config.train, config.data
     pool = d.n_val if t.recipe == "paper" else max(1, d.n_train // min(t.folds, d.n_train))
     return min(t.batch, pool)
-
-
-def last_worker_pairs(config: RunConfig, workers: int, edge_limit: int) -> float:
-    """Pairs that the busiest of the workers computes, padding included: what a build waits for.
-
-    Tiles go in order to whichever worker is free; a tile is computed in equal blocks, of one on the diagonal only those
-    that do not mirror others.
-    """
-    n = config.data.n_train
-    tile = min(config.gram.tile, n)
-    edge = block_edge(tile, edge_limit)
-    grid = TileGrid.square(n, tile)
-
-    def pairs(shape: tuple[int, int], diagonal: bool) -> int:
-        down, across = (-(-side // edge) for side in shape)
-        return (down * (down + 1) // 2 if diagonal else down * across) * edge**2
-
-    if len(grid) > EXACT_FROM:
-        whole = -(-tile // edge)
-        return len(grid) * whole**2 * edge**2 / workers
-    free = [0] * workers
-    for t in grid:
-        heapq.heappush(free, heapq.heappop(free) + pairs(t.shape, t.on_diagonal))
-    return max(free)
 
 
 def longest(parts: Sequence[tuple[int, float]], batch: int, workers: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Which operator a run will choose for its products, and what one of its passes takes."""
+"""Which operator a run will choose for its products, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from advntk_dist.config import RunConfig
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.choose import MATRIX_SHARE
 from advntk_dist.operators.nodes import MEMORY_SHARE
-from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.solve.plan import MAX_RANK
 
@@ -42,13 +41,6 @@ class OperatorPlan:
     from_disk: bool
     fits: bool
     cores: int
-
-    def entry_seconds(self, calibration: Calibration, n: int, entry: float) -> float:
-        """Seconds an entry of the matrix in one pass, of which ``entry`` is what the product takes from memory here."""
-        compute = entry * calibration.cores / self.cores
-        if not self.from_disk:
-            return compute
-        return max(compute, calibration.read_byte * self.stored_bytes / n**2)
 
 
 def operator_plan(config: RunConfig, cluster: Cluster) -> OperatorPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from advntk_dist.gram.plan import BASE_BYTES, free_disk
 from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.counts import Counts, Images, count
+from advntk_dist.planning.constants import ASSUMED, LINKS, Constants
+from advntk_dist.planning.counts import Counts, Images, count, step_images
 from advntk_dist.planning.operators import OperatorPlan, operator_plan, solver_bytes
-from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
+from advntk_dist.planning.predict import outlook, predict
+from advntk_dist.planning.prediction import STAGES, Prediction
 from advntk_dist.planning.words import duration, size
 
 
@@ -101,6 +103,8 @@ class RunPlan:
             lines += [f"  {stage:<10}{duration(p.seconds[stage]):>8}" for stage in STAGES]
             most = ", ".join(f"{part} of {stage} {100 * share:.0f}%" for stage, part, share in p.drivers())
             lines.append(f"most of it  {most}")
+            limits = p.bottlenecks
+            lines.append(f"limits      gram: {limits['gram']}; a pass: {limits['pass']}; train: {limits['train']}")
         lines += [f"advice      {sentence}" for sentence in self.advice]
         lines += [f"note        {sentence}" for sentence in self.remarks]
         return "\n".join(lines)
@@ -111,6 +115,7 @@ def plan_run(
     cluster: Cluster,
     *,
     calibration: Calibration | None = None,
+    links: Mapping[str, tuple[float, str]] = {},
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[RunPlan, Calibration]:
@@ -124,6 +129,8 @@ def plan_run(
         Where it will run.
     calibration
         Measured before, on such a machine, for the same kernels.
+    links
+        What is known of store and network, from :func:`advntk_dist.planning.constants.links`; assumed by default.
     out
         Where the run would lie, for the free disk; unknown by default.
     say
@@ -149,7 +156,8 @@ def plan_run(
     fits = (measured.platform == "gpu") == (cluster.gpus > 0)
     prediction: Prediction | None = None
     if fits:
-        counts, prediction = predict(config, cluster, measured)
+        constants = Constants.of(measured, remote=cluster.remote, given=links)
+        counts, prediction = predict(config, cluster, measured, constants)
     else:
         local = -(-cluster.workers(config.gram.workers) // cluster.nodes)
         counts = count(config, measured.images, local, outlook(config, measured))
@@ -162,15 +170,15 @@ def plan_run(
         cluster,
         counts,
         operator,
-        _driver_bytes(config, measured.images, measured.pilot.passes(strength), operator),
+        driver_bytes(config, measured.images, measured.pilot.passes(strength), operator),
         prediction,
         tuple(advise(config, measured.images, cluster, counts, operator, free, prediction)),
-        tuple(_remarks(measured, cluster, fits)),
+        tuple(_remarks(measured, cluster, fits) + _assumptions(cluster, links)),
     )
     return plan, measured
 
 
-def _driver_bytes(config: RunConfig, images: Images, passes: float, operator: OperatorPlan) -> int:
+def driver_bytes(config: RunConfig, images: Images, passes: float, operator: OperatorPlan) -> int:
     """Memory of the driver: Python and JAX, images and prepared images, a batch against all of them, the solver."""
     from advntk_dist.predictor import MEMORY
 
@@ -179,7 +187,18 @@ def _driver_bytes(config: RunConfig, images: Images, passes: float, operator: Op
     per_pair = 1 if config.network.name.startswith("mlp") else images.shape[0] * images.shape[1]
     pairs = min(2 * MEMORY, 8 * config.evaluation.batch * n * per_pair * size_)
     # Floats of the training images twice, as they are and prepared, and the bytes that they are made from.
-    return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + solver_bytes(config, images.classes, passes, operator)
+    # A training step keeps the kernel values of its images, attacked and, in cross-fit, clean.
+    values = (1 if config.train.recipe == "paper" else 2) * step_images(config) * n * size_
+    solver = solver_bytes(config, images.classes, passes, operator)
+    return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + values + solver
+
+
+def _assumptions(cluster: Cluster, given: Mapping[str, tuple[float, str]]) -> list[str]:
+    if not cluster.remote:
+        return []
+    unknown = [name for name in LINKS if name not in given]
+    found = [f"{ASSUMED[name][1].removeprefix('assumed: ')} ({LINKS[name][0]})" for name in unknown]
+    return [f"assumed of the cluster: {', '.join(found)}"] if found else []
 
 
 def _remarks(measured: Calibration, cluster: Cluster, fits: bool) -> list[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from advntk_dist.config import RunConfig
 from advntk_dist.evaluation.cost import passes_of
+from advntk_dist.grid import TileGrid
+from advntk_dist.planning.build import simulate_build
 from advntk_dist.planning.calibration import RANK_POWER, Calibration
 from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, last_worker_pairs, longest, step_images
+from advntk_dist.planning.constants import Constants
+from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, longest, step_images
+from advntk_dist.planning.crew import Crew, Stage
 from advntk_dist.planning.operators import OperatorPlan, operator_plan
+from advntk_dist.planning.passes import matrix_pass
 from advntk_dist.planning.pilot import varpi_after
-
-STAGES = ("gram", "solve", "select", "train", "evaluate")
+from advntk_dist.planning.prediction import ALGEBRA, PASSES, Prediction
+from advntk_dist.solve.plan import MAX_RANK
 
 _SAMPLED_STEPS = 8
 _CHECKPOINT_ROWS = 3
@@ -23,39 +27,6 @@ _TRAIN_TABLES = 5
 _SOLVE_TABLES = 3
 _SCORING_TABLES = 3
 """Tables that a stage, or each scored part, opens or makes: small runs spend a noticeable time on it."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run is expected to take.
-
-    Attributes
-    ----------
-    seconds
-        By stage, as results.json has them.
-    parts
-        The same, by what they are spent on.
-    passes
-        Over the Gram matrix: of the longest uniform solve, at t = infinity, and of all training steps together.
-    """
-
-    seconds: dict[str, float]
-    parts: dict[str, dict[str, float]]
-    passes: dict[str, float]
-
-    @property
-    def total(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.seconds.values())
-
-    def drivers(self, most: int = 3) -> list[tuple[str, str, float]]:
-        """What most of the time goes to: (stage, part, share of the total), the largest first."""
-        every = [(s, p, v / max(self.total, 1e-9)) for s, parts in self.parts.items() for p, v in parts.items()]
-        return sorted(every, key=lambda row: -row[2])[:most]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self) | {"total": self.total}
 
 
 def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
@@ -67,7 +38,9 @@ def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
     return Outlook(at, at, pilot.right(float("inf"), n, classes), trained, len(at) // 2)
 
 
-def predict(config: RunConfig, cluster: Cluster, calibration: Calibration) -> tuple[Counts, Prediction]:
+def predict(
+    config: RunConfig, cluster: Cluster, calibration: Calibration, constants: Constants | None = None
+) -> tuple[Counts, Prediction]:
     """Counts and seconds of a run.
 
     Parameters
@@ -78,15 +51,18 @@ def predict(config: RunConfig, cluster: Cluster, calibration: Calibration) -> tu
         Where it will run; its cores and GPUs are taken to be like those that were measured.
     calibration
         Measured for this configuration's kernels.
+    constants
+        Of the build and of passes; by default what the calibration knows of them, and for a cluster what is assumed.
     """
-    made = _Predictor(config, cluster, calibration)
+    made = _Predictor(config, cluster, calibration, constants or Constants.of(calibration, remote=cluster.remote))
     return made.counts, made.prediction()
 
 
 class _Predictor:
-    def __init__(self, config: RunConfig, cluster: Cluster, calibration: Calibration) -> None:
-        self.config, self.cluster, self.measured = config, cluster, calibration
+    def __init__(self, config: RunConfig, cluster: Cluster, calibration: Calibration, constants: Constants) -> None:
+        self.config, self.cluster, self.measured, self.constants = config, cluster, calibration, constants
         self.n = config.data.n_train
+        self.grid = TileGrid.square(self.n, min(config.gram.tile, self.n))
         self.operator: OperatorPlan = operator_plan(config, cluster)
         self.workers = cluster.workers(config.gram.workers)
         local = -(-self.workers // cluster.nodes)
@@ -108,14 +84,18 @@ class _Predictor:
         pilot, last = self.measured.pilot, self.config.evaluation.times[-1]
         passes = {"uniform": pilot.passes(last * self.n), "infinity": self._infinite_passes()}
         passes["train"] = self.config.train.steps * 2 * self._step_mean(lambda s: pilot.passes(s))
-        return Prediction(seconds, parts, passes)
+        return Prediction(seconds, parts, passes, self._pass(self.measured.images.classes).parts)
 
     def _gram(self) -> dict[str, float]:
-        m, plan = self.measured, self.counts.gram
-        compute = last_worker_pairs(self.config, self.workers, m.edge_limit) * m.pair
-        write = plan.disk_bytes / self.workers * m.write_byte
-        # A worker computes one tile while it writes the one before.
-        return {"start and stop of Ray": m.start + m.stop, "kernels": max(compute, write)}
+        image_bytes = self.counts.gram.image_bytes
+        size = np.dtype(self.config.gram.dtype).itemsize
+        crew = Crew(self.workers, min(self.workers, self.cluster.nodes), self.cluster.cpus, self.cluster.gpus > 0)
+        return simulate_build(self.grid, size, image_bytes, crew, self.constants, self.measured.edge_limit).parts
+
+    def _pass(self, columns: int, entry: float | None = None) -> Stage:
+        """One product with so many vectors; ``entry`` is measured with all cores of a node."""
+        core = None if entry is None else entry * self.measured.cores
+        return matrix_pass(self.operator, self.grid, self.cluster, columns, self.constants, core)
 
     def _solve(self) -> dict[str, float]:
         m, n = self.measured, self.n
@@ -123,16 +103,16 @@ class _Predictor:
         held = m.hold_entry * n**2 if self.operator.name == "memory" else 0.0
         return {
             "reading the matrix": self.counts.gram.tiles * m.read_tile + held,
-            "finite times": self._basis(times[-1] * n),
+            "finite times": sum(self._basis(times[-1] * n).values()),
             "t = infinity": self._infinite(),
             "checkpoints": 2 * (len(times) + 1) * m.commit + _SOLVE_TABLES * m.table,
         }
 
-    def _basis(self, strength: float) -> float:
-        """Seconds of one Krylov basis."""
-        m, n = self.measured, self.n
-        entry = self.operator.entry_seconds(m, n, m.entry)
-        return m.pilot.passes(strength) * entry * n**2 + m.pilot.rest(strength, n, m.entry)
+    def _basis(self, strength: float) -> dict[str, float]:
+        """Seconds of one Krylov basis, in passes and beside them."""
+        m = self.measured
+        one = self._pass(m.images.classes).seconds
+        return {PASSES: m.pilot.passes(strength) * one, ALGEBRA: m.pilot.rest(strength, self.n, m.entry)}
 
     def _infinite_passes(self) -> float:
         whole = self.measured.pilot.whole
@@ -143,8 +123,8 @@ class _Predictor:
         passes = self._infinite_passes()
         in_passes = (whole.infinite_passes * m.entry + m.sketch_entry) * whole.n**2
         rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
-        entry, sketch = (self.operator.entry_seconds(m, n, e) for e in (m.entry, m.sketch_entry))
-        return (passes * entry + sketch) * n**2 + rest
+        one, sketch = self._pass(m.images.classes), self._pass(min(MAX_RANK, max(1, n // 4)), m.sketch_entry)
+        return passes * one.seconds + sketch.seconds + rest
 
     def _query(self) -> float:
         """Seconds of a batch that is predicted, in the driver."""
@@ -183,14 +163,42 @@ class _Predictor:
         blocks = kernel_blocks(images, n, m.edge_limit)
         batches = -(-images // self.config.evaluation.batch)
         attacked = t.steps if t.recipe == "paper" else 2 * t.steps  # clean images are predicted beside attacked ones
-        solves = t.steps * self._step_mean(lambda s: self._basis(s)) * m.pilot.step_ratio
         return {
             "attacks": t.steps * batches * self._attack(),
             "kernels of attacked images": attacked * blocks * m.block * self.driver,
-            "solves": solves + self._basis(varpi_after(self.config, t.steps) * n),
+            **self._step_solves(),
+            **self._loading(),
             "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit + _TRAIN_TABLES * m.table,
             "start and compilation": m.first_kernel,
         }
+
+    def _step_solves(self) -> dict[str, float]:
+        """Solves and gradients of all steps, and the solve after the last.
+
+        A step takes two bases; what else it took in the pilot, the gradient above all, is with vectors, and grows like
+        n as they do.
+        """
+        m, t, n = self.measured, self.config.train, self.n
+        last, pilot = self._basis(varpi_after(self.config, t.steps) * n), m.pilot
+        gradient = max(0.0, pilot.step_ratio - 2) * m.entry * pilot.whole.n * n
+
+        def passes(strength: float) -> float:
+            return 2 * self._basis(strength)[PASSES]
+
+        def algebra(strength: float) -> float:
+            return pilot.step_ratio * self._basis(strength)[ALGEBRA] + gradient * pilot.passes(strength)
+
+        return {
+            PASSES: t.steps * self._step_mean(passes) + last[PASSES],
+            ALGEBRA: t.steps * self._step_mean(algebra) + last[ALGEBRA],
+        }
+
+    def _loading(self) -> dict[str, float]:
+        """Resident tiles are read from the store once, by all nodes together."""
+        if self.operator.name != "resident":
+            return {}
+        c, stored = self.constants, self.operator.stored_bytes
+        return {"loading resident tiles": stored * max(c.store_byte, c.read_byte / self.cluster.nodes)}
 
     def _step_mean(self, value: Any) -> float:
         """Mean over training steps of something that depends on the strength of varpi; the first has varpi = 0."""

@@ -30,6 +30,8 @@ PREDICTION = record(
     seconds=record(**STAGES),
     parts=record(**{stage: {"type": "object", "additionalProperties": NUMBER} for stage in STAGES}),
     passes=record(uniform=NUMBER, infinity=NUMBER, train=NUMBER),
+    a_pass={"type": "object", "additionalProperties": NUMBER},
+    bottlenecks=record(**{key: {"type": "string"} for key in (*STAGES, "pass")}),
     total=NUMBER,
 )
 SCHEMA = record(
@@ -87,6 +89,21 @@ def test_people_get_lines(node: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "10 of 256 (6.25e+05 pairs)" in out
     assert "most of it" in out
     assert {c for c in out if not c.isprintable()} == {"\n"}
+
+
+def test_a_cluster_is_bound_by_what_is_given_of_it(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "digits", "--set", "data.n_train=200000", "--set", "gram.tile=2048", "--calibration", str(node))
+    cluster = ("--nodes", "4", "--cpus", "16", "--memory", "64GiB")
+    _, out, _ = advntk(capsys, *words, *cluster)
+    assert "limits      gram: link of a node to the store; a pass: pass compute; train: passes over the matrix" in out
+    assert "assumed of the cluster: 2 GB/s between a node and the store (--node-link), 20 GB/s of the store" in out
+    _, out, _ = advntk(capsys, *words, *cluster, "--shared-store", "0.1", "--node-link", "2", "--network", "0.1")
+    assert "limits      gram: store write bandwidth; a pass: partial products to the driver; train:" in out
+    assert "assumed of the cluster" not in out
+    _, out, _ = advntk(capsys, *words)
+    assert "assumed of the cluster" not in out
+    code, out, err = advntk(capsys, *words, "--network", "0")
+    assert (code, out, err) == (2, "", "advntk: --network is 0; it must be GB/s, more than 0\n")
 
 
 def test_a_calibration_of_another_network_is_one_line(node: Path, capsys: pytest.CaptureFixture[str]) -> None:

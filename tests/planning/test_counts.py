@@ -18,7 +18,6 @@ from advntk_dist.planning.counts import (
     Outlook,
     count,
     kernel_blocks,
-    last_worker_pairs,
     longest,
     step_images,
     total,
@@ -128,16 +127,6 @@ def test_recipes_attack_their_own_images() -> None:
     assert step_images(load_config("digits", ("train.recipe=paper",))) == 128
     assert step_images(load_config("digits", ("train.recipe=paper", "data.n_val=50"))) == 50
     assert step_images(load_config("digits", ("train.recipe=cross-fit",))) == 200
-
-
-def test_the_busiest_worker_waits_for_whole_tiles() -> None:
-    config = load_config("digits", ("data.n_train=1000", "gram.tile=500"))
-    # Tiles (0,0), (0,1), (1,1) of one block each: two workers get two and one of them.
-    assert last_worker_pairs(config, 1, 1024) == 3 * 500**2
-    assert last_worker_pairs(config, 2, 1024) == 2 * 500**2
-    assert last_worker_pairs(config, 3, 1024) == 500**2
-    # Blocks of 250: of a tile on the diagonal three out of four are computed.
-    assert last_worker_pairs(config, 1, 256) == (3 + 4 + 3) * 250**2
 
 
 def test_kernel_blocks_are_powers_of_two() -> None:
