@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -53,7 +54,8 @@ def ray_cluster() -> Iterator[None]:
     """One real Ray on this machine for the whole session, with two CPUs."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    # "local": without it Ray joins whatever cluster runs on this machine
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
 
@@ -71,10 +73,13 @@ def drive() -> Callable[..., str]:
     }
 
     def run(script: Path, *words: str, timeout: float) -> str:
-        done = subprocess.run(
-            [sys.executable, str(script), *words],
-            capture_output=True, text=True, env=environment, timeout=timeout, check=False,
-        )  # fmt: skip
+        # A folder of its own: who calls ray.init() on this machine meanwhile must not find these nodes. Sockets want
+        # a short path.
+        with TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as ray:
+            done = subprocess.run(
+                [sys.executable, str(script), *words],
+                capture_output=True, text=True, env=environment | {"RAY_TMPDIR": ray}, timeout=timeout, check=False,
+            )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout.splitlines()[-1]
 

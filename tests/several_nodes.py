@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,7 @@ class Nodes:
 
     def add_meanwhile(self) -> None:
         """Start one more node while the caller goes on."""
+        self.cluster._shutdown_at_exit = False  # handlers of signals are for the main thread; `several_nodes` ends it
         self.joining = threading.Thread(target=self.add, daemon=True)
         self.joining.start()
 
@@ -61,15 +62,10 @@ class Nodes:
         """Until so many nodes are alive."""
         if self.joining is not None:
             self.joining.join(seconds)
-        wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == count, seconds)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
-    """Wait, for so long at most."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.1)
+        deadline = time.monotonic() + seconds
+        while sum(node["Alive"] for node in ray.nodes()) != count:
+            assert time.monotonic() < deadline, f"there are not {count} nodes after {seconds:g} s"
+            time.sleep(0.1)
 
 
 @contextmanager
