@@ -22,8 +22,9 @@ class Nodes:
     def __init__(self, count: int, **head: Any) -> None:
         _be_patient()
         first = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": OBJECT_STORE} | head
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args=first)
-        self.head: str = self.cluster.head_node.node_id
+        cluster: Any = Cluster(initialize_head=True, head_node_args=first)
+        self.cluster = cluster
+        self.head: str = cluster.head_node.node_id
         self.others: dict[str, Any] = {}
         self.joining: threading.Thread | None = None
         self.joined: list[tuple[str, float]] = []

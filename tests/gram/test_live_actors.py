@@ -23,7 +23,7 @@ from advntk_dist.operators.resident import ResidentOperator
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def account(actor: Any) -> dict[str, Any]:  # noqa: ARG001 - Ray hands the actor itself over
+def account(actor: Any) -> dict[str, Any]:
     """Runs in the actor."""
     import os
 

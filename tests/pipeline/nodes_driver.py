@@ -48,7 +48,8 @@ class Losses:
                 self._lose(self.home[details["receipt"]["pid"]])
         if self.stage == "evaluate" and name == "batch":
             self._lose(next((node for node in self.home.values() if node in self.nodes.others), ""))
-        if self.stage == "train" and name == "step" and details["step"] == 2:
+        if name == "step" and details["step"] == 2:
+            self.stage = "train"  # the choice of a time lies inside this stage
             self._lose(next(iter(self.nodes.others)))
 
     def begin(self, stage: str) -> None:
@@ -78,7 +79,8 @@ def _follow(losses: Losses) -> None:
         lose(operator, number, error)
         losses.replaced += before != operator._seats[number].node
 
-    EventLog.write, ResidentOperator._lose = written, holder_lost  # type: ignore[method-assign]
+    setattr(EventLog, "write", written)  # noqa: B010 - mypy forbids the plain assignment
+    setattr(ResidentOperator, "_lose", holder_lost)  # noqa: B010
 
 
 def main(folder: Path, how: str, settings: list[str]) -> None:
