@@ -76,6 +76,7 @@ def several_nodes(count: int, **head: Any) -> Iterator[Nodes]:
     try:
         yield nodes
     finally:
+        ray.shutdown()  # a cluster is not ended under its driver
         nodes.cluster.shutdown()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     from several_nodes import several_nodes
 
-N, BATCHES, SIZE = 40, 600, 2
+N, BATCHES, SIZE = 40, 240, 2
 
 
 def slowly(predictor: Any, x: NDArray[Any], y: NDArray[Any], indices: NDArray[Any]) -> NDArray[Any]:
