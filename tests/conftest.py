@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -50,9 +54,36 @@ def ray_cluster() -> Iterator[None]:
     """One real Ray on this machine for the whole session, with two CPUs."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    # "local": without it Ray joins whatever cluster runs on this machine
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def drive() -> Callable[..., str]:
+    """Run a driver of several nodes as a process of its own: drive(script, *words, timeout=seconds), its last line."""
+    # Nothing of this session's Ray; a busy machine takes longer to start one than Ray thinks.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
+        "RAY_agent_register_timeout_ms": "200000",
+        "RAY_raylet_start_wait_time_s": "100",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+    def run(script: Path, *words: str, timeout: float) -> str:
+        # A folder of its own: who calls ray.init() on this machine meanwhile must not find these nodes. Sockets want
+        # a short path.
+        with TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as ray:
+            done = subprocess.run(
+                [sys.executable, str(script), *words],
+                capture_output=True, text=True, env=environment | {"RAY_TMPDIR": ray}, timeout=timeout, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout.splitlines()[-1]
+
+    return run
 
 
 @pytest.fixture(scope="session")

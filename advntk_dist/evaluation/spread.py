@@ -27,7 +27,9 @@ LOSSES = (5, 3)
 """Workers that may be lost without a result between: so many, and so many more for each worker."""
 
 STARTUP_SECONDS = 600.0
-"""Time in which a first worker must be ready."""
+"""Longest time without any worker that is ready, at the start or after the last one was lost."""
+
+_RESIZE_SECONDS = 2.0
 
 EventSink = Callable[[dict[str, Any]], None]
 
@@ -107,16 +109,20 @@ class EvaluationPool:
         Raises
         ------
         EvaluationError
-            If a batch or the start of a worker fails, or workers are lost again and again.
+            If a batch or the start of a worker fails, workers are lost again and again, or there has been none for
+            STARTUP_SECONDS.
         """
         todo = deque(batches)
         if not todo:
             return
         arguments = self._connect()
         gpus, cpus = cluster_workers()
-        wanted, begun = min(self._workers or gpus or cpus or 1, len(todo)), time.monotonic()
+        wanted = self._workers or gpus or cpus or 1
+        staffed = resized = time.monotonic()  # staffed: when a worker was last ready
         try:
             while True:
+                if self._workers is None and time.monotonic() - resized > _RESIZE_SECONDS:  # a node may have joined
+                    wanted, resized = cluster_workers()[0 if gpus else 1] or 1, time.monotonic()
                 for member in self._crew.free[: len(todo)]:
                     member.batch, member.since = todo.popleft(), time.monotonic()
                     member.asked = call(member.actor, member.batch)
@@ -140,9 +146,12 @@ class EvaluationPool:
                         self._losses, done, member.batch = 0, member.batch, None
                         assert done is not None
                         yield done, outcome
-                if not any(m.info for m in self._crew.members) and time.monotonic() - begun > STARTUP_SECONDS:
+                if any(m.info for m in self._crew.members):
+                    staffed = time.monotonic()
+                elif time.monotonic() - staffed > STARTUP_SECONDS:
                     raise EvaluationError(
-                        f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores"
+                        f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores, "
+                        "then run the same command again"
                     )
         finally:
             # What is still under way belongs to a caller who has gone: its worker would answer the next one.

@@ -66,6 +66,7 @@ def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> N
         ray.init(address=address, log_to_driver=says, logging_level=level)
         return
     ray.init(
+        "local",  # without it Ray joins whatever cluster runs on this machine, and takes no num_cpus
         num_cpus=num_cpus or len(os.sched_getaffinity(0)),
         include_dashboard=False,
         log_to_driver=says,

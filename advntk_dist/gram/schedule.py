@@ -15,10 +15,10 @@ DEPTH = 2
 """Tiles a worker has at once: one is computed while the one before is written."""
 
 STARTUP_SECONDS = 600.0
-"""Time in which the first worker must be ready."""
+"""Longest time without any worker that is ready, at the start or after the last one was lost."""
 
 _POLL_SECONDS = 1.0
-_RESIZE_SECONDS = 5.0
+_RESIZE_SECONDS = 2.0
 
 
 class Pool(Protocol):
@@ -83,9 +83,10 @@ def run_tiles(
     Raises
     ------
     GramBuildError
-        If a tile cannot be computed, or workers are lost again and again without finishing anything.
+        If a tile cannot be computed, workers are lost again and again without finishing anything, or there has been
+        none for STARTUP_SECONDS.
     """
-    started = resized = clock()
+    staffed = resized = clock()  # staffed: when a worker was last ready
     wanted = max(1, target())
     known: set[int] = set()
     losses = 0  # since the last receipt
@@ -136,7 +137,10 @@ def run_tiles(
                     f"{losses} workers were lost and none finished a tile (last: {reason}); "
                     "see whether they run out of memory, then run the same command again"
                 )
-        if not pool.ready and not ledger.finished and clock() - started > STARTUP_SECONDS:
+        if pool.ready:
+            staffed = clock()
+        elif clock() - staffed > STARTUP_SECONDS:
             raise GramBuildError(
-                f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores"
+                f"no worker was ready within {STARTUP_SECONDS:.0f} s; see whether the cluster has free cores, then run "
+                "the same command again"
             )

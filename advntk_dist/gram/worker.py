@@ -149,13 +149,16 @@ def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
     """Environment of a worker process, in place before JAX starts.
 
     XLA on CPU would take every core in each process; NPROC and the thread counts keep a worker to its own. Workers
-    without a GPU must not see one: JAX would reserve most of its memory.
+    without a GPU must not see one: JAX would reserve most of its memory, and Ray hides none from those that ask for
+    none.
     """
     threads = str(cpus)
     env = {
         "NPROC": threads,
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "ZARR_THREADING__MAX_WORKERS": threads,
         "PYTHONPATH": import_path(),
     }
     if cpus == 1:
@@ -163,5 +166,5 @@ def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
     if gpu:
         env |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.90"}
     else:
-        env["JAX_PLATFORMS"] = "cpu"
+        env |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return env

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from advntk_dist.errors import RequestError
+from advntk_dist.errors import RequestError, SolverError
 
 CORES_A_HOLDER = 4
 """A holder's threads share one interpreter, which keeps up with about this many."""
@@ -74,6 +75,37 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
         for node, count in zip(nodes, wanted, strict=True)
         for _ in range(count)
     ]
+
+
+def other_seat(taken: list[Seat], share: int, *, avoid: str) -> Seat:
+    """A seat for a holder that cannot stay where it was: on the node that has most room left.
+
+    Parameters
+    ----------
+    taken
+        Seats of the other holders.
+    share
+        Bytes of one holder's tiles.
+    avoid
+        Node that the holder had; it stays there only if no other has room.
+
+    Raises
+    ------
+    SolverError
+        If no node has room left.
+    """
+    nodes = {str(node["NodeID"]): node for node in alive_nodes()}
+    held = Counter(seat.node for seat in taken)
+    room = {name: _memory(node) - held[name] * share for name, node in nodes.items()}
+    able = [name for name in room if room[name] >= share]
+    if not able:
+        raise SolverError(
+            f"resident tiles: a node is lost, and none of the {len(nodes)} that are left has room for the "
+            f"{share / 1e9:.3g} GB of tiles that it held (largest room: {max([0, *room.values()]) / 1e9:.3g} GB); add "
+            "nodes, or use another solver.operator, then run the same command again: it goes on from what is committed"
+        )
+    best = max(able, key=lambda name: (name != avoid, room[name]))
+    return Seat(best, max(1, int(nodes[best]["Resources"]["CPU"]) // (held[best] + 1)))
 
 
 def _memory(node: dict[str, Any]) -> int:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorUnschedulableError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.errors import RequestError, SolverError
+from advntk_dist.gram import pool
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.grid import spans
 from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.holder import Holding, TileHolder
-from advntk_dist.operators.nodes import seats
+from advntk_dist.operators.nodes import alive_nodes, other_seat, seats
 from advntk_dist.operators.place import Failure, Place
 from advntk_dist.operators.products import NARROW, Run, Vectors, runs
 from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError)
+LOST = (*pool.LOST, ActorUnschedulableError)
 """Errors that mean "the holder is gone": another one reads its tiles. Everything else ends the product."""
 
 MAX_LOSSES = 3
@@ -42,9 +43,9 @@ SLOWEST_READ = 20e6
 class ResidentOperator(GramOperator):
     """Products by actors that keep their tiles in memory, each with its share of the stored half.
 
-    A holder that dies, or does not answer, is replaced by one that reads the same tiles again; sums are taken in the
-    order of the holders, so that a replacement changes no bit. The holders reserve memory, and no cores: between
-    passes they do nothing.
+    A holder that dies, or does not answer, is replaced by one that reads the same tiles again: on its own node, or,
+    where that is lost, on the one that has most room left. Sums are taken in the order of the holders, so that a
+    replacement changes no bit. The holders reserve memory, and no cores: between passes they do nothing.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class ResidentOperator(GramOperator):
     RequestError
         If Ray is not running, or the cluster's memory does not hold the tiles.
     SolverError
-        If a holder is lost again and again.
+        If a holder is lost again and again, or its node is lost and no other has room.
     StoreDamagedError, StoreIncompleteError
         If a tile cannot be read.
     """
@@ -140,8 +141,8 @@ class ResidentOperator(GramOperator):
     def _start(self, number: int) -> Any:
         seat = self._seats[number]
         actor: Any = ray.remote(TileHolder)
-        # Soft: a replacement goes elsewhere where the node itself is gone.
-        place = NodeAffinitySchedulingStrategy(seat.node, soft=True)
+        # Not soft: where the node is gone, room elsewhere is looked for here, and its lack said at once.
+        place = NodeAffinitySchedulingStrategy(seat.node, soft=False)
         return actor.options(
             num_cpus=0,
             memory=self._share_bytes,
@@ -153,6 +154,7 @@ class ResidentOperator(GramOperator):
 
     def _lose(self, number: int, error: Exception) -> None:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        started = number in self._loaded
         self._losses[number] += 1
         self.replaced += 1
         self._kill(number)
@@ -162,6 +164,10 @@ class ResidentOperator(GramOperator):
                 f"with: {reason}; check the memory and the state of the nodes with `ray status`, or use another "
                 "solver.operator"
             ) from error
+        seat = self._seats[number]
+        if not started or seat.node not in {str(node["NodeID"]) for node in alive_nodes()}:
+            others = [other for k, other in enumerate(self._seats) if k != number]
+            self._seats[number] = other_seat(others, self._share_bytes, avoid=seat.node)
         log.warning("holder %d of the Gram matrix is lost (%s); another one reads its tiles", number, reason)
 
     def _kill(self, number: int) -> None:

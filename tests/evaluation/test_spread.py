@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from numpy.typing import NDArray
 from ray import cloudpickle
 
 from advntk_dist.attacks import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
+from advntk_dist.evaluation.crew import Crew, Member
 from advntk_dist.evaluation.evaluator import Batch, InProcess, Withstands, is_right
 from advntk_dist.evaluation.sequence import NamedAttack, evaluate_sequence
 from advntk_dist.evaluation.spread import EvaluationPool
+from advntk_dist.evaluation.worker import EvaluationWorker
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
@@ -171,6 +174,22 @@ def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monke
         with pytest.raises(EvaluationError, match=r"1 workers were lost and none finished a batch"):
             list(where.map(digits.batches(Dies())))
     assert [e["event"] for e in events].count("evaluator_lost") == 1
+
+
+def test_a_cluster_without_free_cores_is_not_waited_for_for_ever(
+    digits: Digits, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(crew: Crew, arguments: Any, gpus: int) -> int:
+        actor: Any = ray.remote(EvaluationWorker).options(resources={"a node that is gone": 1}).remote(*arguments)
+        crew.members.append(Member(0, actor, actor.ready.remote(), time.monotonic()))
+        return 0
+
+    monkeypatch.setattr(Crew, "start", start)
+    monkeypatch.setattr("advntk_dist.evaluation.spread.STARTUP_SECONDS", 2.0)
+    with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1) as deserted:
+        where = deserted.evaluator(lambda: digits.c, digits.x, digits.y)
+        with pytest.raises(EvaluationError, match=r"no worker was ready within 2 s.*run the same command again"):
+            list(where.map(digits.batches(is_right)))
 
 
 def test_a_sequence_on_actors(digits: Digits, pool: EvaluationPool, tmp_path: Path) -> None:

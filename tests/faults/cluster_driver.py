@@ -1,57 +1,96 @@
-"""Build a store on a local cluster of several nodes, kill a raylet, add a node; prints what happened as JSON."""
+"""Build a store on several nodes twice, the second time losing one; prints what happened as JSON.
+
+    cluster_driver.py FOLDER remove|kill
+
+``remove`` ends a node in good order and goes on with those that are left; ``kill`` kills a raylet, and another joins.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.cluster_utils import Cluster
 
 from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import network
 
+if TYPE_CHECKING:
+    from tests.several_nodes import Nodes, several_nodes
+else:
+    from several_nodes import Nodes, several_nodes
 
-def main(path: Path) -> None:
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    victim = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    events: list[dict[str, Any]] = []
-    receipts: list[Receipt] = []
-    both_at_work: list[int] = []
+TILE = 6
 
-    def progress(done: int, total: int, receipt: Receipt | None) -> None:
+
+class Loss:
+    """Takes a node away once all have computed something; slows the build down, so that it is not over before."""
+
+    def __init__(self, nodes: Nodes, how: str) -> None:
+        self.nodes, self.how, self.victim, self.slow = nodes, how, "", 0.1
+        self.events: list[dict[str, Any]] = []
+        self.receipts: list[tuple[Receipt, float]] = []
+
+    def home(self, pid: int) -> str:
+        return next(str(e["node"]) for e in self.events if e["event"] == "worker_ready" and e["pid"] == pid)
+
+    def progress(self, done: int, total: int, receipt: Receipt | None) -> None:  # noqa: ARG002 - what build_gram calls
         if receipt is None:
             return
-        receipts.append(receipt)
-        if not both_at_work and len({r.pid for r in receipts}) == 2:
-            both_at_work.append(len(receipts))
-            victim.kill_raylet()
-            cluster.add_node(num_cpus=1, wait=False)
+        self.receipts.append((receipt, time.time()))
+        time.sleep(self.slow)
+        at_work = {self.home(r.pid) for r, _ in self.receipts}
+        if not self.victim and self.nodes.others.keys() < at_work:
+            self.victim = next(iter(self.nodes.others))
+            if self.how == "kill":
+                self.nodes.lose(self.victim)
+                self.nodes.add_meanwhile()
+            else:
+                self.nodes.remove(self.victim)
+        if self.nodes.joined and self.nodes.joined[0][0] in at_work:
+            self.slow = 0.0
 
-    x = np.random.default_rng(0).integers(0, 256, (720, 8, 8, 1), dtype=np.uint8)
-    store = build_gram(
-        network("mlp-2"), x, store=path, tile=6, address=cluster.address, on_progress=progress, on_event=events.append
+    def answer(self, store: GramStore) -> dict[str, Any]:
+        receipts = [receipt for receipt, _ in self.receipts]
+        answer: dict[str, Any] = {
+            "ok": verify_gram(store).ok,
+            "tiles": len(receipts),
+            "distinct": len({(r.i, r.j) for r in receipts}),
+            "total": len(store.grid),
+            "lost": [e["reason"] for e in self.events if e["event"] == "worker_lost"],
+            "nodes": len({self.home(r.pid) for r in receipts}),
+            "attempts": max(r.attempt for r in receipts),
+        }
+        if self.how == "kill":
+            name, joined = self.nodes.joined[0]
+            ready = [e for e in self.events if e["event"] == "worker_ready" and e["node"] == name]
+            answer["join_to_tile"] = min(at for r, at in self.receipts if r.pid == ready[0]["pid"]) - joined
+        return answer
+
+
+def main(folder: Path, how: str) -> None:
+    n = 240 if how == "kill" else 96
+    x = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+    net = network("mlp-2")
+    with several_nodes(3 if how == "kill" else 2) as nodes:
+        loss = Loss(nodes, how)
+        store = build_gram(
+            net, x, store=folder / "a", tile=TILE, address=nodes.address, on_progress=loss.progress,
+            on_event=loss.events.append,
+        )  # fmt: skip
+        undisturbed = build_gram(net, x, store=folder / "b", tile=TILE, address=nodes.address)
+        answer = loss.answer(store)
+    answer["same"] = all(
+        np.array_equal(store.read_tile("ntk", t.i, t.j), undisturbed.read_tile("ntk", t.i, t.j)) for t in store.grid
     )
-    nodes = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}
-    after = receipts[both_at_work[0] :]
-    answer = {
-        "ok": verify_gram(store).ok,
-        "tiles": len(receipts),
-        "distinct": len({(r.i, r.j) for r in receipts}),
-        "total": len(store.grid),
-        "lost": [e["reason"] for e in events if e["event"] == "worker_lost"],
-        "nodes": len(set(nodes.values())),
-        "workers_after": len({r.pid for r in after}),
-        "attempts": max(r.attempt for r in receipts),
-    }
     print(json.dumps(answer))
-    cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

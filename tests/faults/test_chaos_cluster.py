@@ -1,29 +1,33 @@
-"""A whole raylet of a cluster of several nodes dies, and a new node joins, during one build."""
+"""Nodes of a cluster leave and join during one build; the matrix is that of an undisturbed build, to the last bit."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+DRIVER = Path(__file__).with_name("cluster_driver.py")
+Drive = Callable[..., str]
+
+
+def test_a_node_is_removed(tmp_path: Path, drive: Drive) -> None:
+    answer = json.loads(drive(DRIVER, str(tmp_path), "remove", timeout=200))
+    assert answer["ok"]
+    assert answer["same"]
+    assert answer["tiles"] == answer["distinct"] == answer["total"] == 136
+    assert len(answer["lost"]) >= 1
+    assert answer["nodes"] == 2
+
 
 @pytest.mark.cluster
-@pytest.mark.timeout(700)
-def test_raylet_dies_and_a_node_joins(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("cluster_driver.py")), str(tmp_path / "gram.zarr")],
-        capture_output=True, text=True, env=environment, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
+def test_a_raylet_dies_and_a_node_joins(tmp_path: Path, drive: Drive) -> None:
+    answer = json.loads(drive(DRIVER, str(tmp_path), "kill", timeout=290))
+    print(f"from joining to the first tile: {answer['join_to_tile']:.1f} s")
     assert answer["ok"]
-    assert answer["tiles"] == answer["distinct"] == answer["total"] == 7260
-    assert len(answer["lost"]) == 1
-    assert answer["nodes"] == 3, "the head, the node that died and the node that joined"
-    assert answer["workers_after"] >= 2
-    assert answer["attempts"] <= 2
+    assert answer["same"]
+    assert answer["tiles"] == answer["distinct"] == answer["total"] == 820
+    assert len(answer["lost"]) >= 1
+    assert answer["nodes"] == 4, "the head, the node that died, the one that stayed and the one that joined"
+    assert answer["join_to_tile"] < 60, "a few seconds of which are JAX starting, on an idle machine"

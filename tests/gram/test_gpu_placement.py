@@ -20,7 +20,7 @@ import ray
 from advntk_dist.gram.build import build_gram
 from advntk_dist.networks import network
 
-ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False)
 seen, events = {}, []
 
 def environ(pid):
@@ -59,4 +59,5 @@ def test_one_worker_a_gpu(tmp_path: Path) -> None:
 
 def test_workers_without_a_gpu_never_see_one() -> None:
     assert worker_environment(2, gpu=False)["JAX_PLATFORMS"] == "cpu"
-    assert "JAX_PLATFORMS" not in worker_environment(2, gpu=True)
+    assert worker_environment(2, gpu=False)["CUDA_VISIBLE_DEVICES"] == ""
+    assert not {"JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"} & worker_environment(2, gpu=True).keys()

@@ -175,6 +175,22 @@ def test_a_cluster_without_free_cores_is_not_waited_for_for_ever() -> None:
     assert pool.started == 2
 
 
+def test_a_build_whose_nodes_are_all_gone_ends_in_bounded_time() -> None:
+    class Deserted(FakePool):
+        def poll(self, timeout: float) -> list[tuple[int, Any]]:
+            if self.now < 5:
+                return super().poll(timeout)
+            self.now += 30.0
+            gone, self.ready = self.ready, []
+            return [(worker, Lost("its node is gone")) for worker in gone]
+
+    pool = Deserted()
+    with pytest.raises(GramBuildError, match=r"no worker was ready within 600 s.*run the same command again"):
+        _run(pool)
+    assert pool.computed, "some tiles were finished before"
+    assert 600 < pool.now < 700
+
+
 def test_worker_that_is_found_lost_in_the_moment_it_is_overdue() -> None:
     def hang_then_die(pool: FakePool, worker: int, place: tuple[int, int]) -> Any:
         if worker != 0:

@@ -15,6 +15,7 @@ import ray
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.operators import operator_for_store
+from advntk_dist.operators.nodes import Seat, other_seat
 from advntk_dist.operators.resident import MAX_LOSSES, ResidentOperator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -81,6 +82,29 @@ def test_a_holder_that_is_lost_again_and_again_ends_the_product(
         with pytest.raises(SolverError, match=rf"holder 0 of 1 was lost {MAX_LOSSES} times.*ray status"):
             operator.matmat(V)
         assert started == MAX_LOSSES
+
+
+def _node(name: str, cpus: int, memory: float) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cpus, "memory": memory}}
+
+
+def test_a_lost_seat_goes_to_the_node_with_most_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [_node("a", 8, 1000), _node("b", 4, 2000)]
+    monkeypatch.setattr("ray.nodes", lambda: there)
+    taken = [Seat("a", 4), Seat("b", 4)]
+    assert other_seat(taken, 500, avoid="gone") == Seat("b", 2)
+    assert other_seat(taken, 300, avoid="b") == Seat("a", 4)
+    assert other_seat(taken, 500, avoid="b") == Seat("b", 2), "a has no room for a second one"
+
+
+def test_a_lost_node_without_room_elsewhere_ends_the_product_at_once(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ResidentOperator(stored(THETA, TILE), holders=1) as operator:
+        os.kill(operator.holdings[0].pid, signal.SIGKILL)
+        monkeypatch.setattr("ray.nodes", lambda: [_node("other", 4, 100)])
+        with pytest.raises(SolverError, match=r"none of the 1 that are left has room.*run the same command again"):
+            operator.matmat(V)
 
 
 def test_ray_must_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

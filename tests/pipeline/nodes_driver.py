@@ -1,37 +1,114 @@
-"""Run a job on a local cluster of three nodes with resident tiles; prints where the work was done as JSON."""
+"""Run a job on a local cluster of three nodes with resident tiles; prints where the work was done as JSON.
+
+    nodes_driver.py FOLDER lose|keep SETTING...
+
+With ``lose`` a raylet is killed while tiles are computed, another while holders of tiles train, and a third while
+batches are judged; after each another node joins.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ray.cluster_utils import Cluster
+import ray
 
 from advntk_dist.config import load_config
-from advntk_dist.gram.store import GramStore
-from advntk_dist.operators import operator_for_store
+from advntk_dist.operators.resident import ResidentOperator
+from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 
+if TYPE_CHECKING:
+    from tests.several_nodes import Nodes, several_nodes
+else:
+    from several_nodes import Nodes, several_nodes
 
-def main(folder: Path, settings: list[str]) -> None:
+COUNT = 3
+
+
+class Losses:
+    """Follows the events of a run, and takes a node away in each stage at a moment at which it is at work."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes, self.at_work, self.stage = nodes, "", ""
+        self.lost: dict[str, str] = {}
+        self.replaced = 0
+        self.home: dict[int, str] = {}
+
+    def event(self, name: str, details: dict[str, Any]) -> None:
+        if name in ("worker_ready", "evaluator_ready"):
+            self.home[details["pid"]] = details["node"]
+        if self.stage in ("gram", "evaluate") and self.stage not in self.lost and name in ("tile", "batch"):
+            time.sleep(0.3)  # there are few: the stage would be over before all nodes have joined in
+            if name == "tile":
+                self._lose(self.home[details["receipt"]["pid"]])
+        if self.stage == "evaluate" and name == "batch":
+            self._lose(next((node for node in self.home.values() if node in self.nodes.others), ""))
+        if name == "step" and details["step"] == 2:
+            self.stage = "train"  # the choice of a time lies inside this stage
+            self._lose(next(iter(self.nodes.others)))
+
+    def begin(self, stage: str) -> None:
+        if self.stage != stage:
+            self.home.clear()
+            self.nodes.wait_for(COUNT, 150)
+        self.stage = stage
+
+    def _lose(self, name: str) -> None:
+        if self.stage not in self.lost and name in self.nodes.others:
+            self.lost[self.stage] = name
+            self.nodes.lose(name)
+            self.nodes.add_meanwhile()
+
+
+def _follow(losses: Losses) -> None:
+    write, lose = EventLog.write, ResidentOperator._lose
+
+    def written(log: EventLog, event: str, **details: Any) -> None:
+        write(log, event, **details)
+        if event == "stage begins":
+            losses.begin(log._stage or "")
+        losses.event(event, details)
+
+    def holder_lost(operator: ResidentOperator, number: int, error: Exception) -> None:
+        before = operator._seats[number].node
+        lose(operator, number, error)
+        losses.replaced += before != operator._seats[number].node
+
+    setattr(EventLog, "write", written)  # noqa: B010 - mypy forbids the plain assignment
+    setattr(ResidentOperator, "_lose", holder_lost)  # noqa: B010
+
+
+def main(folder: Path, how: str, settings: list[str]) -> None:
     """The whole job, and the operator that it used."""
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    run(load_config("digits", settings), folder, address=cluster.address, display=Display(quiet=True))
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    store = GramStore.open(folder / "gram.zarr")
-    with operator_for_store(store, memory=2**30, operator="resident", address=cluster.address) as operator:
-        description = operator.description
-    builders = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}
-    used = {builders[e["receipt"]["pid"]] for e in events if e["event"] == "tile"}
-    print(json.dumps({"operator": description, "builders": len(used)}))
-    cluster.shutdown()
+    said: list[str] = []
+
+    class Listening(Display):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    with several_nodes(COUNT) as nodes:
+        losses = Losses(nodes)
+        if how == "lose":
+            ray.init(nodes.address, log_to_driver=False)
+            _follow(losses)
+        run(load_config("digits", settings), folder, address=nodes.address, display=Listening(quiet=True))
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        homes = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}
+        answer = {
+            "operator": next(text for text in said if text.startswith("operator:")),
+            "builders": len({homes[e["receipt"]["pid"]] for e in events if e["event"] == "tile"}),
+            "evaluators": len({e["node"] for e in events if e["event"] == "evaluator_ready"}),
+            "lost": sorted(losses.lost),
+            "replaced": losses.replaced,
+            "evaluators_lost": sum(e["event"] == "evaluator_lost" for e in events),
+        }
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
