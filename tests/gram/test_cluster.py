@@ -39,7 +39,7 @@ def test_unreachable_address_is_one_clear_error() -> None:
 
 
 def test_ray_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_slow(**settings: object) -> None:
+    def too_slow(*address: object, **settings: object) -> None:
         raise Exception("The current node timed out during startup.\nMore of it.")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
