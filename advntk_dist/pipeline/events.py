@@ -72,7 +72,7 @@ class EventLog:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Everything written inside belongs to this stage."""
-        self._stage, self._last = name, time.time()
+        outer, self._stage, self._last = self._stage, name, time.time()
         try:
             self.write("stage begins")
             yield
@@ -84,7 +84,7 @@ class EventLog:
                 self.flush()
             raise
         finally:
-            self._stage = None
+            self._stage = outer
 
     def seconds(self) -> dict[str, float]:
         """Time spent in each stage so far, over all starts of the run."""

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
-from advntk_dist.storage.objects import ObjectPath, _lost, no_bucket, refuse_if_lost
-from advntk_dist.storage.patience import briefly, patiently
+from advntk_dist.storage.objects import ObjectPath, _lost, refuse_if_lost
+from advntk_dist.storage.patience import briefly, no_bucket, patiently
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +160,8 @@ def _version(meta: Mapping[str, Any]) -> dict[str, str]:
 
 def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
     """Who holds a lease, and the metadata of its object; None if nobody does."""
-    import obstore
-
     store = path.store
+    import obstore
 
     def read() -> tuple[bytes, dict[str, Any]]:
         answer = obstore.get(store, path.key)

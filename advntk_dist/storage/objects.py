@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from advntk_dist.errors import RequestError, StoreBusyError, StoreError
-from advntk_dist.storage.patience import TIMEOUT, patiently, seconds_of
+from advntk_dist.errors import RequestError, StoreBusyError
+from advntk_dist.storage.patience import TIMEOUT, no_bucket, patiently, seconds_of
 
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 """URL schemes, and the extra of this package that serves each."""
@@ -76,7 +76,12 @@ class ObjectPath:
     @property
     def store(self) -> Any:
         """The bucket, as obstore opens it."""
-        return _bucket(self.scheme, self.bucket, hash(_environment()))
+        return _opened(self.scheme, self.bucket, "", hash(_environment()))
+
+    @property
+    def store_below(self) -> Any:
+        """What lies below this path, as obstore opens it."""
+        return _opened(self.scheme, self.bucket, self.key, hash(_environment()))
 
     def read_bytes(self) -> bytes:
         """The object.
@@ -88,9 +93,9 @@ class ObjectPath:
         StoreError
             If the store refuses, or does not answer.
         """
+        store = self.store
         import obstore
 
-        store = self.store
         return patiently(str(self), lambda: obstore.get(store, self.key).bytes().to_bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -107,10 +112,10 @@ class ObjectPath:
         StoreBusyError
             If another process has taken the place over.
         """
-        import obstore
-
         refuse_if_lost(str(self))
         store, large = self.store, len(content) > _MULTIPART
+        import obstore
+
         try:
             patiently(
                 str(self),
@@ -121,9 +126,9 @@ class ObjectPath:
 
     def head(self) -> dict[str, Any] | None:
         """Size, e_tag, version and last_modified (the store's clock) of the object; None where there is none."""
+        store = self.store
         import obstore
 
-        store = self.store
         try:
             return dict(patiently(str(self), lambda: obstore.head(store, self.key)))
         except FileNotFoundError:
@@ -143,9 +148,9 @@ class ObjectPath:
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Objects and folders one level below."""
+        store, prefix = self.store, self.key or None
         import obstore
 
-        store, prefix = self.store, self.key or None
         found = patiently(str(self), lambda: obstore.list_with_delimiter(store, prefix))
         for key in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
             yield ObjectPath(self.scheme, self.bucket, key.rstrip("/"))
@@ -155,10 +160,10 @@ class ObjectPath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object; unlike a file, one that is missing is no error on every store."""
-        import obstore
-
         refuse_if_lost(str(self))
         store = self.store
+        import obstore
+
         try:
             patiently(str(self), lambda: obstore.delete(store, self.key))
         except FileNotFoundError:
@@ -167,9 +172,9 @@ class ObjectPath:
 
     def remove_tree(self) -> None:
         """Delete everything below."""
+        store = self.store
         import obstore
 
-        store = self.store
         entries = patiently(str(self), lambda: obstore.list(store, f"{self.key}/").collect())
         for entry in entries:
             ObjectPath(self.scheme, self.bucket, entry["path"]).unlink(missing_ok=True)
@@ -180,11 +185,6 @@ def refuse_if_lost(url: str) -> None:
     for folder, why in _lost.items():
         if url == folder or url.startswith(f"{folder}/"):
             raise StoreBusyError(why)
-
-
-def no_bucket(url: str) -> StoreError:
-    """The error of a write for which a store says 404."""
-    return StoreError(f"{url}: there is no such bucket; make it, or give another one")
 
 
 def forwarded() -> dict[str, str]:
@@ -199,8 +199,8 @@ def _environment() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(v for v in os.environ.items() if v[0].startswith(("AWS_", "GOOGLE_", "ADVNTK_STORE_"))))
 
 
-@lru_cache(maxsize=32)
-def _bucket(scheme: str, bucket: str, _environment: int) -> Any:
+@lru_cache(maxsize=128)
+def _opened(scheme: str, bucket: str, prefix: str, _environment: int) -> Any:
     try:
         from obstore.store import GCSStore, S3Store
     except ImportError:
@@ -210,13 +210,12 @@ def _bucket(scheme: str, bucket: str, _environment: int) -> Any:
         ) from None
     from obstore.exceptions import BaseError
 
-    seconds = seconds_of(TIMEOUT, 60.0)
-    client: dict[str, Any] = {"timeout": f"{round(1e3 * seconds)}ms", "connect_timeout": "5s"}
-    if _is_loopback(os.environ.get("AWS_ENDPOINT_URL" if scheme == "s3" else "GOOGLE_BASE_URL", "")):
+    client: dict[str, Any] = {"timeout": f"{round(1e3 * seconds_of(TIMEOUT, 60.0))}ms", "connect_timeout": "5s"}
+    if _is_plain_http("AWS_ENDPOINT_URL" if scheme == "s3" else "GOOGLE_BASE_URL"):
         client["allow_http"] = True
     kind: Any = S3Store if scheme == "s3" else GCSStore
     try:
-        return kind(bucket, client_options=client, retry_config={"max_retries": 0})
+        return kind(bucket, prefix=prefix or None, client_options=client, retry_config={"max_retries": 0})
     except (BaseError, ValueError) as error:
         why = type(error).__name__
     raise RequestError(
@@ -225,6 +224,24 @@ def _bucket(scheme: str, bucket: str, _environment: int) -> Any:
     )
 
 
-def _is_loopback(endpoint: str) -> bool:
+def _is_plain_http(variable: str) -> bool:
+    """Whether the endpoint in the environment is reached without encryption: on this machine, or by permission.
+
+    Raises
+    ------
+    RequestError
+        If it is no URL, or without encryption and without permission; the message does not repeat it.
+    """
+    endpoint = os.environ.get(variable)
+    if endpoint is None:
+        return False
     url = urlsplit(endpoint)
-    return url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise RequestError(f"{variable}: not a URL; give http(s)://HOST:PORT, or unset it")
+    if url.scheme == "https":
+        return False
+    if url.hostname not in ("127.0.0.1", "localhost", "::1") and os.environ.get("AWS_ALLOW_HTTP") != "true":
+        raise RequestError(
+            f"{variable}: sends everything unencrypted; give an https:// URL, or set AWS_ALLOW_HTTP=true"
+        )
+    return True

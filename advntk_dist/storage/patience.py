@@ -116,12 +116,15 @@ class Patience:
         """
         self.tries += 1
         why, text = reason(error), str(error)
-        if _signs_in(text) and self.tries >= _SIGN_IN_TRIES:
+        if "<Code>NoSuchBucket</Code>" in text:
+            raise no_bucket(self.where)
+        passing = _may_pass(error, text)
+        if _signs_in(text) and (not passing or self.tries >= _SIGN_IN_TRIES):
             raise StoreError(
                 f"{self.where}: no credentials for the object store, neither in the environment nor from this "
                 "machine's identity; give them, then run the same command again"
             )
-        if not _may_pass(error, text):
+        if not passing:
             raise StoreError(
                 f"{self.where}: refused by the object store ({type(error).__name__}: {why}); check the bucket, the "
                 "endpoint and the credentials in the environment, then run the same command again"
@@ -141,7 +144,7 @@ class Patience:
 
 def _signs_in(text: str) -> bool:
     """Whether an error comes from the search for credentials, not from the store."""
-    return any(sign in text for sign in ("169.254.169.254", "169.254.170.2", "metadata.google", "credential"))
+    return any(sign in text for sign in ("//169.254.", "//metadata.google", "//sts.", "//oauth2."))
 
 
 def _may_pass(error: Exception, text: str) -> bool:
@@ -153,6 +156,11 @@ def _may_pass(error: Exception, text: str) -> bool:
         return "kind: Builder" not in text
     passing = re.search(r"<Code>(RequestTimeout|SlowDown|InternalError)</Code>", text)
     return int(status[1]) >= 500 or int(status[1]) in _PASSING or passing is not None
+
+
+def no_bucket(where: str) -> StoreError:
+    """The error where a store says that there is no such bucket."""
+    return StoreError(f"{where}: there is no such bucket; make it, or give another one")
 
 
 def _failures() -> tuple[type[Exception], ...]:

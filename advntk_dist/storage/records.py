@@ -16,7 +16,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
 from advntk_dist.storage.location import Location
-from advntk_dist.storage.zarr_store import BucketStore, zarr_at
+from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
 _IDENTITY = "identity"
 
@@ -74,7 +74,7 @@ class Records:
     def __init__(self, group: zarr.Group, name: str, rows: int, shape: tuple[int, ...], *, span: int = 1) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
-        self._reads = READS if isinstance(group.store, BucketStore) else 1
+        self._reads = READS if isinstance(group.store, ObjectGroupStore) else 1
         try:
             array = group.get(name)
         except (KeyError, TypeError, ValueError, OSError) as error:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from zarr.storage import ObjectStore
 
 from advntk_dist.storage.location import Location
-from advntk_dist.storage.objects import ObjectPath, no_bucket, refuse_if_lost
-from advntk_dist.storage.patience import patiently_async
+from advntk_dist.storage.objects import ObjectPath, refuse_if_lost
+from advntk_dist.storage.patience import no_bucket, patiently_async
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -21,31 +21,25 @@ def zarr_at(path: Location) -> dict[str, Any]:
     """The arguments by which zarr opens the group at a place."""
     if isinstance(path, Path):
         return {"store": path}
-    return {"store": BucketStore(path), "path": path.key}
+    return {"store": ObjectGroupStore(path)}
 
 
-class BucketStore(ObjectStore[Any]):
-    """A bucket as zarr sees it.
-
-    Parameters
-    ----------
-    path
-        Any path in the bucket.
-    """
+class ObjectGroupStore(ObjectStore[Any]):
+    """What lies below a path, as zarr sees it."""
 
     def __init__(self, path: ObjectPath, *, read_only: bool = False) -> None:
-        self._root = ObjectPath(path.scheme, path.bucket, "")
-        super().__init__(self._root.store, read_only=read_only)
+        self._root = path
+        super().__init__(path.store_below, read_only=read_only)
 
-    def with_read_only(self, read_only: bool = False) -> BucketStore:
-        """The same bucket, to be read, or to be written."""
-        return BucketStore(self._root, read_only=read_only)
+    def with_read_only(self, read_only: bool = False) -> ObjectGroupStore:
+        """The same, to be read, or to be written."""
+        return ObjectGroupStore(self._root, read_only=read_only)
 
     def __str__(self) -> str:
         return str(self._root)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, BucketStore) and (self._root, self.read_only) == (other._root, other.read_only)
+        return isinstance(other, ObjectGroupStore) and (self._root, self.read_only) == (other._root, other.read_only)
 
     def __getstate__(self) -> dict[Any, Any]:
         return {"_root": self._root, "read_only": self.read_only}
@@ -55,7 +49,9 @@ class BucketStore(ObjectStore[Any]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The object, or None."""
-        return await patiently_async(f"{self}/{key}", lambda: super(BucketStore, self).get(key, prototype, byte_range))
+        return await patiently_async(
+            f"{self}/{key}", lambda: super(ObjectGroupStore, self).get(key, prototype, byte_range)
+        )
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -65,13 +61,13 @@ class BucketStore(ObjectStore[Any]):
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object."""
-        return await patiently_async(f"{self}/{key}", lambda: super(BucketStore, self).exists(key))
+        return await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).exists(key))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Put an object, whole or not at all."""
         refuse_if_lost(f"{self}/{key}")
         try:
-            await patiently_async(f"{self}/{key}", lambda: super(BucketStore, self).set(key, value))
+            await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).set(key, value))
         except FileNotFoundError:
             raise no_bucket(f"{self}/{key}") from None
 
@@ -83,17 +79,17 @@ class BucketStore(ObjectStore[Any]):
     async def delete(self, key: str) -> None:
         """Delete an object."""
         refuse_if_lost(f"{self}/{key}")
-        await patiently_async(f"{self}/{key}", lambda: super(BucketStore, self).delete(key))
+        await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).delete(key))
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete everything below."""
-        await patiently_async(f"{self}/{prefix}", lambda: super(BucketStore, self).delete_dir(prefix))
+        await patiently_async(f"{self}/{prefix}", lambda: super(ObjectGroupStore, self).delete_dir(prefix))
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names one level below."""
 
         async def names() -> list[str]:
-            return [name async for name in super(BucketStore, self).list_dir(prefix)]
+            return [name async for name in super(ObjectGroupStore, self).list_dir(prefix)]
 
         for name in await patiently_async(f"{self}/{prefix}", names):
             yield name
