@@ -81,16 +81,15 @@ def test_a_lease_is_renewed(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW", 0.2)
     thief = Holder("elsewhere", 7, "x")
-    with (
-        pytest.raises(StoreBusyError, match="another process has taken over"),
-        Lease(root / ".lock", root / "run", "busy"),
-    ):
-        (root / "run" / "x").write_bytes(b"1")
-        (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
-        time.sleep(1.5)
-        (root / "beside").write_bytes(b"1")
-        with pytest.raises(StoreBusyError):
-            (root / "run" / "x").write_bytes(b"2")
+    lease = Lease(root / ".lock", root / "run", "busy")
+    lease.__enter__()
+    (root / "run" / "x").write_bytes(b"1")
+    (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
+    time.sleep(1.5)
+    (root / "beside").write_bytes(b"1")
+    for write in (lambda: (root / "run" / "x").write_bytes(b"2"), lambda: lease.__exit__(None, None, None)):
+        with pytest.raises(StoreBusyError, match="another process has taken over"):
+            write()
     assert (root / "run" / "x").read_bytes() == b"1"
     found = read_holder(root / ".lock")
     assert found is not None
@@ -103,7 +102,7 @@ def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: p
 
 
 def test_a_lease_outlives_a_lost_answer(root: ObjectPath, s3: FaultProxy) -> None:
-    """The store has made the object and the answer is lost: the second try finds that it exists, and that it is ours."""
+    """The store has made the object and the answer is lost: the second try finds that it exists, and is ours."""
     answers = iter(["cut"])
     s3.fault = lambda method, path: next(answers, None) if method == "PUT" else None
     with Lease(root / ".lock", root, "busy") as lease:

@@ -58,7 +58,7 @@ def test_other_urls_are_refused(text: str, says: str) -> None:
 
 def test_what_works_on_a_disk_only() -> None:
     assert local(Path("/a")) == Path("/a")
-    with pytest.raises(RequestError, match="s3://bucket/a: .*local path"):
+    with pytest.raises(RequestError, match=r"s3://bucket/a: .*local path"):
         local(location("s3://bucket/a"))
 
 
