@@ -17,7 +17,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, gram_seconds, subjects
 from advntk_dist.reproduce.table import write_tables
-from advntk_dist.storage.location import local
+from advntk_dist.storage.location import local, location
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, ke
     """
     from advntk_dist.reproduce.laboratory import Laboratory
 
-    shown, folder = display or Display(), RunDirectory.at(out)
+    shown, folder = display or Display(), RunDirectory.at(local(location(out)))
     root = local(folder.root)
     plan = grid.plan()
     seen = set()

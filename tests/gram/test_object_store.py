@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.errors import (
@@ -34,7 +35,7 @@ from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 
 if TYPE_CHECKING:
-    from conftest import FaultProxy
+    from tests.conftest import FaultProxy
 
 TILE = 8
 
@@ -66,6 +67,12 @@ def stock(place: ObjectPath, net: Network, images: NDArray[np.uint8]) -> Stock:
         return store
 
     return make
+
+
+def array_of(store: GramStore) -> zarr.Array[Any]:
+    array = store.arrays()["ntk"]
+    assert isinstance(array, zarr.Array)
+    return array
 
 
 def chunks_of(store: GramStore) -> dict[tuple[int, int], bytes]:
@@ -136,7 +143,7 @@ def test_outage_ends_a_build_and_the_next_one_goes_on(
 def test_readers(stock: Stock, fill: Any, s3: FaultProxy, place: ObjectPath) -> None:
     store, here = stock(), fill()
     np.testing.assert_array_equal(np.asarray(open_gram(str(place))), np.asarray(here.dask()))
-    np.testing.assert_array_equal(store.arrays()["ntk"][:8, :8], here.read_tile("ntk", 0, 0))
+    np.testing.assert_array_equal(np.asarray(array_of(store)[:8, :8]), here.read_tile("ntk", 0, 0))
     v = np.random.default_rng(0).standard_normal((store.n, 3))
     operator = TiledOperator(GramStore.open(str(place)), threads=2)
     turns = itertools.count(1)
@@ -177,7 +184,7 @@ def test_growth(stock: Stock, fill: Any, first: int) -> None:
     kept = {(0, 0), (0, 1), (1, 1)} if first > TILE else set()
     store = stock(places=[])
     assert {(int(i), int(j)) for i, j in np.argwhere(store.committed())} == kept
-    assert store.arrays()["ntk"].shape == (27, 27)
+    assert array_of(store).shape == (27, 27)
     assert chunks_of(stock()) == chunks_of(fill())
 
 

@@ -21,7 +21,7 @@ from advntk_dist.storage.lock import sole
 from advntk_dist.storage.objects import ObjectPath
 
 if TYPE_CHECKING:
-    from conftest import FaultProxy
+    from tests.conftest import FaultProxy
 
 QUIET = Display(quiet=True)
 
@@ -81,7 +81,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert not [path for path in written if "/gram.zarr/ntk" in path], "the Gram matrix was there"
     assert not [path for path in written if "/train.zarr/state/c/1/" in path], "and the first step"
     assert [path for path in written if "/train.zarr/state/c/2/" in path]
-    assert written.count(f"/bucket/{folder.events.key}") < 40, "events are put now and then, not one by one"
+    assert written.count(f"/bucket/{folder.root.key}/events.jsonl") < 40, "events are put now and then, not one by one"
 
     status = run_status(url)
     assert status.finished

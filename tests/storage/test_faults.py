@@ -22,7 +22,7 @@ from advntk_dist.storage.objects import ObjectPath
 from advntk_dist.storage.patience import briefly
 
 if TYPE_CHECKING:
-    from conftest import FaultProxy
+    from tests.conftest import FaultProxy
 
 FAULTS = ["500", "503", "drop", "cut"]
 IDENTITY = {"network": "mlp-2"}

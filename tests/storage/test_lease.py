@@ -19,7 +19,7 @@ from advntk_dist.storage.lock import sole
 from advntk_dist.storage.objects import ObjectPath
 
 if TYPE_CHECKING:
-    from conftest import FaultProxy
+    from tests.conftest import FaultProxy
 
 OTHER = """
 import sys, time
