@@ -7,6 +7,7 @@ answer was lost, and shows the server's own words, which may hold an access key.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -192,11 +193,14 @@ def patiently(where: str, operation: Callable[[], T], *, conflicts: bool = False
     while True:
         try:
             return operation()
+        except FileNotFoundError:
+            break
         except _failures() as error:
             if conflicts and type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
                 raise
             failure = error
         time.sleep(_pause(tries, failure))
+    raise FileNotFoundError(errno.ENOENT, "no such object", where)
 
 
 async def patiently_async(where: str, operation: Callable[[], Awaitable[T]]) -> T:

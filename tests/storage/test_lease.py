@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,15 +68,20 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
     assert [path.name for path in root.iterdir()] == ["x"], "nothing is left behind"
 
 
-def test_a_lease_is_renewed(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    root = replace(root, scheme=scheme)
     with Lease(root / ".lock", root, "busy"):
+        with pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
+            pass
         first = (root / ".lock").head()
         time.sleep(2.5)
         last = (root / ".lock").head()
     assert first is not None
     assert last is not None
     assert last["last_modified"] > first["last_modified"]
+    assert not (root / ".lock").exists()
 
 
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:

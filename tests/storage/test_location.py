@@ -62,12 +62,12 @@ def test_what_works_on_a_disk_only() -> None:
         local(location("s3://bucket/a"))
 
 
-@pytest.mark.parametrize("kind", ["disk", "object store"])
+@pytest.mark.parametrize("kind", ["disk", "s3", "gs"])
 def test_objects_answer_as_files_do(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     root: Location = tmp_path / "a"
-    if kind == "object store":
-        request.getfixturevalue("s3")
-        root = location(f"s3://bucket/{uuid.uuid4().hex}/a")
+    if kind != "disk":
+        request.getfixturevalue(kind)
+        root = location(f"{kind}://bucket/{uuid.uuid4().hex}/a")
     assert not root.exists()
     assert not root.is_dir()
     with pytest.raises(FileNotFoundError):
