@@ -60,12 +60,13 @@ class GramStore:
             If it has another format version.
         """
         root = location(path)
-        if not root.exists() or (not isinstance(root, Path) and is_absent(root)):
-            raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`")
         try:
             attributes = json.loads((root / "zarr.json").read_text())["attributes"][ATTRIBUTE]
             stored_format = attributes["fingerprint"]["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            nothing = not root.exists() if isinstance(root, Path) else is_absent(root)
+            if isinstance(error, FileNotFoundError) and nothing:
+                raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`") from None
             raise StoreError(
                 f"{root}: not a Gram store, or its zarr.json is damaged ({type(error).__name__}: {error}); "
                 "give the path of a gram.zarr, or build into another folder"

@@ -1,6 +1,6 @@
 """events.jsonl: what a run did and when, one JSON object a line, only ever appended to.
 
-An object cannot be appended to: in an object store it is put whole, at most every ``PUT_SECONDS`` and when a stage ends
+An object cannot be appended to: in an object store it is put whole, now and then and when a stage ends
 or fails, so that a kill loses the last seconds. One process writes it, the holder of the run.
 """
 
@@ -22,7 +22,7 @@ from advntk_dist.storage.location import Location
 from advntk_dist.storage.patience import briefly
 
 PUT_SECONDS = 5.0
-"""Between puts of the events of a run in an object store."""
+"""Between puts of the events of a run in an object store, for each MiB of them that there is."""
 
 
 class EventLog:
@@ -60,7 +60,8 @@ class EventLog:
         if self._text is None:
             self._text = _text(self.path)
         self._text += line + "\n"
-        if self._stage is None or time.monotonic() - self._put >= PUT_SECONDS:
+        wait = PUT_SECONDS * max(1.0, len(self._text) / 2**20)  # what is long is sent less often
+        if self._stage is None or time.monotonic() - self._put >= wait:
             self.flush()
 
     def flush(self) -> None:

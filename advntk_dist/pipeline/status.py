@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist.config import RunConfig
+from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
@@ -90,7 +91,10 @@ def run_status(out: str | Location) -> RunStatus:
     finished = folder.finished() is not None
     events = list(EventLog(folder.events)._records())
     held = None if finished else _held(folder.root / ".lock")
-    tiles = GramStore.open(folder.gram).status() if folder.gram.exists() else None
+    try:
+        tiles = GramStore.open(folder.gram).status()
+    except StoreIncompleteError:
+        tiles = None
     grid = -(-config.data.n_train // min(config.gram.tile, config.data.n_train))
     stage, rate, unit = _pace(events)
     last = events[-1] if events else None

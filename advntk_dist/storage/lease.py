@@ -1,8 +1,9 @@
 """A lock in an object store: an object that only one process can make, and that says so as long as it is renewed.
 
 A lease that has not been renewed for ``STALE`` seconds may be taken over. Its age is measured by the store's clock
-alone, so that clocks of machines may differ. A holder that finds its lease taken writes nothing more below the place
-that the lease guards.
+alone, so that clocks of machines may differ. Who finds a lease waits until it is renewed, and then gives up, or until
+it is stale: so the same command goes on after a kill. A holder that finds its lease taken writes nothing more below the
+place that the lease guards.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
@@ -30,6 +33,11 @@ STALE = 60.0
 RENEW = 15.0
 """Seconds between renewals."""
 
+_POLL = 1.0
+
+_held: set[str] = set()
+"""Words of the leases that this process holds."""
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -43,6 +51,14 @@ class Holder:
     def here(cls) -> Holder:
         """This process."""
         return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+
+    def is_gone(self) -> bool:
+        """Whether it is this very process, which holds it no more: it could not be given back."""
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
+
+    def is_alive_here(self) -> bool:
+        """Whether there is such a process on this machine."""
+        return self.host == socket.gethostname() and Path(f"/proc/{self.pid}").exists()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -75,13 +91,14 @@ class Lease:
         Raises
         ------
         StoreBusyError
-            If another process holds it.
+            If another process holds it: one that renews it, or lives on this machine.
         StoreError
             If the store refuses, does not answer, or knows no conditional writes.
         """
         _lost.pop(self.guards, None)
         if not self._write("create"):
             self._take_over()
+        _held.add(self.holder.word)
         self._thread = threading.Thread(target=self._renew, name="advntk-lease", daemon=True)
         self._thread.start()
         return self
@@ -89,6 +106,7 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give the lease back; one that was lost ends what went well until now with StoreBusyError."""
         self._released.set()
+        _held.discard(self.holder.word)
         if self._thread is not None:
             self._thread.join(timeout=10.0)
         if kind is None:
@@ -122,18 +140,25 @@ class Lease:
         return True
 
     def _take_over(self) -> None:
-        found = read_holder(self.path)
+        found, since = read_holder(self.path), time.monotonic()
         if found is None:  # given back a moment ago
-            taken = self._write("create")
-        elif age(self.path, found[1]) > STALE:
-            taken = self._write(_version(found[1]))
-            if taken:
-                log.warning("%s: taken over from %s, which has not renewed it", self.path, found[0])
-        else:
-            taken = False
+            if not self._write("create"):
+                raise StoreBusyError(self.busy)
+            return
+        holder, meta = found
+        before = age(self.path, meta)
+        while not holder.is_gone() and (left := STALE - before - (time.monotonic() - since)) > 0:
+            if holder.is_alive_here():
+                raise StoreBusyError(f"{self.busy} ({holder})")
+            log.warning("%s: waiting for up to %.0f s to see whether %s is still there", self.path, left, holder)
+            time.sleep(min(left, _POLL))
+            found = read_holder(self.path)
+            if found is None or _version(found[1]) != _version(meta):
+                break
+        taken = self._write("create" if found is None else _version(meta))
         if not taken:
-            who = "" if found is None else f" ({found[0]})"
-            raise StoreBusyError(f"{self.busy}{who}")
+            raise StoreBusyError(f"{self.busy} ({holder})")
+        log.warning("%s: taken over from %s, which has not renewed it", self.path, holder)
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW):

@@ -128,10 +128,6 @@ def test_outage_ends_a_build_and_the_next_one_goes_on(
     s3.out = False
     before = int(GramStore.open(place).committed().sum())
     assert before >= 5
-    if (lock := place.with_name("gram.zarr.lock")).exists():  # it could not be given back
-        with pytest.raises(StoreBusyError, match="another process is building this store"):
-            build_gram(net, images, store=place, tile=TILE)
-        lock.unlink()
     receipts: list[Any] = []
     store = build_gram(
         net, images, store=place, tile=TILE, workers=1, on_progress=lambda d, t, r: receipts.append(r) if r else None

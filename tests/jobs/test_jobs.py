@@ -54,6 +54,12 @@ def test_configuration_travels_with_the_job(tmp_path: Path) -> None:
     assert str(tmp_path) not in job.entrypoint
 
 
+def test_a_job_may_lie_in_an_object_store() -> None:
+    job = Job.of("digits", [], "s3://bucket/runs/a")
+    assert shlex.split(job.entrypoint)[5:] == ["--out", "s3://bucket/runs/a", "--address", "auto"]
+    assert job.identity != Job.of("digits", [], "gs://bucket/runs/a").identity
+
+
 def test_cluster_chooses_where_nobody_says() -> None:
     assert '--out "${ADVNTK_RUNS:-$HOME/runs}"/digits' in Job.of("digits", [], None).entrypoint
 

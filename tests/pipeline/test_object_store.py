@@ -12,7 +12,7 @@ import pytest
 
 from advntk_dist.cli import main
 from advntk_dist.config import RunConfig
-from advntk_dist.errors import StoreBusyError, StoreUnreachableError
+from advntk_dist.errors import StoreUnreachableError
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.status import run_status
@@ -69,10 +69,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     folder = RunDirectory.at(url)
     assert isinstance(folder.root, ObjectPath)
     assert not run_status(url).finished
-    with pytest.raises(StoreBusyError, match="another process is working on this run"):
-        run(small_config, url, display=QUIET)  # the lease could not be given back, and is not stale yet
-    (folder.root / ".lock").unlink()
-
+    assert (folder.root / ".lock").exists(), "the lease could not be given back"
     s3.seen.clear()
     outcome = run(small_config, url, display=QUIET)
     assert outcome.worked
