@@ -33,6 +33,7 @@ _PASSING = {408, 409, 425, 429}
 """Client errors that pass; of the others none does, and of the server errors all may."""
 
 _SIGN_IN_TRIES = 3
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 
 _limit: ContextVar[float | None] = ContextVar("store_patience", default=None)
@@ -131,7 +132,7 @@ class Patience:
                 "endpoint and the credentials in the environment, then run the same command again"
             )
         waited = time.monotonic() - self.started
-        pause = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, 0.1 * 2**self.tries)
+        pause = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self.tries)
         if waited + pause > self.allowed:
             raise StoreUnreachableError(
                 f"{self.where}: the object store does not answer as it should ({why}; {self.tries} tries in "

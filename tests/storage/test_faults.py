@@ -16,7 +16,7 @@ import pytest
 from advntk_dist import metrics
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreUnreachableError
 from advntk_dist.gram import chunks
-from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage import Records, guarded_group, patience
 from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 from advntk_dist.storage.patience import briefly
@@ -36,6 +36,11 @@ def place() -> ObjectPath:
 
 
 @pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
 def retries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     counted: list[str] = []
     monkeypatch.setattr(metrics, "count", lambda name, amount=1: counted.append(name))
@@ -44,7 +49,7 @@ def retries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_operation_outlives_faults_that_pass(
-    s3: FaultProxy, place: ObjectPath, fault: str, retries: list[str]
+    in_a_hurry: None, s3: FaultProxy, place: ObjectPath, fault: str, retries: list[str]
 ) -> None:
     turns = itertools.count()
     s3.fault = lambda method, path: fault if next(turns) % 2 == 0 else None
@@ -176,7 +181,7 @@ def _outage(s3: FaultProxy, place: ObjectPath, seconds: float) -> None:
 
 
 def test_an_outage_of_seconds_is_waited_for(s3: FaultProxy, place: ObjectPath) -> None:
-    _outage(s3, place, 3.0)
+    _outage(s3, place, 2.0)
 
 
 @pytest.mark.slow

@@ -85,12 +85,13 @@ def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monke
 
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW", 0.2)
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
     thief = Holder("elsewhere", 7, "x")
     lease = Lease(root / ".lock", root / "run", "busy")
     lease.__enter__()
     (root / "run" / "x").write_bytes(b"1")
     (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
-    time.sleep(1.5)
+    time.sleep(1.0)
     (root / "beside").write_bytes(b"1")
     for write in (lambda: (root / "run" / "x").write_bytes(b"2"), lambda: lease.__exit__(None, None, None)):
         with pytest.raises(StoreBusyError, match="another process has taken over"):
@@ -99,12 +100,12 @@ def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: p
     found = read_holder(root / ".lock")
     assert found is not None
     assert found[0] == thief, "a lease of another is not given back"
-    timer = threading.Timer(1.2, lambda: (root / ".lock").write_bytes(b"renewed"))
+    timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"renewed"))
     timer.start()
     with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), Lease(root / ".lock", root / "run", "busy"):
         pass
     timer.join()
-    threading.Timer(1.2, (root / ".lock").unlink).start()  # given back while somebody waits
+    threading.Timer(0.6, (root / ".lock").unlink).start()  # given back while somebody waits
     with Lease(root / ".lock", root / "run", "busy"):
         (root / "run" / "x").write_bytes(b"2")
 
@@ -128,9 +129,10 @@ def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatc
         (root / "x").write_bytes(b"1")
 
 
-def test_a_damaged_lease_is_somebody_elses(root: ObjectPath) -> None:
+def test_a_damaged_lease_is_somebody_elses(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
     (root / ".lock").write_bytes(b"{")
-    timer = threading.Timer(1.2, lambda: (root / ".lock").write_bytes(b"["))
+    timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"["))
     timer.start()
     with pytest.raises(StoreBusyError, match="a machine that is not known"), sole(root / ".lock", root, "busy"):
         pass
@@ -138,12 +140,14 @@ def test_a_damaged_lease_is_somebody_elses(root: ObjectPath) -> None:
 
 
 def test_a_lease_that_could_not_be_given_back_is_no_obstacle_to_its_own_process(
-    root: ObjectPath, s3: FaultProxy
+    root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = Lease(root / ".lock", root, "busy")
     lease.__enter__()
     s3.out = True
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "0.3")
     lease.__exit__(None, None, None)
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
     s3.out = False
     assert is_held(root / ".lock")
     with Lease(root / ".lock", root, "busy"), pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
