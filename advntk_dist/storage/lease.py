@@ -80,7 +80,7 @@ class Lease:
     def __init__(self, path: ObjectPath, guards: ObjectPath, busy: str) -> None:
         self.path, self.guards, self.busy = path, str(guards), busy
         self.holder = Holder.here()
-        self._content = json.dumps(asdict(self.holder)).encode()
+        self._beats = 0
         self._version: dict[str, str] = {}
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
@@ -123,9 +123,12 @@ class Lease:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         store = self.path.store
+        # Each renewal has other content, as S3 tells versions of an object apart by nothing else.
+        self._beats += 1
+        content = json.dumps(asdict(self.holder) | {"beat": self._beats}).encode()
         try:
             result: Mapping[str, Any] = patiently(
-                str(self.path), lambda: obstore.put(store, self.path.key, self._content, mode=mode), conflicts=True
+                str(self.path), lambda: obstore.put(store, self.path.key, content, mode=mode), conflicts=True
             )
         except FileNotFoundError:
             if mode == "create":
@@ -197,8 +200,9 @@ def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     try:
-        return Holder(**json.loads(content)), meta
-    except (ValueError, TypeError):
+        words = json.loads(content)
+        return Holder(words["host"], words["pid"], words["word"]), meta
+    except (ValueError, TypeError, KeyError):
         return Holder("a machine that is not known", 0, ""), meta
 
 

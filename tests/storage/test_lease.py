@@ -83,6 +83,25 @@ def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monke
     assert not (root / ".lock").exists()
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
+    scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks waits until it sees a renewal, however long the lease has been held."""
+    monkeypatch.setattr(lease_module, "RENEW", 0.5)
+    monkeypatch.setattr(lease_module, "STALE", 3.0)
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    root = replace(root, scheme=scheme)
+    lease = Lease(root / ".lock", root, "busy")
+    lease.holder = Holder("elsewhere", 7, "x")
+    with lease:
+        for _ in range(2):
+            with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), sole(root / ".lock", root, "busy"):
+                pass
+        (root / "x").write_bytes(b"1")
+    assert not (root / ".lock").exists()
+
+
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW", 0.2)
     monkeypatch.setattr(lease_module, "_POLL", 0.2)
