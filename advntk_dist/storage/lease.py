@@ -53,8 +53,10 @@ class Holder:
         return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
 
     def is_gone(self) -> bool:
-        """Whether it is this very process, which holds it no more: it could not be given back."""
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
+        """Whether it is this very process, which could not give it back, or nobody: a lock file copied from a disk."""
+        return not self.host or (
+            (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
+        )
 
     def is_alive_here(self) -> bool:
         """Whether there is such a process on this machine."""
@@ -149,11 +151,13 @@ class Lease:
                 raise StoreBusyError(self.busy)
             return
         holder, meta = found
-        before = age(self.path, meta)
+        before, warned = age(self.path, meta), False
         while not holder.is_gone() and (left := STALE - before - (time.monotonic() - since)) > 0:
             if holder.is_alive_here():
                 raise StoreBusyError(f"{self.busy} ({holder})")
-            log.warning("%s: waiting for up to %.0f s to see whether %s is still there", self.path, left, holder)
+            if not warned:
+                log.warning("%s: waiting for up to %.0f s to see whether %s is still there", self.path, left, holder)
+                warned = True
             time.sleep(min(left, _POLL))
             found = read_holder(self.path)
             if found is None or _version(found[1]) != _version(meta):
@@ -199,6 +203,8 @@ def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
         content, meta = patiently(str(path), read)
     except FileNotFoundError:
         return None
+    if not content:
+        return Holder("", 0, ""), meta
     try:
         words = json.loads(content)
         return Holder(words["host"], words["pid"], words["word"]), meta

@@ -17,6 +17,7 @@ from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
+from advntk_dist.storage.location import location
 from advntk_dist.storage.lock import sole
 from advntk_dist.storage.objects import ObjectPath
 
@@ -104,12 +105,35 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert called("gram", "status", url) == 0
     assert called("gram", "verify", f"{url}/gram.zarr") == 0
     assert f"{url}/gram.zarr: 6 tiles are sound" in capsys.readouterr().out
-    assert called("report", url) == 0
-    assert f"report: {url}/report.html" in capsys.readouterr().out
-    assert called("report", "--compare", url, str(finished), "--out", f"{url}-comparison.html") == 0
-    assert (folder.root.parent / "run-comparison.html").is_file()
-    assert called("evaluate", url, "--set", "steps=1") == 0
-    assert "written: s3://" in capsys.readouterr().out
     with sole(folder.root / ".lock", folder.root, "busy"):
         assert called("report", url) == 1
     assert "another process is working on this run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_command_on_a_finished_run_takes_its_url(
+    finished: Path, s3: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a run is the same files wherever it lies: one is copied from a disk."""
+    root = location(f"s3://bucket/{uuid.uuid4().hex}/run")
+    for file in finished.rglob("*"):
+        if file.is_file():
+            root.joinpath(*file.relative_to(finished).parts).write_bytes(file.read_bytes())
+    url = str(root)
+    for command, written in (
+        (("status", url), None),
+        (("gram", "info", url), None),
+        (("gram", "verify", url), None),
+        (("report", url), "report.html"),
+        (("evaluate", url, "--set", "steps=1"), "results-pgd_linf_r0.2_s0.04_n1_seed0_margin.json"),
+        (("evaluate", url, "--tier", "fast", "--images", "8"), "evaluation/fast_linf_r0.2_seed0_images8.json"),
+        (("dynamics", url, "--images", "16"), "dynamics.png"),
+        (("report", "--compare", url, str(finished), "--out", f"{url}/comparison.html"), "comparison.html"),
+    ):
+        if written is not None:
+            root.joinpath(*written.split("/")).unlink(missing_ok=True)
+        assert called(*command) == 0, capsys.readouterr().err
+        assert written is None or root.joinpath(*written.split("/")).is_file()
+    assert called("check", url, "--images", "8") in (0, 1), "the verdict of so few images is open"
+    assert (root / "check.json").is_file()
+    assert "s3://" in capsys.readouterr().out

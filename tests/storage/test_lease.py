@@ -172,3 +172,12 @@ def test_a_lease_that_could_not_be_given_back_is_no_obstacle_to_its_own_process(
     with Lease(root / ".lock", root, "busy"), pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
         pass
     assert not (root / ".lock").exists()
+
+
+def test_a_lock_file_that_was_copied_from_a_disk_is_nobodys(root: ObjectPath) -> None:
+    (root / ".lock").write_bytes(b"")
+    started = time.monotonic()
+    with sole(root / ".lock", root, "busy"):
+        assert is_held(root / ".lock")
+    assert time.monotonic() - started < 30
+    assert not (root / ".lock").exists()
