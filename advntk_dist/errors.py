@@ -41,6 +41,10 @@ class StoreError(AdvNTKError):
     exit_code = 3
 
 
+class StoreUnreachableError(StoreError):
+    """An object store did not answer for longer than is waited for; the same command goes on later."""
+
+
 class StoreDamagedError(StoreError, OSError):
     """Stored bytes do not match their checksum or their commit record."""
 

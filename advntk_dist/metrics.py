@@ -15,6 +15,7 @@ COUNTERS = {
     "advntk_passes": "Products with a Gram matrix, each one pass over it",
     "advntk_attack_images": "Images attacked and committed",
     "advntk_retries": "Tiles handed out again, for whatever reason",
+    "advntk_store_retries": "Requests to object stores that were made again",
 }
 """Name and description of each counter."""
 

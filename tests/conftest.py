@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
+import zlib
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import advntk_dist.gram  # noqa: F401  # sets what Ray reads when it is first imported
+
+KEY_ID, SECRET = "AKIAPLANTEDBYTESTS", "planted-by-the-tests"
+# Before Ray starts, as its workers inherit them; and whoever runs the tests has real ones.
+os.environ |= {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+for _name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+    os.environ.pop(_name, None)
 
 _OPTIONAL = {
     "slow": "takes minutes",
@@ -58,6 +70,134 @@ def ray_cluster() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
+
+
+class FaultProxy(ThreadingHTTPServer):
+    """Forwards to an S3 server, and does to answers what ``fault(method, path)`` says.
+
+    "500", "503": an error instead; "drop": no answer; "cut": half of the body, and the connection closed; "short":
+    half of the body as if it were all; "flip": one byte changed. ``out`` closes every connection at once.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.upstream, self.out, self.google = upstream, False, False
+        self.fault: Callable[[str, str], str | None] = lambda method, path: None
+        self.seen: list[tuple[str, str]] = []
+        self.generations: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is nothing to tell."""
+
+
+class _Forward(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultProxy
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.command, self.path))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = "drop" if self.server.out else self.server.fault(self.command, self.path)
+        if fault == "drop":
+            self.close_connection = True
+            return
+        if fault in ("500", "503"):
+            code = {"500": "InternalError", "503": "SlowDown"}[fault]
+            self._answer(int(fault), {}, f"<Error><Code>{code}</Code><Key>{KEY_ID}</Key></Error>".encode())
+            return
+        up = HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+        up.request(self.command, self.path, body, self._headers())
+        answer = up.getresponse()
+        content, headers = answer.read(), dict(answer.getheaders())
+        up.close()
+        if fault == "short":
+            content = content[: len(content) // 2]
+        if fault == "flip" and content:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        self._answer(answer.status, headers, content, cut=fault == "cut")
+
+    def _headers(self) -> dict[str, str]:
+        """The headers; those of Google's XML interface, which is S3's but for these, as S3 has them."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.server.google and not headers.get("authorization", "").startswith("AWS4"):
+            scope = f"{KEY_ID}/20260101/us-east-1/s3/aws4_request"
+            headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+            generation = headers.pop("x-goog-if-generation-match", None)
+            if generation is not None:
+                new = generation == "0"
+                headers["if-none-match" if new else "if-match"] = "*" if new else self.server.generations[generation]
+        return headers
+
+    do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes, cut: bool = False) -> None:
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                self.send_header(name, value)
+            if name.lower() == "etag":
+                generation = str(zlib.crc32(value.encode()))
+                self.server.generations[generation] = value
+                self.send_header("x-goog-generation", generation)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        self.close_connection = self.close_connection or cut
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    """The port of a real server of the S3 protocol, in a process of its own, with a bucket "bucket"."""
+    code = (
+        "import time\nfrom moto.server import ThreadedMotoServer\n"
+        "server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)\nserver.start()\n"
+        "print(server.get_host_and_port()[1], flush=True)\ntime.sleep(3600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline())
+        made = HTTPConnection("127.0.0.1", port, timeout=60)
+        made.request("PUT", "/bucket")
+        assert made.getresponse().status == 200
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """An object store behind a proxy that makes faults, which this process and its workers use for s3:// URLs."""
+    proxy = FaultProxy(s3_server)
+    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
+    monkeypatch.setenv("ADVNTK_STORE_TIMEOUT", "5")
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.fixture
+def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FaultProxy:
+    """The same for gs:// URLs: no server of Google's, but one that is asked as Google's is."""
+    key = {"gcs_base_url": s3.url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "key.json"))
+    monkeypatch.setenv("GOOGLE_BASE_URL", s3.url)
+    s3.google = True
+    return s3
 
 
 @pytest.fixture(scope="session")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.cli.options import Place, display, json_option, print_json
+from advntk_dist.storage.location import Location
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("folder", type=Place(), metavar="RUN")
 @click.option(
     "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."
 )
 @click.option("--method", default="adv_ntk", show_default=True, help="adv_ntk, early_stopped or ntk.")
 @json_option
-def check(folder: Path, images: int, method: str, as_json: bool) -> int:
+def check(folder: Location, images: int, method: str, as_json: bool) -> int:
     """Examine a finished run for gradient masking; exit 0 if every check passes, 1 if one fails.
 
     Example: advntk check runs/digits --method early_stopped

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.cli.options import Place, display, json_option, print_json
+from advntk_dist.storage.location import Location
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("folder", type=Place(), metavar="RUN")
 @click.option("--strength", default=2.0, show_default=True, help="Theta_x eta S of the median sample.")
 @click.option(
     "--rates",
@@ -25,7 +25,7 @@ from advntk_dist.cli.options import display, json_option, print_json
 @click.option("--pieces", default=4, show_default=True, help="Pieces of an interval for the exact answer.")
 @click.option("--images", type=int, help="Test and validation images to attack. [default: as the run did]")
 @json_option
-def dynamics(folder: Path, as_json: bool, **values: Any) -> None:
+def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
     """Standard and adversarial training of a run's network over time: robust overfitting and where to stop.
 
     Times and attack are those of the run; it needs a finished Gram matrix. The same command resumes.

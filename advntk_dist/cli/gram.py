@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import configured, display, json_option, print_json
+from advntk_dist.cli.options import Place, configured, display, json_option, print_json
+from advntk_dist.storage.location import Location
 
 
 @click.group()
@@ -36,9 +36,9 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
 
 
 @gram.command("status")
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
+@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
 @json_option
-def gram_status(path: Path, as_json: bool) -> None:
+def gram_status(path: Location, as_json: bool) -> None:
     """Say how far a build has got: tiles, rate, time left, workers; any terminal may ask while it runs.
 
     Example: advntk gram status runs/digits
@@ -53,8 +53,8 @@ def gram_status(path: Path, as_json: bool) -> None:
 
 
 @gram.command("info")
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
-def gram_info(path: Path) -> None:
+@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
+def gram_info(path: Location) -> None:
     """Print what a store belongs to, as JSON.
 
     Example: advntk gram info runs/digits
@@ -65,12 +65,12 @@ def gram_info(path: Path) -> None:
 
 
 @gram.command("verify")
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|GRAM.zarr")
+@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
 @click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")
 @json_option
-def gram_verify(path: Path, tiles: int, seed: int, passes: int, as_json: bool) -> None:
+def gram_verify(path: Location, tiles: int, seed: int, passes: int, as_json: bool) -> None:
     """Check every stored byte, and a sample of values against float64; exit 3 if a tile is damaged.
 
     A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again. Values are

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from advntk_dist.cli.completion import Source
+from advntk_dist.storage.location import location
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
+
+
+class Place(click.Path):
+    """A local path, or the URL of an object store."""
+
+    def __init__(self, *, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, dir_okay=dir_okay)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """The place as a Path or an ObjectPath."""
+        found = location(value) if isinstance(value, str) else value
+        return super().convert(value, parameter, context) if isinstance(found, Path) else found
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,7 +35,7 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
     """The arguments of a command that takes a configuration: PRESET|FILE.toml, --out, --set and --address."""
 
     def decorate(command: F) -> F:
-        out_help = "Run directory." + (" [default: runs/NAME]" if default_out else "")
+        out_help = "Run directory, a path or an s3:// or gs:// URL." + (" [default: runs/NAME]" if default_out else "")
         for decorator in (
             click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]"),
             click.option(

@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 
 from advntk_dist.cli.completion import Source
-from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.cli.options import Place, display, json_option, print_json
 from advntk_dist.errors import RequestError
+from advntk_dist.storage.location import Location
 
 
 @click.command()
 @click.argument("source", metavar="PRESET|FILE.toml", type=Source())
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the run would lie: its free disk is looked at.")
+@click.option("--out", type=Place(), help="Where the run would lie: the free space of a disk is looked at.")
 @click.option("--nodes", type=int, help="Machines of a cluster. [default: this machine alone]")
 @click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
 @click.option("--gpus", type=int, help="GPUs of a node. [default: none]")
@@ -29,7 +30,7 @@ from advntk_dist.errors import RequestError
 def plan(
     source: str,
     overrides: Sequence[str],
-    out: Path | None,
+    out: Location | None,
     nodes: int | None,
     cpus: int | None,
     gpus: int | None,
@@ -67,7 +68,9 @@ def plan(
     from advntk_dist.planning.plan import plan_run
 
     known = None if calibration is None else Calibration.read(calibration)
-    made, measured = plan_run(config, cluster, calibration=known, links=rates, out=out or Path(), say=display().say)
+    disk = out or Path()
+    place = disk if isinstance(disk, Path) else None
+    made, measured = plan_run(config, cluster, calibration=known, links=rates, out=place, say=display().say)
     if save is not None:
         measured.write(save)
     if as_json:

@@ -8,6 +8,7 @@ import click
 
 from advntk_dist.cli.options import display, json_option, print_json
 from advntk_dist.errors import RequestError
+from advntk_dist.storage.location import local, location
 
 
 @click.command()
@@ -66,7 +67,8 @@ def reproduce(
         _listed(attacks) or list(ATTACKS),
         path,
     )
-    plan, root = grid.plan(), RunDirectory.at(out).root
+    plan, root = grid.plan(), local(location(out))
+    RunDirectory.at(root)
     left = missing(plan, root)
     say = display().say
     if dry_run and as_json:

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import display, json_option, print_json, print_results
+from advntk_dist.cli.options import Place, display, json_option, print_json, print_results
+from advntk_dist.storage.location import Location
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("folder", type=Place(), metavar="RUN")
 @click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
@@ -24,7 +25,7 @@ from advntk_dist.cli.options import display, json_option, print_json, print_resu
 @click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
 @json_option
 def evaluate(
-    folder: Path,
+    folder: Location,
     name: str,
     overrides: Sequence[str],
     tier: str | None,
@@ -82,15 +83,15 @@ def _cell(row: dict[str, Any], key: str) -> str:
 
 
 @click.command()
-@click.argument("folders", type=click.Path(path_type=Path), metavar="RUN...", nargs=-1, required=True)
+@click.argument("folders", type=Place(), metavar="RUN...", nargs=-1, required=True)
 @click.option("--compare", is_flag=True, help="Write one page that sets two or more runs side by side.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="With --compare: the page to write.  [default: comparison.html]",
 )
 @json_option
-def report(folders: Sequence[Path], compare: bool, out: Path | None, as_json: bool) -> None:
+def report(folders: Sequence[Location], compare: bool, out: Location | None, as_json: bool) -> None:
     """Write the report of a finished run again, or compare runs.
 
     Examples: advntk report runs/digits
@@ -109,7 +110,7 @@ def report(folders: Sequence[Path], compare: bool, out: Path | None, as_json: bo
     _print_path("report", rebuild_report(folders[0]), as_json)
 
 
-def _print_path(what: str, path: Path, as_json: bool) -> None:
+def _print_path(what: str, path: Location, as_json: bool) -> None:
     if as_json:
         print_json({what: str(path)})
     else:

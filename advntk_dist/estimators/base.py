@@ -20,6 +20,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.estimators.pixels import fit_pixels
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
+from advntk_dist.storage.location import location
 
 Array = NDArray[np.float64]
 
@@ -126,7 +127,7 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 from advntk_dist.operators import operator_for_store
 
                 folder = cleanup.enter_context(tempfile.TemporaryDirectory()) if self.store is None else None
-                path = Path(folder) / "gram.zarr" if folder is not None else Path(str(self.store))
+                path = Path(folder) / "gram.zarr" if folder is not None else location(self.store or "")
                 built = build_gram(self._net, x, store=path, dtype=str(x.dtype))
                 theta = cleanup.enter_context(operator_for_store(built, memory=self.memory))
             yield ATDynamics(theta, targets, ridge=self.ridge, memory=self.memory)

@@ -1,13 +1,12 @@
 """Trials over width and seed as Ray tasks; each commits to a Zarr group of its own, and is not run again.
 
-On a cluster the run directory must be a folder that every node sees.
+On a cluster the run directory must be a folder that every node sees, or in an object store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from advntk_dist.gram.cluster import cluster_workers, ray_session
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage.location import location
 
 FLOW_FIELDS = ("gap_train", "gap_test", "ntk_change", "ark_change", "step_error", "steps")
 """Columns of the committed numbers of a flow trial."""
@@ -54,7 +54,7 @@ class Trial:
 
     def group(self) -> Any:
         """The group, made if it is not there."""
-        return guarded_group(Path(self.path), dict(self.identity))
+        return guarded_group(location(self.path), dict(self.identity))
 
 
 @dataclass(frozen=True)

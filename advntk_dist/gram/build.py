@@ -28,6 +28,8 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.watch import BuildWatch
 from advntk_dist.gram.worker import Receipt
+from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.patience import patience
 
 if TYPE_CHECKING:
     from advntk_dist.networks import Network
@@ -40,7 +42,7 @@ def build_gram(
     net: Network,
     x: ArrayLike,
     *,
-    store: str | Path,
+    store: str | Location,
     tile: int = 2048,
     dtype: str = "float32",
     kinds: tuple[str, ...] = ("ntk",),
@@ -61,9 +63,9 @@ def build_gram(
     x
         Images (n, H, W, C): uint8, or floats in [-0.5, 0.5].
     store
-        Folder of the store. One that is there must be of the same configuration; only tiles that are missing or
-        damaged are computed, and a complete one comes back without Ray. A store of the first images of x is
-        enlarged: its whole tiles stay.
+        Folder of the store, a path or an ``s3://`` or ``gs://`` URL. One that is there must be of the same
+        configuration; only tiles that are missing or damaged are computed, and a complete one comes back without Ray.
+        A store of the first images of x is enlarged: its whole tiles stay.
     tile
         Edge of a tile in images; reduced to n where it is larger.
     dtype
@@ -103,7 +105,7 @@ def build_gram(
     images, others = np.asarray(x), None if columns is None else np.asarray(columns)
     fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds, columns=others)
     floats = [compute_images(part, tile, dtype) for part in (images, others) if part is not None]
-    path = Path(store).resolve()
+    path = location(store).resolve()
     with builder_lock(path):
         opened = open_for_build(path, fingerprint, net.spec.as_dict(), images, others)
         chunks.remove_partials(path)
@@ -115,10 +117,13 @@ def build_gram(
         if missing:
             cores = len(os.sched_getaffinity(0))
             plan = plan_gram(opened.fingerprint, workers=min(workers or cores, cores), missing=missing)
-            plan.check_disk(path)
+            if isinstance(path, Path):
+                plan.check_disk(path)
             if address is None:
                 plan.check_memory()
-            ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline)
+            # A worker that waits for an object store to come back is not taken for one that hangs.
+            patient = 0.0 if isinstance(path, Path) else 2 * patience()
+            ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline, grace=patient)
             with ray_session(address, image_bytes=sum(part.nbytes for part in floats)):
                 job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
                 job.run(net, floats, ledger, workers)

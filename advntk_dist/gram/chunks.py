@@ -1,4 +1,4 @@
-"""Chunks of a Zarr array as files: bytes and crc32c, written so that they survive a power cut.
+"""Chunks of a Zarr array as files or objects: bytes and crc32c, written so that they survive a power cut.
 
 The bytes are those of Zarr's codecs "bytes" (little endian) and "crc32c", under Zarr's default chunk keys, so plain
 zarr reads them. Writing goes past zarr for two reasons: zarr does not flush to disk, and it does not tell the checksum
@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from advntk_dist.gram.direct import read_pieces, write_flushed
+from advntk_dist.storage.location import Location
 
 CRC_BYTES = 4
+READS = 3
+"""Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
+
 PARTIAL = ".partial"
 """Suffix of a chunk file that is still being written, the same as zarr's."""
 
@@ -27,7 +31,7 @@ class ChunkDamagedError(ValueError):
     """A chunk's bytes do not fit its length or its checksum; the message says which."""
 
 
-def chunk_path(root: Path, array: str, *place: int) -> Path:
+def chunk_path(root: Location, array: str, *place: int) -> Location:
     """File of the chunk at ``place`` of an array of the group at ``root``."""
     return root.joinpath(array, "c", *map(str, place))
 
@@ -48,14 +52,16 @@ def encode(values: NDArray[Any]) -> bytes:
     return b"".join(parts(values))
 
 
-def check_file(path: Path, nbytes: int) -> int:
-    """Checksum of a chunk file of ``nbytes`` bytes of values, read piece by piece.
+def check_file(path: Location, nbytes: int) -> int:
+    """Checksum of a stored chunk of ``nbytes`` bytes of values; a file is read piece by piece.
 
     Raises
     ------
     ChunkDamagedError
         If its length is another, or the checksum does not fit.
     """
+    if not isinstance(path, Path):
+        return checksum(read_checked(path, nbytes))
     crc, length, tail = 0, 0, b""
     for piece in read_pieces(path):
         inside = min(len(piece), max(0, nbytes - length))
@@ -76,6 +82,27 @@ def check(payload: bytes, nbytes: int) -> None:
         raise ChunkDamagedError("checksum does not match")
 
 
+def read_checked(path: Location, nbytes: int) -> bytes:
+    """The bytes of a stored chunk, checked; an object whose check fails is read ``READS`` times.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ChunkDamagedError
+        If it is damaged.
+    """
+    for left in reversed(range(1 if isinstance(path, Path) else READS)):
+        payload = path.read_bytes()
+        try:
+            check(payload, nbytes)
+            break
+        except ChunkDamagedError:
+            if not left:
+                raise
+    return payload
+
+
 def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: bool = True) -> NDArray[Any]:
     """Decode a whole chunk into a read-only array of ``shape``.
 
@@ -93,14 +120,21 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: 
     return np.frombuffer(payload, little, count=int(np.prod(shape))).reshape(shape)
 
 
-def write_durable(path: Path, *payload: bytes | memoryview) -> None:
+def write_durable(path: Location, *payload: bytes | memoryview) -> None:
     """Write a file, the payload's parts in order, whole or not at all: a partial one, flushed, renamed, folder flushed.
+
+    An object is written by one put, which is as good.
 
     Raises
     ------
     OSError
         If the disk is full or the folder cannot be written; nothing is left behind then.
+    StoreError
+        If an object store refuses, or does not answer.
     """
+    if not isinstance(path, Path):
+        path.write_bytes(b"".join(payload))
+        return
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
@@ -114,8 +148,10 @@ def write_durable(path: Path, *payload: bytes | memoryview) -> None:
         flush_folder(folder)
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: Location) -> None:
     """Flush a folder's entries, so that files renamed into it are still there after a power cut."""
+    if not isinstance(folder, Path):
+        return  # what an object store has confirmed stays
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,8 +159,10 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_partials(root: Path) -> int:
+def remove_partials(root: Location) -> int:
     """Delete what writers that died have left behind, and return how many files that were."""
+    if not isinstance(root, Path):
+        return 0
     found = list(root.rglob(f"*{PARTIAL}"))
     for path in found:
         path.unlink(missing_ok=True)

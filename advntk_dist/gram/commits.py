@@ -6,12 +6,16 @@ that is absent or damaged means that its tile is not committed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from advntk_dist.gram import chunks
+from advntk_dist.storage.location import Location
 
 FIELDS = {
     "crc32c": "checksum of the tile's values as stored, the last four bytes of its chunk",
@@ -20,6 +24,12 @@ FIELDS = {
     "attempt": "how many times the tile had been handed to a worker, this time included",
     "unix_ms": "time of the commit, milliseconds since 1970 UTC",
 }
+
+
+REQUESTS = 16
+"""Requests to an object store that are under way at once."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,10 @@ class CommitLog:
         "ntk" or "nngp".
     """
 
-    def __init__(self, root: Path, kind: str) -> None:
+    def __init__(self, root: Location, kind: str) -> None:
         self.root, self.array = root, f"commits/{kind}"
 
-    def _path(self, i: int, j: int) -> Path:
+    def _path(self, i: int, j: int) -> Location:
         return chunks.chunk_path(self.root, self.array, i, j, 0)
 
     def read(self, i: int, j: int) -> CommitRecord | None:
@@ -59,10 +69,10 @@ class CommitLog:
             If there is a record but its bytes are damaged.
         """
         try:
-            payload = self._path(i, j).read_bytes()
+            payload = chunks.read_checked(self._path(i, j), len(FIELDS) * np.dtype(np.int64).itemsize)
         except FileNotFoundError:
             return None
-        values = chunks.decode(payload, (len(FIELDS),), np.int64)
+        values = chunks.decode(payload, (len(FIELDS),), np.int64, verify=False)
         return None if values[0] < 0 else CommitRecord(*(int(v) for v in values))
 
     def intact(self, i: int, j: int) -> CommitRecord | None:
@@ -71,6 +81,13 @@ class CommitLog:
             return self.read(i, j)
         except chunks.ChunkDamagedError:
             return None
+
+    def each(self, ask: Callable[[int, int], T], places: Iterable[tuple[int, int]]) -> list[T]:
+        """The answers of a method of this log for many tiles; many at a time where each is a request to a store."""
+        if isinstance(self.root, Path):
+            return [ask(*place) for place in places]
+        with ThreadPoolExecutor(REQUESTS, thread_name_prefix="commits") as pool:
+            return list(pool.map(lambda place: ask(*place), places))
 
     def write(self, i: int, j: int, record: CommitRecord) -> None:
         """Write the record of tile (i, j) durably."""

@@ -14,15 +14,17 @@ from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.errors import StoreMismatchError
 from advntk_dist.gram import chunks
 from advntk_dist.gram.fingerprint import Fingerprint, require_same
-from advntk_dist.gram.layout import ATTRIBUTE, CREATING
+from advntk_dist.gram.layout import ATTRIBUTE, CREATING, is_absent
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import TileGrid
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.zarr_store import zarr_at
 
 _SIZES = ("n", "images", "n_columns", "columns", "gram.tile")
 
 
 def open_for_build(
-    path: Path,
+    path: Location,
     fingerprint: Fingerprint,
     network: dict[str, Any],
     x: NDArray[Any],
@@ -41,7 +43,7 @@ def open_for_build(
     StoreError
         If something else is at ``path``.
     """
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+    if not is_absent(path):
         stored = GramStore.open(path)
         if _is_larger(stored.fingerprint, fingerprint):
             _require_prefix(stored, fingerprint, x, columns)
@@ -80,7 +82,10 @@ def _one_reduced_tile(stored: Fingerprint, requested: Fingerprint) -> bool:
 def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
     if store.tile != fingerprint["gram.tile"]:
         # Its one tile is ragged under the new tile size, so nothing of it can stay.
-        store.path.rename(store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}"))
+        if isinstance(store.path, Path):
+            store.path.rename(store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}"))
+        else:
+            (store.path / "zarr.json").unlink()  # with it the store; a new one clears what is left
         return
     larger = TileGrid(fingerprint["n"], fingerprint["n_columns"], store.tile, symmetric=store.symmetric)
     for t in store.grid:
@@ -95,7 +100,7 @@ def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
 
 def _resize_arrays(store: GramStore) -> None:
     """Give the Zarr arrays the shape that the fingerprint says; they lag behind after an enlargement."""
-    group = zarr.open_group(store.path, mode="r+")
+    group = zarr.open_group(**zarr_at(store.path), mode="r+")
     for kind in store.kinds:
         for name, shape in ((kind, (store.n, store.n_columns)), (f"commits/{kind}", store.grid.shape)):
             array = group[name]

@@ -39,16 +39,18 @@ class TileLedger:
     deadline
         Seconds without a result after which a worker that has tiles counts as hung; None for ten minutes at
         first, and then thirty times the median time of a tile, at least one minute.
+    grace
+        Seconds that are added to these.
     """
 
-    def __init__(self, places: Iterable[Place], *, deadline: float | None = None) -> None:
+    def __init__(self, places: Iterable[Place], *, deadline: float | None = None, grace: float = 0.0) -> None:
         self.pending = deque(places)
         self.total = len(self.pending)
         self.finished: set[Place] = set()
         self.attempts: dict[Place, int] = {}
         self.held: dict[int, _Held] = {}
         self.seconds: list[float] = []
-        self._deadline = deadline
+        self._deadline, self._grace = deadline, grace
 
     @property
     def complete(self) -> bool:
@@ -60,7 +62,8 @@ class TileLedger:
         """Seconds of silence that make a worker count as hung."""
         if self._deadline is not None:
             return self._deadline
-        return max(60.0, 30 * statistics.median(self.seconds)) if self.seconds else 600.0
+        own = max(60.0, 30 * statistics.median(self.seconds)) if self.seconds else 600.0
+        return own + self._grace
 
     def take(self, worker: int, now: float, depth: int) -> tuple[Place, int] | None:
         """A tile for ``worker`` and the number of this attempt, or None if it has enough or nothing is left.

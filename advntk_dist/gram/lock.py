@@ -1,23 +1,21 @@
-"""One builder a store: an operating-system lock beside it, which dies with the process that holds it."""
+"""One builder a store: a lock beside it, which dies with the process that holds it; in an object store, soon after."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from advntk_dist.errors import StoreBusyError
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.lock import sole
 
 
-def lock_path(store: Path) -> Path:
+def lock_path(store: Location) -> Location:
     """Where the lock of a store lies: beside it, so that the store itself can be moved into place whole."""
     return store.with_name(store.name + ".lock")
 
 
 @contextmanager
-def builder_lock(store: Path) -> Iterator[None]:
+def builder_lock(store: Location) -> Iterator[None]:
     """Hold the lock of the store at ``store``.
 
     Raises
@@ -26,15 +24,6 @@ def builder_lock(store: Path) -> Iterator[None]:
         At once, if another builder holds it.
     """
     store.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path(store))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreBusyError(
-            f"{store}: another process is building this store; wait until it ends, or watch it with "
-            f"`advntk gram status`"
-        ) from error
-    try:
+    busy = f"{store}: another process is building this store; wait until it ends, or watch it with `advntk gram status`"
+    with sole(lock_path(store), store, busy):
         yield
-    finally:
-        lock.release()

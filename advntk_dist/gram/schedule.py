@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from advntk_dist.errors import GramBuildError
+from advntk_dist.errors import GramBuildError, StoreUnreachableError
 from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.worker import Failure, Receipt, WorkerInfo
 
@@ -85,6 +85,8 @@ def run_tiles(
     GramBuildError
         If a tile cannot be computed, workers are lost again and again without finishing anything, or there has been
         none for STARTUP_SECONDS.
+    StoreUnreachableError
+        If an object store does not answer a worker for longer than it is waited for.
     """
     staffed = resized = clock()  # staffed: when a worker was last ready
     wanted = max(1, target())
@@ -112,7 +114,7 @@ def run_tiles(
                 if ledger.finish(worker, (outcome.i, outcome.j), clock()):
                     on_receipt(outcome)
             elif isinstance(outcome, Failure):
-                raise GramBuildError(outcome.message)
+                raise (StoreUnreachableError if outcome.unreachable else GramBuildError)(outcome.message)
             else:
                 lost[worker] = outcome.reason
         for worker in ledger.overdue(clock()):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from advntk_dist.gram import chunks
+from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.watch import read_builder
 
 if TYPE_CHECKING:
@@ -72,14 +73,17 @@ def read_status(store: GramStore) -> GramStatus:
     """Read every commit record of a store once."""
     records, damaged = [], 0
     for kind in store.kinds:
-        for t in store.grid:
+        log = store.commits[kind]
+
+        def read(i: int, j: int, log: CommitLog = log) -> CommitRecord | chunks.ChunkDamagedError | None:
             try:
-                record = store.commits[kind].read(t.i, t.j)
-            except chunks.ChunkDamagedError:
-                damaged += 1
-                continue
-            if record is not None:
-                records.append(record)
+                return log.read(i, j)
+            except chunks.ChunkDamagedError as error:
+                return error
+
+        found = log.each(read, [(t.i, t.j) for t in store.grid])
+        damaged += sum(isinstance(record, chunks.ChunkDamagedError) for record in found)
+        records += [record for record in found if isinstance(record, CommitRecord)]
     builder = read_builder(store.path)
     times = [r.unix_ms for r in records]
     span = (max(times) - min(times)) / 1e3 if times else 0.0

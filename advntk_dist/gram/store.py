@@ -16,9 +16,11 @@ from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.fingerprint import FORMAT, Fingerprint, require_same
 from advntk_dist.gram.finite import require_finite
-from advntk_dist.gram.layout import ATTRIBUTE, create_layout
+from advntk_dist.gram.layout import ATTRIBUTE, create_layout, is_absent
 from advntk_dist.gram.status import GramStatus, read_status
 from advntk_dist.grid import Tile, TileGrid
+from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.zarr_store import zarr_at
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -31,7 +33,7 @@ class GramStore:
     :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.gram.lock.builder_lock`.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Location, attributes: dict[str, Any]) -> None:
         self.path = path
         self.fingerprint: Fingerprint = attributes["fingerprint"]
         self.network: dict[str, Any] = attributes["network"]
@@ -45,7 +47,7 @@ class GramStore:
         self.commits = {kind: CommitLog(path, kind) for kind in self.kinds}
 
     @classmethod
-    def open(cls, path: str | Path) -> GramStore:
+    def open(cls, path: str | Location) -> GramStore:
         """Open an existing store.
 
         Raises
@@ -57,13 +59,14 @@ class GramStore:
         StoreMismatchError
             If it has another format version.
         """
-        root = Path(path)
-        if not root.exists():
-            raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`")
+        root = location(path)
         try:
             attributes = json.loads((root / "zarr.json").read_text())["attributes"][ATTRIBUTE]
             stored_format = attributes["fingerprint"]["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            nothing = not root.exists() if isinstance(root, Path) else is_absent(root)
+            if isinstance(error, FileNotFoundError) and nothing:
+                raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`") from None
             raise StoreError(
                 f"{root}: not a Gram store, or its zarr.json is damaged ({type(error).__name__}: {error}); "
                 "give the path of a gram.zarr, or build into another folder"
@@ -73,7 +76,7 @@ class GramStore:
         return cls(root, attributes)
 
     @classmethod
-    def create_or_open(cls, path: str | Path, fingerprint: Fingerprint, network: dict[str, Any]) -> GramStore:
+    def create_or_open(cls, path: str | Location, fingerprint: Fingerprint, network: dict[str, Any]) -> GramStore:
         """Open the store of this fingerprint, or create it whole.
 
         Parameters
@@ -92,8 +95,8 @@ class GramStore:
         StoreError
             If something else is there.
         """
-        root = Path(path)
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        root = location(path)
+        if is_absent(root):
             create_layout(root, fingerprint, network)
         store = cls.open(root)
         require_same(str(root), store.fingerprint, fingerprint)
@@ -101,10 +104,11 @@ class GramStore:
 
     def committed(self, kind: str | None = None) -> NDArray[np.bool_]:
         """Which tiles have an intact commit record, (tiles down, tiles across); of all kinds unless one is named."""
-        done = np.zeros(self.grid.shape, bool)
-        for t in self.grid:
-            logs = self.commits.values() if kind is None else [self.commits[kind]]
-            done[t.i, t.j] = all(log.intact(t.i, t.j) is not None for log in logs)
+        done, places = np.zeros(self.grid.shape, bool), [(t.i, t.j) for t in self.grid]
+        logs = list(self.commits.values()) if kind is None else [self.commits[kind]]
+        found = zip(*(log.each(log.intact, places) for log in logs), strict=True)
+        for place, records in zip(places, found, strict=True):
+            done[place] = all(record is not None for record in records)
         return done
 
     @property
@@ -124,8 +128,8 @@ class GramStore:
         """Tiles done, bytes, damaged records, time and rate so far."""
         return read_status(self)
 
-    def chunk_path(self, kind: str, i: int, j: int) -> Path:
-        """File of the chunk of tile (i, j)."""
+    def chunk_path(self, kind: str, i: int, j: int) -> Location:
+        """File or object of the chunk of tile (i, j)."""
         return chunks.chunk_path(self.path, kind, i, j)
 
     def write_tile(
@@ -189,8 +193,8 @@ class GramStore:
                 f"{self.path}: tile ({i}, {j}) of {kind} is not committed; finish it with `advntk gram build`"
             )
         try:
-            payload = self._payload(kind, i, j)
-            values = chunks.decode(payload, (self.tile, self.tile), self.dtype, verify=verify)
+            payload = self._payload(kind, i, j, verify)
+            values = chunks.decode(payload, (self.tile, self.tile), self.dtype, verify=False)
             if verify and chunks.checksum(payload) != record.crc32c:
                 raise chunks.ChunkDamagedError("checksum differs from the commit record")
         except chunks.ChunkDamagedError as error:
@@ -199,9 +203,10 @@ class GramStore:
             ) from error
         return values[: tile.shape[0], : tile.shape[1]]
 
-    def _payload(self, kind: str, i: int, j: int) -> bytes:
+    def _payload(self, kind: str, i: int, j: int, verify: bool) -> bytes:
+        path = self.chunk_path(kind, i, j)
         try:
-            return self.chunk_path(kind, i, j).read_bytes()
+            return chunks.read_checked(path, self.tile**2 * self.dtype.itemsize) if verify else path.read_bytes()
         except FileNotFoundError:
             raise chunks.ChunkDamagedError("committed, but its chunk is missing") from None
 
@@ -213,4 +218,4 @@ class GramStore:
 
     def arrays(self) -> zarr.Group:
         """The group as plain zarr, read-only."""
-        return zarr.open_group(self.path, mode="r")
+        return zarr.open_group(**zarr_at(self.path), mode="r")

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError
 from advntk_dist.gram import chunks
+from advntk_dist.gram.commits import REQUESTS
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import Tile
 
@@ -68,9 +70,10 @@ def verify_gram(store: GramStore, *, threads: int | None = None) -> VerifyReport
     store
         The store, complete or not.
     threads
-        Tiles read at once; the number of usable cores by default.
+        Tiles read at once; by default the number of usable cores, or of requests to an object store.
     """
-    workers = threads or len(os.sched_getaffinity(0))
+    usual = len(os.sched_getaffinity(0)) if isinstance(store.path, Path) else REQUESTS
+    workers = threads or usual
     places = [(kind, tile) for kind in store.kinds for tile in store.grid]
     with ThreadPoolExecutor(workers, thread_name_prefix="gram-verify") as pool:
         found = list(pool.map(lambda place: _check(store, *place), places))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.grid import spans
+from advntk_dist.storage.location import Location
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
 
 
-def open_gram(path: str | Path, kind: str = "ntk") -> da.Array:
+def open_gram(path: str | Location, kind: str = "ntk") -> da.Array:
     """Open a complete Gram store as the full symmetric dask array (n, n), chunk = tile.
 
     Raises

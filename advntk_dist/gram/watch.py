@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist import metrics
+from advntk_dist.errors import StoreError
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.patience import briefly
 
 _WRITE_SECONDS = 1.0
+_PUT_SECONDS = 5.0
+"""Between writes of the file; in an object store each one is a request."""
+
 _STALE_SECONDS = 60.0
 """A builder on another machine that has not written for this long counts as gone."""
 
@@ -49,7 +55,7 @@ class Builder:
         return self.computed / span if self.computed and span > 0 else None
 
 
-def watch_path(store: Path) -> Path:
+def watch_path(store: Location) -> Location:
     """The file in which a running build says how it is: beside the store."""
     return store.with_name(store.name + ".build.json")
 
@@ -57,7 +63,7 @@ def watch_path(store: Path) -> Path:
 class BuildWatch:
     """Keeps the state of a build up to date, in its file and in Ray's metrics; removes the file at the end."""
 
-    def __init__(self, store: Path, done: int, total: int) -> None:
+    def __init__(self, store: Location, done: int, total: int) -> None:
         from ray.util.metrics import Gauge  # readers of the file do without Ray
 
         now = time.time()
@@ -76,7 +82,8 @@ class BuildWatch:
 
     def __exit__(self, *_: object) -> None:
         self.publish(force=True)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(StoreError), briefly():
+            self._path.unlink(missing_ok=True)
 
     def event(self, event: dict[str, Any]) -> None:
         """Count an event of the scheduler."""
@@ -98,21 +105,25 @@ class BuildWatch:
         self.publish()
 
     def publish(self, *, force: bool = False) -> None:
-        """Write file and metrics, at most once a second unless forced."""
+        """Write file and metrics, at most once a second unless forced; an object at most every five seconds."""
         now = time.time()
-        if not force and now - self._written < _WRITE_SECONDS:
+        if not force and now - self._written < (_WRITE_SECONDS if isinstance(self._path, Path) else _PUT_SECONDS):
             return
         self._written = self.builder.updated_unix = now
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+        text = json.dumps(asdict(self.builder))
         # A build goes on when this courtesy fails: on a full disk the tiles themselves say what is wrong.
-        with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(asdict(self.builder)))
-            partial.replace(self._path)
+        with contextlib.suppress(OSError, StoreError), briefly():
+            if isinstance(self._path, Path):
+                partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+                partial.write_text(text)
+                partial.replace(self._path)
+            else:
+                self._path.write_bytes(text.encode())
         for field, gauge in self._gauges.items():
             gauge.set(float(getattr(self.builder, field)), tags=self._tags)
 
 
-def read_builder(store: Path) -> Builder | None:
+def read_builder(store: Location) -> Builder | None:
     """The build that is running on a store; None if there is none, or its process is gone."""
     try:
         builder = Builder(**json.loads(watch_path(store).read_text()))

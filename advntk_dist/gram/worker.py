@@ -13,12 +13,13 @@ from typing import Any
 import ray
 from numpy.typing import NDArray
 
-from advntk_dist.errors import AdvNTKError
+from advntk_dist.errors import AdvNTKError, StoreUnreachableError
 from advntk_dist.gram.cluster import import_path
 from advntk_dist.gram.direct import aligned_empty
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
+from advntk_dist.storage.objects import forwarded
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Failure:
     """A tile that cannot be computed or stored, or a worker that cannot start; trying again would not help."""
 
     message: str
+    unreachable: bool = False
+    """Whether all that is wrong is that an object store does not answer."""
 
 
 class GramWorker:
@@ -104,6 +107,8 @@ class GramWorker:
                 os.getpid(), context.get_node_id(), socket.gethostname(), jax.default_backend(), pair_seconds
             )
         except Exception as error:
+            if isinstance(error, StoreUnreachableError):
+                return Failure(str(error), unreachable=True)
             return Failure(f"a worker on {socket.gethostname()} cannot start: {type(error).__name__}: {error}")
 
     def tile(self, i: int, j: int, attempt: int) -> Receipt | Failure:
@@ -128,7 +133,7 @@ class GramWorker:
             # Errors cross Ray as text: not every exception survives pickling, and none of these is worth a retry.
             where = "" if f"tile ({i}, {j})" in str(error) else f"tile ({i}, {j}): "
             name = "" if isinstance(error, AdvNTKError) else f"{type(error).__name__}: "
-            return Failure(f"{where}{name}{error}")
+            return Failure(f"{where}{name}{error}", unreachable=isinstance(error, StoreUnreachableError))
         done = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return Receipt(
@@ -153,7 +158,7 @@ def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
     none.
     """
     threads = str(cpus)
-    env = {
+    env = forwarded() | {
         "NPROC": threads,
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,

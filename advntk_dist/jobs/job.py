@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.rundir import digest
+from advntk_dist.storage.location import location, refuse_credentials
 
 RUNS = "ADVNTK_RUNS"
 """Environment variable of the cluster: the folder below which runs lie whose place nobody gave."""
@@ -55,10 +55,10 @@ class Job:
         name = re.sub(r"[^A-Za-z0-9._-]", "-", Path(source).stem)
         if out is not None:
             refuse_credentials("--out", out)
-            if not out.startswith("/"):
+            if isinstance(location(out), Path) and not out.startswith("/"):
                 raise RequestError(
-                    f"--out {out}: the nodes do not know this folder; give an absolute path that all of them see, or "
-                    f"leave it out for ${RUNS}/{name} of the cluster"
+                    f"--out {out}: the nodes do not know this folder; give an absolute path that all of them see, "
+                    f"the URL of an object store, or leave it out for ${RUNS}/{name} of the cluster"
                 )
         return cls(name, config, out)
 
@@ -100,12 +100,3 @@ def attempt_of(submission: str | None, identity: str) -> int | None:
     """Which attempt of this run a submission is; None if it is of another."""
     match = _ID.fullmatch(submission or "")
     return int(match["attempt"]) if match and match["identity"] == identity else None
-
-
-def refuse_credentials(option: str, url: str) -> None:
-    """Raise RequestError if a URL holds a user or a password; the message does not repeat them."""
-    if "://" in url and ("@" in urlsplit(url).netloc or urlsplit(url).query):
-        raise RequestError(
-            f"{option}: holds credentials, which a command line shows to everyone; leave them out and let the "
-            f"environment hold them"
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advntk_dist import errors
@@ -27,7 +26,7 @@ class Place:
     def of(cls, store: GramStore, kind: str) -> Place:
         """The place of a store that is open here."""
         flat = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in store.fingerprint.items())
-        return cls(str(Path(store.path).resolve()), kind, flat)
+        return cls(str(store.path.resolve()), kind, flat)
 
     def open(self) -> StoreTiles:
         """The tiles, opened anew.

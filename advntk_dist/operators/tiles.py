@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -70,7 +71,7 @@ class StoreTiles:
     The first time that this object reads a tile it reads it whole, and checks its checksum against the commit record.
     Later passes read panel after panel into one small buffer and check only the file's length: what the file system
     hands out a second time is not verified again, and a fresh 16 MB buffer for each tile would cost ten times the
-    reading itself, in page faults.
+    reading itself, in page faults. Of a store at a URL every tile is read whole, and checked, each time.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class StoreTiles:
         StoreDamagedError
             If its file is missing, of another length or, at the first reading, fails its checksum.
         """
-        if (t.i, t.j) in self._verified:
+        if (t.i, t.j) in self._verified and isinstance(self.store.path, Path):
             yield from self._read(t, rows)
             return
         values = self.whole(t)
@@ -105,10 +106,11 @@ class StoreTiles:
 
     def expect(self, t: Tile) -> None:
         """Let the file system read the tile's file ahead; without that a pass from disk takes turns with the disk."""
-        if not hasattr(os, "posix_fadvise"):
+        path = self.store.chunk_path(self.kind, t.i, t.j)
+        if not hasattr(os, "posix_fadvise") or not isinstance(path, Path):
             return
         try:
-            descriptor = os.open(self.store.chunk_path(self.kind, t.i, t.j), os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY)
         except OSError:
             return  # whoever reads it says what is wrong
         try:
@@ -123,10 +125,12 @@ class StoreTiles:
         return values
 
     def _read(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        path = self.store.chunk_path(self.kind, t.i, t.j)
+        assert isinstance(path, Path)
         width = self.store.tile  # a ragged tile is stored padded to a whole one
         buffer = np.empty((rows, width), self.dtype.newbyteorder("<"))
         try:
-            with self.store.chunk_path(self.kind, t.i, t.j).open("rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 for panel in spans(t.shape[0], rows):
                     values = buffer[: panel.stop - panel.start]
                     if file.readinto(values.data) != values.nbytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,15 @@ from advntk_dist.pipeline.evaluate import DESCRIPTION, chosen_time, first_images
 from advntk_dist.pipeline.stages import ADV_NTK
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
+from advntk_dist.storage.location import Location
 
 EXACT_BATCH = 8
 """Images that go through the float64 predictor at once."""
 
 
 def check_run(
-    out: str | Path, *, images: int = 200, method: str = ADV_NTK, display: Display | None = None
-) -> tuple[Path, dict[str, Any]]:
+    out: str | Location, *, images: int = 200, method: str = ADV_NTK, display: Display | None = None
+) -> tuple[Location, dict[str, Any]]:
     """Examine a method on the first ``images`` test images (all, if there are fewer) in this process.
 
     Returns

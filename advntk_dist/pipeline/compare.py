@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.compare import ComparedRun, write_comparison
+from advntk_dist.storage.location import Location, location
 
 
-def compare_runs(folders: Sequence[str | Path], target: str | Path) -> Path:
+def compare_runs(folders: Sequence[str | Location], target: str | Location) -> Location:
     """Write one page that compares finished runs.
 
     Parameters
@@ -26,7 +26,7 @@ def compare_runs(folders: Sequence[str | Path], target: str | Path) -> Path:
     RequestError
         If there are fewer than two, one is given twice or is not finished, or the page cannot be written.
     """
-    places = [Path(folder) for folder in folders]
+    places = [location(folder) for folder in folders]
     if len(places) < 2 or len({place.resolve() for place in places}) < len(places):
         raise RequestError("report --compare: give two or more different run directories")
     runs = []
@@ -36,10 +36,10 @@ def compare_runs(folders: Sequence[str | Path], target: str | Path) -> Path:
         if results is None:
             raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json())))
-    return write_comparison(runs, Path(target))
+    return write_comparison(runs, location(target))
 
 
-def _names(places: Sequence[Path]) -> list[str]:
+def _names(places: Sequence[Location]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [place.resolve().parts for place in places]
     for length in range(1, max(map(len, parts)) + 1):

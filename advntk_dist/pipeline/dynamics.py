@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +30,7 @@ from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage.location import Location
 
 Array = NDArray[np.float64]
 
@@ -88,8 +88,8 @@ class DynamicsRequest:
 
 
 def dynamics(
-    out: str | Path, request: DynamicsRequest, *, display: Display | None = None
-) -> tuple[Path, dict[str, Any]]:
+    out: str | Location, request: DynamicsRequest, *, display: Display | None = None
+) -> tuple[Location, dict[str, Any]]:
     """Compute or complete the dynamics of a run; writes dynamics.json, dynamics.csv and dynamics.png beside it.
 
     Returns

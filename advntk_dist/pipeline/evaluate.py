@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,20 +25,21 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.storage import guarded_group
+from advntk_dist.storage.location import Location
 
 DESCRIPTION = ("dataset", "network", "n_train", "n_val", "n_test")
 """Keys of results.json that say what a run is."""
 
 
 def evaluate_again(
-    out: str | Path,
+    out: str | Location,
     attack: str,
     overrides: Sequence[str] = (),
     *,
     address: str | None = None,
     workers: int | None = None,
     display: Display | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Location, dict[str, Any]]:
     """Attack the three methods of a finished run with another attack; the run's own results stay as they are.
 
     Returns
@@ -67,7 +67,7 @@ def evaluate_again(
 
 
 def evaluate_run_tier(
-    out: str | Path,
+    out: str | Location,
     tier: str,
     *,
     images: int | None = None,
@@ -75,7 +75,7 @@ def evaluate_run_tier(
     address: str | None = None,
     workers: int | None = None,
     display: Display | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Location, dict[str, Any]]:
     """Hold the methods of a finished run to a tier, on the first ``images`` test images (by default all).
 
     Outcomes are committed batch by batch for each attack, and a second call does what is missing. What it will cost
@@ -197,7 +197,7 @@ def _sum(costs: list[Cost]) -> Cost:
 
 
 def open_finished(
-    out: str | Path,
+    out: str | Location,
     *,
     address: str | None = None,
     workers: int | None = None,

@@ -1,4 +1,8 @@
-"""events.jsonl: what a run did and when, one JSON object a line, only ever appended to."""
+"""events.jsonl: what a run did and when, one JSON object a line, only ever appended to.
+
+An object cannot be appended to: in an object store it is put whole, now and then and when a stage ends
+or fails, so that a kill loses the last seconds. One process writes it, the holder of the run.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,17 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from advntk_dist.errors import StoreBusyError, StoreError
+from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.patience import briefly
+
+PUT_SECONDS = 5.0
+"""Between puts of the events of a run in an object store, for each MiB of them that there is."""
 
 
 class EventLog:
@@ -20,32 +32,60 @@ class EventLog:
     over interruptions: a kill loses only what followed the last event.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self._stage: str | None = None
         self._last = 0.0
+        self._text: str | None = None
+        self._put = 0.0
 
     def write(self, event: str, **details: Any) -> None:
-        """Append one event."""
+        """Append one event; in an object store, when its time comes.
+
+        Raises
+        ------
+        OSError, StoreError
+            If the events cannot be written.
+        """
         now = time.time()
         record: dict[str, Any] = {"time": round(now, 3), "event": event}
         if self._stage is not None:
             record |= {"stage": self._stage, "seconds": round(now - self._last, 4)}
             self._last = now
         line = json.dumps(record | details)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        if isinstance(self.path, Path):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
+        if self._text is None:
+            self._text = _text(self.path)
+        self._text += line + "\n"
+        wait = PUT_SECONDS * max(1.0, len(self._text) / 2**20)  # what is long is sent less often
+        if self._stage is None or time.monotonic() - self._put >= wait:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what an object store does not have yet; errors as :meth:`write`."""
+        if self._text is not None:
+            write_whole(self.path, self._text.encode("utf-8"))
+            self._put = time.monotonic()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Everything written inside belongs to this stage."""
-        self._stage, self._last = name, time.time()
+        outer, self._stage, self._last = self._stage, name, time.time()
         try:
             self.write("stage begins")
             yield
             self.write("stage ends", peak_bytes=peak_memory())
+            self.flush()
+        except BaseException:
+            # What ended the stage is what there is to tell, also where the events cannot be written any more.
+            with suppress(StoreError, StoreBusyError), briefly():
+                self.flush()
+            raise
         finally:
-            self._stage = None
+            self._stage = outer
 
     def seconds(self) -> dict[str, float]:
         """Time spent in each stage so far, over all starts of the run."""
@@ -64,13 +104,19 @@ class EventLog:
         return found
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        text = _text(self.path) if self._text is None else self._text
+        for line in text.splitlines():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that a kill cut short
+
+
+def _text(path: Location) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def peak_memory() -> int:

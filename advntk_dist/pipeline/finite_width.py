@@ -7,7 +7,6 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.storage import Records
+from advntk_dist.storage.location import Location
 
 
 class FiniteRunDirectory(RunDirectory):
@@ -50,9 +50,9 @@ class FiniteRunDirectory(RunDirectory):
 
 def run_finite_width(
     config: FiniteWidthConfig,
-    out: str | Path,
+    out: str | Location,
     *,
-    infinite: str | Path | None = None,
+    infinite: str | Location | None = None,
     address: str | None = None,
     display: Display | None = None,
 ) -> RunOutcome:
@@ -92,7 +92,7 @@ def run_finite_width(
     return RunOutcome(folder.root, results, worked=True)
 
 
-def infinite_rows(config: FiniteWidthConfig, path: str | Path) -> dict[str, Any]:
+def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, Any]:
     """The methods of a finished run on the same problem.
 
     Raises
@@ -119,7 +119,7 @@ class FiniteWidthJob:
         self,
         problem: Problem,
         config: FiniteWidthConfig,
-        root: Path,
+        root: Location,
         display: Display,
         address: str | None,
     ) -> None:

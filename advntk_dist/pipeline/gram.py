@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advntk_dist.config import RunConfig
@@ -11,6 +10,7 @@ from advntk_dist.gram import GramStore, builder_lock, invalidate, verify_gram
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
+from advntk_dist.storage.location import Location
 
 if TYPE_CHECKING:
     from advntk_dist.gram.audit import AuditReport
@@ -38,7 +38,7 @@ class Verdict:
 
 
 def build_gram_only(
-    config: RunConfig, out: str | Path, *, address: str | None = None, display: Display | None = None
+    config: RunConfig, out: str | Location, *, address: str | None = None, display: Display | None = None
 ) -> GramStore:
     """The first stage alone: the Gram store that :func:`advntk_dist.pipeline.run.run` would build; errors as there."""
     from advntk_dist.pipeline.problem import Problem
@@ -50,12 +50,12 @@ def build_gram_only(
         return Stages(problem, folder, EventLog(folder.events), display or Display(), address).gram()
 
 
-def open_store(path: Path) -> GramStore:
+def open_store(path: Location) -> GramStore:
     """The store at a path, or in the run directory at a path; errors as :meth:`GramStore.open`."""
     return GramStore.open(path / "gram.zarr" if (path / "gram.zarr").is_dir() else path)
 
 
-def verify(path: Path, *, tiles: int = 4, seed: int = 0, passes: int = 20) -> Verdict:
+def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -> Verdict:
     """Check every stored byte, then compare a seeded sample of tiles with float64.
 
     Damaged tiles lose their commit records, so that the next build computes just these again.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import ADV_NTK, Stages
 from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of, write_report
+from advntk_dist.storage.location import Location
 from advntk_dist.training import TrainingRun
 
 
@@ -26,13 +26,13 @@ from advntk_dist.training import TrainingRun
 class RunOutcome:
     """A finished run: its directory, its results, and whether anything had to be done."""
 
-    folder: Path
+    folder: Location
     results: dict[str, Any]
     worked: bool
 
 
 def run(
-    config: RunConfig, out: str | Path, *, address: str | None = None, display: Display | None = None
+    config: RunConfig, out: str | Location, *, address: str | None = None, display: Display | None = None
 ) -> RunOutcome:
     """Do the whole job, or what is left of it: Gram matrix, selection, training, evaluation, report.
 
@@ -41,7 +41,7 @@ def run(
     config
         What to run.
     out
-        Run directory, made if it is not there.
+        Run directory, a path or an ``s3://`` or ``gs://`` URL; made if it is not there.
     address
         Ray cluster, None for this machine.
     display
@@ -69,7 +69,7 @@ def run(
     return RunOutcome(folder.root, results, worked=True)
 
 
-def rebuild_report(out: str | Path, *, display: Display | None = None) -> Path:
+def rebuild_report(out: str | Location, *, display: Display | None = None) -> Location:
     """Write report.html and its plots again from what a finished run has stored.
 
     Raises
@@ -157,7 +157,7 @@ def _method_rows(
     return rows
 
 
-def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Path:
+def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Location:
     problem = stages.problem
     curve, methods = results["curve"], results["methods"]
     twins, guesses = stages.examples()

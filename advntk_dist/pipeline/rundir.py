@@ -4,79 +4,75 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from advntk_dist.config import RunConfig, difference, parse_config
-from advntk_dist.errors import ConfigError, RequestError, StoreBusyError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.lock import sole
 
 
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths of one run."""
 
-    root: Path
+    root: Location
 
     @classmethod
-    def at(cls, out: str | Path) -> RunDirectory:
-        """The run directory at a local path.
+    def at(cls, out: str | Location) -> RunDirectory:
+        """The run directory at a path, or at a URL of an object store.
 
         Raises
         ------
         RequestError
-            If it is a URL, or something that is not a folder is in the way.
+            If it is a URL of another kind, or something that is not a folder is in the way.
         """
-        if "://" in str(out):
-            raise RequestError(f"--out {out}: a run directory must be a local path")
-        root = Path(out)
-        if root.exists() and not root.is_dir():
+        root = location(out)
+        if root.is_file():
             raise RequestError(f"--out {out}: there is a file of that name; give a folder")
         return cls(root)
 
     @property
-    def config(self) -> Path:
+    def config(self) -> Location:
         """The resolved configuration."""
         return self.root / "config.toml"
 
     @property
-    def gram(self) -> Path:
+    def gram(self) -> Location:
         """The Gram store."""
         return self.root / "gram.zarr"
 
     @property
-    def coefficients(self) -> Path:
+    def coefficients(self) -> Location:
         """Solved coefficients of each method."""
         return self.root / "dynamics.zarr"
 
     @property
-    def train(self) -> Path:
+    def train(self) -> Location:
         """Checkpoints of Adv-NTK."""
         return self.root / "train.zarr"
 
     @property
-    def evaluation(self) -> Path:
+    def evaluation(self) -> Location:
         """Outcomes of attacked images."""
         return self.root / "evaluation.zarr"
 
     @property
-    def results(self) -> Path:
+    def results(self) -> Location:
         """results.json."""
         return self.root / "results.json"
 
     @property
-    def events(self) -> Path:
+    def events(self) -> Location:
         """events.jsonl."""
         return self.root / "events.jsonl"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Location:
         """report.html."""
         return self.root / "report.html"
 
@@ -97,13 +93,17 @@ class RunDirectory:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise StoreBusyError(f"{self.root}: another process is working on this run; wait for it") from error
+            lock = ExitStack()
+            lock.enter_context(
+                sole(
+                    self.root / ".lock",
+                    self.root,
+                    f"{self.root}: another process is working on this run; wait for it",
+                )
+            )
         except OSError as error:
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
-        try:
+        with lock:
             if self.config.exists() and not self._grows(config):
                 other = difference(config, self.stored_config())
                 if other is not None:
@@ -111,8 +111,6 @@ class RunDirectory:
             else:
                 self.write_text(self.config, config.to_toml())
             yield
-        finally:
-            lock.release()
 
     def _grows(self, config: RunConfig) -> bool:
         """Whether only more training images are asked for, and nothing rests on the ones before."""
@@ -161,19 +159,9 @@ class RunDirectory:
         """The results, if the run has everything that it should have."""
         return self.read_results() if self.report.exists() else None
 
-    def write_text(self, path: Path, text: str) -> None:
+    def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, text.encode("utf-8"))
 
 
 def digest(config: RunConfig) -> str:

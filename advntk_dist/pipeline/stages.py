@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,8 +94,10 @@ class Stages(Scoring):
             self.store, memory=int(solver.memory), operator=solver.operator, address=self.address
         )
         self.display.say(f"operator: {operator.description}")
-        scratch = self.folder.root / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)  # what a start that was killed has left; the folder is ours alone
+        root, scratch = self.folder.root, None  # beside a run at a URL: the system's temporary folder
+        if isinstance(root, Path):
+            scratch = root / "scratch"
+            shutil.rmtree(scratch, ignore_errors=True)  # what a start that was killed has left; the folder is ours
         dynamics = ATDynamics(
             operator,
             self.problem.targets,

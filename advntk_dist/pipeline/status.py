@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist.config import RunConfig
+from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.storage.location import Location
 
 STAGES = ("gram", "solve", "select", "train", "evaluate")
 """Of a run, in their order."""
@@ -38,7 +40,8 @@ class RunStatus:
     finished
         Whether results and report are there.
     held
-        Whether a process of this machine holds the directory; None where this system does not tell.
+        Whether a process holds the directory: of this machine, or where it is in an object store, of any; None
+        where this system does not tell.
     last_event, last_event_age
         What was noted last, and how many seconds ago; None before anything is.
     """
@@ -73,7 +76,7 @@ class RunStatus:
         )
 
 
-def run_status(out: str | Path) -> RunStatus:
+def run_status(out: str | Location) -> RunStatus:
     """Read how far a run is.
 
     Raises
@@ -88,7 +91,10 @@ def run_status(out: str | Path) -> RunStatus:
     finished = folder.finished() is not None
     events = list(EventLog(folder.events)._records())
     held = None if finished else _held(folder.root / ".lock")
-    tiles = GramStore.open(folder.gram).status() if folder.gram.exists() else None
+    try:
+        tiles = GramStore.open(folder.gram).status()
+    except StoreIncompleteError:
+        tiles = None
     grid = -(-config.data.n_train // min(config.gram.tile, config.data.n_train))
     stage, rate, unit = _pace(events)
     last = events[-1] if events else None
@@ -145,8 +151,12 @@ def _images(config: RunConfig) -> int:
     return times * (config.data.n_val + curve) + methods * tests
 
 
-def _held(lock: Path) -> bool | None:
-    """Whether a process of this machine holds a lock; found without touching it."""
+def _held(lock: Location) -> bool | None:
+    """Whether a process of this machine holds a lock, or any a lease; found without touching it."""
+    if not isinstance(lock, Path):
+        from advntk_dist.storage.lease import is_held
+
+        return is_held(lock)
     table = Path("/proc/locks")
     if not table.exists():
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import duration, flatten, stages
+from advntk_dist.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ComparedRun:
     config: dict[str, Any]
 
 
-def write_comparison(runs: Sequence[ComparedRun], target: Path) -> Path:
+def write_comparison(runs: Sequence[ComparedRun], target: Location) -> Location:
     """Write the page that compares two or more runs; the same runs give the same bytes.
 
     Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,12 @@ from advntk_dist.report.style import (
     png_bytes,
     title,
 )
+from advntk_dist.storage.location import Location
 
 _TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
 
 
-def read_dynamics(folder: Path) -> dict[str, Any] | None:
+def read_dynamics(folder: Location) -> dict[str, Any] | None:
     """What dynamics.json in a run directory holds; None where there is none.
 
     Raises
@@ -114,7 +114,7 @@ def dynamics_caption(results: dict[str, Any]) -> str:
     )
 
 
-def write_dynamics_plot(results: dict[str, Any], folder: Path) -> Path:
+def write_dynamics_plot(results: dict[str, Any], folder: Location) -> Location:
     """Write dynamics.png into a run directory."""
     with drawing(LIGHT):
         content = png_bytes(dynamics_figure(results, LIGHT))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from advntk_dist.report.captions import methods_caption
@@ -15,6 +14,7 @@ from advntk_dist.report.pictures import methods_figure
 from advntk_dist.report.scores import MethodScore, method_scores
 from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.storage.location import Location
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 
@@ -61,7 +61,7 @@ def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
     }
 
 
-def write_finite_report(results: dict[str, Any], config_toml: str, folder: Path) -> Path:
+def write_finite_report(results: dict[str, Any], config_toml: str, folder: Location) -> Location:
     """Write report.html and its PNGs into a run directory; the same results give the same bytes.
 
     Raises

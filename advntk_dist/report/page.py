@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.scores import as_percent
+from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.location import Location
 
 
 def render(template: str, **values: Any) -> str:
@@ -27,7 +27,7 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write_page(folder: Path, page: str, pngs: Mapping[str, bytes], absent: Iterable[str] = ()) -> Path:
+def write_page(folder: Location, page: str, pngs: Mapping[str, bytes], absent: Iterable[str] = ()) -> Location:
     """Write ``report.html`` and its PNGs, the page last; remove the PNGs of ``absent`` names.
 
     Raises
@@ -51,17 +51,8 @@ def write_page(folder: Path, page: str, pngs: Mapping[str, bytes], absent: Itera
     return target
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Location, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step: readers see the old file or the new one, never a part."""
     if path.is_file() and path.read_bytes() == content:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)

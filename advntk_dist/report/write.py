@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
@@ -11,9 +9,10 @@ from advntk_dist.report.page import render, write_page
 from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import attack_words, summarise
 from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.storage.location import Location
 
 
-def write_report(inputs: ReportInputs, folder: Path) -> Path:
+def write_report(inputs: ReportInputs, folder: Location) -> Location:
     """Write ``report.html`` and its PNGs into ``folder`` and return the page's path.
 
     The same inputs give the same bytes; a file that already holds them is not touched. A PNG of an earlier

@@ -17,6 +17,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, gram_seconds, subjects
 from advntk_dist.reproduce.table import write_tables
+from advntk_dist.storage.location import local, location
 
 
 @dataclass(frozen=True)
@@ -96,25 +97,26 @@ def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, ke
     """
     from advntk_dist.reproduce.laboratory import Laboratory
 
-    shown, folder = display or Display(), RunDirectory.at(out)
+    shown, folder = display or Display(), RunDirectory.at(local(location(out)))
+    root = local(folder.root)
     plan = grid.plan()
     seen = set()
     for group in plan:  # a wrong request fails before anything is written
         subject = group[0].subject
         if subject.dataset not in seen:
             seen.add(subject.dataset)
-            _ = Laboratory(subject, folder.root, grid.path, shown, keep_grams).problem
-    with _claimed(folder.root):
-        left = missing(plan, folder.root)
+            _ = Laboratory(subject, root, grid.path, shown, keep_grams).problem
+    with _claimed(root):
+        left = missing(plan, root)
         clock = _Clock(sum(map(len, plan)), sum(map(len, left)), predicted(left))
         for group in left:
-            laboratory = Laboratory(group[0].subject, folder.root, grid.path, shown, keep_grams)
+            laboratory = Laboratory(group[0].subject, root, grid.path, shown, keep_grams)
             clock.gram(group)
             finished = False
             try:
                 for cell in group:
                     result = laboratory.run(cell)
-                    path = folder.root / "cells" / f"{cell.name}.json"
+                    path = root / "cells" / f"{cell.name}.json"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     folder.write_text(path, json.dumps(result, indent=1) + "\n")
                     shown.say(clock.line(cell, result))

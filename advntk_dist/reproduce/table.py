@@ -12,6 +12,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cell
+from advntk_dist.storage.location import local
 
 CAPTION = (
     "Accuracy in percent: mean over seeds, plus or minus the standard deviation (n - 1) where there are several. "
@@ -73,7 +74,7 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    rows = collect([read_cell(path) for path in sorted((folder.root / "cells").glob("*/*.json"))])
+    rows = collect([read_cell(path) for path in sorted((local(folder.root) / "cells").glob("*/*.json"))])
     head, body = cells_of(rows)
     texts = {
         "json": json.dumps({"caption": CAPTION, "rows": rows}, indent=1) + "\n",

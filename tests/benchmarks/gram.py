@@ -38,6 +38,7 @@ from advntk_dist.gram.worker import Receipt, worker_environment
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators.tiled import TiledOperator
+from advntk_dist.storage.location import local
 
 TILE = 2048
 
@@ -140,7 +141,7 @@ def timed_build(arguments: argparse.Namespace, x: NDArray[np.uint8], name: str, 
         "planned": {"seconds": plans[0].seconds, "disk_bytes": plans[0].disk_bytes,
                     "worker_bytes": plans[0].worker_bytes + plans[0].image_bytes},
         "peak_worker_bytes": max(r.peak_bytes for r in receipts),
-        "store_bytes": sum(p.stat().st_blocks * 512 for p in store.path.rglob("*") if p.is_file()),
+        "store_bytes": sum(p.stat().st_blocks * 512 for p in local(store.path).rglob("*") if p.is_file()),
     }  # fmt: skip
 
 

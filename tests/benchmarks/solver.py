@@ -50,6 +50,7 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
+from advntk_dist.storage.location import local
 from advntk_dist.training import PaperRecipe, train_adv_ntk
 
 Array = NDArray[np.float64]
@@ -100,7 +101,7 @@ def measure_pass(store: GramStore, repeats: int) -> dict[str, Any]:
     threads = usable_cores()
     operator = TiledOperator(store, threads=threads)
     v = np.random.default_rng(0).standard_normal((store.n, K))
-    paths = [store.chunk_path("ntk", t.i, t.j) for t in store.grid]
+    paths = [local(store.chunk_path("ntk", t.i, t.j)) for t in store.grid]
     edge = 3072
     square = np.random.default_rng(1).standard_normal((edge, edge))
     thin = np.ascontiguousarray(square[:, :K])
@@ -279,7 +280,7 @@ def trained(arguments: argparse.Namespace, data: Dataset, folder: Path) -> tuple
     """Store, targets, trained varpi, and the kernel and targets of a validation batch; from a run, or made here."""
     if arguments.run is not None:
         run = RunDirectory.at(arguments.run)
-        config = load_config(run.config)
+        config = load_config(local(run.config))
         problem = Problem(config)
         store, steps = GramStore.open(run.gram), config.train.steps
         varpi = Records(zarr.open_group(run.train, mode="r"), "varpi", steps + 1, (store.n,)).read(steps)

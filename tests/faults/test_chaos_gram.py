@@ -24,6 +24,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.grid import Tile
 from advntk_dist.networks import network
+from advntk_dist.storage.location import local
 
 DRIVER = Path(__file__).with_name("chaos_driver.py")
 OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
@@ -193,7 +194,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for t in store.grid:
         store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
     assert len(store.grid) == 1830
-    return store.path
+    return local(store.path)
 
 
 def test_short_chaos(reference: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network, network
+from advntk_dist.storage.location import local
 
 TILE = 8
 
@@ -43,9 +44,9 @@ class Watch:
 
 def _chunk_hashes(store: GramStore) -> dict[str, str]:
     return {
-        str(p.relative_to(store.path)): hashlib.sha256(p.read_bytes()).hexdigest()
+        str(p.relative_to(local(store.path))): hashlib.sha256(p.read_bytes()).hexdigest()
         for kind in store.kinds
-        for p in (store.path / kind).rglob("*")
+        for p in (local(store.path) / kind).rglob("*")
         if p.is_file()
     }
 

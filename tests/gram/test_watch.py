@@ -17,6 +17,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.watch import read_builder, watch_path
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
+from advntk_dist.storage.location import local
 
 ASK = """
 import json, sys
@@ -65,7 +66,7 @@ def test_status_from_another_process_during_a_build(
 def test_builder_that_died_is_not_reported(tmp_path: Path) -> None:
     state = {"pid": os.getpid(), "host": socket.gethostname(), "started_unix": 0.0, "updated_unix": 1.0}
     state |= {"done": 1, "total": 9}
-    file = watch_path(tmp_path / "a.zarr")
+    file = local(watch_path(tmp_path / "a.zarr"))
     file.write_text(json.dumps(state))
     assert read_builder(tmp_path / "a.zarr") is not None
     file.write_text(json.dumps(state | {"pid": 2**22 + 1}))

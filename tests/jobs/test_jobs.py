@@ -54,6 +54,12 @@ def test_configuration_travels_with_the_job(tmp_path: Path) -> None:
     assert str(tmp_path) not in job.entrypoint
 
 
+def test_a_job_may_lie_in_an_object_store() -> None:
+    job = Job.of("digits", [], "s3://bucket/runs/a")
+    assert shlex.split(job.entrypoint)[5:] == ["--out", "s3://bucket/runs/a", "--address", "auto"]
+    assert job.identity != Job.of("digits", [], "gs://bucket/runs/a").identity
+
+
 def test_cluster_chooses_where_nobody_says() -> None:
     assert '--out "${ADVNTK_RUNS:-$HOME/runs}"/digits' in Job.of("digits", [], None).entrypoint
 
@@ -73,7 +79,7 @@ def test_credentials_in_a_url_are_refused_unprinted(out: str) -> None:
         (["digits", "--address", "http://user:planted@127.0.0.1:1"], 2, "--address: holds credentials"),
         (["digits", "--address", "http://127.0.0.1:1"], 2, "no Ray dashboard answers at http://127.0.0.1:1"),
         (["digits", "--address", "127.0.0.1:1", "--out", "runs/a"], 2, "--out runs/a: the nodes do not know"),
-        (["digits", "--address", "127.0.0.1:1", "--out", "s3://bucket/a"], 2, "give an absolute path"),
+        (["digits", "--address", "127.0.0.1:1", "--out", "ftp://host/a"], 2, "s3://BUCKET/PATH"),
         (["nothing", "--address", "127.0.0.1:1"], 2, "no preset and no file 'nothing'"),
         (["digits", "--address", "127.0.0.1:1", "--set", "train.stepz=1"], 2, "train.stepz: no such key"),
         (["digits", "--address", "127.0.0.1:1", "--status", "--follow"], 2, "contradict each other"),

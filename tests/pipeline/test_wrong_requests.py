@@ -71,7 +71,9 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "an image that is none": (_data("{tmp}/pictures"), 2, "cat/1.png"),
     "truncated IDX": (["data", "info", "mnist", "--path", "{tmp}/mnist"], 2, "train-images-idx3-ubyte"),
     # places
-    "a URL to write to": (["run", "digits", "--out", "s3://bucket/run"], 2, "local path"),
+    "a URL of another kind": (["run", "digits", "--out", "ftp://host/run"], 2, "s3://BUCKET/PATH or gs://BUCKET/PATH"),
+    "a URL with credentials": (["status", "s3://key:secret@bucket/run"], 2, "holds credentials"),
+    "a grid in an object store": (["reproduce", "--out", "s3://bucket/grid", "--dry-run"], 2, "local path"),
     "a file where the run should be": (["run", "digits", "--out", "{tmp}/broken.toml"], 2, "broken.toml"),
     "status of nothing": (["gram", "status", "nowhere"], 2, "nowhere"),
     "verify of nothing": (["gram", "verify", "nowhere"], 2, "nowhere"),

@@ -24,6 +24,7 @@ from advntk_dist.planning.counts import (
 )
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
+from advntk_dist.storage.location import local
 
 DIGITS = Images((8, 8, 1), 10)
 
@@ -83,7 +84,7 @@ def test_counts_are_those_of_a_finished_run(watched: tuple[RunConfig, Path, dict
     store = GramStore.open(folder / "gram.zarr")
     assert counts.gram.tiles == store.status().total == results["gram"]["tiles"]
     assert counts.gram.pairs == store.grid.pairs
-    on_disk = sum(p.stat().st_blocks * 512 for p in store.path.rglob("*") if p.is_file())
+    on_disk = sum(p.stat().st_blocks * 512 for p in local(store.path).rglob("*") if p.is_file())
     assert counts.gram.disk_bytes == pytest.approx(on_disk, rel=0.25)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     images = {

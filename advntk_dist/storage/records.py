@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,16 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
 _IDENTITY = "identity"
 
+READS = 3
+"""Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
 
-def guarded_group(path: Path, identity: Mapping[str, Any]) -> zarr.Group:
+
+def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     """The Zarr group at ``path``, made if it is not there, for this identity only.
 
     Raises
@@ -33,7 +37,7 @@ def guarded_group(path: Path, identity: Mapping[str, Any]) -> zarr.Group:
     identity = json.loads(json.dumps(dict(identity)))  # as it is stored: tuples become lists
     if path.exists() and not _unfinished(path):
         try:
-            group = zarr.open_group(path, mode="r+", zarr_format=3)
+            group = zarr.open_group(**zarr_at(path), mode="r+", zarr_format=3)
             attributes: dict[str, Any] = group.attrs.asdict()
             stored = dict(attributes[_IDENTITY])
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -42,10 +46,10 @@ def guarded_group(path: Path, identity: Mapping[str, Any]) -> zarr.Group:
             if stored.get(field) != value:
                 raise StoreMismatchError(str(path), field, stored.get(field), value)
         return group
-    return zarr.create_group(path, zarr_format=3, attributes={_IDENTITY: identity})
+    return zarr.create_group(**zarr_at(path), zarr_format=3, attributes={_IDENTITY: identity})
 
 
-def _unfinished(path: Path) -> bool:
+def _unfinished(path: Location) -> bool:
     """Whether a process died here while it made the group: nothing but temporary files of its metadata."""
     return path.is_dir() and all(p.name.endswith(".partial") for p in path.iterdir())
 
@@ -70,6 +74,7 @@ class Records:
     def __init__(self, group: zarr.Group, name: str, rows: int, shape: tuple[int, ...], *, span: int = 1) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
+        self._reads = READS if isinstance(group.store, ObjectGroupStore) else 1
         try:
             array = group.get(name)
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -118,12 +123,15 @@ class Records:
             If the stored bytes fail their checksum.
         """
         stop = min(start + self.span, self.rows)
-        try:
-            values = np.asarray(self._array[start:stop], dtype=np.float64)
-        except (ValueError, OSError) as error:
-            raise StoreDamagedError(
-                f"{self.where}: rows {start} to {stop} are damaged ({error}); remove this folder and run again"
-            ) from error
+        for left in reversed(range(self._reads)):
+            try:
+                values = np.asarray(self._array[start:stop], dtype=np.float64)
+                break
+            except (ValueError, OSError) as error:
+                if not left:
+                    raise StoreDamagedError(
+                        f"{self.where}: rows {start} to {stop} are damaged ({error}); remove this folder and run again"
+                    ) from error
         return None if np.isnan(values).any() else values
 
     def read_all(self) -> NDArray[np.float64] | None:

@@ -1,0 +1,231 @@
+"""A lock in an object store: an object that only one process can make, and that says so as long as it is renewed.
+
+A lease that has not been renewed for ``STALE`` seconds may be taken over. Its age is measured by the store's clock
+alone, so that clocks of machines may differ. Who finds a lease waits until it is renewed, and then gives up, or until
+it is stale: so the same command goes on after a kill. A holder that finds its lease taken writes nothing more below the
+place that the lease guards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
+from advntk_dist.storage.objects import ObjectPath, _lost, refuse_if_lost
+from advntk_dist.storage.patience import briefly, no_bucket, patiently
+
+log = logging.getLogger(__name__)
+
+STALE = 60.0
+"""Seconds after which a lease that nobody renews may be taken over."""
+
+RENEW = 15.0
+"""Seconds between renewals."""
+
+_POLL = 1.0
+
+_held: set[str] = set()
+"""Words of the leases that this process holds."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, and a random word that tells two holders of one process apart."""
+
+    host: str
+    pid: int
+    word: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+
+    def is_gone(self) -> bool:
+        """Whether it is this very process, which could not give it back, or nobody: a lock file copied from a disk."""
+        return not self.host or (
+            (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
+        )
+
+    def is_alive_here(self) -> bool:
+        """Whether there is such a process on this machine."""
+        return self.host == socket.gethostname() and Path(f"/proc/{self.pid}").exists()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Lease:
+    """Holds a lease while it is entered.
+
+    Parameters
+    ----------
+    path
+        The object.
+    guards
+        The folder that only the holder may write.
+    busy
+        What to say where another process holds it.
+    """
+
+    def __init__(self, path: ObjectPath, guards: ObjectPath, busy: str) -> None:
+        self.path, self.guards, self.busy = path, str(guards), busy
+        self.holder = Holder.here()
+        self._beats = 0
+        self._version: dict[str, str] = {}
+        self._released = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Lease:
+        """Take the lease.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process holds it: one that renews it, or lives on this machine.
+        StoreError
+            If the store refuses, does not answer, or knows no conditional writes.
+        """
+        _lost.pop(self.guards, None)
+        if not self._write("create"):
+            self._take_over()
+        _held.add(self.holder.word)
+        self._thread = threading.Thread(target=self._renew, name="advntk-lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the lease back; one that was lost ends what went well until now with StoreBusyError."""
+        self._released.set()
+        _held.discard(self.holder.word)
+        if self._thread is not None:
+            self._thread.join(timeout=10.0)
+        if kind is None:
+            refuse_if_lost(self.guards)
+        # Where the store is away, the lease is taken over once it is stale.
+        with contextlib.suppress(StoreError), briefly():
+            found = read_holder(self.path)
+            if found is not None and found[0] == self.holder:
+                self.path.unlink(missing_ok=True)
+
+    def _write(self, mode: Any) -> bool:
+        """Write the lease if the condition holds; whether this process has it now, whatever became of the answer."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        store = self.path.store
+        # Each renewal has other content, as S3 tells versions of an object apart by nothing else.
+        self._beats += 1
+        content = json.dumps(asdict(self.holder) | {"beat": self._beats}).encode()
+        try:
+            result: Mapping[str, Any] = patiently(
+                str(self.path), lambda: obstore.put(store, self.path.key, content, mode=mode), conflicts=True
+            )
+        except FileNotFoundError:
+            if mode == "create":
+                raise no_bucket(str(self.path)) from None
+            return False  # deleted under our hands: whoever did that is not us
+        except (AlreadyExistsError, PreconditionError):
+            found = read_holder(self.path)
+            if found is None or found[0] != self.holder:
+                return False
+            result = found[1]
+        self._version = _version(result)
+        return True
+
+    def _take_over(self) -> None:
+        found, since = read_holder(self.path), time.monotonic()
+        if found is None:  # given back a moment ago
+            if not self._write("create"):
+                raise StoreBusyError(self.busy)
+            return
+        holder, meta = found
+        before, warned = age(self.path, meta), False
+        while not holder.is_gone() and (left := STALE - before - (time.monotonic() - since)) > 0:
+            if holder.is_alive_here():
+                raise StoreBusyError(f"{self.busy} ({holder})")
+            if not warned:
+                log.warning("%s: waiting for up to %.0f s to see whether %s is still there", self.path, left, holder)
+                warned = True
+            time.sleep(min(left, _POLL))
+            found = read_holder(self.path)
+            if found is None or _version(found[1]) != _version(meta):
+                break
+        taken = self._write("create" if found is None else _version(meta))
+        if not taken:
+            raise StoreBusyError(f"{self.busy} ({holder})")
+        log.warning("%s: taken over from %s, which has not renewed it", self.path, holder)
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEW):
+            try:
+                with briefly(RENEW):
+                    kept = self._write(dict(self._version))
+            except StoreUnreachableError:
+                continue  # the store may come back before anyone else has taken over
+            except StoreError as error:
+                log.warning("%s: not renewed: %s", self.path, error)
+                continue
+            if not kept:
+                _lost[self.guards] = (
+                    f"{self.guards}: another process has taken over, because this one did not renew its lease in "
+                    "time; nothing that was committed is lost"
+                )
+                return
+
+
+def _version(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What a conditional write names the object's version by."""
+    return {name: value for name in ("e_tag", "version") if (value := meta.get(name)) is not None}
+
+
+def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
+    """Who holds a lease, and the metadata of its object; None if nobody does."""
+    store = path.store
+    import obstore
+
+    def read() -> tuple[bytes, dict[str, Any]]:
+        answer = obstore.get(store, path.key)
+        return answer.bytes().to_bytes(), dict(answer.meta)
+
+    try:
+        content, meta = patiently(str(path), read)
+    except FileNotFoundError:
+        return None
+    if not content:
+        return Holder("", 0, ""), meta
+    try:
+        words = json.loads(content)
+        return Holder(words["host"], words["pid"], words["word"]), meta
+    except (ValueError, TypeError, KeyError):
+        return Holder("a machine that is not known", 0, ""), meta
+
+
+def age(path: ObjectPath, meta: dict[str, Any]) -> float:
+    """Seconds since an object was written, by the store's clock: that of a small object written now."""
+    probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    probe.write_bytes(b"")
+    try:
+        now = probe.head()
+    finally:
+        probe.unlink(missing_ok=True)
+    return 0.0 if now is None else float((now["last_modified"] - meta["last_modified"]).total_seconds())
+
+
+def is_held(path: ObjectPath) -> bool:
+    """Whether somebody holds a lease; found without touching it, and so by this machine's clock."""
+    from datetime import UTC, datetime
+
+    meta = path.head()
+    return meta is not None and (datetime.now(UTC) - meta["last_modified"]).total_seconds() < STALE

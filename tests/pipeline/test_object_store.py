@@ -1,0 +1,139 @@
+"""A whole run in an object store: the numbers of a local one, resumable, and without secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from advntk_dist.cli import main
+from advntk_dist.config import RunConfig
+from advntk_dist.errors import StoreUnreachableError
+from advntk_dist.pipeline.run import run
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.status import run_status
+from advntk_dist.progress import Display
+from advntk_dist.storage.location import location
+from advntk_dist.storage.lock import sole
+from advntk_dist.storage.objects import ObjectPath
+
+if TYPE_CHECKING:
+    from tests.conftest import FaultProxy
+
+QUIET = Display(quiet=True)
+
+
+def comparable(results: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes")}
+
+
+def everything(folder: ObjectPath) -> dict[str, bytes]:
+    import obstore
+
+    keys = [entry["path"] for entry in obstore.list(folder.store, f"{folder.key}/").collect()]
+    return {key: ObjectPath(folder.scheme, folder.bucket, key).read_bytes() for key in keys}
+
+
+def called(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_a_run_that_an_outage_ends_goes_on(
+    finished: Path,
+    small_config: RunConfig,
+    s3: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"s3://bucket/{uuid.uuid4().hex}/run"
+    local = json.loads((finished / "results.json").read_text())
+
+    # The store goes away when the second step of the training is committed, and stays away.
+    def fault(method: str, path: str) -> str | None:
+        s3.out = s3.out or (method == "PUT" and "/train.zarr/state/c/2/" in path)
+        return "drop" if s3.out else None
+
+    s3.fault = fault
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "1")
+    with pytest.raises(StoreUnreachableError, match=rf"{url}/train.zarr/state/c/2/0: .*run the same command") as caught:
+        run(small_config, url, display=QUIET)
+    assert caught.value.exit_code == 3
+    s3.out, s3.fault = False, lambda method, path: None
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
+    folder = RunDirectory.at(url)
+    assert isinstance(folder.root, ObjectPath)
+    assert not run_status(url).finished
+    assert (folder.root / ".lock").exists(), "the lease could not be given back"
+    s3.seen.clear()
+    outcome = run(small_config, url, display=QUIET)
+    assert outcome.worked
+    assert comparable(outcome.results) == comparable(local)
+    written = [path for method, path in s3.seen if method == "PUT"]
+    assert not [path for path in written if "/gram.zarr/ntk" in path], "the Gram matrix was there"
+    assert not [path for path in written if "/train.zarr/state/c/1/" in path], "and the first step"
+    assert [path for path in written if "/train.zarr/state/c/2/" in path]
+    assert written.count(f"/bucket/{folder.root.key}/events.jsonl") < 40, "events are put now and then, not one by one"
+
+    status = run_status(url)
+    assert status.finished
+    assert (status.tiles, status.steps) == (status.tiles_total, status.steps_total)
+    before = everything(folder.root)
+    assert {name for name in before if name.endswith(".png")} == {
+        f"{folder.root.key}/{p.name}" for p in finished.glob("*.png")
+    }
+    events = [json.loads(line)["event"] for line in folder.events.read_text().splitlines()]
+    assert events.count("run begins") == 2
+    assert events[-1] == "run ends"
+    s3.seen.clear()
+    assert not run(small_config, url, display=QUIET).worked
+    assert {path for method, path in s3.seen if method == "PUT"} == {f"/bucket/{folder.root.key}/.lock"}
+    assert everything(folder.root) == before
+    for name, content in before.items():
+        for secret in (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]):
+            assert secret.encode() not in content, name
+
+    # The other commands take the URL as well.
+    assert called("status", url) == 0
+    assert f"{url}: finished" in capsys.readouterr().out
+    assert called("gram", "status", url) == 0
+    assert called("gram", "verify", f"{url}/gram.zarr") == 0
+    assert f"{url}/gram.zarr: 6 tiles are sound" in capsys.readouterr().out
+    with sole(folder.root / ".lock", folder.root, "busy"):
+        assert called("report", url) == 1
+    assert "another process is working on this run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_command_on_a_finished_run_takes_its_url(
+    finished: Path, s3: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a run is the same files wherever it lies: one is copied from a disk."""
+    root = location(f"s3://bucket/{uuid.uuid4().hex}/run")
+    for file in finished.rglob("*"):
+        if file.is_file():
+            root.joinpath(*file.relative_to(finished).parts).write_bytes(file.read_bytes())
+    url = str(root)
+    for command, written in (
+        (("status", url), None),
+        (("gram", "info", url), None),
+        (("gram", "verify", url), None),
+        (("report", url), "report.html"),
+        (("evaluate", url, "--set", "steps=1"), "results-pgd_linf_r0.2_s0.04_n1_seed0_margin.json"),
+        (("evaluate", url, "--tier", "fast", "--images", "8"), "evaluation/fast_linf_r0.2_seed0_images8.json"),
+        (("dynamics", url, "--images", "16"), "dynamics.png"),
+        (("report", "--compare", url, str(finished), "--out", f"{url}/comparison.html"), "comparison.html"),
+    ):
+        if written is not None:
+            root.joinpath(*written.split("/")).unlink(missing_ok=True)
+        assert called(*command) == 0, capsys.readouterr().err
+        assert written is None or root.joinpath(*written.split("/")).is_file()
+    assert called("check", url, "--images", "8") in (0, 1), "the verdict of so few images is open"
+    assert (root / "check.json").is_file()
+    assert "s3://" in capsys.readouterr().out

@@ -1,0 +1,183 @@
+"""One process at a time in an object store: leases that are held, renewed, lost and taken over."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from advntk_dist.errors import StoreBusyError
+from advntk_dist.storage import lease as lease_module
+from advntk_dist.storage.lease import Holder, Lease, is_held, read_holder
+from advntk_dist.storage.location import location
+from advntk_dist.storage.lock import sole
+from advntk_dist.storage.objects import ObjectPath
+
+if TYPE_CHECKING:
+    from tests.conftest import FaultProxy
+
+OTHER = """
+import sys, time
+from advntk_dist.storage.lock import sole
+from advntk_dist.storage.location import location
+root = location(sys.argv[1])
+with sole(root / ".lock", root, "busy"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def root(s3: FaultProxy) -> ObjectPath:
+    found = location(f"s3://bucket/{uuid.uuid4().hex}")
+    assert isinstance(found, ObjectPath)
+    return found
+
+
+def test_one_process_at_a_time(root: ObjectPath) -> None:
+    """And one that is killed is followed once its lease is stale, not before."""
+    other = subprocess.Popen([sys.executable, "-c", OTHER, str(root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert is_held(root / ".lock")
+        with (
+            pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
+            sole(root / ".lock", root, "busy"),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease_module, "STALE", 4.0)
+        with sole(root / ".lock", root, "busy"):
+            assert is_held(root / ".lock")
+            (root / "x").write_bytes(b"")
+    assert 1.5 < time.monotonic() - started < 30
+    assert not (root / ".lock").exists()
+    assert [path.name for path in root.iterdir()] == ["x"], "nothing is left behind"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    root = replace(root, scheme=scheme)
+    with Lease(root / ".lock", root, "busy"):
+        with pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
+            pass
+        first = (root / ".lock").head()
+        time.sleep(2.5)
+        last = (root / ".lock").head()
+    assert first is not None
+    assert last is not None
+    assert last["last_modified"] > first["last_modified"]
+    assert not (root / ".lock").exists()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
+    scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks waits until it sees a renewal, however long the lease has been held."""
+    monkeypatch.setattr(lease_module, "RENEW", 0.5)
+    monkeypatch.setattr(lease_module, "STALE", 3.0)
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    root = replace(root, scheme=scheme)
+    lease = Lease(root / ".lock", root, "busy")
+    lease.holder = Holder("elsewhere", 7, "x")
+    with lease:
+        for _ in range(2):
+            with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), sole(root / ".lock", root, "busy"):
+                pass
+        (root / "x").write_bytes(b"1")
+    assert not (root / ".lock").exists()
+
+
+def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "RENEW", 0.2)
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    thief = Holder("elsewhere", 7, "x")
+    lease = Lease(root / ".lock", root / "run", "busy")
+    lease.__enter__()
+    (root / "run" / "x").write_bytes(b"1")
+    (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
+    time.sleep(1.0)
+    (root / "beside").write_bytes(b"1")
+    for write in (lambda: (root / "run" / "x").write_bytes(b"2"), lambda: lease.__exit__(None, None, None)):
+        with pytest.raises(StoreBusyError, match="another process has taken over"):
+            write()
+    assert (root / "run" / "x").read_bytes() == b"1"
+    found = read_holder(root / ".lock")
+    assert found is not None
+    assert found[0] == thief, "a lease of another is not given back"
+    timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"renewed"))
+    timer.start()
+    with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), Lease(root / ".lock", root / "run", "busy"):
+        pass
+    timer.join()
+    threading.Timer(0.6, (root / ".lock").unlink).start()  # given back while somebody waits
+    with Lease(root / ".lock", root / "run", "busy"):
+        (root / "run" / "x").write_bytes(b"2")
+
+
+def test_a_lease_outlives_a_lost_answer(root: ObjectPath, s3: FaultProxy) -> None:
+    """The store has made the object and the answer is lost: the second try finds that it exists, and is ours."""
+    answers = iter(["cut"])
+    s3.fault = lambda method, path: next(answers, None) if method == "PUT" else None
+    with Lease(root / ".lock", root, "busy") as lease:
+        found = read_holder(root / ".lock")
+        assert found is not None
+        assert found[0] == lease.holder
+
+
+def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    with Lease(root / ".lock", root, "busy"):
+        s3.out = True
+        time.sleep(1.5)
+        s3.out = False
+        (root / "x").write_bytes(b"1")
+
+
+def test_a_damaged_lease_is_somebody_elses(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    (root / ".lock").write_bytes(b"{")
+    timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"["))
+    timer.start()
+    with pytest.raises(StoreBusyError, match="a machine that is not known"), sole(root / ".lock", root, "busy"):
+        pass
+    timer.join()
+
+
+def test_a_lease_that_could_not_be_given_back_is_no_obstacle_to_its_own_process(
+    root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(root / ".lock", root, "busy")
+    lease.__enter__()
+    s3.out = True
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "0.3")
+    lease.__exit__(None, None, None)
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
+    s3.out = False
+    assert is_held(root / ".lock")
+    with Lease(root / ".lock", root, "busy"), pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
+        pass
+    assert not (root / ".lock").exists()
+
+
+def test_a_lock_file_that_was_copied_from_a_disk_is_nobodys(root: ObjectPath) -> None:
+    (root / ".lock").write_bytes(b"")
+    started = time.monotonic()
+    with sole(root / ".lock", root, "busy"):
+        assert is_held(root / ".lock")
+    assert time.monotonic() - started < 30
+    assert not (root / ".lock").exists()
