@@ -39,8 +39,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--run-{marker}", action="store_true", help=f"also run tests marked {marker} ({why})")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes of one session, and those that they start, share what XLA compiles; the next session starts anew."""
+    if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = TemporaryDirectory(prefix="compiled", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        # One process runs the tests of a file; those of jobs/ share a cluster, and one process runs them all.
+        group = item.path.parent if item.path.parent.name == "jobs" else item.path
+        item.add_marker(pytest.mark.xdist_group(group.relative_to(Path(__file__).parent).as_posix()))
         for marker, why in _OPTIONAL.items():
             if marker in item.keywords and not config.getoption(f"--run-{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))

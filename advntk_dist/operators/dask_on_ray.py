@@ -16,6 +16,7 @@ from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.cores import blas_threads
 from advntk_dist.operators.place import Failure, Place, open_once
 from advntk_dist.operators.products import Part, Run, Vectors, product_of, run_product, runs
+from advntk_dist.operators.rows import Rows
 from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class DaskOnRayOperator(GramOperator):
         options = {"num_cpus": 1, "max_retries": RETRIES, "runtime_env": {"env_vars": worker_environment(1, False)}}
         # Without ray_persist Dask on Ray would wait for ever, and hold all parts at once.
         references = self._get(graph, list(graph), ray_persist=True, ray_remote_args=options)
-        return product_of(self._arriving(list(references)), self.n, v.shape[1])
+        return product_of(self._arriving(list(references)), Rows.all(self.n), v.shape[1])
 
     def _arriving(self, references: list[Any]) -> Iterator[Part]:
         references.reverse()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from advntk_dist.grid import Tile, TileGrid, spans
 from advntk_dist.operators.place import Failure, Place
 from advntk_dist.operators.products import Run, Vectors
+from advntk_dist.operators.rows import Rows
 from advntk_dist.operators.tiled import threaded_product
 
 
@@ -60,6 +61,7 @@ class TileHolder:
 
     def __init__(self, place: Place, parts: tuple[Run, ...], threads: int) -> None:
         self.place, self.parts, self.threads = place, parts, threads
+        self.rows = Rows.touched(t for run in parts for t in run.tiles)
         self.held: HeldTiles | None = None
 
     def load(self) -> Holding | Failure:
@@ -75,9 +77,9 @@ class TileHolder:
         return Holding(len(held.values), total, node, socket.gethostname(), os.getpid())
 
     def product(self, vectors: Vectors) -> NDArray[np.float64] | Failure:
-        """What the held tiles add to Theta v, (n, k)."""
+        """What the held tiles add to Theta v: of the rows that they touch, (len(self.rows), k)."""
         try:
-            return threaded_product(self._tiles(), self.parts, vectors, self.threads)
+            return threaded_product(self._tiles(), self.parts, self.rows, vectors, self.threads)
         except Exception as error:
             return Failure.of(error)
 

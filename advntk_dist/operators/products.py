@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from advntk_dist.grid import Tile, TileGrid, spans
+from advntk_dist.operators.rows import Array, Rows
 from advntk_dist.operators.tiles import Tiles
-
-Array = NDArray[np.float64]
 
 RUN_TILES = 8
 """Tiles of one row that make one task."""
@@ -72,12 +70,18 @@ class Run:
 
 def runs(grid: TileGrid, length: int = RUN_TILES) -> list[Run]:
     """The stored tiles of a symmetric grid, row by row, in runs of at most ``length``."""
-    down, across = grid.shape
-    return [
-        Run(tuple(grid.at(i, j) for j in range(start, min(start + length, across))))
-        for i in range(down)
-        for start in range(i, across, length)
-    ]
+    return runs_of(grid, length)
+
+
+def runs_of(tiles: Iterable[Tile], length: int = RUN_TILES) -> list[Run]:
+    """Some tiles, given row by row, in runs of at most ``length`` neighbours."""
+    found: list[list[Tile]] = []
+    for t in tiles:
+        if found and len(found[-1]) < length and (found[-1][-1].i, found[-1][-1].j + 1) == (t.i, t.j):
+            found[-1].append(t)
+        else:
+            found.append([t])
+    return [Run(tuple(run)) for run in found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +92,10 @@ class Part:
     direct: Array
     mirrored: Array
 
-    def add_to(self, product: Array) -> None:
-        """Add to the whole product (n, k)."""
-        product[self.run.rows] += self.direct
-        product[self.run.cols] += self.mirrored.T
+    def add_to(self, product: Array, rows: Rows) -> None:
+        """Add to a product of which only these rows are kept, (len(rows), k)."""
+        product[rows.within(self.run.rows)] += self.direct
+        product[rows.within(self.run.cols)] += self.mirrored.T
 
 
 def block_shape(grid: TileGrid, k: int) -> tuple[int, int]:
@@ -140,9 +144,9 @@ def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> Part:
     return Part(run, direct, mirrored)
 
 
-def product_of(parts: Iterable[Part], n: int, k: int) -> Array:
-    """The whole product (n, k) from its parts, added in the order in which they come."""
-    product = np.zeros((n, k))
+def product_of(parts: Iterable[Part], rows: Rows, k: int) -> Array:
+    """Some rows of the product, (len(rows), k), from the parts, added in the order in which they come."""
+    product = np.zeros((len(rows), k))
     for part in parts:
-        part.add_to(product)
+        part.add_to(product, rows)
     return product

@@ -21,7 +21,9 @@ from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.holder import Holding, TileHolder
 from advntk_dist.operators.nodes import alive_nodes, other_seat, seats
 from advntk_dist.operators.place import Failure, Place
-from advntk_dist.operators.products import NARROW, Run, Vectors, runs
+from advntk_dist.operators.products import NARROW, Vectors, runs
+from advntk_dist.operators.rows import Rows
+from advntk_dist.operators.shares import shares
 from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
 
 if TYPE_CHECKING:
@@ -75,9 +77,10 @@ class ResidentOperator(GramOperator):
         if not ray.is_initialized():
             raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
         self.tiles, self.place = StoreTiles(store, kind), Place.of(store, kind)
-        everything = runs(store.grid)
-        self._seats = seats(matrix_bytes(store), min(holders or len(everything), len(everything)), exact=bool(holders))
-        self._shares = _shares(everything, len(self._seats))
+        most = len(runs(store.grid))
+        self._seats = seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
+        self._shares = shares(store.grid, len(self._seats))
+        self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._shares]
         share = max(sum(len(run.tiles) for run in part) for part in self._shares) * store.tile**2 * store.dtype.itemsize
         self._share_bytes, self.patience = share, patience
         self._actors: dict[int, Any] = {}
@@ -93,11 +96,11 @@ class ResidentOperator(GramOperator):
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         product = np.zeros_like(v)
-        # Wide blocks go in pieces: every holder sends back (n, columns), and passes from memory are cheap.
+        # Wide blocks go in pieces: what the holders send back is here all at once, and passes from memory are cheap.
         for piece in spans(v.shape[1], NARROW):
             answers = self._ask("product", ray.put(Vectors.of(v[:, piece])))
             for number in sorted(answers):
-                product[:, piece] += answers[number]
+                self._rows[number].add(answers[number], product[:, piece])
         return product
 
     def _ask(self, method: str, *arguments: Any) -> dict[int, Any]:
@@ -199,13 +202,3 @@ def matrix_bytes(store: GramStore) -> int:
     """Memory of the stored half as it is held, ragged tiles padded, in bytes."""
     return len(store.grid) * store.tile**2 * store.dtype.itemsize
 
-
-def _shares(everything: list[Run], count: int) -> list[tuple[Run, ...]]:
-    """Deal the runs out so that holders get about as many tiles each; the longest runs first."""
-    shares: list[list[Run]] = [[] for _ in range(count)]
-    load = [0] * count
-    for run in sorted(everything, key=lambda run: -len(run.tiles)):
-        lightest = load.index(min(load))
-        shares[lightest].append(run)
-        load[lightest] += len(run.tiles)
-    return [tuple(share) for share in shares]

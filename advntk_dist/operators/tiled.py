@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.cores import blas_threads
 from advntk_dist.operators.products import Part, Run, Vectors, product_of, run_product, runs, task_bytes
+from advntk_dist.operators.rows import Rows
 from advntk_dist.operators.tiles import StoreTiles, Tiles, diagonal_mean
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class TiledOperator(GramOperator):
         self.tiles: Tiles = source if isinstance(source, Tiles) else StoreTiles(source, kind)
         super().__init__(self.tiles.grid.rows)
         self.threads = threads
-        self._runs = runs(self.tiles.grid)
+        self._runs, self._rows = runs(self.tiles.grid), Rows.all(self.n)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        return threaded_product(self.tiles, self._runs, Vectors.of(v), self.threads)
+        return threaded_product(self.tiles, self._runs, self._rows, Vectors.of(v), self.threads)
 
     def diagonal_mean(self) -> float:
         """Mean of the diagonal."""
@@ -61,12 +62,17 @@ class TiledOperator(GramOperator):
         )
 
 
-def threaded_product(tiles: Tiles, parts: Sequence[Run], vectors: Vectors, threads: int) -> NDArray[np.float64]:
-    """What the given runs of tiles add to Theta v, (n, k), on so many Dask threads.
+def threaded_product(
+    tiles: Tiles, parts: Sequence[Run], rows: Rows, vectors: Vectors, threads: int
+) -> NDArray[np.float64]:
+    """What the given runs of tiles add to the rows of Theta v that they touch, (len(rows), k), on so many Dask threads.
 
     The parts are added in order, each as soon as those before it are there, so that few are held at a time.
     """
-    product, shared = _Opaque(np.zeros_like(vectors.v)), _Opaque(vectors)
+    product, shared = _Opaque(np.zeros((len(rows), vectors.columns))), _Opaque(vectors)
+
+    def add(total: _Opaque, part: Part, _before: None) -> None:
+        part.add_to(total.content, rows)
 
     def part(number: int, block: _Opaque) -> Part:
         if number + threads < len(parts):
@@ -75,11 +81,11 @@ def threaded_product(tiles: Tiles, parts: Sequence[Run], vectors: Vectors, threa
 
     if threads == 1 or len(parts) == 1:
         with blas_threads(1):
-            return product_of((run_product(tiles, run, vectors) for run in parts), *vectors.v.shape)
+            return product_of((run_product(tiles, run, vectors) for run in parts), rows, vectors.columns)
     graph: dict[Any, Any] = {}
     for number in range(len(parts)):
         graph["part", number] = (part, number, shared)
-        graph["sum", number] = (_add, product, ("part", number), ("sum", number - 1) if number else None)
+        graph["sum", number] = (add, product, ("part", number), ("sum", number - 1) if number else None)
     with blas_threads(1):
         threaded_get(graph, ("sum", len(parts) - 1), num_workers=threads)
     return np.asarray(product.content)
@@ -91,6 +97,3 @@ class _Opaque:
     def __init__(self, content: Any) -> None:
         self.content = content
 
-
-def _add(product: _Opaque, part: Part, _before: None) -> None:
-    part.add_to(product.content)

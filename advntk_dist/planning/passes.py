@@ -7,6 +7,7 @@ import math
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.nodes import CORES_A_HOLDER
 from advntk_dist.operators.products import RUN_TILES
+from advntk_dist.operators.shares import rows_sent
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.constants import Constants
 from advntk_dist.planning.crew import Stage
@@ -50,7 +51,7 @@ def matrix_pass(
 
     On one machine a core computes while the disk reads, and the slower of them counts. Resident tiles are multiplied
     where they are; before that every node gets the vectors in both memory orders, and after it every holder sends back
-    a whole product (n, columns), which the driver adds up: these follow each other.
+    the rows of the product that its tiles touch, which the driver adds up: these follow each other.
 
     Parameters
     ----------
@@ -74,13 +75,13 @@ def matrix_pass(
         return Stage({READ: read} if read > compute else {COMPUTE: compute})
     count, block = holders(grid, cluster), 8 * n * columns
     hops = math.ceil(math.log2(cluster.nodes)) if cluster.nodes > 1 else 0
-    away = count * (cluster.nodes - 1) / cluster.nodes
+    sent = 8 * rows_sent(grid, count) * columns
     return Stage(
         {
             COMPUTE: compute * max(1.0, operator.cores / (CORES_A_HOLDER * count)),
             SCATTER: hops * 2 * block * c.network_byte,
-            GATHER: away * block * c.network_byte,
-            ADD: count * block * c.add_byte,
+            GATHER: sent * (cluster.nodes - 1) / cluster.nodes * c.network_byte,
+            ADD: sent * c.add_byte,
             CALLS: count * c.call,
         }
     )

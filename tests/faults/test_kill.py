@@ -26,22 +26,21 @@ SETTINGS = (
     "evaluation.times=[1e-3, 1e-2, 1e-1]",
     "evaluation.batch=8",
 )
+SHORT = ("data.n_train=160", "data.n_test=64", "train.steps=15", "evaluation.times=[1e-3, 1e-2]")
+"""Enough for two kills."""
 
 
-def command(folder: Path) -> list[str]:
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return [sys.executable, "-m", "advntk_dist", "run", "digits", "--out", str(folder), *settings]
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, settings: tuple[str, ...]) -> subprocess.Popen[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "advntk_dist", "run", "digits", "--out", str(folder), *words]
     return subprocess.Popen(
-        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
     )
 
 
-def finish(folder: Path) -> dict[str, Any]:
-    process = start(folder)
+def finish(folder: Path, settings: tuple[str, ...]) -> dict[str, Any]:
+    process = start(folder, settings)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err.decode()
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
@@ -49,11 +48,11 @@ def finish(folder: Path) -> dict[str, Any]:
     return results
 
 
-def kill_somewhere(folder: Path, rng: random.Random) -> str:
+def kill_somewhere(folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:
     """Start, wait until a random number of events has been written, kill; the last event before that."""
     events = folder / "events.jsonl"
     before = len(events.read_text().splitlines()) if events.exists() else 0
-    process = start(folder)
+    process = start(folder, settings)
     target, deadline = before + rng.randint(1, 20), time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if events.exists() and len(events.read_text().splitlines()) >= target:
@@ -68,15 +67,17 @@ def kill_somewhere(folder: Path, rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"),
-    [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)],
+    ("kills", "seed", "settings"),
+    [(2, 0, (*SETTINGS, *SHORT)), pytest.param(10, 1, SETTINGS, marks=pytest.mark.slow)],
     ids=["short", "ten"],
 )
 @pytest.mark.timeout(900)
-def test_results_are_those_of_an_uninterrupted_run(kills: int, seed: int, tmp_path: Path) -> None:
-    undisturbed = finish(tmp_path / "undisturbed")
+def test_results_are_those_of_an_uninterrupted_run(
+    kills: int, seed: int, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    undisturbed = finish(tmp_path / "undisturbed", settings)
     rng, folder = random.Random(seed), tmp_path / "killed"
-    stages = [json.loads(kill_somewhere(folder, rng)).get("stage") for _ in range(kills)]
-    killed = finish(folder)
+    stages = [json.loads(kill_somewhere(folder, settings, rng)).get("stage") for _ in range(kills)]
+    killed = finish(folder, settings)
     assert killed == undisturbed, stages
     print(f"killed in stages {stages}")

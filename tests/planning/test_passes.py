@@ -9,6 +9,7 @@ import pytest
 from advntk_dist.config import load_config
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.products import runs
+from advntk_dist.operators.shares import rows_sent
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.constants import Constants
 from advntk_dist.planning.crew import Stage
@@ -43,13 +44,15 @@ def test_a_disk_that_is_slower_than_the_cores_is_what_a_pass_takes() -> None:
 
 def test_resident_tiles_cost_vectors_instead_of_reading() -> None:
     n, block = 100_000, 8 * 100_000 * 10
+    sent = 80 * rows_sent(TileGrid.square(n, 2048), 8)
+    assert block < sent < 4 * block, "each of 8 holders sends less than half of a product"
     operator, found = a_pass(n, Cluster(4, 8, 0, 64 * GIB, remote=True), **RATES)
     assert operator.name == "resident"
     assert found.parts == {
         "pass compute": pytest.approx(n**2 * 2e-9 / 32),
         "vectors to the nodes": pytest.approx(2 * 2 * block * 1e-9),
-        "partial products to the driver": pytest.approx(8 * 3 / 4 * block * 1e-9),
-        "adding partial products": pytest.approx(8 * block * 1e-10),
+        "partial products to the driver": pytest.approx(3 / 4 * sent * 1e-9),
+        "adding partial products": pytest.approx(sent * 1e-10),
         "calls of the holders": pytest.approx(8 * 1e-3),
     }
 

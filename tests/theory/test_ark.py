@@ -134,11 +134,11 @@ def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.flo
 @pytest.mark.parametrize(
     ("name", "activation", "widths", "seeds"),
     [
-        ("mlp-3", "relu", (32, 64, 256), 400),
+        ("mlp-3", "relu", (32, 128), 400),
         ("mlp-2", "gelu", (64, 256), 300),
         ("mlp-2", "erf", (64, 256), 300),
         ("mlp-2", "sigmoid", (64, 256), 300),
-        ("cnn-2", "relu", (8, 16), 200),
+        ("cnn-2", "relu", (8, 16), 125),
         ("cnn-1", "erf", (16, 32), 200),
         pytest.param("resnet-18", "relu", (4, 8), 150, marks=pytest.mark.slow),
     ],
