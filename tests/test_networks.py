@@ -294,9 +294,9 @@ def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64]
     [
         ("mlp-3", "relu", 64),
         ("mlp-3", "relu", 256),
-        ("mlp-3", "gelu", 64),
+        pytest.param("mlp-3", "gelu", 64, marks=pytest.mark.slow),
         ("mlp-3", "erf", 64),
-        ("mlp-3", "sigmoid", 64),
+        pytest.param("mlp-3", "sigmoid", 64, marks=pytest.mark.slow),
         ("cnn-2", "relu", 32),
         pytest.param("resnet-18", "relu", 32, marks=pytest.mark.slow),
     ],

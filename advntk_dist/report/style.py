@@ -91,7 +91,8 @@ def new_figure(height: float, pad: float = 0.04) -> Figure:
 def png_bytes(figure: Figure) -> bytes:
     """Render to PNG without the metadata (library version) that would change bytes for no change of content."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    # savefig would lay the figure out in a drawing of its own before the one that counts.
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -30,6 +30,7 @@ DRIVER = Path(__file__).with_name("chaos_driver.py")
 OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
 DURING = ("kill worker", "stop worker", "kill driver", "second builder")
 DEADLY = DURING[:3]
+SHORT = OPTIONS | {"n": 240, "pause": 0.04}  # 465 tiles, slow enough to be hit
 BETWEEN = ("flip chunk", "cut chunk", "lose chunk", "flip record", "cut record", "leave partial")
 
 
@@ -182,29 +183,36 @@ class Chaos:
         assert max(e["attempt"] for e in self.events() if e["event"] == "tile") <= 1 + len(lost)
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(folder: Path, options: dict[str, Any]) -> Path:
     """The store of an undisturbed build, in this process."""
-    x = np.random.default_rng(0).integers(0, 256, (OPTIONS["n"], 8, 8, 1), dtype=np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (options["n"], 8, 8, 1), dtype=np.uint8)
     net = network("mlp-2")
-    fingerprint = make_fingerprint(net, x, tile=OPTIONS["tile"])
-    store = GramStore.create_or_open(tmp_path_factory.mktemp("calm") / "gram.zarr", fingerprint, net.spec.as_dict())
+    fingerprint = make_fingerprint(net, x, tile=options["tile"])
+    store = GramStore.create_or_open(folder / "gram.zarr", fingerprint, net.spec.as_dict())
     floats = compute_images(x, store.tile, "float32")
     compute = TileComputer(net, store.tile, store.kinds, x.shape[1:], store.dtype)
     for t in store.grid:
         store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
-    assert len(store.grid) == 1830
     return local(store.path)
 
 
-def test_short_chaos(reference: Path, tmp_path: Path) -> None:
-    chaos = Chaos(tmp_path, seed=0)
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = undisturbed(tmp_path_factory.mktemp("calm"), OPTIONS)
+    assert len(GramStore.open(path).grid) == 1830
+    return path
+
+
+def test_short_chaos(tmp_path: Path) -> None:
+    (tmp_path / "calm").mkdir()
+    reference = undisturbed(tmp_path / "calm", SHORT)
+    chaos = Chaos(tmp_path, 0, SHORT)
     chaos.start()
     chaos.wait_for("worker_started")
     chaos.strike_during("second builder")
     assert chaos.wait_for_tiles(30)
     chaos.strike_during("kill worker")
-    assert chaos.wait_for_tiles(300)
+    assert chaos.wait_for_tiles(100)
     chaos.kill_driver_for_good()
     for fault in BETWEEN:
         chaos.strike_between(fault)

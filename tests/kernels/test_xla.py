@@ -137,6 +137,7 @@ def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any, seed: 
     assert np.linalg.norm(gradient - expected[1]) <= GRADIENTS[dtype] * np.linalg.norm(expected[1])
 
 
+@pytest.mark.slow
 def test_resnet_34_equals_neural_tangents() -> None:
     """The longest network, on one draw: its reference takes long to compile."""
     case = Case("resnet", 34, 1.41, 0.1, (3, 2, 1))

@@ -33,8 +33,8 @@ COUNT = 3
 class Losses:
     """Follows the events of a run, and takes a node away in each stage at a moment at which it is at work."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes, self.at_work, self.stage = nodes, "", ""
+    def __init__(self, nodes: Nodes, lose: bool) -> None:
+        self.nodes, self.lose, self.stage = nodes, lose, ""
         self.lost: dict[str, str] = {}
         self.replaced = 0
         self.home: dict[int, str] = {}
@@ -59,7 +59,7 @@ class Losses:
         self.stage = stage
 
     def _lose(self, name: str) -> None:
-        if self.stage not in self.lost and name in self.nodes.others:
+        if self.lose and self.stage not in self.lost and name in self.nodes.others:
             self.lost[self.stage] = name
             self.nodes.lose(name)
             self.nodes.add_meanwhile()
@@ -92,10 +92,9 @@ def main(folder: Path, how: str, settings: list[str]) -> None:
             said.append(text)
 
     with several_nodes(COUNT) as nodes:
-        losses = Losses(nodes)
-        if how == "lose":
-            ray.init(nodes.address, log_to_driver=False)
-            _follow(losses)
+        losses = Losses(nodes, how == "lose")
+        ray.init(nodes.address, log_to_driver=False)
+        _follow(losses)
         run(load_config("digits", settings), folder, address=nodes.address, display=Listening(quiet=True))
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
         homes = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}

@@ -112,6 +112,7 @@ def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
         assert (row["clean"], row["robust"]) == (before[method]["clean"], before[method]["robust"])
 
 
+@pytest.mark.slow
 def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path) -> None:
     here = evaluate_run_tier(copy, "standard", methods=["adv_ntk"], display=QUIET)[1]
     other = tmp_path / "other"

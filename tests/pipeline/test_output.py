@@ -152,6 +152,7 @@ def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("report: ")
 
 
+@pytest.mark.slow
 def test_verbose_shows_what_ray_says(tmp_path: Path) -> None:
     done = advntk("-v", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--json", *words(TINY))
     assert done.returncode == 0, done.stderr

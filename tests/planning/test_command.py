@@ -97,7 +97,7 @@ def test_a_cluster_is_bound_by_what_is_given_of_it(node: Path, capsys: pytest.Ca
     _, out, _ = advntk(capsys, *words, *cluster)
     assert "limits      gram: link of a node to the store; a pass: pass compute; train: passes over the matrix" in out
     assert "assumed of the cluster: 2 GB/s between a node and the store (--node-link), 20 GB/s of the store" in out
-    _, out, _ = advntk(capsys, *words, *cluster, "--shared-store", "0.1", "--node-link", "2", "--network", "0.1")
+    _, out, _ = advntk(capsys, *words, *cluster, "--shared-store", "0.1", "--node-link", "2", "--network", "0.02")
     assert "limits      gram: store write bandwidth; a pass: partial products to the driver; train:" in out
     assert "assumed of the cluster" not in out
     _, out, _ = advntk(capsys, *words)

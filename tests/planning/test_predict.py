@@ -173,6 +173,7 @@ def test_a_stand_in_is_used_only_for_published_shapes() -> None:
         subject_of(load_config("cifar10-mlp5", ("data.path=/no/such",)), 100)
 
 
+@pytest.mark.slow
 def test_a_real_calibration_predicts_a_real_run(tmp_path: Path, ray_cluster: None) -> None:
     settings = ("data.n_train=300", "data.n_val=60", "data.n_test=60", "gram.tile=128", "train.steps=5")
     config = load_config("digits", (*settings, "train.batch=32", "evaluation.times=[1e-3, 1e-1]"))

@@ -135,9 +135,9 @@ def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.flo
     ("name", "activation", "widths", "seeds"),
     [
         ("mlp-3", "relu", (32, 128), 400),
-        ("mlp-2", "gelu", (64, 256), 300),
+        pytest.param("mlp-2", "gelu", (64, 256), 300, marks=pytest.mark.slow),
         ("mlp-2", "erf", (64, 256), 300),
-        ("mlp-2", "sigmoid", (64, 256), 300),
+        pytest.param("mlp-2", "sigmoid", (64, 256), 300, marks=pytest.mark.slow),
         ("cnn-2", "relu", (8, 16), 125),
         ("cnn-1", "erf", (16, 32), 200),
         pytest.param("resnet-18", "relu", (4, 8), 150, marks=pytest.mark.slow),
