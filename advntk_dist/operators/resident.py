@@ -201,4 +201,3 @@ class ResidentOperator(GramOperator):
 def matrix_bytes(store: GramStore) -> int:
     """Memory of the stored half as it is held, ragged tiles padded, in bytes."""
     return len(store.grid) * store.tile**2 * store.dtype.itemsize
-

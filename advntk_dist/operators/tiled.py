@@ -96,4 +96,3 @@ class _Opaque:
 
     def __init__(self, content: Any) -> None:
         self.content = content
-

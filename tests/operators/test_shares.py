@@ -29,7 +29,9 @@ def test_every_tile_is_dealt_once_and_evenly(n: int, tile: int, data: st.DataObj
     for part in found:
         for run in part:
             assert len(run.tiles) <= RUN_TILES
-            assert [(t.i, t.j) for t in run.tiles] == [(run.tiles[0].i, run.tiles[0].j + k) for k in range(len(run.tiles))]
+            assert [(t.i, t.j) for t in run.tiles] == [
+                (run.tiles[0].i, run.tiles[0].j + k) for k in range(len(run.tiles))
+            ]
 
 
 @given(n=st.integers(1, 200), tile=st.integers(1, 30), count=st.integers(1, 12), seed=st.integers(0, 9))
