@@ -47,12 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        # One process runs the tests of a file; those of jobs/ share a cluster, and one process runs them all.
-        group = item.path.parent if item.path.parent.name == "jobs" else item.path
-        item.add_marker(pytest.mark.xdist_group(group.relative_to(Path(__file__).parent).as_posix()))
         for marker, why in _OPTIONAL.items():
             if marker in item.keywords and not config.getoption(f"--run-{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))

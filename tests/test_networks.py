@@ -188,7 +188,13 @@ def test_kernels_equal_neural_tangents(name: str, activation: str, layers: Any) 
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [("mlp-3", "relu"), ("mlp-3", "gelu"), ("mlp-3", "erf"), ("mlp-3", "sigmoid"), ("cnn-2", "relu")],
+    [
+        ("mlp-3", "relu"),
+        pytest.param("mlp-3", "gelu", marks=pytest.mark.slow),
+        ("mlp-3", "erf"),
+        pytest.param("mlp-3", "sigmoid", marks=pytest.mark.slow),
+        ("cnn-2", "relu"),
+    ],
 )
 def test_dtypes_are_kept(name: str, activation: str) -> None:
     net = network(name, activation=activation)

@@ -10,7 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-SETTINGS = ("data.n_train=120", "data.n_val=40", "data.n_test=40", "gram.tile=40", "train.steps=200", "train.batch=16")
+SETTINGS = (
+    "data.n_train=120",
+    "data.n_val=40",
+    "data.n_test=40",
+    "gram.tile=40",
+    "gram.workers=1",
+    "train.steps=200",
+    "train.batch=16",
+)
 
 
 # A test suite that runs in the background of a shell hands an ignored SIGINT down; on a terminal it is not ignored.

@@ -30,6 +30,7 @@ SHARED = (
     "data.n_test=40",
     "network.name=mlp-2",
     "gram.tile=64",
+    "gram.workers=1",
     "attack.steps=2",
     "train.steps=2",
     "train.batch=16",

@@ -1,4 +1,4 @@
-"""advntk submit against a real Ray that wants a token: done, followed, refused, gone on with; no secret is printed."""
+"""advntk submit against a real Ray that wants a token: done, followed, counted, gone on with; no secret is printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
+from advntk_dist import metrics
+from advntk_dist.pipeline.status import STAGES, run_status
+from tests.jobs.conftest import IMAGES, SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
 
 
 def test_job_does_the_run_where_the_cluster_keeps_runs(head: Head, submitted: Submitted) -> None:
@@ -114,3 +116,23 @@ def _wait_for_tiles(events: Path, n: int, seconds: float = 120) -> None:
     while not events.exists() or events.read_text().count('"event": "tile"') < n:
         assert time.monotonic() < deadline, "no tiles came"
         time.sleep(0.2)
+
+
+def test_prometheus_is_given_what_was_done(submitted: Submitted) -> None:
+    """One tile of 60 x 60 float32 with its checksum, each image once; nothing had to be done again."""
+    # What else ends in _total is a gauge, and comes and goes with the build.
+    found = {name: value for name, value in submitted.counters.items() if name in metrics.exported()}
+    assert found.pop("ray_advntk_passes_total") >= 1
+    assert found == {
+        "ray_advntk_tiles_total": 1.0, "ray_advntk_tile_bytes_total": 4.0 * 60 * 60 + 4,
+        "ray_advntk_attack_images_total": float(IMAGES),
+    }  # fmt: skip
+
+
+def test_stages_are_those_of_a_run(submitted: Submitted, head: Head) -> None:
+    found = run_status(head.runs / "digits")
+    assert found.finished
+    assert set(found.stages.values()) == {"done"}
+    assert (found.tiles, found.steps, found.images) == (found.tiles_total, found.steps_total, found.images_total)
+    events = [json.loads(line) for line in (head.runs / "digits" / "events.jsonl").read_text().splitlines()]
+    assert {e["stage"] for e in events if "stage" in e} == set(STAGES)

@@ -16,6 +16,7 @@ SMALL = (
     "data.n_test=60",
     "network.name=mlp-2",
     "gram.tile=50",
+    "gram.workers=1",  # each takes seconds to start
     "attack.steps=3",
     "train.steps=4",
     "train.batch=16",

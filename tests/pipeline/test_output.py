@@ -24,6 +24,7 @@ TINY = (
     "data.n_test=20",
     "network.name=mlp-2",
     "gram.tile=32",
+    "gram.workers=1",
     "attack.steps=2",
     "train.steps=2",
     "train.batch=16",

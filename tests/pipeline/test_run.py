@@ -116,7 +116,7 @@ def test_another_configuration_is_refused_by_name(finished: Path, small_settings
 
 
 def test_how_it_is_computed_may_change_between_starts(finished: Path, small_settings: tuple[str, ...]) -> None:
-    other = load_config("digits", (*small_settings, "solver.memory=1GiB", "gram.workers=1"))
+    other = load_config("digits", (*small_settings, "solver.memory=1GiB", "gram.workers=2"))
     assert not run(other, finished, display=QUIET).worked
 
 

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def settings(small_settings: tuple[str, ...]) -> list[str]:
+    elastic = [setting for setting in small_settings if not setting.startswith("gram.workers")]
     # 36 tiles and 4 batches a time, so that all nodes get some
-    return [*small_settings, "gram.tile=16", "solver.operator=resident", "evaluation.batch=16"]
+    return [*elastic, "gram.tile=16", "solver.operator=resident", "evaluation.batch=16"]
 
 
 @pytest.fixture(scope="module")

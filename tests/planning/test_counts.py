@@ -50,6 +50,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tupl
         "data.n_test=70",
         "network.name=mlp-2",
         "gram.tile=32",
+        "gram.workers=1",
         "attack.steps=3",
         "train.steps=4",
         "train.batch=24",
