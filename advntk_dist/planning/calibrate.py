@@ -38,7 +38,7 @@ Array = NDArray[Any]
 PILOT = {"mlp": 1024}
 """Training images of the pilot by family of networks."""
 PILOT_OTHERWISE = 512
-_PRODUCT = 2048
+_PRODUCT = 4096
 _FILE_BYTES = 64 * 2**20
 _BUILD_TILES = 3
 _ATTACKED = 4

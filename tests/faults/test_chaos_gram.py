@@ -30,7 +30,7 @@ DRIVER = Path(__file__).with_name("chaos_driver.py")
 OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
 DURING = ("kill worker", "stop worker", "kill driver", "second builder")
 DEADLY = DURING[:3]
-SHORT = OPTIONS | {"n": 240, "pause": 0.03}  # 465 tiles, slow enough to be hit
+SHORT = OPTIONS | {"n": 200, "pause": 0.03}  # 325 tiles, slow enough to be hit
 BETWEEN = ("flip chunk", "cut chunk", "lose chunk", "flip record", "cut record", "leave partial")
 
 

@@ -138,7 +138,7 @@ def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.flo
         pytest.param("mlp-2", "gelu", (64, 256), 300, marks=pytest.mark.slow),
         ("mlp-2", "erf", (64, 256), 300),
         pytest.param("mlp-2", "sigmoid", (64, 256), 300, marks=pytest.mark.slow),
-        ("cnn-2", "relu", (8, 16), 125),
+        pytest.param("cnn-2", "relu", (8, 16), 200, marks=pytest.mark.slow),
         ("cnn-1", "erf", (16, 32), 200),
         pytest.param("resnet-18", "relu", (4, 8), 150, marks=pytest.mark.slow),
     ],
