@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.inputs import FloatArray, IntArray
-from advntk_dist.report.pictures import draw_image
+from advntk_dist.report.arrays import FloatArray, IntArray
 from advntk_dist.report.scores import as_number
-from advntk_dist.report.style import WIDTH, Theme, new_figure, short
+from advntk_dist.report.style import WIDTH, Theme, draw_image, new_figure, short
 
 COUNT = 10
 """Images at either end."""

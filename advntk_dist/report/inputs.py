@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from advntk_dist.errors import RequestError
+from advntk_dist.report.arrays import FloatArray, IntArray
 from advntk_dist.report.scores import method_scores
 
 if TYPE_CHECKING:
     from advntk_dist.report.extremes import Extremes
     from advntk_dist.report.spectrum import KernelSpectrum
-
-FloatArray = NDArray[np.floating[Any]]
-IntArray = NDArray[np.integer[Any]]
 
 
 def _require(condition: bool, where: str, problem: str, remedy: str) -> None:

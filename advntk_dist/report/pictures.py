@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advntk_dist.report.inputs import Examples, FloatArray, IntArray
+from advntk_dist.report.arrays import FloatArray, IntArray
+from advntk_dist.report.inputs import Examples
 from advntk_dist.report.scores import MethodScore, as_percent
-from advntk_dist.report.style import WIDTH, Theme, headroom, new_figure, percent_axis, short, title
+from advntk_dist.report.style import WIDTH, Theme, draw_image, headroom, new_figure, percent_axis, short, title
 
 COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
 SHOWN = 12
@@ -170,12 +170,3 @@ def _row_label(axes: Axes, label: str, theme: Theme) -> None:
         fontsize=7,
         color=theme.muted,
     )
-
-
-def draw_image(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
-    """One image in [-0.5, 0.5]: three channels in colour, any other number averaged and mapped to ``colours``."""
-    options: dict[str, Any] = {"interpolation": "nearest"}
-    if image.shape[-1] == 3:
-        axes.imshow(np.clip(image + 0.5, 0.0, 1.0), **options)
-    else:
-        axes.imshow(image.mean(axis=-1), cmap=colours, vmin=-0.5, vmax=0.5, **options)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.inputs import FloatArray
+from advntk_dist.report.arrays import FloatArray
 from advntk_dist.report.scores import as_number
 from advntk_dist.report.style import Theme, log_axis, new_figure
 

@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from advntk_dist.report.arrays import FloatArray
 
 WIDTH = 4.5  # inches: at 8 and 9 points, text stays readable when the page is as narrow as a phone
 DPI = 288
@@ -131,3 +135,12 @@ def short(name: str, length: int) -> str:
     font = get_font(findfont(FONT))
     line = "".join(mark if font.get_char_index(ord(mark)) else "□" for mark in " ".join(name.split()))
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def draw_image(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
+    """One image in [-0.5, 0.5]: three channels in colour, any other number averaged and mapped to ``colours``."""
+    options: dict[str, Any] = {"interpolation": "nearest"}
+    if image.shape[-1] == 3:
+        axes.imshow(np.clip(image + 0.5, 0.0, 1.0), **options)
+    else:
+        axes.imshow(image.mean(axis=-1), cmap=colours, vmin=-0.5, vmax=0.5, **options)
