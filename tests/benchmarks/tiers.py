@@ -1,6 +1,6 @@
 """Our tiers beside AutoAttack's own code, on the same predictor and images: what each leaves, and what each costs.
 
-    python tests/benchmarks/autoattack.py RUN [--method adv_ntk] [--images 100] [--tier standard] [--out FILE]
+    python tests/benchmarks/tiers.py RUN [--method adv_ntk] [--images 100] [--tier standard] [--out FILE]
 
 RUN is a finished run; PyTorch and the package ``autoattack`` must be installed. An image that AutoAttack fells and the
 tier leaves is a fault of the tier, and the other way round one of AutoAttack; both are counted.
