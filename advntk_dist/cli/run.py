@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @configured(default_out=True)
+@click.option("--fetch", is_flag=True, help="Download a published dataset first, where `advntk data fetch` puts it.")
 @json_option
-def run(source: str, out: str | None, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
+def run(
+    source: str, out: str | None, overrides: Sequence[str], address: str | None, fetch: bool, as_json: bool
+) -> None:
     """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
 
-    Example: advntk run digits --set attack.radius=0.15
+    Examples: advntk run digits --set attack.radius=0.15
+
+    advntk run cifar10-mlp5 --fetch
     """
     from advntk_dist.config import load_config
     from advntk_dist.pipeline.rundir import RunDirectory
@@ -34,8 +39,11 @@ def run(source: str, out: str | None, overrides: Sequence[str], address: str | N
         if not as_json:
             click.echo(f"{folder.root}: finished before, nothing to do")
     else:
+        from advntk_dist.data.fetch import fetch_if_missing
         from advntk_dist.pipeline.run import run as run_job
 
+        if fetch:
+            fetch_if_missing(config.data.name, config.data.path, display=display())
         results = run_job(config, folder.root, address=address, display=display()).results
     if as_json:
         print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": worked})

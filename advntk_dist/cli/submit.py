@@ -39,7 +39,7 @@ def submit(
     ask: str | None,
     as_json: bool,
 ) -> int:
-    """Run on a Ray cluster as a job, which needs nothing but this package there.
+    """Run on a Ray cluster as a job, which needs nothing but this package there; it fetches published datasets.
 
     Submitted again, the same run is followed while it lasts, and goes on from what is committed if it has ended, or
     the cluster with it. The token is taken from RAY_AUTH_TOKEN or ~/.ray/auth_token.

@@ -27,7 +27,8 @@ _TIMEOUT = (15.0, 60.0)
 _TRIES = 6
 """Attempts in a row that may bring nothing new."""
 _LONGEST_WAIT = 30.0
-_MIRROR = "give another copy with --mirror"
+_MIRROR = "give another copy with advntk data fetch --mirror"
+_FOLDER = "give another folder with advntk data fetch --to, or set ADVNTK_DATA"
 _HOPELESS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -85,7 +86,7 @@ def download(
     except FetchError:
         raise
     except OSError as error:
-        raise FetchError(f"{folder}: cannot be written ({reason(error)}); give another folder with --to") from error
+        raise FetchError(f"{folder}: cannot be written ({reason(error)}); {_FOLDER}") from error
     return target
 
 
@@ -104,7 +105,7 @@ def _receive(url: str, file: RemoteFile, part: Path, advance: Advance, sleep: Ca
             if not found:
                 raise FetchError(
                     f"{url}: what came has another sha256 than the published file ({file.sha256}); it was removed, try "
-                    "again later or give another copy with --mirror"
+                    f"again later or {_MIRROR}"
                 )
             advance(-file.size, True)
             found = 0  # an old .part was of another file: once more from the start

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from advntk_dist.data.download import download
-from advntk_dist.data.sources import SOURCES, default_folder
+from advntk_dist.data.sources import SOURCES, default_folder, fetched
 from advntk_dist.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ def fetch(
         with display.stage(file.name, -(-file.size // _UNIT), "MiB") as advance:
             download(urljoin(base, file.name), file, folder, _in_mebibytes(advance, file.size), sleep=sleep)
     return folder
+
+
+def fetch_if_missing(name: str, path: str | None, *, display: Display) -> None:
+    """Download a published dataset that is named without a path and is not here yet; do nothing for all others.
+
+    Raises
+    ------
+    FetchError
+        If a file cannot be had whole and sound; see :func:`download`.
+    """
+    if path is None and name in SOURCES and fetched(name) is None:
+        fetch(name, display=display)
 
 
 def _in_mebibytes(advance: Callable[[int, bool], None], size: int) -> Callable[[int, bool], None]:

@@ -74,10 +74,13 @@ class Job:
 
     @property
     def entrypoint(self) -> str:
-        """The shell command that the cluster executes, in a folder that holds the configuration."""
+        """The shell command that the cluster executes, in a folder that holds the configuration.
+
+        A cluster starts with no datasets: the job fetches a published one that it lacks.
+        """
         default = f'"${{{RUNS}:-$HOME/runs}}"/{self.name}'
         out = default if self.out is None else shlex.quote(self.out)
-        return f"python -m advntk_dist run {self._file} --out {out} --address auto"
+        return f"python -m advntk_dist run {self._file} --out {out} --address auto --fetch"
 
     @property
     def _file(self) -> str:

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from advntk_dist.cli import advntk
 from advntk_dist.data import load_dataset, sources
 from advntk_dist.data.download import download
-from advntk_dist.data.fetch import fetch
+from advntk_dist.data.fetch import fetch, fetch_if_missing
 from advntk_dist.data.sources import RemoteFile, Source
-from advntk_dist.errors import DatasetError, FetchError
+from advntk_dist.errors import ConfigError, DatasetError, FetchError
 from advntk_dist.progress import Display
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
@@ -211,6 +211,25 @@ def test_a_fetched_dataset_is_found_by_its_name(tiny_mnist: Server, tmp_path: Pa
     again = len(tiny_mnist.ranges)
     fetch("mnist", display=Display())
     assert len(tiny_mnist.ranges) == again
+
+
+def test_what_is_missing_is_fetched_and_nothing_else(tiny_mnist: Server, tmp_path: Path) -> None:
+    fetch_if_missing("mnist", str(tmp_path / "mine"), display=Display())
+    fetch_if_missing("digits", None, display=Display())
+    assert not tiny_mnist.ranges
+    fetch_if_missing("mnist", None, display=Display())
+    assert len(tiny_mnist.ranges) == 4
+    fetch_if_missing("mnist", None, display=Display())
+    assert len(tiny_mnist.ranges) == 4
+    assert len(load_dataset("mnist")) == 42
+
+
+def test_a_run_with_fetch_gets_past_missing_data(tiny_mnist: Server, tmp_path: Path) -> None:
+    words = ["run", "digits", "--set", "data.name=mnist", "--set", "data.n_train=50", "--out", str(tmp_path / "run")]
+    with pytest.raises(DatasetError, match="advntk data fetch mnist"):
+        CliRunner().invoke(advntk, words, catch_exceptions=False)
+    with pytest.raises(ConfigError, match="'mnist' has 12 test rows"):  # the images are there now, and are too few
+        CliRunner().invoke(advntk, [*words, "--fetch"], catch_exceptions=False)
 
 
 def test_to_and_mirror(tiny_mnist: Server, tmp_path: Path) -> None:

@@ -50,13 +50,13 @@ def test_configuration_travels_with_the_job(tmp_path: Path) -> None:
         assert found.name == words[4] == "my-run.toml"
         assert load_config(found) == job.config
     assert job.config.train.steps == 7
-    assert words[5:] == ["--out", "/shared/runs/my run", "--address", "auto"]
+    assert words[5:] == ["--out", "/shared/runs/my run", "--address", "auto", "--fetch"]
     assert str(tmp_path) not in job.entrypoint
 
 
 def test_a_job_may_lie_in_an_object_store() -> None:
     job = Job.of("digits", [], "s3://bucket/runs/a")
-    assert shlex.split(job.entrypoint)[5:] == ["--out", "s3://bucket/runs/a", "--address", "auto"]
+    assert shlex.split(job.entrypoint)[5:] == ["--out", "s3://bucket/runs/a", "--address", "auto", "--fetch"]
     assert job.identity != Job.of("digits", [], "gs://bucket/runs/a").identity
 
 

@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from advntk_dist.data.sources import FOLDER_VARIABLE
 from advntk_dist.jobs.job import RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,9 @@ def test_clusters_ask_for_a_token_and_bound_what_they_take(name: str) -> None:
 def test_jobs_that_name_no_place_lie_in_the_volume(name: str) -> None:
     (container,) = _pods(name)[0]["containers"]
     places = {entry["name"]: entry["value"] for entry in container["env"]}
-    assert places[RUNS] in {mount["mountPath"] for mount in container["volumeMounts"]}
+    (mount,) = container["volumeMounts"]
+    assert places[RUNS] == mount["mountPath"]
+    assert places[FOLDER_VARIABLE].startswith(mount["mountPath"] + "/")
 
 
 def test_job_and_cluster_differ_in_nothing_but_the_job() -> None:
