@@ -74,7 +74,7 @@ def presets(as_json: bool) -> None:
     for name, text in runs.items():
         click.echo(f"  {name:<20}{text}")
     click.echo(f"  {paper.summary()}")
-    click.echo(f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (give data.path)")
+    click.echo(f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (--fetch or data.path)")
     click.echo("advntk finite-width:")
     for name, text in finite.items():
         click.echo(f"  {name:<20}{text}")
