@@ -6,6 +6,7 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -64,6 +65,8 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
+    # Schedulers end a job with SIGTERM: it stops as cleanly as with Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = advntk.main(args=arguments, prog_name="advntk", complete_var=VARIABLE, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -79,4 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AdvNTKError as error:
         click.echo(f"advntk: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     sys.exit(status if isinstance(status, int) else 0)

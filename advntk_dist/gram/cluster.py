@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +50,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         with warnings.catch_warnings():
             # Ray starts its processes by fork and exec; JAX warns of forks that go on as Python.
             warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
-            _start_ray(address, num_cpus, image_bytes)
+            with _own_handler_of_termination():
+                _start_ray(address, num_cpus, image_bytes)
     except Exception as error:  # where a node comes up too slowly, Ray raises a bare Exception
         where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -56,7 +59,17 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     try:
         yield
     finally:
-        ray.shutdown()
+        with _own_handler_of_termination():
+            ray.shutdown()
+
+
+@contextmanager
+def _own_handler_of_termination() -> Iterator[None]:
+    """Put the program's handler of SIGTERM back: Ray replaces it as it starts, and takes all away as it stops."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> None:

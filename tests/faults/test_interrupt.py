@@ -1,4 +1,4 @@
-"""Ctrl-C once: no traceback, committed steps, one line with the command that goes on."""
+"""Ctrl-C once, or the SIGTERM of a scheduler: no traceback, committed steps, one line with the command that goes on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 SETTINGS = (
     "data.n_train=120",
@@ -30,7 +32,8 @@ main(sys.argv[1:])
 """
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_and_the_run_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     arguments = ["run", "digits", "--out", str(tmp_path / "run"), *(w for s in SETTINGS for w in ("--set", s))]
     events = tmp_path / "run" / "events.jsonl"
     started = subprocess.Popen(
@@ -42,7 +45,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, "training did not begin"
             assert started.poll() is None, started.communicate()[1]
             time.sleep(0.1)
-        started.send_signal(signal.SIGINT)
+        started.send_signal(number)
         _, err = started.communicate(timeout=60)
     finally:
         started.kill()
