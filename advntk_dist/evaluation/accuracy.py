@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+
+from advntk_dist.intervals import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Accuracy:
     def of(cls, correct: NDArray[Any]) -> Accuracy:
         """The accuracy of (n,) outcomes, each 0 or 1; n >= 1."""
         hits, n = int(np.count_nonzero(correct)), len(correct)
-        interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
-        return cls(hits / n, float(interval.low), float(interval.high), n)
+        return cls(hits / n, *wilson_interval(hits / n, n), n)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from advntk_dist.finite.config import FiniteWidthConfig
 from advntk_dist.finite.flow import flow_times
 from advntk_dist.finite.slopes import compare_with_closed_form, fit_slope
 from advntk_dist.finite.trials import FLOW_FIELDS
+from advntk_dist.intervals import wilson_interval
 from advntk_dist.networks import Network
-from advntk_dist.report.scores import wilson_interval
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import ADV_NTK, Stages
 from advntk_dist.progress import Display
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of, write_report
+from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.storage.location import Location
 from advntk_dist.training import TrainingRun
 
@@ -189,6 +189,8 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
         extremes=extremes_of(problem.train.x, training.varpi, problem.train.y),
         spectrum=stages.spectrum(),
     )
+    from advntk_dist.report import write_report
+
     return write_report(inputs, stages.folder.root)
 
 

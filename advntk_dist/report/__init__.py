@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from advntk_dist.report.extremes import Extremes, extremes_of
-from advntk_dist.report.inputs import Curve, Examples, ReportInputs, TrainingHistory
-from advntk_dist.report.spectrum import KernelSpectrum
-from advntk_dist.report.write import write_report
+from typing import TYPE_CHECKING, Any
+
+from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.parts import Curve, Examples, Extremes, KernelSpectrum, TrainingHistory, extremes_of
+
+if TYPE_CHECKING:
+    from advntk_dist.report.write import write_report as write_report
 
 __all__ = [
     "Curve",
@@ -17,3 +20,12 @@ __all__ = [
     "extremes_of",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``write_report`` is imported when it is used: Matplotlib takes a second, and a run needs it last of all."""
+    if name != "write_report":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from advntk_dist.report.write import write_report
+
+    return write_report

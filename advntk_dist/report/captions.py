@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from advntk_dist.report.arrays import FloatArray, IntArray
-from advntk_dist.report.inputs import Curve, Examples, TrainingHistory
+from advntk_dist.report.parts import Curve, Examples, TrainingHistory
 from advntk_dist.report.pictures import SHOWN, difference_scale
 from advntk_dist.report.scores import MethodScore, as_number, as_percent
 

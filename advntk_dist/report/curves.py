@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.arrays import FloatArray
-from advntk_dist.report.inputs import Curve, TrainingHistory
-from advntk_dist.report.scores import as_number, as_percent, wilson_interval
+from advntk_dist.report.parts import Curve, TrainingHistory
+from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 
 

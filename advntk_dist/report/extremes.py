@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from advntk_dist.errors import RequestError
-from advntk_dist.report.arrays import FloatArray, IntArray
+from advntk_dist.report.parts import Extremes
 from advntk_dist.report.scores import as_number
 from advntk_dist.report.style import WIDTH, Theme, draw_image, new_figure, short
 
-COUNT = 10
-"""Images at either end."""
 _COLUMNS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Extremes:
-    """Images at both ends of the training times, the most extreme first.
-
-    Attributes
-    ----------
-    longest, shortest : (m, H, W, C) float
-        Images in [-0.5, 0.5].
-    longest_times, shortest_times : (m,) float
-        Their varpi.
-    longest_labels, shortest_labels : (m,) int
-        Their classes.
-    """
-
-    longest: FloatArray
-    longest_times: FloatArray
-    longest_labels: IntArray
-    shortest: FloatArray
-    shortest_times: FloatArray
-    shortest_labels: IntArray
-
-    def __post_init__(self) -> None:
-        """Check shapes; raises :class:`~advntk_dist.errors.RequestError`."""
-        for name in ("longest", "shortest"):
-            images, times, labels = (np.shape(getattr(self, name + end)) for end in ("", "_times", "_labels"))
-            if len(images) != 4 or times != images[:1] or labels != images[:1]:
-                raise RequestError(
-                    f"report: extremes.{name}: shapes {images}, {times} and {labels}; pass (m, H, W, C) images with "
-                    "one time and one label each"
-                )
-
-
-def extremes_of(x: FloatArray, varpi: FloatArray, y: IntArray, count: int = COUNT) -> Extremes:
-    """Pick the ends out of all training images (n, H, W, C); ties go to the earlier image."""
-    order = np.argsort(np.asarray(varpi), kind="stable")
-    low, high = order[:count], np.argsort(-np.asarray(varpi), kind="stable")[:count]
-    return Extremes(x[high], varpi[high], y[high], x[low], varpi[low], y[low])
 
 
 def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) -> Figure:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, disjoint, wilson_interval
+from advntk_dist.intervals import wilson_interval
+from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, disjoint
 
 _NAMES = {
     "gap_train": "the gap on training images",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.report.arrays import FloatArray, IntArray
-from advntk_dist.report.inputs import Examples
+from advntk_dist.report.parts import Examples
 from advntk_dist.report.scores import MethodScore, as_percent
 from advntk_dist.report.style import WIDTH, Theme, draw_image, headroom, new_figure, percent_axis, short, title
 

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from scipy.stats import binomtest
-
 from advntk_dist.errors import RequestError
 
 Interval = tuple[float, float]
@@ -130,12 +128,6 @@ def as_points(difference: float) -> str:
     """The size of a difference of two fractions, in percentage points."""
     size = f"{abs(100.0 * difference):.1f}"
     return f"{size} point" if size == "1.0" else f"{size} points"
-
-
-def wilson_interval(fraction: float, n: int) -> Interval:
-    """Wilson's 95% interval of ``round(fraction * n)`` successes in ``n`` trials, through scipy."""
-    interval = binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def disjoint(a: Interval, b: Interval) -> bool:

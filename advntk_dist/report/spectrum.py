@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.errors import RequestError
-from advntk_dist.report.arrays import FloatArray
+from advntk_dist.report.parts import KernelSpectrum
 from advntk_dist.report.scores import as_number
 from advntk_dist.report.style import Theme, log_axis, new_figure
-
-
-@dataclass(frozen=True, eq=False)
-class KernelSpectrum:
-    """Leading eigenvalues of Theta.
-
-    Attributes
-    ----------
-    eigenvalues : (m,) float
-        Positive, descending.
-    errors : (m,) float
-        For each the bound of its distance to an eigenvalue of Theta.
-    n : int
-        Edge of Theta.
-    """
-
-    eigenvalues: FloatArray
-    errors: FloatArray
-    n: int
-
-    def __post_init__(self) -> None:
-        """Check shapes and order; raises :class:`~advntk_dist.errors.RequestError`."""
-        values = np.asarray(self.eigenvalues, dtype=np.float64)
-        if values.ndim != 1 or not values.size or not (np.diff(values) <= 0).all() or not values[-1] > 0:
-            raise RequestError(
-                "report: spectrum.eigenvalues: not positive and descending; pass (m,) leading eigenvalues"
-            )
-        if np.shape(self.errors) != values.shape:
-            raise RequestError("report: spectrum.errors: pass one bound an eigenvalue")
 
 
 def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None, theme: Theme) -> Figure:

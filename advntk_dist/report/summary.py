@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.report.inputs import Curve, ReportInputs
+from advntk_dist.intervals import wilson_interval
+from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.parts import Curve
 from advntk_dist.report.scores import (
     MethodScore,
     as_number,
@@ -17,7 +19,6 @@ from advntk_dist.report.scores import (
     disjoint,
     is_finite_number,
     method_scores,
-    wilson_interval,
 )
 
 _NORMS = {"linf": "l∞", "l2": "l2"}

@@ -28,6 +28,12 @@ def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
     assert data.fingerprint == "296d4e3b98337b6bebaae5981bf51f24a9df24978ca4471a80348ea2d9a3f87f"
 
 
+def test_digits_whose_file_lies_elsewhere_come_from_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = load_dataset("digits")
+    monkeypatch.setattr("advntk_dist.data.digits.find_spec", lambda name: None)
+    assert load_dataset("digits").fingerprint == here.fingerprint
+
+
 def test_digits_read_no_file(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"leave out data\.path"):
         load_dataset("digits", tmp_path)

@@ -37,6 +37,17 @@ def test_help_says_what_there_is_and_costs_no_heavy_import() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_a_run_starts_without_what_only_its_end_needs() -> None:
+    script = (
+        "import sys, advntk_dist.pipeline.run\n"
+        "from advntk_dist.data import load_dataset\n"
+        "load_dataset('digits')\n"
+        "print({'matplotlib', 'scipy.stats', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = advntk(capsys, "presets")
     assert code == 0
