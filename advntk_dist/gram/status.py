@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.watch import read_builder
-
-if TYPE_CHECKING:
-    from advntk_dist.gram.store import GramStore
+from advntk_dist.grid import TileGrid
+from advntk_dist.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ class GramStatus:
         return f"{text}, {pace}; {workers}"
 
 
-def read_status(store: GramStore) -> GramStatus:
-    """Read every commit record of a store once."""
+def read_status(path: Location, grid: TileGrid, commits: Mapping[str, CommitLog]) -> GramStatus:
+    """Read every commit record of the store at ``path`` once; ``commits`` has a log for each kind."""
     records, damaged = [], 0
-    for kind in store.kinds:
-        log = store.commits[kind]
+    for log in commits.values():
 
         def read(i: int, j: int, log: CommitLog = log) -> CommitRecord | chunks.ChunkDamagedError | None:
             try:
@@ -81,15 +80,15 @@ def read_status(store: GramStore) -> GramStatus:
             except chunks.ChunkDamagedError as error:
                 return error
 
-        found = log.each(read, [(t.i, t.j) for t in store.grid])
+        found = log.each(read, [(t.i, t.j) for t in grid])
         damaged += sum(isinstance(record, chunks.ChunkDamagedError) for record in found)
         records += [record for record in found if isinstance(record, CommitRecord)]
-    builder = read_builder(store.path)
+    builder = read_builder(path)
     times = [r.unix_ms for r in records]
     span = (max(times) - min(times)) / 1e3 if times else 0.0
     return GramStatus(
         done=len(records),
-        total=len(store.grid) * len(store.kinds),
+        total=len(grid) * len(commits),
         damaged=damaged,
         bytes=sum(r.bytes for r in records),
         compute_seconds=sum(r.compute_us for r in records) / 1e6,

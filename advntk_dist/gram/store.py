@@ -126,7 +126,7 @@ class GramStore:
 
     def status(self) -> GramStatus:
         """Tiles done, bytes, damaged records, time and rate so far."""
-        return read_status(self)
+        return read_status(self.path, self.grid, self.commits)
 
     def chunk_path(self, kind: str, i: int, j: int) -> Location:
         """File or object of the chunk of tile (i, j)."""
