@@ -21,9 +21,9 @@ from advntk_dist.environment import environment
 COMMAND = "from advntk_dist.cli import main; main()"
 
 
-def work(run: Path, images: str, preset: str, kills: list[float]) -> None:
+def work(run: Path, preset: str, changes: list[str], kills: list[float]) -> None:
     """Start the job once for each kill, and once more."""
-    arguments = ["run", preset, "--out", str(run), "--set", f"data.path={images}"]
+    arguments = ["run", preset, "--out", str(run), *(word for change in changes for word in ("--set", change))]
     for limit in [*kills, None]:
         process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments])
         try:
@@ -71,12 +71,14 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="CIFAR-10, as data.path takes it")
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--preset", default="cifar10-mlp5-full")
+    parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value", help="changes to the preset")
     parser.add_argument("--kill-after", type=float, nargs="*", default=[], help="seconds")
     parser.add_argument("--driver-peak", type=int, help="bytes, for runs whose events do not hold it")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "full-cifar10.json")
     arguments = parser.parse_args()
     if not (arguments.run / "results.json").exists():
-        work(arguments.run, arguments.images, arguments.preset, arguments.kill_after)
+        changes = [f"data.path={arguments.images}", *arguments.set]
+        work(arguments.run, arguments.preset, changes, arguments.kill_after)
     report = collect(arguments.run, arguments.driver_peak)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -364,7 +364,7 @@ def check_training(
 ) -> dict[str, Any]:
     """Train by the default recipe on few images, for few steps, as `advntk run` does."""
     np.savez(folder / "images.npz", x=x[:4400], y=y[:4400])
-    settings = ["data.n_train=4000", "data.n_val=128", "data.n_test=128", "train.recipe=cross-fit", "train.lr=0.03"]
+    settings = ["data.n_train=4000", "data.n_val=128", "data.n_test=128"]
     settings += ["train.steps=4", "train.batch=256", "evaluation.times=[1e-3, 1e-2]", "evaluation.curve=128"]
     settings += [f"data.name={json.dumps(str(folder / 'images.npz'))}", "gram.workers=1"]
     config = load_config("cifar10-mlp5-full", settings)
@@ -517,7 +517,7 @@ def main() -> None:
         return
     began, load = time.perf_counter(), [os.getloadavg()[0]]
     os.environ["PYTHONPATH"] = import_path()
-    settings = ["train.recipe=cross-fit", "train.lr=0.03", "gram.workers=1", "solver.ridge=0.0"]
+    settings = ["gram.workers=1", "solver.ridge=0.0"]
     settings += [f"data.path={json.dumps(arguments.images)}"] if arguments.images else []
     config = load_config("cifar10-mlp5-full", settings)
     x, y = stand_in_images(arguments.n), np.arange(arguments.n) % 10

@@ -45,7 +45,7 @@ def test_nothing_is_said_of_what_is_well() -> None:
         (full(), Cluster(1, 8, 0, 256 * GIB), None, "solver.memory=18GiB would hold the matrix"),
         (full(), Cluster(1, 2, 0, 4 * GIB), None, "from disk; 2 such nodes"),
         (full("data.n_val=50"), HERE, None, "set evaluation.batch=50"),
-        (full("evaluation.batch=500"), HERE, None, "train.batch: 128 images fill"),
+        (full("evaluation.batch=500", "train.recipe=paper"), HERE, None, "train.batch: 128 images fill"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_setting(
