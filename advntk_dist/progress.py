@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -103,3 +103,27 @@ class Display:
             self.say(text)
 
         return advance
+
+
+class LateStage:
+    """A stage that is shown only once it is known to have work, and how much."""
+
+    def __init__(self, display: Display, name: str, unit: str) -> None:
+        self._display, self._name, self._unit = display, name, unit
+        self._stage = ExitStack()
+        self._advance: Advance | None = None
+        self._done = 0
+
+    def __enter__(self) -> LateStage:
+        return self
+
+    def reach(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` units are done; what was done at the first call is not work of today."""
+        fresh = self._advance is not None
+        if self._advance is None:
+            self._advance = self._stage.enter_context(self._display.stage(self._name, total, self._unit))
+        self._advance(done - self._done, fresh)
+        self._done = done
+
+    def __exit__(self, *error: object) -> None:
+        self._stage.close()

@@ -32,8 +32,8 @@ def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
 
     Example: advntk dynamics runs/digits --schedule cosine
     """
-    from advntk_dist.pipeline.dynamics import DynamicsRequest
     from advntk_dist.pipeline.dynamics import dynamics as compute
+    from advntk_dist.pipeline.dynamics_request import DynamicsRequest
 
     path, results = compute(folder, DynamicsRequest(**values), display=display())
     if as_json:

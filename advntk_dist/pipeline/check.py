@@ -14,7 +14,7 @@ from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.evaluation.checks import Check, checklist, white_box
 from advntk_dist.evaluation.subject import Outcome, Subject
 from advntk_dist.pipeline.evaluate import DESCRIPTION, chosen_time, first_images, open_finished
-from advntk_dist.pipeline.stages import ADV_NTK
+from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.storage.location import Location

@@ -15,7 +15,8 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.pipeline.stages import ADV_NTK, Stages
+from advntk_dist.pipeline.solving import ADV_NTK
+from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.storage.location import Location

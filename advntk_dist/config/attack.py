@@ -1,0 +1,87 @@
+"""The section of the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from advntk_dist.config.values import Pixels, Section, Seed, fraction
+
+_USUAL_LOSS = {
+    "pgd": "squared-error",
+    "pgd-reference": "squared-error",
+    "fgsm": "squared-error",
+    "apgd": "dlr",
+    "apgd-targeted": "dlr-targeted",
+    "square": "margin",
+}
+
+
+class AttackConfig(Section):
+    """The attack of training, selection and evaluation."""
+
+    name: Literal["pgd", "pgd-reference", "fgsm", "apgd", "apgd-targeted", "square"] = "pgd"
+    radius: Annotated[Pixels, Field(ge=0)] = 0.2
+    steps: Annotated[int, Field(ge=0)] = 10
+    """Gradient steps a start."""
+    step_size: Annotated[Pixels, Field(ge=0)] | None = None
+    """By default a fifth of the radius."""
+    norm: Literal["linf", "l2", "l1"] = "linf"
+    seed: Seed = 0
+    loss: Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"] = (
+        "squared-error"
+    )
+    """What is maximised; by default squared error, for apgd dlr, for apgd-targeted dlr-targeted, for square margin."""
+    restarts: Annotated[int, Field(ge=1)] = 1
+    """Random starts, of which each image keeps the worst."""
+    targets: Annotated[int, Field(ge=1)] = 9
+    """Other classes that apgd-targeted moves towards, the likeliest first."""
+    queries: Annotated[int, Field(ge=1)] = 5000
+    """Predictions that square may ask for, an image and a start."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_step(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        resolved = dict(values)
+        if values.get("loss") is None and (usual := _USUAL_LOSS.get(str(values.get("name", "pgd")))):
+            resolved["loss"] = usual
+        if values.get("step_size") is None:
+            radius = fraction(values.get("radius", cls.model_fields["radius"].default))
+            if isinstance(radius, int | float) and not isinstance(radius, bool) and radius >= 0:
+                resolved["step_size"] = radius / 5
+        return resolved
+
+    @model_validator(mode="after")
+    def _possible(self) -> AttackConfig:
+        if self.name == "pgd-reference" and self.norm != "linf":
+            raise ValueError('pgd-reference exists for norm = "linf" only')
+        if self.name == "pgd-reference" and (self.loss != "squared-error" or self.restarts != 1):
+            raise ValueError('pgd-reference exists for loss = "squared-error" and restarts = 1 only')
+        if self.name == "square" and (self.norm == "l1" or self.loss != "margin"):
+            raise ValueError('square exists for norm = "linf" and "l2", and for loss = "margin"')
+        if self.loss.endswith("-targeted") != (self.name == "apgd-targeted"):
+            raise ValueError('loss "margin-targeted" or "dlr-targeted" belongs to name = "apgd-targeted", no other')
+        return self
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave newer keys out where they say nothing: identities of earlier runs stay what they were."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if not self._says_nothing(k)}
+
+    def _says_nothing(self, key: str) -> bool:
+        usual = {"loss": _USUAL_LOSS[self.name], "restarts": 1, "targets": 9, "queries": 5000}
+        needed = {"apgd-targeted": ("targets", "loss"), "square": ("queries",), "apgd": ("loss",), "fgsm": ("loss",)}
+        return key in usual and getattr(self, key) == usual[key] and key not in needed.get(self.name, ())
+
+    @property
+    def label(self) -> str:
+        """A file name that tells attacks apart; what has its default value and an older name is left out of it."""
+        old = (f"r{self.radius:.6g}", f"s{self.step_size:.6g}", f"n{self.steps}", f"seed{self.seed}")
+        new = {"loss": self.loss, "restarts": f"x{self.restarts}", "targets": f"t{self.targets}"}
+        new["queries"] = f"q{self.queries}"
+        return "_".join((self.name, self.norm, *old, *(word for k, word in new.items() if not self._says_nothing(k))))

@@ -1,0 +1,100 @@
+"""From a preset or TOML, with ``--set section.key=value`` on top, to a configuration or one line of what is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from advntk_dist.config.presets import preset_names, preset_text
+from advntk_dist.config.run import RunConfig
+from advntk_dist.errors import ConfigError
+from advntk_dist.reproduce import paper
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a preset or a TOML file, and apply ``section.key=value`` on top.
+
+    Raises
+    ------
+    ConfigError
+        In one line: the file or the key, what is wrong with it, and what would be right.
+    """
+    name = str(source)
+    if name in preset_names():
+        text, where = preset_text(name), f"preset {name}"
+    elif name.startswith(paper.PREFIX):
+        text, where = paper.preset(name), f"preset {name}"
+    elif (path := Path(source)).is_file():
+        text, where = read_text(path), name
+    else:
+        raise ConfigError(
+            f"no preset and no file {name!r}; presets are {', '.join(preset_names())} and {paper.summary()}"
+        )
+    return parse_config(text, where=where, overrides=overrides)
+
+
+def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
+    values = read_values(text, where=where, overrides=overrides)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from error
+
+
+def read_values(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of TOML text with overrides applied, not checked; ConfigError if the text is not TOML."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply_override(values, override)
+    return values
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file; ConfigError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, raw = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name) or "." in name:
+        raise ConfigError(f"--set {override!r}: write section.key=value, for example --set data.n_train=2000")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # a bare word: a string without its quotes
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise ConfigError(f"{section}: must be a section, [{section}]")
+    values[section][name] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "configuration"
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{key}: no such key{_alternatives(item['loc'])}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+            parts.append(f"{key}: {message}{shown}")
+    return "; ".join(parts)
+
+
+def _alternatives(loc: tuple[int | str, ...]) -> str:
+    if len(loc) == 1:
+        return f"; sections are {', '.join(RunConfig.model_fields)}"
+    section = RunConfig.model_fields.get(str(loc[0]))
+    fields = getattr(section.annotation, "model_fields", {}) if section else {}
+    return f"; {loc[0]} has {', '.join(fields)}"

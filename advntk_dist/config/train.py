@@ -1,0 +1,79 @@
+"""The sections of training and of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from advntk_dist.config.values import Positive, Section, Seed
+
+
+class TrainConfig(Section):
+    """Adv-NTK: the training of one effective time per sample."""
+
+    recipe: Literal["cross-fit", "paper"] = "cross-fit"
+    steps: Annotated[int, Field(ge=1)] = 30
+    """By default 30 of cross-fit, 50 of the paper's recipe."""
+    lr: Positive = 0.03
+    """Of cross-fit the root mean square of the first change of log varpi; of the paper's the length of a step. By
+    default 0.03 and 1."""
+    batch: Annotated[int, Field(ge=1)] = 1000
+    """Images a step; by default 1,000 and 128."""
+    seed: Seed = 0
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Of cross-fit: parts of the training images, of which each step leaves one out."""
+    clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
+    """Of cross-fit: weight of the error on clean images beside that on attacked ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("recipe") == "paper":
+            return {"steps": 50, "lr": 1.0, "batch": 128, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainConfig:
+        if self.recipe == "paper" and (self.folds, self.clean_weight) != (5, 0.4):
+            raise ValueError('folds and clean_weight belong to recipe = "cross-fit"')
+        return self
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave cross-fit's keys out of the paper's recipe: identities of earlier runs stay what they were."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in ("folds", "clean_weight")}
+
+
+class EvaluationConfig(Section):
+    """Times of the degeneration curve, among which early stopping chooses, and the batch of attacked images."""
+
+    times: Annotated[tuple[Positive, ...], Field(strict=False)] = (
+        1e-4,
+        3e-4,
+        1e-3,
+        3e-3,
+        1e-2,
+        3e-2,
+        1e-1,
+        3e-1,
+        1.0,
+        10.0,
+        100.0,
+    )
+    batch: Annotated[int, Field(ge=1)] = 128
+    """Test images attacked at once; each batch is committed when it is done."""
+    curve: Annotated[int, Field(ge=1)] | None = None
+    """The first so many test images draw the degeneration curve; by default all. The methods meet all of them."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Ray actors that share the batches; by default one a GPU or a core of a cluster, and none on one machine, where
+    one process uses all cores."""
+
+    @field_validator("times")
+    @classmethod
+    def _ascending(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if not times or list(times) != sorted(set(times)):
+            raise ValueError("must be at least one time, ascending, none twice")
+        return times
