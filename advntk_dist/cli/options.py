@@ -79,8 +79,22 @@ def print_results(results: dict[str, Any]) -> None:
     )
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
     for name, row in results["methods"].items():
-        cells = []
-        for key in ("clean", "robust"):
-            low, high = row[f"{key}_interval"]
-            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
-        click.echo(f"{name:<15}{''.join(cells)}".rstrip())
+        click.echo(method_row(name, row))
+    print_pairs(results)
+
+
+def method_row(name: str, row: dict[str, Any]) -> str:
+    """One method's line of such a table."""
+    cells = []
+    for key in ("clean", "robust"):
+        low, high = row[f"{key}_interval"]
+        cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
+    return f"{name:<15}{''.join(cells)}".rstrip()
+
+
+def print_pairs(results: dict[str, Any]) -> None:
+    """Print the differences between methods on the same images, where the results have them."""
+    from advntk_dist.report.paired import pairs_of
+
+    for pair in pairs_of(results):
+        click.echo(f"{pair.method} - {pair.against}, the same images: clean {pair.clean}, robust {pair.robust} points")

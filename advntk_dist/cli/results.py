@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import Place, display, json_option, print_json, print_results
+from advntk_dist.cli.options import Place, display, json_option, method_row, print_json, print_pairs, print_results
 from advntk_dist.storage.location import Location
 
 
@@ -70,16 +70,12 @@ def _print_tier(results: dict[str, Any]) -> None:
     )
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
     for name, row in results["methods"].items():
-        click.echo(f"{name:<15}{_cell(row, 'clean')}{_cell(row, 'robust')}".rstrip())
+        click.echo(method_row(name, row))
     click.echo("left after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
     for name, row in results["methods"].items():
         left = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
         click.echo(f"{name:<15}{left}")
-
-
-def _cell(row: dict[str, Any], key: str) -> str:
-    low, high = row[f"{key}_interval"]
-    return f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}"
+    print_pairs(results)
 
 
 @click.command()

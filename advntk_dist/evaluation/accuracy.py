@@ -1,8 +1,8 @@
-"""Accuracies with their intervals."""
+"""Accuracies with their intervals, and the outcome of each image behind them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,15 @@ class MethodResult:
     robust: Accuracy
     max_perturbation: float
     """Largest perturbation that the attack really used, in units of the pixel range."""
+    clean_right: NDArray[np.bool_] = field(repr=False, compare=False)
+    robust_right: NDArray[np.bool_] = field(repr=False, compare=False)
+    """Which images (n,) are classified correctly, clean and after the attack."""
+
+    @classmethod
+    def of(cls, clean: NDArray[Any], robust: NDArray[Any], max_perturbation: float) -> MethodResult:
+        """The result of (n,) outcomes each, 0 or 1; n >= 1."""
+        right = clean > 0, robust > 0
+        return cls(*map(Accuracy.of, right), max_perturbation, *right)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as results.json has them."""

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
-from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
+from advntk_dist.evaluation.accuracy import MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
 
@@ -72,4 +72,4 @@ def evaluate(
         rows.table[work.indices, 1:] = found
         rows.commit()
     table = rows.table
-    return MethodResult(Accuracy.of(table[:, 0]), Accuracy.of(table[:, 1]), float(table[:, 2].max()))
+    return MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))

@@ -62,14 +62,10 @@ class SequenceResult:
         Clean accuracy, accuracy under the worst of the attacks, largest perturbation of all attacks.
     attacks
         One outcome an attack, in order.
-    clean, robust
-        Which images (n,) are classified correctly, clean and under all attacks.
     """
 
     result: MethodResult
     attacks: tuple[AttackOutcome, ...]
-    clean: NDArray[np.bool_]
-    robust: NDArray[np.bool_]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as the JSON of a tier has them for each method."""
@@ -153,4 +149,4 @@ def evaluate_sequence(
         outcomes.append(outcome)
         alive = left
     worst = max((o.max_perturbation for o in outcomes), default=0.0)
-    return SequenceResult(MethodResult(Accuracy.of(clean), Accuracy.of(alive), worst), tuple(outcomes), clean, alive)
+    return SequenceResult(MethodResult.of(clean, alive, worst), tuple(outcomes))

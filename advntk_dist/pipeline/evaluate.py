@@ -17,7 +17,8 @@ from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.cost import Calibration, Cost, Timed, passes_of, predict_cost
 from advntk_dist.evaluation.evaluator import Batch
-from advntk_dist.evaluation.sequence import AttackOutcome, evaluate_sequence
+from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.evaluation.sequence import AttackOutcome, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.tiers import TIERS, named, short_name, tier_attacks
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Part, Problem
@@ -60,6 +61,7 @@ def evaluate_again(
     results = {key: before[key] for key in DESCRIPTION} | {
         "attack": asked_attack.model_dump(mode="json") | {"max_perturbation": largest},
         "methods": {name: result.as_dict() for name, result in methods.items()},
+        "paired": paired_differences(methods),
     }
     path = folder.root / f"results-{asked_attack.label}.json"
     folder.write_text(path, json.dumps(results, indent=2) + "\n")
@@ -109,16 +111,21 @@ def evaluate_run_tier(
         predicted = known.get("predicted")
         if predicted is None:
             predicted = _predict(stages, test, sources[asked[0]][1], attacks, asked, before)
-        rows = dict(known.get("methods", {}))
-        for method in asked:
-            found = _method(stages, group, method, sources[method][1], test, attacks)
-            rows[method] = found | {k: v for k, v in rows.get(method, {}).items() if k == "seconds"}
+        earlier = known.get("methods", {})
+        rows, found = {}, {}
+        for method in (m for m in sources if m in asked or m in earlier):
+            started = time.monotonic()
+            sequence = _method(stages, group, method, sources[method][1], test, attacks)
+            found[method] = sequence.result
+            seconds = earlier.get(method, {}).get("seconds", round(time.monotonic() - started, 3))
+            rows[method] = sequence.as_dict() | {"seconds": seconds}
         results = {key: before[key] for key in DESCRIPTION} | {
             "tier": tier,
             "images": len(test.y),
             "attack": {"radius": config.attack.radius, "norm": config.attack.norm, "seed": config.attack.seed},
             "attacks": [{"called": short_name(a)} | d for a, d in zip(attacks, dumped, strict=True)],
             "methods": rows,
+            "paired": paired_differences(found),
             "predicted": predicted,
             "environment": environment(),
         }
@@ -129,9 +136,8 @@ def evaluate_run_tier(
 
 def _method(
     stages: Stages, group: zarr.Group, method: str, coefficients: Any, test: Part, attacks: tuple[AttackConfig, ...]
-) -> dict[str, Any]:
+) -> SequenceResult:
     weights = {"clean": 1} | {short_name(a): (p := passes_of(a)).queries + p.steps for a in attacks}
-    started = time.monotonic()
     with stages.display.stage(f"{method}", len(test.y) * sum(weights.values()), "passes") as advance:
 
         def on_batch(attack: str, images: int, fresh: bool) -> None:
@@ -145,7 +151,7 @@ def _method(
                 f"{100 * outcome.robust.value:.2f}% left"
             )
 
-        found = evaluate_sequence(
+        return evaluate_sequence(
             stages.evaluator(coefficients, test),
             len(test.y),
             named(attacks),
@@ -156,7 +162,6 @@ def _method(
             on_batch=on_batch,
             on_attack=on_attack,
         )
-    return found.as_dict() | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def _predict(

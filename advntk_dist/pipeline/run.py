@@ -12,6 +12,7 @@ from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
@@ -117,6 +118,7 @@ def _work(stages: Stages) -> dict[str, Any]:
         "n_test": config.data.n_test,
         "attack": attack_row(config.attack, methods),
         "methods": _method_rows(methods, stages, chosen, validation),
+        "paired": paired_differences(methods),
         "curve": {
             "times": list(config.evaluation.times),
             "validation": [r.as_dict() for r in validation],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.report.arrays import FloatArray, IntArray
+from advntk_dist.report.paired import pairs_of
 from advntk_dist.report.parts import Curve, Examples, Extremes, KernelSpectrum, TrainingHistory, require, vector
 from advntk_dist.report.scores import method_scores
 
@@ -48,6 +49,7 @@ class ReportInputs:
     def __post_init__(self) -> None:
         """Check shapes, ranges and labels; raises :class:`~advntk_dist.errors.RequestError`."""
         method_scores(self.results)
+        pairs_of(self.results)
         if self.varpi is not None:
             varpi = np.asarray(self.varpi, dtype=np.float64)
             require(varpi.ndim == 1 and varpi.size > 0, "varpi", f"shape {varpi.shape}", "pass (n,) times")

@@ -43,6 +43,11 @@ def method_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
     return tuple(_score(key, methods[key]) for key in known + sorted(set(methods) - set(known)))
 
 
+def title_of(key: str) -> str:
+    """What a method of ``results.json`` is called in a text."""
+    return _TITLES.get(key, key)
+
+
 def _score(key: str, values: object) -> MethodScore:
     where = f"report: results.json: methods.{key}"
     if not isinstance(values, dict):
@@ -53,7 +58,7 @@ def _score(key: str, values: object) -> MethodScore:
     n_test, largest = values.get("n_test"), values.get("max_perturbation")
     return MethodScore(
         key=key,
-        title=_TITLES.get(key, key),
+        title=title_of(key),
         clean=float(values["clean"]),
         robust=float(values["robust"]),
         clean_interval=_interval(f"{where}.clean_interval", values.get("clean_interval")),

@@ -9,6 +9,7 @@ import numpy as np
 
 from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.parts import Curve
 from advntk_dist.report.scores import (
     MethodScore,
@@ -39,7 +40,9 @@ def summarise(inputs: ReportInputs) -> Summary:
     by_key = {score.key: score for score in scores}
     points = [("Under attack", _ranking(scores))]
     if "adv_ntk" in by_key and "early_stopped" in by_key:
-        points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"])))
+        pairs = {(p.method, p.against): p for p in pairs_of(inputs.results)}
+        pair = pairs.get(("adv_ntk", "early_stopped"))
+        points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"], pair)))
     if inputs.curve is not None:
         points.append(("Robust overfitting", degeneration(inputs.curve)))
     points.append(("Attack", _attack(inputs.results, scores)))
@@ -72,11 +75,11 @@ def _join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def compare(adv: MethodScore, early: MethodScore) -> str:
-    """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether the intervals bear it out.
+def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> str:
+    """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether that is more than chance.
 
-    Intervals that overlap are called inconclusive, although both methods saw the same images: a paired
-    test needs per-image outcomes, which ``results.json`` does not hold.
+    The interval of the difference on the same images decides; without it, as in results of earlier versions,
+    intervals of the two accuracies that overlap are called inconclusive.
     """
     gain, clean = adv.robust - early.robust, adv.clean - early.clean
     trade = ""
@@ -86,7 +89,9 @@ def compare(adv: MethodScore, early: MethodScore) -> str:
         return f"Adv-NTK is no better than the early-stopped NTK here: both keep {as_percent(adv.robust)}.{trade}"
     distance = f"{as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK"
     opening = f"Adv-NTK is {distance}" if gain > 0 else f"Adv-NTK is not better here: it is {distance}"
-    if adv.robust_interval is None or early.robust_interval is None:
+    if pair is not None:
+        verdict = _verdict(pair, gain)
+    elif adv.robust_interval is None or early.robust_interval is None:
         verdict = "; no intervals were recorded, so this run cannot tell the difference from chance."
     elif disjoint(adv.robust_interval, early.robust_interval):
         verdict = ", and the two 95% intervals do not overlap."
@@ -98,6 +103,19 @@ def compare(adv: MethodScore, early: MethodScore) -> str:
     else:
         verdict = ", and the two 95% intervals overlap."
     return f"{opening}{verdict}{trade}"
+
+
+def _verdict(pair: Pair, gain: float) -> str:
+    """What the same images say of the difference, after "is so many points above"."""
+    measured = f" in robust accuracy, {pair.robust.typeset} on the same {pair.n_test:,} images"
+    if pair.robust.beyond_chance:
+        return f"{measured}: more than chance."
+    if gain > 0:
+        return (
+            f"{measured}, which may be chance: this run alone does not show that a time for each sample beats one "
+            "time for all."
+        )
+    return f"{measured}, which may be chance."
 
 
 def degeneration(curve: Curve) -> str:

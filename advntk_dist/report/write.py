@@ -6,6 +6,7 @@ from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.page import render, write_page
+from advntk_dist.report.paired import pairs_of
 from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import attack_words, summarise
 from advntk_dist.report.tables import facts, flatten, stages
@@ -45,6 +46,7 @@ def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
         summary=summarise(inputs),
         facts=[*facts(results), ("Attack", attack_words(results))],
         scores=scores,
+        pairs=pairs_of(results),
         best=max(score.robust for score in scores),
         plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
         stages=timings,

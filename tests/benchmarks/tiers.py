@@ -53,7 +53,7 @@ def main() -> None:
         theirs[clean] = is_right(predictor, found, test.y[clean])[:, 0] > 0
         done = time.perf_counter()
 
-    left = np.asarray(ours.robust)
+    left = ours.result.robust_right
     report = {
         "run": {"network": stages.config.network.name, "n_train": stages.config.data.n_train, "radius": attack.radius},
         "method": arguments.method,

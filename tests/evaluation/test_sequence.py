@@ -69,7 +69,7 @@ def test_each_attack_meets_the_images_that_are_left(tmp_path: Path) -> None:
     assert [i for part in second.met for i in part] == left
     assert [len(part) for part in second.met[:-1]] == [BATCH] * (len(second.met) - 1), "full batches but the last"
     survivors = [i for i in left if not (Y[i] == 0 and X[i, 0, 0, 0] + 0.15 > 0)]
-    assert np.flatnonzero(result.robust).tolist() == survivors
+    assert np.flatnonzero(result.result.robust_right).tolist() == survivors
     assert result.result.robust.value == len(survivors) / M
     assert result.result.clean.value == (M - 1) / M
     assert [(o.name, o.attacked, o.fallen) for o in result.attacks] == [
@@ -84,14 +84,14 @@ def test_each_attack_meets_the_images_that_are_left(tmp_path: Path) -> None:
 def test_a_clean_error_is_a_failure_and_is_never_attacked(tmp_path: Path) -> None:
     first, second, attacks = pair()
     result = run(tmp_path / "e", attacks)
-    assert not result.clean[0]
-    assert not result.robust[0]
+    assert not result.result.clean_right[0]
+    assert not result.result.robust_right[0]
     assert all(0 not in part for part in first.met + second.met)
 
 
 def test_the_order_of_attacks_does_not_change_the_worst_case(tmp_path: Path) -> None:
     forward, backward = run(tmp_path / "e", pair()[2]), run(tmp_path / "f", pair()[2][::-1])
-    assert (forward.robust == backward.robust).all()
+    assert (forward.result.robust_right == backward.result.robust_right).all()
 
 
 def test_an_interrupted_sequence_does_only_what_is_missing(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ def test_the_standard_tier_on_a_kernel_predictor(small: Any) -> None:
     fast = evaluate_tier(predictor, x, y, "fast", attack)
     assert told == [o.name for o in result.attacks]
     assert 0 < result.result.robust.value <= fast.result.robust.value < fast.result.clean.value
-    assert (result.clean == fast.clean).all()
-    assert (result.robust <= result.clean).all()
+    assert (result.result.clean_right == fast.result.clean_right).all()
+    assert (result.result.robust_right <= result.result.clean_right).all()
     left = [o.robust.value for o in result.attacks]
     assert left == sorted(left, reverse=True)
     assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.fallen for o in result.attacks[:-1]]

@@ -38,6 +38,9 @@ def events(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+PAIRS = [("early_stopped", "ntk"), ("adv_ntk", "ntk"), ("adv_ntk", "early_stopped")]
+
+
 def batches(folder: Path) -> list[str]:
     return [e["name"] for e in events(folder) if e["event"] == "batch"]
 
@@ -82,6 +85,12 @@ def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]
     row = results["methods"]["adv_ntk"]
     low, high = row["robust_interval"]
     assert f"{100 * row['robust']:.1f}%  {100 * low:.1f} to {100 * high:.1f}" in out
+    assert [(p["method"], p["against"]) for p in results["paired"]] == PAIRS
+    for p in results["paired"]:
+        methods = results["methods"][p["method"]], results["methods"][p["against"]]
+        assert p["robust"] == pytest.approx(methods[0]["robust"] - methods[1]["robust"])
+        assert p["robust_interval"][0] < p["robust"] < p["robust_interval"][1]
+        assert f"{p['method']} - {p['against']}, the same images: clean {100 * p['clean']:+.1f} (" in out
 
 
 def _timeless(results: dict) -> dict:
@@ -103,11 +112,20 @@ def test_methods_are_added_to_those_there(copy: Path) -> None:
     assert list(first["methods"]) == ["ntk"]
     assert list(both["methods"]) == ["ntk", "adv_ntk"]
     assert both["methods"]["ntk"] == first["methods"]["ntk"]
+    assert first["paired"] == []
+    (pair,) = both["paired"]
+    assert (pair["method"], pair["against"]) == ("adv_ntk", "ntk")
+    assert pair["clean"] == pytest.approx(both["methods"]["adv_ntk"]["clean"] - both["methods"]["ntk"]["clean"])
+    _, again = evaluate_run_tier(copy, "fast", images=20, methods=["ntk"], display=QUIET)
+    assert again == both
 
 
 def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
     _, results = evaluate_run_tier(copy, "fast", display=QUIET)
-    before = json.loads((copy / "results.json").read_text())["methods"]
+    stored = json.loads((copy / "results.json").read_text())
+    assert results["paired"] == stored["paired"]
+    assert [(p["method"], p["against"]) for p in stored["paired"]] == PAIRS
+    before = stored["methods"]
     for method, row in results["methods"].items():
         assert (row["clean"], row["robust"]) == (before[method]["clean"], before[method]["robust"])
 

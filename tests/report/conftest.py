@@ -41,6 +41,11 @@ def _method(clean: float, robust: float, **more: object) -> dict[str, Any]:
     }
 
 
+def _pair(method: str, against: str, clean: float, robust: float) -> dict[str, Any]:
+    ends = {"clean_interval": [clean - 0.0101, clean + 0.0103], "robust_interval": [robust - 0.0305, robust + 0.0301]}
+    return {"method": method, "against": against, "n_test": N_TEST, "clean": clean, "robust": robust} | ends
+
+
 def digits_results() -> dict[str, Any]:
     """``results.json`` of a digits run, with the nesting and the kinds of value of the real file."""
     return {
@@ -63,6 +68,11 @@ def digits_results() -> dict[str, Any]:
             "early_stopped": _method(0.9657947686116701, 0.3903420523138833, t=0.0316227766),
             "adv_ntk": _method(0.9738430583501007, 0.3682092555331992, steps=50, lr=1.0),
         },
+        "paired": [
+            _pair("early_stopped", "ntk", -0.024145, 0.156942),
+            _pair("adv_ntk", "ntk", -0.016097, 0.134809),
+            _pair("adv_ntk", "early_stopped", 0.008048, -0.022133),
+        ],
         "seconds": {"gram": 3.812, "select": 21.455, "train": 96.02, "evaluate": 41.7, "report": 2.25},
         "environment": {
             "python": "3.11.2",

@@ -80,6 +80,12 @@ def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, An
     assert rows["solver.passes.train"] == "812"
 
 
+def test_differences_on_the_same_images_are_a_table(page: Page) -> None:
+    assert "Adv-NTK − Early-stopped NTK" in page.text
+    clean = page.cells.index("+0.8 (−0.2 to +1.8)")
+    assert page.cells[clean + 1] == "−2.2 (−5.3 to +0.8)"
+
+
 def test_tags_are_balanced_and_the_doctype_comes_first(page: Page, written: Path) -> None:
     assert page.open == []
     assert (written / "report.html").read_bytes().startswith(b"<!DOCTYPE html>")

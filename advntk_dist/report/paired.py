@@ -1,0 +1,82 @@
+"""The differences of ``results.json`` between methods on the same images, as typed rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from advntk_dist.errors import RequestError
+from advntk_dist.report.scores import Interval, is_finite_number, title_of
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two accuracies (fractions) and its 95% interval."""
+
+    value: float
+    interval: Interval
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+    def __str__(self) -> str:
+        """In percentage points, with signs, in characters that every terminal has."""
+        value, low, high = (f"{100 * v:+.1f}" for v in (self.value, *self.interval))
+        return f"{value} ({low} to {high})"
+
+    @property
+    def typeset(self) -> str:
+        """The same for a page."""
+        return str(self).replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One method against another on the same ``n_test`` images."""
+
+    method: str
+    against: str
+    n_test: int
+    clean: Difference
+    robust: Difference
+
+    @property
+    def title(self) -> str:
+        """Both in words."""
+        return f"{title_of(self.method)} − {title_of(self.against)}"
+
+
+def pairs_of(results: dict[str, Any]) -> tuple[Pair, ...]:
+    """Rows of ``results["paired"]``, which results of earlier versions do not have.
+
+    Raises
+    ------
+    RequestError
+        If a row is not as :func:`advntk_dist.evaluation.paired.paired_differences` writes it.
+    """
+    rows = results.get("paired", [])
+    if not isinstance(rows, list):
+        raise RequestError(f"report: results.json: paired: {rows!r} is not a list; run the evaluation again")
+    return tuple(_pair(f"report: results.json: paired[{i}]", row) for i, row in enumerate(rows))
+
+
+def _pair(where: str, row: object) -> Pair:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("method", "against")):
+        raise RequestError(f"{where}: {row!r} does not name two methods; run the evaluation again")
+    n = row.get("n_test")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise RequestError(f"{where}.n_test: {n!r} is not a number of images; run the evaluation again")
+    return Pair(row["method"], row["against"], n, *(_difference(where, row, key) for key in ("clean", "robust")))
+
+
+def _difference(where: str, row: dict[str, Any], key: str) -> Difference:
+    value, ends = row.get(key), row.get(f"{key}_interval")
+    numbers = [value, *ends] if isinstance(ends, list) and len(ends) == 2 else []
+    if not all(is_finite_number(v) and -1 <= v <= 1 for v in numbers) or not numbers or ends[0] > ends[1]:
+        raise RequestError(
+            f"{where}.{key}: {value!r} with interval {ends!r} is not a difference of fractions; "
+            "run the evaluation again"
+        )
+    return Difference(float(value), (float(ends[0]), float(ends[1])))
