@@ -42,8 +42,7 @@ class MethodResult:
     @classmethod
     def of(cls, clean: NDArray[Any], robust: NDArray[Any], max_perturbation: float) -> MethodResult:
         """The result of (n,) outcomes each, 0 or 1; n >= 1."""
-        right = clean > 0, robust > 0
-        return cls(*map(Accuracy.of, right), max_perturbation, *right)
+        return cls(Accuracy.of(clean), Accuracy.of(robust), max_perturbation, clean > 0, robust > 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as results.json has them."""

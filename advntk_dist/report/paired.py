@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.scores import Interval, is_finite_number, title_of
@@ -68,15 +68,19 @@ def _pair(where: str, row: object) -> Pair:
     n = row.get("n_test")
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise RequestError(f"{where}.n_test: {n!r} is not a number of images; run the evaluation again")
-    return Pair(row["method"], row["against"], n, *(_difference(where, row, key) for key in ("clean", "robust")))
+    return Pair(row["method"], row["against"], n, _difference(where, row, "clean"), _difference(where, row, "robust"))
 
 
 def _difference(where: str, row: dict[str, Any], key: str) -> Difference:
     value, ends = row.get(key), row.get(f"{key}_interval")
-    numbers = [value, *ends] if isinstance(ends, list) and len(ends) == 2 else []
-    if not all(is_finite_number(v) and -1 <= v <= 1 for v in numbers) or not numbers or ends[0] > ends[1]:
-        raise RequestError(
-            f"{where}.{key}: {value!r} with interval {ends!r} is not a difference of fractions; "
-            "run the evaluation again"
-        )
-    return Difference(float(value), (float(ends[0]), float(ends[1])))
+    if _is_difference(value) and isinstance(ends, list) and len(ends) == 2:
+        low, high = ends
+        if _is_difference(low) and _is_difference(high) and low <= high:
+            return Difference(float(value), (float(low), float(high)))
+    raise RequestError(
+        f"{where}.{key}: {value!r} with interval {ends!r} is not a difference of fractions; run the evaluation again"
+    )
+
+
+def _is_difference(value: object) -> TypeGuard[int | float]:
+    return is_finite_number(value) and -1 <= value <= 1
