@@ -31,6 +31,11 @@ class Difference:
         """The same for a page."""
         return str(self).replace("-", "−")
 
+    @property
+    def ends(self) -> str:
+        """The interval alone, for a page."""
+        return self.typeset.partition("(")[2].removesuffix(")")
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -13,11 +13,23 @@ from matplotlib.ticker import MaxNLocator
 from advntk_dist.report.arrays import FloatArray, IntArray
 from advntk_dist.report.parts import Examples
 from advntk_dist.report.scores import MethodScore, as_percent
-from advntk_dist.report.style import WIDTH, Theme, draw_image, headroom, new_figure, percent_axis, short, title
+from advntk_dist.report.style import (
+    WIDTH,
+    Theme,
+    draw_image,
+    headroom,
+    log_axis,
+    new_figure,
+    percent_axis,
+    ratio_axis,
+    short,
+    title,
+)
 
 COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
 SHOWN = 12
 _CLASSES = 20  # more boxes than this cannot be told apart
+_FAR = 4.0  # times that differ by more than this factor want a log axis
 
 
 def methods_figure(scores: tuple[MethodScore, ...], theme: Theme) -> Figure:
@@ -56,7 +68,10 @@ def methods_figure(scores: tuple[MethodScore, ...], theme: Theme) -> Figure:
 
 
 def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...], theme: Theme) -> Figure:
-    """Histogram of varpi over all samples and, under it on the same axis, a box for each class."""
+    """Histogram of varpi over all samples and, under it on the same axis, a box for each class.
+
+    The axis is logarithmic where all times are positive and differ much, as those of a recipe that trains log varpi do.
+    """
     groups = [] if y is None else _by_class(np.asarray(varpi), np.asarray(y), classes)
     height = 2.2 if not groups else 2.2 + 0.5 + 0.2 * len(groups)
     figure = new_figure(height)
@@ -67,15 +82,20 @@ def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]
     else:
         panels = [figure.add_subplot()]
     values = np.asarray(varpi, dtype=np.float64)
-    top = float(values.max()) or 1.0
-    panels[0].hist(values, bins=np.linspace(0.0, 1.02 * top, 41).tolist(), color=theme.robust)
+    low, top = float(values.min()), float(values.max()) or 1.0
+    logarithmic = low > 0 and top > _FAR * low
+    bins = np.geomspace(low / 1.02, 1.02 * top, 41) if logarithmic else np.linspace(0.0, 1.02 * top, 41)
+    panels[0].hist(values, bins=bins.tolist(), color=theme.robust)
     panels[0].axvline(float(np.median(values)), color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
     panels[0].yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     panels[0].set_ylabel("samples")
     title(panels[0], "all samples (dotted: median)")
     if groups:
         _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size, theme)
-    panels[-1].set_xlim(0.0, 1.02 * top)
+    if logarithmic:
+        panels[-1].set_xscale("log")
+        (ratio_axis if top < 1000 * low else log_axis)(panels[-1].xaxis)
+    panels[-1].set_xlim(float(bins[0]), float(bins[-1]))
     panels[-1].set_xlabel("varpi, the training time of a sample")
     return figure
 

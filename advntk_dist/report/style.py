@@ -125,6 +125,13 @@ def log_axis(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def ratio_axis(axis: Axis) -> None:
+    """Label 1, 2 and 5 of each decade of a log axis that has few decades, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def title(axes: Axes, text: str) -> Text:
     """Put a short title at the left above the axes."""
     return axes.set_title(text, loc="left", pad=6)

@@ -107,9 +107,9 @@ def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> s
 
 def _verdict(pair: Pair, gain: float) -> str:
     """What the same images say of the difference, after "is so many points above"."""
-    measured = f" in robust accuracy, {pair.robust.typeset} on the same {pair.n_test:,} images"
+    measured = f" in robust accuracy (95% interval {pair.robust.ends}, on the same {pair.n_test:,} images)"
     if pair.robust.beyond_chance:
-        return f"{measured}: more than chance."
+        return f"{measured}, more than chance."
     if gain > 0:
         return (
             f"{measured}, which may be chance: this run alone does not show that a time for each sample beats one "

@@ -27,6 +27,8 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.figures import NAMES, Plot, make_plots
+from advntk_dist.report.pictures import varpi_figure
+from advntk_dist.report.style import LIGHT
 from advntk_dist.report.write import render_page
 
 Make = Callable[..., ReportInputs]
@@ -180,6 +182,31 @@ def test_empty_history_and_no_images_count_as_missing(make: Make) -> None:
     )  # fmt: skip
     assert isinstance(plots["training"], str)
     assert isinstance(plots["examples"], str)
+
+
+@pytest.mark.parametrize(
+    ("ends", "scale", "labels"),
+    [
+        ((4e-4, 7e-3), "log", ["0.0005", "0.001", "0.002", "0.005"]),
+        ((1e-5, 1.0), "log", ["10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "10⁰"]),
+        ((0.9, 1.1), "linear", ["0.0", "1.0"]),
+        ((0.0, 1.0), "linear", ["0.0", "1.0"]),
+        ((0.0, 0.0), "linear", ["0.0", "1.0"]),
+    ],
+)
+def test_times_that_differ_much_have_a_log_axis(ends: tuple[float, float], scale: str, labels: list[str]) -> None:
+    figure = varpi_figure(np.linspace(*ends, 500), np.arange(500) % 3, ("a", "b", "c"), LIGHT)
+    axis = figure.axes[-1].xaxis
+    figure.canvas.draw()
+    low, high = figure.axes[-1].get_xlim()
+    shown = [
+        label.get_text()
+        for place, label in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+        if low <= place <= high
+    ]
+    assert axis.get_scale() == scale
+    assert [text for text in shown if text] == shown
+    assert set(labels) <= set(shown)
 
 
 HOSTILE = '</pre></style><script>alert(1)</script><img src="http://192.0.2.1/x">&"\'{{ 7 * 7 }}$\\frac{1}'

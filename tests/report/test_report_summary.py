@@ -68,21 +68,21 @@ def pair(robust: float, low: float, high: float) -> Pair:
         (
             score(0.41),
             pair(0.02, 0.013, 0.026),
-            "2.0 points above the early-stopped NTK in robust accuracy, +2.0 (+1.3 to +2.6) on the same 2,000 images: "
-            "more than chance.",
+            "2.0 points above the early-stopped NTK in robust accuracy (95% interval +1.3 to +2.6, on the same 2,000 "
+            "images), more than chance.",
         ),
         (
             score(0.41),
             pair(0.02, -0.001, 0.041),
-            "+2.0 (−0.1 to +4.1) on the same 2,000 images, which may be chance: this run alone does not show",
+            "(95% interval −0.1 to +4.1, on the same 2,000 images), which may be chance: this run alone does not show",
         ),
         (
             score(0.38),
             pair(-0.01, -0.02, -0.001),
-            "not better here: it is 1.0 point below the early-stopped NTK in robust accuracy, −1.0 (−2.0 to −0.1) on "
-            "the same 2,000 images: more than chance.",
+            "not better here: it is 1.0 point below the early-stopped NTK in robust accuracy (95% interval −2.0 to "
+            "−0.1, on the same 2,000 images), more than chance.",
         ),
-        (score(0.38), pair(-0.01, -0.03, 0.01), "(−3.0 to +1.0) on the same 2,000 images, which may be chance."),
+        (score(0.38), pair(-0.01, -0.03, 0.01), "−3.0 to +1.0, on the same 2,000 images), which may be chance."),
         (score(0.39), pair(0.0, -0.01, 0.01), "no better than the early-stopped NTK here: both keep 39.0%."),
     ],
 )
@@ -94,7 +94,9 @@ def test_comparison_on_the_same_images(adv: MethodScore, same: Pair, says: str) 
 
 def test_summary_takes_the_pair_of_the_results(make: Make, results: dict[str, Any]) -> None:
     points = dict(summarise(make(results=results)).points)
-    assert "−2.2 (−5.3 to +0.8) on the same 497 images, which may be chance." in points["A time for each sample"]
+    assert (
+        "(95% interval −5.3 to +0.8, on the same 497 images), which may be chance." in points["A time for each sample"]
+    )
     del results["paired"]
     assert "overlap" in dict(summarise(make(results=results)).points)["A time for each sample"]
 
