@@ -15,6 +15,7 @@ from advntk_dist.errors import StoreMismatchError
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import dask_view
 from advntk_dist.networks import from_spec
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.spec import NetworkSpec
@@ -142,7 +143,7 @@ def audit_gram(
 
 def _spectrum(store: GramStore, kind: str, generator: np.random.Generator, passes: int) -> tuple[float, float, int]:
     if store.n <= DENSE:
-        eigenvalues = eigvalsh(np.asarray(store.dask(kind), dtype=np.float64))
+        eigenvalues = eigvalsh(np.asarray(dask_view(store, kind), dtype=np.float64))
         return float(eigenvalues[0]), float(eigenvalues[-1]), 0
     operator = TiledOperator(store, kind=kind, threads=len(os.sched_getaffinity(0)))
     basis: list[NDArray[Any]] = [generator.normal(size=(store.n, 1))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,9 +21,6 @@ from advntk_dist.gram.status import GramStatus, read_status
 from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
-
-if TYPE_CHECKING:
-    import dask.array as da
 
 
 class GramStore:
@@ -209,12 +206,6 @@ class GramStore:
             return chunks.read_checked(path, self.tile**2 * self.dtype.itemsize) if verify else path.read_bytes()
         except FileNotFoundError:
             raise chunks.ChunkDamagedError("committed, but its chunk is missing") from None
-
-    def dask(self, kind: str = "ntk") -> da.Array:
-        """The full matrix (n, n_columns) as a dask array, one chunk a tile; see :func:`.view.dask_view`."""
-        from advntk_dist.gram.view import dask_view
-
-        return dask_view(self, kind)
 
     def arrays(self) -> zarr.Group:
         """The group as plain zarr, read-only."""

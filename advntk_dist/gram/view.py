@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram.fingerprint import require_same
+from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import spans
 from advntk_dist.storage.location import Location
-
-if TYPE_CHECKING:
-    from advntk_dist.gram.store import GramStore
 
 
 def open_gram(path: str | Location, kind: str = "ntk") -> da.Array:
@@ -29,8 +27,6 @@ def open_gram(path: str | Location, kind: str = "ntk") -> da.Array:
     StoreError
         If what is at ``path`` is not a Gram store. Damaged tiles raise StoreDamagedError when they are computed.
     """
-    from advntk_dist.gram.store import GramStore
-
     store = GramStore.open(path)
     store.require_complete()
     return dask_view(store, kind)
@@ -67,8 +63,6 @@ def _load(path: str, kind: str, fingerprint: tuple[tuple[str, Any], ...], block_
 
 @lru_cache(maxsize=32)
 def _open_once(path: str, fingerprint: tuple[tuple[str, Any], ...]) -> GramStore:
-    from advntk_dist.gram.store import GramStore
-
     store = GramStore.open(path)
     require_same(path, store.fingerprint, {k: list(v) if isinstance(v, tuple) else v for k, v in fingerprint})
     return store

@@ -16,6 +16,7 @@ from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
+from advntk_dist.gram.view import dask_view
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network, network
 from advntk_dist.storage.location import local
@@ -64,8 +65,8 @@ def test_fresh_build_of_both_kinds(ray_cluster: None, fill: Any, net: Network, i
     assert {r.attempt for r in watch.receipts} == {1}
     assert not [e for e in watch.events if e["event"] in ("worker_lost", "tile_again")]
     x = images / 255.0 - 0.5
-    np.testing.assert_allclose(np.asarray(store.dask("ntk")), net.ntk(x, x), rtol=1e-7)
-    np.testing.assert_allclose(np.asarray(store.dask("nngp")), net.nngp(x, x), rtol=1e-7)
+    np.testing.assert_allclose(np.asarray(dask_view(store, "ntk")), net.ntk(x, x), rtol=1e-7)
+    np.testing.assert_allclose(np.asarray(dask_view(store, "nngp")), net.nngp(x, x), rtol=1e-7)
 
 
 def test_only_missing_and_damaged_tiles_are_computed(

@@ -16,6 +16,7 @@ from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import dask_view
 from advntk_dist.networks import Network
 
 
@@ -52,7 +53,7 @@ def test_only_new_and_ragged_tiles_are_computed(
     assert grown.fingerprint == whole.fingerprint
     array = zarr.open_group(path, mode="r")["ntk"]
     assert isinstance(array, zarr.Array)
-    np.testing.assert_array_equal(np.asarray(array[:8, 16:]), grown.dask()[:8, 16:])
+    np.testing.assert_array_equal(np.asarray(array[:8, 16:]), dask_view(grown)[:8, 16:])
     assert GramStore.open(path).is_complete
 
 
@@ -97,7 +98,7 @@ def test_growth_survives_death_between_its_steps(
             with pytest.raises(KeyboardInterrupt):
                 _open(path, net, images)
     assert _complete(_open(path, net, images), net, images) == 7
-    np.testing.assert_allclose(np.asarray(GramStore.open(path).dask()), net.ntk(images, images), rtol=5e-4)
+    np.testing.assert_allclose(np.asarray(dask_view(GramStore.open(path))), net.ntk(images, images), rtol=5e-4)
 
 
 def test_rectangular_store_grows_along_both_axes(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_rectangular_store_grows_along_both_axes(net: Network, images: NDArray[n
     assert _complete(small, net, rows[:8], cols[:16]) == 2
     grown = _open(path, net, rows, columns=cols)
     assert _complete(grown, net, rows, cols) == 4
-    np.testing.assert_allclose(np.asarray(grown.dask()), net.ntk(rows, cols), rtol=5e-4)
+    np.testing.assert_allclose(np.asarray(dask_view(grown)), net.ntk(rows, cols), rtol=5e-4)
 
 
 def test_growth_and_rectangles_through_ray(
@@ -120,4 +121,4 @@ def test_growth_and_rectangles_through_ray(
         on_progress=lambda done, total, receipt: receipts.append(receipt),
     )  # fmt: skip
     assert sorted((r.i, r.j) for r in receipts if r is not None) == [(1, 0), (1, 1), (1, 2)]
-    np.testing.assert_allclose(np.asarray(store.dask()), net.ntk(images[:16], images[8:]), rtol=5e-4)
+    np.testing.assert_allclose(np.asarray(dask_view(store)), net.ntk(images[:16], images[8:]), rtol=5e-4)

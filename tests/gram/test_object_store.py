@@ -28,7 +28,7 @@ from advntk_dist.gram.layout import is_absent
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
-from advntk_dist.gram.view import open_gram
+from advntk_dist.gram.view import dask_view, open_gram
 from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage.location import location
@@ -138,7 +138,7 @@ def test_outage_ends_a_build_and_the_next_one_goes_on(
 
 def test_readers(stock: Stock, fill: Any, s3: FaultProxy, place: ObjectPath) -> None:
     store, here = stock(), fill()
-    np.testing.assert_array_equal(np.asarray(open_gram(str(place))), np.asarray(here.dask()))
+    np.testing.assert_array_equal(np.asarray(open_gram(str(place))), np.asarray(dask_view(here)))
     np.testing.assert_array_equal(np.asarray(array_of(store)[:8, :8]), here.read_tile("ntk", 0, 0))
     v = np.random.default_rng(0).standard_normal((store.n, 3))
     operator = TiledOperator(GramStore.open(str(place)), threads=2)

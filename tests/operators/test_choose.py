@@ -10,6 +10,7 @@ import pytest
 
 from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import dask_view
 from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, nodes, operator_for_store
 
 N = 30
@@ -76,7 +77,7 @@ def test_auto_takes_resident_tiles_on_a_cluster_of_several_nodes_that_holds_them
 ) -> None:
     class Resident(InMemoryOperator):
         def __init__(self, store: GramStore, *, kind: str) -> None:
-            super().__init__(np.asarray(store.dask(kind)))
+            super().__init__(np.asarray(dask_view(store, kind)))
 
     monkeypatch.setattr(choose, "_ray_is_up", lambda: True)
     monkeypatch.setattr("ray.is_initialized", lambda: True)

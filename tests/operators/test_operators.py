@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import dask_view
 from advntk_dist.grid import Tile, TileGrid, spans
 from advntk_dist.operators import (
     DaskArrayOperator,
@@ -86,7 +87,7 @@ FROM_ARRAYS: dict[str, Make] = {
 FROM_STORES: dict[str, Callable[[GramStore], GramOperator]] = {
     "store, threads": lambda store: TiledOperator(store, threads=2),
     "store, one thread": lambda store: TiledOperator(store, threads=1),
-    "store, dask view": lambda store: DaskArrayOperator(store.dask()),
+    "store, dask view": lambda store: DaskArrayOperator(dask_view(store)),
     "store, memory": lambda store: operator_for_store(store, memory=10**9),
 }
 
