@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 
 from advntk_dist.errors import RequestError
+from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.pipeline.outcomes import TestOutcomes, read_outcomes
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.compare import ComparedRun, write_comparison
+from advntk_dist.report.paired import Pair, pairs_of
+from advntk_dist.report.scores import title_of
 from advntk_dist.storage.location import Location, location
 
 
@@ -29,14 +34,28 @@ def compare_runs(folders: Sequence[str | Location], target: str | Location) -> L
     places = [location(folder) for folder in folders]
     if len(places) < 2 or len({place.resolve() for place in places}) < len(places):
         raise RequestError("report --compare: give two or more different run directories")
-    runs = []
+    runs, outcomes = [], []
     for place, name in zip(places, _names(places), strict=True):
         folder = RunDirectory.at(place)
         config, results = folder.stored_config(), folder.read_results()
         if results is None:
             raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json())))
-    return write_comparison(runs, location(target))
+        stopped = list(config.evaluation.times).index(results["methods"]["early_stopped"]["t"])
+        outcomes.append(read_outcomes(folder, config, stopped))
+    return write_comparison(runs, location(target), _pairs([run.name for run in runs], outcomes))
+
+
+def _pairs(names: Sequence[str], outcomes: Sequence[TestOutcomes | None]) -> tuple[Pair, ...]:
+    """Each method of each run against the same of every run before it, where both met the same attacked images."""
+    rows = []
+    for (old, before), (new, after) in combinations(zip(names, outcomes, strict=True), 2):
+        if before is not None and after is not None and before.images == after.images:
+            for method in before.methods:
+                title = title_of(method)
+                both = {f"{old}: {title}": before.methods[method], f"{new}: {title}": after.methods[method]}
+                rows += paired_differences(both)
+    return pairs_of({"paired": rows})
 
 
 def _names(places: Sequence[Location]) -> list[str]:

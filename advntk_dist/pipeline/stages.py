@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation import MethodResult
+from advntk_dist.pipeline.outcomes import outcome_names
 from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.solving import ADV_NTK, Solving
 from advntk_dist.progress import LateStage
@@ -79,13 +80,10 @@ class Stages(Solving):
 
     def sources(self, chosen: int) -> dict[str, tuple[str, Callable[[], Array]]]:
         """The name of each method's outcomes on test images, and its coefficients; ``chosen`` is the early stop."""
-        table, trained = self.uniform(), self.trained()
-        rows = {
-            "ntk": (f"test_t{len(self.times) - 1}", table, len(self.times) - 1),
-            "early_stopped": (f"test_t{chosen}", table, chosen),
-            ADV_NTK: (f"test_{ADV_NTK}", trained, 0),
-        }
-        return {method: (name, partial(self._row, t, i)) for method, (name, t, i) in rows.items()}
+        table = self.uniform()
+        rows = {"ntk": (table, len(self.times) - 1), "early_stopped": (table, chosen), ADV_NTK: (self.trained(), 0)}
+        names = outcome_names(self.config, chosen)
+        return {method: (names[method], partial(self._row, *row)) for method, row in rows.items()}
 
     def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
         """The three methods on the test images under an attack."""

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from advntk_dist.errors import RequestError
 from advntk_dist.report.figures import plot
 from advntk_dist.report.page import render, replace_file
+from advntk_dist.report.paired import Pair
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.summary import attack_words
@@ -29,8 +30,10 @@ class ComparedRun:
     config: dict[str, Any]
 
 
-def write_comparison(runs: Sequence[ComparedRun], target: Location) -> Location:
+def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[Pair] = ()) -> Location:
     """Write the page that compares two or more runs; the same runs give the same bytes.
+
+    ``pairs`` are differences between runs on the same attacked images, methods named as "run: method".
 
     Raises
     ------
@@ -46,7 +49,8 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location) -> Location:
     scores = [replace(s, title=f"{run.name}: {s.title}") for run in runs for s in method_scores(run.results)]
     page = render(
         "compare.html",
-        headline=headline(runs),
+        headline=headline(runs, pairs),
+        pairs=pairs,
         names=[run.name for run in runs],
         scores=scores,
         best=max(score.robust for score in scores),
@@ -66,8 +70,11 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location) -> Location:
     return target
 
 
-def headline(runs: Sequence[ComparedRun]) -> str:
-    """One sentence on the largest robust accuracy, which claims a difference only beyond the 95% intervals."""
+def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> str:
+    """One sentence on the largest robust accuracy, which claims a difference only beyond the 95% intervals.
+
+    Where both met the same images, the interval is that of their difference.
+    """
     rows = sorted(
         ((score, run.name) for run in runs for score in method_scores(run.results)), key=lambda row: -row[0].robust
     )
@@ -75,6 +82,11 @@ def headline(runs: Sequence[ComparedRun]) -> str:
     second, other = rest[0]
     words = f"{first.title} of {name} is the most robust, {as_percent(first.robust)}"
     against = f"{second.title} of {other}, {as_percent(second.robust)}"
+    both = {f"{name}: {first.title}", f"{other}: {second.title}"}
+    for pair in pairs:
+        if both == {pair.method, pair.against}:
+            verdict = "more than chance on the same images" if pair.robust.beyond_chance else "which may be chance"
+            return f"{words}; {against}; {verdict}"
     if first.robust_interval is None or second.robust_interval is None:
         return f"{words}, against {against}; no intervals were recorded"
     if first.robust_interval[0] > second.robust_interval[1]:

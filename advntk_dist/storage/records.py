@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -36,17 +36,32 @@ def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     """
     identity = json.loads(json.dumps(dict(identity)))  # as it is stored: tuples become lists
     if path.exists() and not _unfinished(path):
-        try:
-            group = zarr.open_group(**zarr_at(path), mode="r+", zarr_format=3)
-            attributes: dict[str, Any] = group.attrs.asdict()
-            stored = dict(attributes[_IDENTITY])
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise StoreError(f"{path}: not a checkpoint of this program ({error}); move it away") from error
+        group, stored = _open(path, "r+")
         for field, value in identity.items():
             if stored.get(field) != value:
                 raise StoreMismatchError(str(path), field, stored.get(field), value)
         return group
     return zarr.create_group(**zarr_at(path), zarr_format=3, attributes={_IDENTITY: identity})
+
+
+def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
+    """The group at ``path``, to be read, and the identity for which it was made.
+
+    Raises
+    ------
+    StoreError
+        If there is something else at the path.
+    """
+    return _open(path, "r")
+
+
+def _open(path: Location, mode: Literal["r", "r+"]) -> tuple[zarr.Group, dict[str, Any]]:
+    try:
+        group = zarr.open_group(**zarr_at(path), mode=mode, zarr_format=3)
+        attributes: dict[str, Any] = group.attrs.asdict()
+        return group, dict(attributes[_IDENTITY])
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise StoreError(f"{path}: not a checkpoint of this program ({error}); move it away") from error
 
 
 def _unfinished(path: Location) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from advntk_dist.cli import main
+from advntk_dist.pipeline.compare import compare_runs
+from advntk_dist.pipeline.outcomes import read_outcomes
+from advntk_dist.pipeline.rundir import RunDirectory
+
+NO_PAIRS = "No differences by image"
 
 
 def test_the_command_compares_finished_runs(
@@ -30,3 +36,61 @@ def test_the_command_compares_finished_runs(
         main(["report", "--compare", "one/run", "two/run"])
     assert stopped.value.code == 2
     assert "not finished" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two(finished: Path, tmp_path: Path) -> list[Path]:
+    """Two directories with all that a comparison reads of a finished run."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        shutil.copytree(finished / "evaluation.zarr", folder / "evaluation.zarr")
+        for file in ("config.toml", "results.json"):
+            shutil.copy(finished / file, folder / file)
+    return folders
+
+
+def compare(folders: list[Path]) -> str:
+    return Path(str(compare_runs(folders, folders[0].parent / "comparison.html"))).read_text(encoding="utf-8")
+
+
+def test_outcomes_are_those_of_the_results(finished: Path) -> None:
+    folder = RunDirectory.at(finished)
+    config, results = folder.stored_config(), json.loads((finished / "results.json").read_text())
+    stopped = list(config.evaluation.times).index(results["methods"]["early_stopped"]["t"])
+    outcomes = read_outcomes(folder, config, stopped)
+    assert outcomes is not None
+    assert list(outcomes.methods) == list(results["methods"])
+    for method, found in outcomes.methods.items():
+        row = results["methods"][method]
+        assert found.as_dict() == {key: row[key] for key in found.as_dict()}
+
+
+def test_runs_on_the_same_images_are_compared_image_by_image(two: list[Path]) -> None:
+    page = compare(two)
+    assert "two: Adv-NTK − one: Adv-NTK" in page
+    assert "two: NTK − one: NTK" in page
+    assert "two: NTK − one: Adv-NTK" not in page
+    assert NO_PAIRS not in page
+
+
+def test_runs_that_met_other_images_are_not(two: list[Path]) -> None:
+    config = (two[1] / "config.toml").read_text()
+    (two[1] / "config.toml").write_text(config.replace("[data]\n", "[data]\nresize = 8\n"))
+    assert NO_PAIRS in compare(two)
+
+
+def test_a_run_without_its_outcomes_is_compared_by_its_results(two: list[Path]) -> None:
+    shutil.rmtree(next((two[1] / "evaluation.zarr").glob("*/test_adv_ntk")))
+    assert NO_PAIRS in compare(two)
+    shutil.rmtree(two[0] / "evaluation.zarr")
+    assert NO_PAIRS in compare(two)
+
+
+def test_damaged_outcomes_are_said_to_be_so(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    chunk = next(f for f in (two[1] / "evaluation.zarr").glob("*/test_adv_ntk/c/**/*") if f.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", "--compare", *map(str, two), "--out", str(two[0] / "page.html")])
+    assert stopped.value.code == 3
+    assert "test_adv_ntk" in capsys.readouterr().err
+    assert not (two[0] / "page.html").exists()

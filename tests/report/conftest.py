@@ -22,6 +22,7 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.compare import ComparedRun, write_comparison
+from advntk_dist.report.paired import pairs_of
 from advntk_dist.storage.location import local
 
 N_TEST = 497
@@ -184,7 +185,8 @@ def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [compared_run("first"), compared_run("second", 0.02, train={"lr": 0.5}), compared_run("third", -0.05)]
-    return local(write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html"))
+    pairs = pairs_of({"paired": [_pair("second: Adv-NTK", "first: Adv-NTK", 0.0, 0.02)]})
+    return local(write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html", pairs))
 
 
 @pytest.fixture(scope="session")

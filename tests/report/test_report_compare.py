@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.compare import ComparedRun, headline, write_comparison
+from advntk_dist.report.paired import Difference, Pair
 
 
 def test_the_page_has_every_method_of_every_run_and_only_settings_that_differ(compared: Path) -> None:
@@ -30,6 +32,27 @@ def test_the_headline_claims_a_difference_only_beyond_the_intervals(
     assert "within the intervals of" in near
     far = headline([comparable("a"), comparable("b", 0.3)])
     assert far == "Adv-NTK of b is the most robust, 67.0%, beyond the intervals of Early-stopped NTK of a, 39.0%"
+
+
+def pair(low: float, high: float) -> Pair:
+    difference = Difference((low + high) / 2, (low, high))
+    return Pair("b: Adv-NTK", "a: Early-stopped NTK", 497, difference, difference)
+
+
+@pytest.mark.parametrize(
+    ("same", "says"),
+    [
+        (pair(0.01, 0.03), "more than chance on the same images"),
+        (pair(-0.01, 0.05), "which may be chance"),
+    ],
+)
+def test_the_headline_takes_the_same_images_where_it_can(
+    comparable: Callable[..., ComparedRun], same: Pair, says: str
+) -> None:
+    runs = [comparable("a"), comparable("b", 0.03)]
+    words = "Adv-NTK of b is the most robust, 40.0%; Early-stopped NTK of a, 39.0%; "
+    assert headline(runs, [same]) == words + says
+    assert "within the intervals" in headline(runs, [replace(same, method="c: Adv-NTK")])
 
 
 def test_the_headline_is_of_different_runs(comparable: Callable[..., ComparedRun]) -> None:
