@@ -59,6 +59,10 @@ def scheduler(tmp_path: Path) -> dict[str, str]:
     """A PATH on which Slurm's commands, ray and advntk write down how they were called."""
     tools = tmp_path / "bin"
     tools.mkdir()
+    # a command that ends at once would have the workers' srun killed before they wrote down that they were called
+    started = (
+        f"for _ in {{1..400}}; do (( $(grep -c '^srun.* ray start' {tmp_path}/calls) >= 3 )) && break; sleep 0.05; done"
+    )
     note = f'printf "%s\\n" "$(basename "$0") $*" >> {tmp_path}/calls; env > {tmp_path}/env.$(basename "$0")'
     scripts = {
         "scontrol": "printf 'node1\\nnode2\\nnode3\\n'",
@@ -66,7 +70,7 @@ def scheduler(tmp_path: Path) -> dict[str, str]:
         "srun": f'{note}\nwhile [[ $1 == -* ]]; do [[ $1 == -w ]] && shift; shift; done\nexec "$@"',
         "hostname": "echo fe80::1 10.1.2.3 192.168.0.7",
         "ray": f"{note}\n[[ $* == *--block* ]] && exec sleep 60\nexit ${{FAKE_RAY:-0}}",
-        "advntk": f"{note}\nexit ${{FAKE_ADVNTK:-0}}",
+        "advntk": f"{note}\n{started}\nexit ${{FAKE_ADVNTK:-0}}",
     }
     for name, script in scripts.items():
         (tools / name).write_text(f"#!/bin/bash\n{script}\n")
