@@ -23,7 +23,7 @@ class Difference:
 
     def __str__(self) -> str:
         """In percentage points, with signs, in characters that every terminal has."""
-        value, low, high = (f"{100 * v:+.1f}" for v in (self.value, *self.interval))
+        value, low, high = (f"{100 * v:+z.1f}" for v in (self.value, *self.interval))
         return f"{value} ({low} to {high})"
 
     @property

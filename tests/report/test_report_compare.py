@@ -55,6 +55,11 @@ def test_the_headline_takes_the_same_images_where_it_can(
     assert "within the intervals" in headline(runs, [replace(same, method="c: Adv-NTK")])
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    assert str(Difference(0.0, (-0.0002, 0.0002))) == "+0.0 (+0.0 to +0.0)"
+    assert str(Difference(-0.026, (-0.033, 0.002))) == "-2.6 (-3.3 to +0.2)"
+
+
 def test_the_headline_is_of_different_runs(comparable: Callable[..., ComparedRun]) -> None:
     assert headline([comparable("a", 0.3), comparable("b")]).count(" of a") == 1
 
