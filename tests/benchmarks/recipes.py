@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from advntk_dist.config import RunConfig, load_config
+from advntk_dist.data import load_dataset, split
 from advntk_dist.environment import environment
-from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.pipeline.evaluate import evaluate_run_tier
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
@@ -79,34 +79,56 @@ def one_seed(seed: int, arguments: argparse.Namespace, display: Display) -> tupl
     return notes, found
 
 
-def difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, Any]:
-    """Mean of a - b over the same images, with a 95% bootstrap interval."""
-    d = a.astype(float) - b.astype(float)
-    if not d.any():
-        return {"mean": 0.0, "interval": [0.0, 0.0]}
-    ends = bootstrap((d,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(0), batch=200)
-    return {"mean": float(d.mean()), "interval": [float(v) for v in ends.confidence_interval]}
+def drawn(config: RunConfig) -> NDArray[np.int64]:
+    """Rows (n_test,) of the dataset that a configuration's test images are."""
+    d = config.data
+    dataset = load_dataset(d.name, d.path)
+    return split(dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed).test
 
 
-def summary(seeds: list[dict[str, Any]], found: list[dict[str, Outcomes]]) -> dict[str, Any]:
-    """All seeds' images together: accuracies with Wilson intervals, and cross-fit against both others, paired."""
-    pooled = {n: {w: np.concatenate([f[n][w] for f in found]) for w in ("clean", "robust")} for n in found[0]}
+def resampled(values: NDArray[np.float64], rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Mean of values over draws with a 95% interval: percentile bootstrap over the distinct images behind them."""
+    _, place = np.unique(rows, return_inverse=True)
+    sums, draws = np.bincount(place, values), np.bincount(place)
+
+    def mean(total: Any, count: Any, axis: int) -> Any:
+        return total.sum(axis=axis) / count.sum(axis=axis)
+
+    rng = np.random.default_rng(0)
+    found = bootstrap((sums, draws), mean, paired=True, method="percentile", rng=rng, batch=200)
+    return {"mean": float(values.mean()), "interval": [float(v) for v in found.confidence_interval]}
+
+
+def summary(
+    seeds: list[dict[str, Any]], found: list[dict[str, Outcomes]], rows: list[NDArray[np.int64]]
+) -> dict[str, Any]:
+    """All seeds' images together, and cross-fit against both others image by image, over all seeds and in each."""
+    every, whats = np.concatenate(rows), ("clean", "robust")
     methods: dict[str, dict[str, Any]] = {}
-    for name, parts in pooled.items():
+    for name in found[0]:
         methods[name] = {}
-        for what, right in parts.items():
-            accuracy = Accuracy.of(right)
-            methods[name] |= {what: accuracy.value, f"{what}_interval": [accuracy.low, accuracy.high]}
-    paired = {
-        f"cross-fit minus {other}": {w: difference(pooled["cross-fit"][w], pooled[other][w]) for w in pooled[other]}
-        for other in ("best uniform time", "paper")
-    }
+        for what in whats:
+            right = resampled(np.concatenate([f[name][what] for f in found]).astype(float), every)
+            methods[name] |= {what: right["mean"], f"{what}_interval": right["interval"]}
+    paired: dict[str, dict[str, Any]] = {}
+    for other in ("best uniform time", "paper"):
+        paired[f"cross-fit minus {other}"] = compared = {}
+        for what in whats:
+            won = [f["cross-fit"][what].astype(float) - f[other][what] for f in found]
+            compared[what] = resampled(np.concatenate(won), every) | {"by_seed": [float(w.mean()) for w in won]}
     return {
-        "images": sum(len(f["paper"]["clean"]) for f in found),
+        "draws": len(every),
+        "images": len(np.unique(every)),
         "methods": methods,
         "paired": paired,
         "by_seed": seeds,
+        "outcomes": [{n: {w: bits(v) for w, v in o.items()} for n, o in f.items()} for f in found],
     }
+
+
+def bits(right: NDArray[np.bool_]) -> str:
+    """One bit an image, the first in the highest, in hexadecimal digits."""
+    return np.packbits(right).tobytes().hex()
 
 
 def main() -> None:
@@ -120,18 +142,23 @@ def main() -> None:
     parser.add_argument("--n-test", type=int, default=2_000)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    display, seeds, found = Display(), [], []
+    display, seeds, found, rows = Display(), [], [], []
     for seed in range(arguments.seeds):
         notes, outcome = one_seed(seed, arguments, display)
+        config = configuration("cross-fit", seed, arguments)
         seeds.append(notes)
         found.append(outcome)
+        rows.append(drawn(config))
         result = {
             "tier": TIER, "network": arguments.network, "n_train": arguments.n_train, "n_val": arguments.n_val,
-            "n_test": arguments.n_test, **summary(seeds, found), "environment": environment(),
+            "n_test": arguments.n_test, "radius": config.attack.radius, "times": TIMES,
+            "attack_of_training": {r: configuration(r, seed, arguments).attack.model_dump(mode="json")
+                                   for r in ("cross-fit", "paper")},
+            **summary(seeds, found, rows), "environment": environment(),
         }  # fmt: skip
         path = arguments.json or RESULTS / f"recipes-{arguments.network}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
-        print(json.dumps({k: result[k] for k in ("images", "methods", "paired")}, indent=1), flush=True)
+        print(json.dumps({k: result[k] for k in ("draws", "images", "methods", "paired")}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
