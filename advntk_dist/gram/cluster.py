@@ -17,6 +17,7 @@ import ray
 
 from advntk_dist import chatter
 from advntk_dist.errors import RequestError
+from advntk_dist.storage.location import refuse_credentials_in_address
 
 MIN_OBJECT_STORE = 200 * 2**20
 """Bytes of shared memory that a Ray of our own gets at least."""
@@ -39,7 +40,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     Raises
     ------
     RequestError
-        If no cluster answers at ``address``.
+        If no cluster answers at ``address``, or it holds credentials.
     """
     if ray.is_initialized():
         yield
@@ -90,6 +91,7 @@ def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> N
 
 def _require_listener(address: str) -> None:
     """Raise RequestError unless something listens at host:port; Ray itself would try for minutes."""
+    refuse_credentials_in_address("--address", address)
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", "local": Ray knows at once

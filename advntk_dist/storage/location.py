@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from advntk_dist.errors import RequestError
 from advntk_dist.storage.objects import EXTRAS, ObjectPath
@@ -51,9 +50,25 @@ def local(place: Location) -> Path:
 
 
 def refuse_credentials(option: str, url: str) -> None:
-    """Raise RequestError if a URL holds a user or a password; the message does not repeat them."""
-    if "://" in url and ("@" in urlsplit(url).netloc or urlsplit(url).query):
-        raise RequestError(
-            f"{option}: holds credentials, which a command line shows to everyone; leave them out and let the "
-            f"environment hold them"
-        )
+    """Raise RequestError if a URL holds a user or a password; the message does not repeat them.
+
+    A secret may hold a slash, which ends what a URL's grammar takes for the host.
+    """
+    scheme, mark, rest = url.partition("://")
+    authority = rest.partition("/")[0]
+    port_of_bucket = scheme in EXTRAS and ":" in authority
+    if mark and ("@" in authority or "?" in rest or port_of_bucket or (":" in authority and "@" in rest)):
+        raise _credentials(option)
+
+
+def refuse_credentials_in_address(option: str, address: str) -> None:
+    """:func:`refuse_credentials` for the address of a server, with a scheme or without: no part of it has an "@"."""
+    if set(address) & set("@?#"):
+        raise _credentials(option)
+
+
+def _credentials(option: str) -> RequestError:
+    return RequestError(
+        f"{option}: holds credentials, which a command line shows to everyone; leave them out and let the environment "
+        f"hold them"
+    )

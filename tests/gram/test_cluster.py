@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
 from advntk_dist.gram.cluster import cluster_workers, import_path, ray_session
 from advntk_dist.gram.worker import worker_environment
@@ -36,6 +37,20 @@ def test_ray_that_is_there_is_used_and_left_running(ray_cluster: None) -> None:
 def test_unreachable_address_is_one_clear_error() -> None:
     done = subprocess.run([sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "refused", done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("address", ["user:planted@127.0.0.1:1", "ray://user:planted@127.0.0.1:1", "a:planted@auto"])
+def test_credentials_in_an_address_are_not_repeated(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        main(["run", "digits", "--out", str(tmp_path / "run"), "--address", address])
+    printed = capsys.readouterr()
+    assert left.value.code == 2
+    assert "--address: holds credentials" in printed.err
+    assert "planted" not in printed.err + printed.out
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and b"planted" in p.read_bytes()]
 
 
 def test_ray_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

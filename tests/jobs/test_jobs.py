@@ -64,7 +64,15 @@ def test_cluster_chooses_where_nobody_says() -> None:
     assert '--out "${ADVNTK_RUNS:-$HOME/runs}"/digits' in Job.of("digits", [], None).entrypoint
 
 
-@pytest.mark.parametrize("out", ["s3://KEY:planted@bucket/run", "https://x/run?X-Amz-Signature=planted"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        "s3://KEY:planted@bucket/run",
+        "s3://KEY:part/planted@bucket/run",
+        "s3://KEY:planted/run",
+        "https://x/run?X-Amz-Signature=planted",
+    ],
+)
 def test_credentials_in_a_url_are_refused_unprinted(out: str) -> None:
     with pytest.raises(RequestError, match="--out: holds credentials") as refused:
         Job.of("digits", [], out)
@@ -77,6 +85,10 @@ def test_credentials_in_a_url_are_refused_unprinted(out: str) -> None:
         (["digits", "--address", "ray://127.0.0.1:10001"], 2, "URL of the cluster's dashboard"),
         (["digits", "--address", "http://127.0.0.1:x"], 2, "URL of the cluster's dashboard"),
         (["digits", "--address", "http://user:planted@127.0.0.1:1"], 2, "--address: holds credentials"),
+        (["digits", "--address", "user:planted@127.0.0.1:1"], 2, "--address: holds credentials"),
+        (["digits", "--address", "user:planted@127.0.0.1:99999"], 2, "--address: holds credentials"),
+        (["digits", "--address", "http://user:pass/planted@127.0.0.1:1"], 2, "--address: holds credentials"),
+        (["digits", "--address", "127.0.0.1:1?token=planted"], 2, "--address: holds credentials"),
         (["digits", "--address", "http://127.0.0.1:1"], 2, "no Ray dashboard answers at http://127.0.0.1:1"),
         (["digits", "--address", "127.0.0.1:1", "--out", "runs/a"], 2, "--out runs/a: the nodes do not know"),
         (["digits", "--address", "127.0.0.1:1", "--out", "ftp://host/a"], 2, "s3://BUCKET/PATH"),

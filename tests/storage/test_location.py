@@ -25,6 +25,8 @@ from advntk_dist.storage.objects import ObjectPath, forwarded
         ("s3://bucket/runs/a", "s3://bucket/runs/a"),
         ("s3://bucket//runs/a/", "s3://bucket/runs/a"),
         ("gs://bucket/a", "gs://bucket/a"),
+        ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
+        ("/runs/a@b", "/runs/a@b"),
         ("s3://bucket", "s3://bucket"),
     ],
 )
@@ -44,6 +46,9 @@ def test_places(text: str, shown: str) -> None:
         ("s3:///a", "not a place"),
         ("s3://bucket/../a", "write the path out"),
         ("s3://key:planted@bucket/a", "holds credentials"),
+        ("s3://key:part/planted@bucket/a", "holds credentials"),
+        ("ftp://key:part/planted@host/a", "holds credentials"),
+        ("gs://key:planted/a", "holds credentials"),
         ("s3://bucket/a?signature=planted", "holds credentials"),
         ("s3://bucket/a#planted", "not a place"),
     ],
