@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from advntk_dist.config import RunConfig
@@ -14,6 +13,7 @@ from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.storage.location import Location
+from advntk_dist.storage.lock import holder_of
 
 STAGES = ("gram", "solve", "select", "train", "evaluate")
 """Of a run, in their order."""
@@ -40,8 +40,9 @@ class RunStatus:
     finished
         Whether results and report are there.
     held
-        Whether a process holds the directory: of this machine, or where it is in an object store, of any; None
-        where this system does not tell.
+        Whether a process holds the directory, of this machine or of another.
+    holder, holder_age
+        Who holds it, or died with it, and how many seconds ago they were last seen; None where nobody does.
     last_event, last_event_age
         What was noted last, and how many seconds ago; None before anything is.
     """
@@ -57,7 +58,9 @@ class RunStatus:
     rate: float | None
     unit: str
     finished: bool
-    held: bool | None
+    held: bool
+    holder: str | None
+    holder_age: float | None
     last_event: str | None
     last_event_age: float | None
 
@@ -66,7 +69,7 @@ class RunStatus:
         return asdict(self)
 
     def __str__(self) -> str:
-        word = "finished" if self.finished else {True: "at work", False: "not at work", None: "not finished"}[self.held]
+        word = "finished" if self.finished else f"{'at work' if self.held else 'not at work'}{self._holder()}"
         age = "" if self.last_event_age is None else f"; last event {_span(self.last_event_age)} ago: {self.last_event}"
         stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
         pace = "" if self.rate is None else f"\n  rate    {self.rate:.3g} {self.unit}/s"
@@ -74,6 +77,11 @@ class RunStatus:
             f"{self.run}: {word}{age}\n  stages  {stages}\n  tiles   {self.tiles} of {self.tiles_total}\n"
             f"  steps   {self.steps} of {self.steps_total}\n  images  {self.images} of {self.images_total}{pace}"
         )
+
+    def _holder(self) -> str:
+        if self.holder is None or self.holder_age is None:
+            return ""
+        return f" ({self.holder}{'' if self.held else f', last seen {_span(self.holder_age)} ago'})"
 
 
 def run_status(out: str | Location) -> RunStatus:
@@ -90,7 +98,7 @@ def run_status(out: str | Location) -> RunStatus:
     config = folder.stored_config()
     finished = folder.finished() is not None
     events = list(EventLog(folder.events)._records())
-    held = None if finished else _held(folder.root / ".lock")
+    holder, holder_age, held = (None if finished else holder_of(folder.root / ".lock")) or (None, None, False)
     try:
         tiles = GramStore.open(folder.gram).status()
     except StoreIncompleteError:
@@ -107,16 +115,18 @@ def run_status(out: str | Location) -> RunStatus:
         steps_total=config.train.steps,
         images=sum(e["images"] for e in events if e["event"] == "batch" and e.get("stage") in _ATTACKS),
         images_total=_images(config),
-        rate=None if finished or held is False else rate,
+        rate=rate if held else None,
         unit=unit,
         finished=finished,
-        held=False if finished else held,
+        held=held,
+        holder=holder,
+        holder_age=None if holder_age is None else round(holder_age, 1),
         last_event=None if last is None else " ".join(filter(None, (stage, last["event"]))),
         last_event_age=None if last is None else max(0.0, round(time.time() - last["time"], 1)),
     )
 
 
-def _stages(events: Iterable[dict[str, Any]], finished: bool, held: bool | None) -> dict[str, str]:
+def _stages(events: Iterable[dict[str, Any]], finished: bool, held: bool) -> dict[str, str]:
     if finished:
         return dict.fromkeys(STAGES, "done")
     found = dict.fromkeys(STAGES, "waiting")
@@ -125,7 +135,7 @@ def _stages(events: Iterable[dict[str, Any]], finished: bool, held: bool | None)
             found[event["stage"]] = "running" if event["event"] == "stage begins" else "done"
         elif event["event"] == "run begins":
             found |= {name: "interrupted" for name, state in found.items() if state == "running"}
-    gone = "interrupted" if held is False else "running"
+    gone = "running" if held else "interrupted"
     return {name: gone if state == "running" else state for name, state in found.items()}
 
 
@@ -149,21 +159,6 @@ def _images(config: RunConfig) -> int:
     # Of the methods, early stopping shares the curve's outcomes where the curve has all test images.
     methods = 2 if curve == tests else 3
     return times * (config.data.n_val + curve) + methods * tests
-
-
-def _held(lock: Location) -> bool | None:
-    """Whether a process of this machine holds a lock, or any a lease; found without touching it."""
-    if not isinstance(lock, Path):
-        from advntk_dist.storage.lease import is_held
-
-        return is_held(lock)
-    table = Path("/proc/locks")
-    if not table.exists():
-        return None
-    if not lock.exists():
-        return False
-    inode = str(lock.stat().st_ino)
-    return any(inode in line.split()[5].split(":")[2:] for line in table.read_text().splitlines() if "->" not in line)
 
 
 def _span(seconds: float) -> str:

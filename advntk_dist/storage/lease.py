@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,13 @@ class Holder:
             (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
         )
 
+    def is_of_this_host(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.host == socket.gethostname()
+
     def is_alive_here(self) -> bool:
         """Whether there is such a process on this machine."""
-        return self.host == socket.gethostname() and Path(f"/proc/{self.pid}").exists()
+        return self.is_of_this_host() and Path(f"/proc/{self.pid}").exists()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -203,13 +208,18 @@ def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
         content, meta = patiently(str(path), read)
     except FileNotFoundError:
         return None
+    return read_words(content), meta
+
+
+def read_words(content: bytes) -> Holder:
+    """The holder that a lock's content names: nobody where it is empty, somebody where it is damaged."""
     if not content:
-        return Holder("", 0, ""), meta
+        return Holder("", 0, "")
     try:
         words = json.loads(content)
-        return Holder(words["host"], words["pid"], words["word"]), meta
+        return Holder(str(words["host"]), int(words["pid"]), str(words["word"]))
     except (ValueError, TypeError, KeyError):
-        return Holder("a machine that is not known", 0, ""), meta
+        return Holder("a machine that is not known", 0, "")
 
 
 def age(path: ObjectPath, meta: dict[str, Any]) -> float:
@@ -225,7 +235,14 @@ def age(path: ObjectPath, meta: dict[str, Any]) -> float:
 
 def is_held(path: ObjectPath) -> bool:
     """Whether somebody holds a lease; found without touching it, and so by this machine's clock."""
-    from datetime import UTC, datetime
+    found = last_seen(path)
+    return found is not None and found[1] < STALE
 
-    meta = path.head()
-    return meta is not None and (datetime.now(UTC) - meta["last_modified"]).total_seconds() < STALE
+
+def last_seen(path: ObjectPath) -> tuple[Holder, float] | None:
+    """Who holds a lease, or died with it, and how many seconds ago it was renewed, by this machine's clock."""
+    found = read_holder(path)
+    if found is None:
+        return None
+    holder, meta = found
+    return holder, max(0.0, (datetime.now(UTC) - meta["last_modified"]).total_seconds())

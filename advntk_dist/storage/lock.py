@@ -42,12 +42,30 @@ def sole(lock: Location, guards: Location, busy: str) -> Iterator[None]:
         with Lease(lock, guards, busy):
             yield
         return
+    from advntk_dist.storage.heartbeat import Heartbeat, last_seen
+
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        raise StoreBusyError(busy) from error
+        seen = last_seen(lock)
+        raise StoreBusyError(busy if seen is None else f"{busy} ({seen[0]})") from error
     try:
-        yield
+        with Heartbeat(lock):
+            yield
     finally:
         held.release()
+
+
+def holder_of(lock: Location) -> tuple[str, float, bool] | None:
+    """Who holds a lock, or died with it: in words, how many seconds ago they were last seen, and whether they live.
+
+    None where nobody holds it: it was given back, or never taken. Found without touching it, by this machine's clock.
+    """
+    from advntk_dist.storage import heartbeat, lease
+
+    if isinstance(lock, Path):
+        seen = heartbeat.last_seen(lock)
+        return None if seen is None else (str(seen[0]), seen[1], heartbeat.is_alive(*seen))
+    seen = lease.last_seen(lock)
+    return None if seen is None else (str(seen[0]), seen[1], seen[1] < lease.STALE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from advntk_dist import metrics
 from advntk_dist.cli import main
 from advntk_dist.gram.watch import GAUGES, BuildWatch
 from advntk_dist.pipeline.status import run_status
+from advntk_dist.storage.lock import sole
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
 CONFIG = """
@@ -65,13 +67,14 @@ def test_status_of_a_run_that_was_killed(begun: Path) -> None:
     # 2 times x (20 validation + 30 test), and the NTK and Adv-NTK on 30; the early stop is one of the curve's times
     assert (found.images, found.images_total) == (40, 160)
     assert found.held is False
+    assert found.holder is None
     assert found.rate is None
     assert found.last_event_age == pytest.approx(90, abs=20)
     assert not found.finished
 
 
 def test_status_of_a_run_at_work(begun: Path) -> None:
-    with FileLock(begun / ".lock"):
+    with sole(begun / ".lock", begun, "busy"):
         found = run_status(begun)
         with pytest.raises(Exception, match="could not be acquired"):
             FileLock(begun / ".lock").acquire(timeout=0)
@@ -79,8 +82,22 @@ def test_status_of_a_run_at_work(begun: Path) -> None:
     assert found.stages["train"] == "running"
     assert found.rate == pytest.approx(0.5)
     assert found.unit == "steps"
-    assert "at work" in str(found)
+    assert f": at work (process {os.getpid()} on " in str(found)
     assert "0.5 steps/s" in str(found)
+    assert run_status(begun).holder is None, "nobody, once it is given back"
+
+
+def test_status_of_a_run_at_work_on_another_machine(begun: Path) -> None:
+    """A folder that machines share: its lock is in no table of this one, and process 1 of this one is another."""
+    beside = begun / ".lock.holder"
+    beside.write_text('{"host": "node7", "pid": 1, "word": "x"}')
+    found = run_status(begun)
+    assert (found.held, found.stages["train"]) == (True, "running")
+    assert ": at work (process 1 on node7); last event" in str(found)
+    os.utime(beside, (time.time() - 305,) * 2)
+    found = run_status(begun)
+    assert (found.held, found.stages["train"], found.rate) == (False, "interrupted", None)
+    assert ": not at work (process 1 on node7, last seen 5 min 5 s ago); last event" in str(found)
 
 
 def test_status_command(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
