@@ -18,6 +18,8 @@ _TRIES = 10
 """Connections in a row that may fail before we give up."""
 _PAUSE = 2.0
 """Seconds between two of them."""
+_SILENCE = 60.0
+"""Seconds without a word after which a connection may be a dead one: the job is asked after, and it is made anew."""
 _KNOWN = (2, 3)
 """Exit codes of a run that say more than failure."""
 
@@ -116,17 +118,23 @@ def follow(server: JobServer, job: str, emit: Emit) -> JobState:
 
 
 async def _tail(server: JobServer, job: str, shown: int, emit: Emit) -> int:
-    """Hand over what the log has beyond ``shown`` characters until the connection ends; how much is shown then."""
+    """Hand over what the log has beyond ``shown`` characters until the connection ends, or falls silent.
+
+    Returns how much is shown then.
+    """
     import aiohttp
 
     seen = 0
+    lines = aiter(server.ray.tail_job_logs(job))
     try:
-        async for text in server.ray.tail_job_logs(job):
+        while True:
+            async with asyncio.timeout(_SILENCE):
+                text = await anext(lines)
             new = text[max(0, shown - seen) :]
             seen += len(text)
             if new:
                 emit(new)
                 shown = seen
-    except (aiohttp.ClientError, RuntimeError):
+    except (StopAsyncIteration, TimeoutError, aiohttp.ClientError, RuntimeError):
         pass  # what is wrong is what the next question will say; a line that was cut comes again
     return max(shown, seen)
