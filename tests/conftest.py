@@ -9,11 +9,13 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -39,9 +41,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--run-{marker}", action="store_true", help=f"also run tests marked {marker} ({why})")
 
 
+_GOOGLE = {"gcs_base_url": "", "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes of one session, and those that they start, share what XLA compiles; the next session starts anew."""
-    if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    """Processes of one session, and those that they start, share what XLA compiles; the next session starts anew.
+
+    And they have one key of Google's, which asks nobody for a token.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    for name in [name for name in os.environ if name.startswith("GOOGLE_")]:
+        os.environ.pop(name)
+    keys = TemporaryDirectory(prefix="keys", ignore_cleanup_errors=True)
+    config.add_cleanup(keys.cleanup)
+    key = Path(keys.name, "key.json")
+    key.write_text(json.dumps(_GOOGLE))
+    os.environ["GOOGLE_SERVICE_ACCOUNT"] = str(key)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = TemporaryDirectory(prefix="compiled", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
@@ -94,6 +111,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.upstream, self.out, self.google = upstream, False, False
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
+        self.errors: list[bytes] = []
         self.generations: dict[str, str] = {}
 
     @property
@@ -109,15 +127,15 @@ class _Forward(BaseHTTPRequestHandler):
     server: FaultProxy
 
     def do_GET(self) -> None:
-        self.server.seen.append((self.command, self.path))
+        path = unquote(self.path)  # Google's interface wants slashes of a key encoded
+        self.server.seen.append((self.command, path))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = "drop" if self.server.out else self.server.fault(self.command, self.path)
+        fault = "drop" if self.server.out else self.server.fault(self.command, path)
         if fault == "drop":
             self.close_connection = True
             return
         if fault in ("500", "503"):
-            code = {"500": "InternalError", "503": "SlowDown"}[fault]
-            self._answer(int(fault), {}, f"<Error><Code>{code}</Code><Key>{KEY_ID}</Key></Error>".encode())
+            self._answer(int(fault), {}, self._error({"500": "InternalError", "503": "SlowDown"}[fault]))
             return
         up = HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
         up.request(self.command, self.path, body, self._headers())
@@ -129,6 +147,13 @@ class _Forward(BaseHTTPRequestHandler):
         if fault == "flip" and content:
             content = bytes([content[0] ^ 1]) + content[1:]
         self._answer(answer.status, headers, content, cut=fault == "cut")
+
+    def _error(self, code: str) -> bytes:
+        """An error that repeats what it was asked with, as S3's do: key, session token, credential."""
+        token, credential = (self.headers.get(name, "") for name in ("x-amz-security-token", "authorization"))
+        said = f"<Code>{code}</Code><Key>{KEY_ID}</Key><Token-0>{token}</Token-0><Message>{credential}</Message>"
+        self.server.errors.append(f"<Error>{said}</Error>".encode())
+        return self.server.errors[-1]
 
     def _headers(self) -> dict[str, str]:
         """The headers; those of Google's XML interface, which is S3's but for these, as S3 has them."""
@@ -184,25 +209,29 @@ def s3_server() -> Iterator[int]:
         process.wait()
 
 
-@pytest.fixture
-def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """An object store behind a proxy that makes faults, which this process and its workers use for s3:// URLs."""
-    proxy = FaultProxy(s3_server)
+@contextmanager
+def fault_proxy(upstream: int) -> Iterator[FaultProxy]:
+    """An object store behind a proxy that makes faults."""
+    proxy = FaultProxy(upstream)
     threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
-    monkeypatch.setenv("ADVNTK_STORE_TIMEOUT", "5")
     yield proxy
     proxy.shutdown()
     proxy.server_close()
 
 
 @pytest.fixture
-def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FaultProxy:
+def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """One that this process and its workers use for s3:// URLs."""
+    with fault_proxy(s3_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
+        monkeypatch.setenv("ADVNTK_STORE_TIMEOUT", "5")
+        yield proxy
+
+
+@pytest.fixture
+def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     """The same for gs:// URLs: no server of Google's, but one that is asked as Google's is."""
-    key = {"gcs_base_url": s3.url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
-    (tmp_path / "key.json").write_text(json.dumps(key))
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "key.json"))
     monkeypatch.setenv("GOOGLE_BASE_URL", s3.url)
     s3.google = True
     return s3

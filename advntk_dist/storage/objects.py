@@ -189,7 +189,9 @@ def refuse_if_lost(url: str) -> None:
 
 def forwarded() -> dict[str, str]:
     """Settings of stores, none of them secret, that worker processes take over from the one that starts them."""
-    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ALLOW_HTTP", "AWS_SKIP_SIGNATURE")
+    amazon = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ALLOW_HTTP", "AWS_SKIP_SIGNATURE")
+    # A key file of the driver's machine may be another one, or none, on a worker's: its path stays here.
+    names = (*amazon, "GOOGLE_BASE_URL")
     ours = {name: value for name, value in os.environ.items() if name in names or name.startswith("ADVNTK_STORE_")}
     return {name: value for name, value in ours.items() if "@" not in value and "?" not in value}
 

@@ -40,9 +40,19 @@ if TYPE_CHECKING:
 TILE = 8
 
 
+BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
+
+
 @pytest.fixture
-def place(s3: FaultProxy) -> ObjectPath:
-    found = location(f"s3://bucket/{uuid.uuid4().hex}/gram.zarr")
+def scheme(request: pytest.FixtureRequest) -> str:
+    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
+    return str(getattr(request, "param", "s3"))
+
+
+@pytest.fixture
+def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
+    request.getfixturevalue(scheme)
+    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}/gram.zarr")
     assert isinstance(found, ObjectPath)
     return found
 
@@ -79,6 +89,7 @@ def chunks_of(store: GramStore) -> dict[tuple[int, int], bytes]:
     return {(t.i, t.j): store.chunk_path("ntk", t.i, t.j).read_bytes() for t in store.grid}
 
 
+@BOTH
 def test_build_through_faults_equals_the_local_one(
     ray_cluster: None, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
 ) -> None:
@@ -106,6 +117,7 @@ def test_build_through_faults_equals_the_local_one(
     assert [p.name for p in place.parent.iterdir()] == ["gram.zarr"], "no lock and no watch file is left"
 
 
+@BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
     ray_cluster: None,
     s3: FaultProxy,
@@ -136,6 +148,7 @@ def test_outage_ends_a_build_and_the_next_one_goes_on(
     assert chunks_of(store) == chunks_of(fill())
 
 
+@BOTH
 def test_readers(stock: Stock, fill: Any, s3: FaultProxy, place: ObjectPath) -> None:
     store, here = stock(), fill()
     np.testing.assert_array_equal(np.asarray(open_gram(str(place))), np.asarray(dask_view(here)))
@@ -172,7 +185,7 @@ def test_damage_in_the_store_is_found_and_mended(stock: Stock, fill: Any) -> Non
     assert chunks_of(stock()) == chunks_of(fill())
 
 
-@pytest.mark.parametrize("first", [16, 20, 5])
+@pytest.mark.parametrize(("scheme", "first"), [("s3", 16), ("s3", 20), ("s3", 5), ("gs", 20)], indirect=["scheme"])
 def test_growth(stock: Stock, fill: Any, first: int) -> None:
     """From whole tiles, from a ragged edge, and from one tile that was smaller than asked for."""
     small = stock(first)

@@ -10,18 +10,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import requests
 
+from tests.conftest import FaultProxy, fault_proxy
+
 TOKEN = "planted-token-0123456789abcdef0123456789abcdef"
-SECRETS = {"AWS_SECRET_ACCESS_KEY": "planted-aws-secret-Zk3v", "AWS_ACCESS_KEY_ID": "PLANTEDKEYID77"}
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-Zk3v",
+    "AWS_ACCESS_KEY_ID": "PLANTEDKEYID77",
+    "AWS_SESSION_TOKEN": "planted-session-token-Qm8x",
+}
 
 SMALL = (
     "--set", "data.n_train=60", "--set", "data.n_val=20", "--set", "data.n_test=20", "--set", "gram.tile=60",
@@ -73,15 +80,17 @@ def free_ports(n: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def running_head(runs: Path, ports: list[int] | None = None) -> Iterator[Head]:
-    """Start a head that holds the planted secrets, and end it with all its processes."""
+def running_head(
+    runs: Path, ports: list[int] | None = None, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Head]:
+    """Start a head that holds the planted secrets, with settings in its environment; end it with all its processes."""
     if ports is None:
         with free_ports(7) as found:
             ports = found
     gcs, dashboard, agent, agent_grpc, metrics, environment_agent, client = ports
     with TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets want a short path
         env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | SECRETS
-        env |= {
+        env |= {**settings} | {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": name, "ADVNTK_RUNS": str(runs),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -130,8 +139,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with running_head(tmp_path_factory.mktemp("runs")) as found:
+def store(s3_server: int) -> Iterator[FaultProxy]:
+    """The object store of the head and its jobs."""
+    with fault_proxy(s3_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory, store: FaultProxy) -> Iterator[Head]:
+    settings = {"AWS_ENDPOINT_URL": store.url, "ADVNTK_STORE_PATIENCE": "2", "ADVNTK_STORE_TIMEOUT": "5"}
+    with running_head(tmp_path_factory.mktemp("runs"), settings=settings) as found:
         yield found
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import uuid
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from advntk_dist import metrics
 from advntk_dist.pipeline.status import STAGES, run_status
+from advntk_dist.storage.location import location
+from advntk_dist.storage.objects import ObjectPath
+from tests.conftest import FaultProxy
 from tests.jobs.conftest import IMAGES, SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
 
 
@@ -75,16 +81,49 @@ def test_job_that_the_cluster_does_not_know(head: Head) -> None:
     assert f"knows no job {name}" in done.stderr
 
 
-def test_no_secret_in_what_is_printed_or_written(head: Head, submitted: Submitted) -> None:
+@pytest.fixture(scope="session")
+def failed_in_a_store(head: Head, store: FaultProxy) -> subprocess.CompletedProcess[str]:
+    """A job whose object store fails while tiles are written, and repeats in its answers what it was asked with."""
+    store.fault = lambda method, path: "500" if method == "PUT" and "/gram.zarr/ntk/c/" in path else None
+    words = ("submit", "digits", "--address", head.dashboard, *SMALL, "--out", f"s3://bucket/{uuid.uuid4().hex}/run")
+    done = head.advntk(*words, "--follow", timeout=200)
+    store.fault = lambda method, path: None
+    assert all(secret.encode() in store.errors[-1] for name, secret in SECRETS.items() if "SECRET" not in name)
+    return done
+
+
+def test_job_whose_store_fails_says_so_in_one_line(failed_in_a_store: subprocess.CompletedProcess[str]) -> None:
+    assert failed_in_a_store.returncode == 3, failed_in_a_store.stdout + failed_in_a_store.stderr
+    (line,) = [line for line in failed_in_a_store.stdout.splitlines() if line.startswith("advntk: ")]
+    assert "the object store does not answer as it should (HTTP 500 InternalError" in line
+    assert line.endswith("nothing that was committed is lost: run the same command again to go on")
+
+
+def test_no_secret_in_what_is_printed_or_written(
+    head: Head, submitted: Submitted, failed_in_a_store: subprocess.CompletedProcess[str], s3: FaultProxy
+) -> None:
+    """In what commands print, runs and buckets hold, and Ray keeps of the session, whatever the file."""
     refused = head.advntk("submit", "digits", "--address", head.dashboard, RAY_AUTH_TOKEN=TOKEN[::-1])
-    printed = [submitted.log, json.dumps(submitted.state), refused.stdout, refused.stderr]
-    files = [p for p in head.runs.rglob("*") if p.is_file()]
-    files += [p for p in (head.folder / "ray").rglob("*.log") if p.is_file()]
-    assert any(p.name == "events.jsonl" for p in files)
-    assert any(p.name.startswith("job-driver-") for p in files)
+    printed = [submitted.log, json.dumps(submitted.state)]
+    printed += [text for done in (refused, failed_in_a_store) for text in (done.stdout, done.stderr)]
+    files = [p for folder in (head.runs, head.folder) for p in folder.rglob("*") if p.is_file()]
+    for expected in ("events.jsonl", "job-driver-*.log", "worker-*.out", "worker-*.err", "raylet.out", "raylet.err"):
+        assert any(fnmatch(p.name, expected) for p in files), expected
+    contents = {str(p): p.read_bytes() for p in files} | _objects()
+    assert any(name.endswith("/run/events.jsonl") and name.startswith("s3:") for name in contents)
     for secret in (TOKEN, TOKEN[::-1], *SECRETS.values()):
         assert not any(secret in text for text in printed)
-        assert [p for p in files if secret.encode() in p.read_bytes()] == []
+        assert [name for name, content in contents.items() if secret.encode() in content] == []
+
+
+def _objects() -> dict[str, bytes]:
+    """All that lies in the bucket."""
+    import obstore
+
+    bucket = location("s3://bucket")
+    assert isinstance(bucket, ObjectPath)
+    keys = [entry["path"] for entry in obstore.list(bucket.store).collect()]
+    return {str(bucket / key): (bucket / key).read_bytes() for key in keys}
 
 
 @pytest.mark.cluster

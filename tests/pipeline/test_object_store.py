@@ -45,14 +45,18 @@ def called(*arguments: str) -> int:
     return left.value.code
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_run_that_an_outage_ends_goes_on(
+    scheme: str,
+    request: pytest.FixtureRequest,
     finished: Path,
     small_config: RunConfig,
     s3: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    url = f"s3://bucket/{uuid.uuid4().hex}/run"
+    request.getfixturevalue(scheme)
+    url = f"{scheme}://bucket/{uuid.uuid4().hex}/run"
     local = json.loads((finished / "results.json").read_text())
 
     # The store goes away when the second step of the training is committed, and stays away.

@@ -28,9 +28,20 @@ FAULTS = ["500", "503", "drop", "cut"]
 IDENTITY = {"network": "mlp-2"}
 
 
+BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
+
+
 @pytest.fixture
-def place() -> ObjectPath:
-    found = location(f"s3://bucket/{uuid.uuid4().hex}")
+def scheme(request: pytest.FixtureRequest) -> str:
+    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
+    return str(getattr(request, "param", "s3"))
+
+
+@pytest.fixture
+def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
+    if scheme == "gs":
+        request.getfixturevalue("gs")
+    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}")
     assert isinstance(found, ObjectPath)
     return found
 
@@ -47,6 +58,7 @@ def retries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return counted
 
 
+@BOTH
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_operation_outlives_faults_that_pass(
     in_a_hurry: None, s3: FaultProxy, place: ObjectPath, fault: str, retries: list[str]
@@ -88,6 +100,7 @@ def test_nothing_but_the_group_is_made(s3: FaultProxy, place: ObjectPath) -> Non
     assert [path.name for path in (place / "b").iterdir()] == ["a.zarr"]
 
 
+@BOTH
 @pytest.mark.parametrize("fault", [*FAULTS, "out"])
 def test_faults_that_stay_end_in_one_line(s3: FaultProxy, place: ObjectPath, fault: str) -> None:
     (place / "x").write_bytes(b"12345678")
@@ -144,6 +157,7 @@ def test_a_refusal_is_not_tried_again(s3: FaultProxy, place: ObjectPath, monkeyp
     assert len(s3.seen) == 1
 
 
+@BOTH
 @pytest.mark.parametrize("fault", ["short", "flip"])
 def test_what_is_damaged_on_the_way_is_read_again(s3: FaultProxy, place: ObjectPath, fault: str) -> None:
     """A body that is damaged, and none the shorter for its Content-Length: only our checksums tell."""
@@ -180,6 +194,7 @@ def _outage(s3: FaultProxy, place: ObjectPath, seconds: float) -> None:
     assert time.monotonic() - started >= seconds - 0.5
 
 
+@BOTH
 def test_an_outage_of_seconds_is_waited_for(s3: FaultProxy, place: ObjectPath) -> None:
     _outage(s3, place, 2.0)
 

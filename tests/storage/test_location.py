@@ -134,6 +134,7 @@ def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, variable: str, value: s
 def test_wrong_google_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key.json").write_text('{"type": "service_account", "private_key": "planted"}')
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT")
     with pytest.raises(RequestError, match="gs://bucket: the settings of the object store") as caught:
         location("gs://bucket/a").exists()
     assert "planted" not in str(caught.value)
@@ -143,6 +144,11 @@ def test_workers_take_over_settings_and_no_secrets(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
     monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "7")
     assert {"AWS_ENDPOINT_URL": "https://store.example", "ADVNTK_STORE_PATIENCE": "7"}.items() <= forwarded().items()
+    monkeypatch.setenv("GOOGLE_BASE_URL", "https://google.example")
+    for name in ("SERVICE_ACCOUNT", "SERVICE_ACCOUNT_KEY", "APPLICATION_CREDENTIALS", "BEARER_TOKEN"):
+        monkeypatch.setenv(f"GOOGLE_{name}", "planted")
+    google = {name: value for name, value in forwarded().items() if name.startswith("GOOGLE_")}
+    assert google == {"GOOGLE_BASE_URL": "https://google.example"}
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & forwarded().keys()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://user:planted@store.example")
     assert "planted" not in str(forwarded())
