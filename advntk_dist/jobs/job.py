@@ -60,6 +60,7 @@ class Job:
                     f"--out {out}: the nodes do not know this folder; give an absolute path that all of them see, "
                     f"the URL of an object store, or leave it out for ${RUNS}/{name} of the cluster"
                 )
+            out = str(location(out))  # one name for one place: without slashes at the end, or doubled
         return cls(name, config, out)
 
     @property

@@ -27,6 +27,8 @@ def test_identity_is_that_of_the_run() -> None:
     job = Job.of("digits", [], "/runs/a")
     same = Job.of("digits", ["gram.workers=2", "solver.memory=1GiB"], "/runs/a")
     assert job.identity == same.identity
+    assert job == Job.of("digits", [], "/runs/a/") == Job.of("digits", [], "/runs//a")
+    assert Job.of("digits", [], "s3://b/a") == Job.of("digits", [], "s3://b/a/")
     others = [
         Job.of("digits", [], "/runs/b"),
         Job.of("digits", [], None),
