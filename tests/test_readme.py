@@ -1,8 +1,9 @@
-"""What the README promises: its Python runs, its commands exist, every command's help has an example."""
+"""What the READMEs promise: Python runs, commands exist and parse as written, every command's help has an example."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import click
 import pytest
 
 from advntk_dist.cli import advntk
+from advntk_dist.config import load_config
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "cluster/README.md", "deploy/README.md")}
+README = READMES["README.md"]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -39,16 +43,51 @@ def test_the_readme_has_python_to_run() -> None:
     assert SNIPPETS
 
 
-def test_commands_and_options_of_the_readme_exist() -> None:
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-    uses = [line[line.index("advntk ") :] for line in lines if "advntk " in line]
-    uses += [use for use in re.findall(r"`([^`\n]*)`", README) if use.startswith("advntk ")]
-    assert len(uses) > 10
+def _written(text: str) -> list[str]:
+    """The advntk commands in the shell blocks of a README, each with what follows it on its lines, comments off.
+
+    Alone on a line, after another command, after the ``--`` or the image that it runs in, or as words for Slurm.
+    """
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    lines = [re.split(r"\s#", line)[0] for line in blocks.splitlines()]
+    start = re.compile(r"(?:^|; |&& |-- |\badvntk-dist\S* |uv run (?:--\S+ )*)advntk (.*)|slurm\.sbatch (.*)")
+    return [(found[1] or found[2]).rstrip(" &") for line in lines if (found := start.search(line))]
+
+
+WRITTEN = [(name, use) for name, text in READMES.items() for use in dict.fromkeys(_written(text))]
+
+
+def test_commands_are_found_where_there_are_some() -> None:
+    counts = [sum(name == readme for name, _ in WRITTEN) for readme in READMES]
+    assert all(count >= least for count, least in zip(counts, (6, 6, 2), strict=True)), counts
+    assert sum(use.startswith("plan ") for _, use in WRITTEN) >= 2
+    block = "```sh\nsbatch -N 2 slurm.sbatch run x --out /a  # y\nkubectl get secret advntk -o x\n```"
+    assert _written(block) == ["run x --out /a"]
+
+
+@pytest.mark.parametrize(("name", "use"), WRITTEN)
+def test_commands_parse_as_written(name: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the files that one command writes and the next one reads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "node.json").write_text("{}")
+    words = shlex.split(use)
+    path = tuple(words[: 2 if isinstance(advntk.commands.get(words[0]), click.Group) else 1])
+    assert path in COMMANDS, use
+    parsed = COMMANDS[path].make_context(path[-1], words[len(path) :]).params
+    if "overrides" in parsed and "source" in parsed:
+        load_config(parsed["source"], parsed["overrides"])
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_commands_and_options_in_the_text_exist(name: str) -> None:
+    uses = [use for use in re.findall(r"`([^`\n]*)`", READMES[name]) if use.startswith("advntk ")]
+    assert uses or name != "README.md"
     for use in uses:
         words = use.replace("\\|", "|").split()[1:]
         group = words[0] in advntk.commands and isinstance(advntk.commands[words[0]], click.Group)
-        for name in words[1].split("|") if group else [None]:
-            path = (words[0], name) if name else (words[0],)
+        for command in words[1].split("|") if group else [None]:
+            path = (words[0], command) if command else (words[0],)
             assert path in COMMANDS, use
             known = {option for parameter in COMMANDS[path].params for option in parameter.opts}
             for option in re.findall(r"(?<![\w-])--[a-z-]+", use):
