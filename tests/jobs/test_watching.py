@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 from filelock import FileLock
 
@@ -117,20 +118,88 @@ def test_counters_cost_nothing_without_ray() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def _asked(dashboard: dict[str, Any]) -> set[str]:
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    return {name for e in expressions for name in re.findall(r"\bray_[a-z_]+", e)}
+def _panels() -> list[dict[str, Any]]:
+    return list(json.loads(DASHBOARD.read_text())["panels"])
+
+
+def _found(expression: str, kind: type) -> list[Any]:
+    """The parts of a PromQL expression that are of a kind."""
+    parts: list[Any] = []
+
+    def look(part: promql_parser.Expr) -> bool:
+        if isinstance(part, kind):
+            parts.append(part)
+        return True
+
+    promql_parser.walk(promql_parser.parse(expression), look)
+    return parts
+
+
+def _expressions() -> list[str]:
+    return [target["expr"] for panel in _panels() for target in panel["targets"]]
 
 
 def test_dashboard_asks_for_what_we_emit() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
+    asked = {s.name for e in _expressions() for s in _found(e, promql_parser.VectorSelector)}
     emitted = metrics.exported() | {f"ray_advntk_gram_{field}" for field in GAUGES}
-    assert _asked(dashboard) == emitted, "each metric is shown, and nothing else"
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    assert asked == emitted, "each metric is shown, and nothing else"
+
+
+def test_dashboard_sums_over_labels_that_there_are() -> None:
+    """Counters have none of their own; the gauges of a build have that of its store."""
+    grouped = {
+        (name.name, label)
+        for e in _expressions()
+        for total in _found(e, promql_parser.AggregateExpr)
+        if total.modifier is not None
+        for label in total.modifier.labels
+        for name in _found(total.expr.prettify(), promql_parser.VectorSelector)
+    }
+    assert {label for _, label in grouped} == {"store"}
+    assert {name for name, _ in grouped} == {f"ray_advntk_gram_{field}" for field in GAUGES}
+
+
+@pytest.mark.parametrize("wrong", ["sum(rate(x[5m))", "sum by store (x)", "rate(x)", "x{a=}"])
+def test_expression_that_is_wrong_is_found(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        promql_parser.parse(wrong)
+
+
+@pytest.mark.parametrize("panel", _panels(), ids=lambda panel: panel["title"])
+def test_panel_is_whole(panel: dict[str, Any]) -> None:
+    """The fields that Grafana needs to draw a panel of one of its own kinds."""
+    assert panel["type"] in ("gauge", "stat", "timeseries")
+    assert panel["title"]
+    assert panel["description"]
+    assert panel["id"] > 0
+    place = panel["gridPos"]
+    assert all(isinstance(place[field], int) for field in "hwxy")
+    assert place["h"] > 0
+    assert 0 < place["w"] <= 24 - place["x"]
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["fieldConfig"]["overrides"] == []
+    ids = [target["refId"] for target in panel["targets"]]
+    assert ids == sorted(set(ids))
+    assert ids[0] == "A"
+    assert all(target["legendFormat"] for target in panel["targets"])
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_dashboard_is_whole() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    assert dashboard["title"]
+    assert re.fullmatch(r"[\w-]{1,40}", dashboard["uid"])
+    assert dashboard["schemaVersion"] >= 36
     (variable,) = dashboard["templating"]["list"]
-    assert all(p["datasource"]["uid"] == f"${{{variable['name']}}}" for p in dashboard["panels"])
-    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
-    assert len(set(places)) == len(places)
+    assert (variable["name"], variable["type"], variable["query"]) == ("datasource", "datasource", "prometheus")
+    assert len({panel["id"] for panel in _panels()}) == len(_panels())
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in _panels())
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells), "no panel lies on another"
 
 
 def test_dashboard_asks_for_counters_as_rates() -> None:
