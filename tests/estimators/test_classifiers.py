@@ -75,7 +75,7 @@ def test_values_outside_the_range_are_clipped() -> None:
 def test_adv_ntk_is_more_robust_than_the_regressor() -> None:
     x, y = load_digits(return_X_y=True)
     x, y, new, truth = x[:600] / 16, y[:600], x[600:800] / 16, y[600:800]
-    settings: dict[str, Any] = {"radius": 0.2, "steps": 30, "lr": 1.0, "random_state": 0}
+    settings: dict[str, Any] = {"radius": 0.2, "recipe": "paper", "steps": 30, "lr": 1.0, "random_state": 0}
     robust, plain = AdvNTKClassifier("mlp-3", **settings).fit(x, y), NTKClassifier("mlp-3").fit(x, y)
     assert robust.score(new, truth) > 0.85
 
@@ -89,6 +89,24 @@ def test_adv_ntk_is_more_robust_than_the_regressor() -> None:
     assert robust.history_[-1].loss < robust.history_[0].loss
     again = AdvNTKClassifier("mlp-3", **settings).fit(x, y)
     np.testing.assert_array_equal(again.varpi_, robust.varpi_)
+
+
+def test_cross_fit_starts_at_the_best_uniform_time_and_does_better() -> None:
+    x, y = load_digits(return_X_y=True)
+    x, y, new, truth = x[:600] / 16, y[:600], x[600:1000] / 16, y[600:1000]
+    fitted = AdvNTKClassifier("mlp-3", radius=0.2, random_state=0).fit(x, y)
+    assert len(fitted.history_) == 30
+    stopped = NTKClassifier("mlp-3", t=fitted.t_).fit(x, y)
+
+    def under_attack(classifier: Any) -> float:
+        attacked = advntk.pgd(classifier.predictor_, classifier.images(new), truth, radius=0.2, loss="margin")
+        return float((classifier.predictor_.predict(attacked).argmax(axis=1) == truth).mean())
+
+    assert under_attack(fitted) > under_attack(stopped)
+    assert under_attack(fitted) > under_attack(NTKClassifier("mlp-3").fit(x, y)) + 0.05
+    one = AdvNTKClassifier("mlp-3", radius=0.2, random_state=0, times=[0.02], steps=1).fit(x, y)
+    assert one.t_ == 0.02
+    np.testing.assert_allclose(np.log(one.varpi_ / 0.02).std(), 0.03, rtol=0.2)  # a fold stays as it is
 
 
 def test_a_store_keeps_the_matrix(tmp_path: Path, ray_cluster: None) -> None:
@@ -120,6 +138,12 @@ def test_small_data_start_no_ray() -> None:
         (lambda: NTKClassifier().fit(np.eye(4), [1, 1, 1, 1]), "1 class"),
         (lambda: AdvNTKClassifier(steps=0).fit(np.eye(4), [0, 1, 0, 1]), "steps: must be a whole number >= 1"),
         (lambda: AdvNTKClassifier(lr=-1).fit(np.eye(4), [0, 1, 0, 1]), "lr: must be > 0"),
+        (
+            lambda: AdvNTKClassifier(recipe="best").fit(np.eye(4), [0, 1, 0, 1]),
+            'recipe: must be "cross-fit" or "paper"',
+        ),
+        (lambda: AdvNTKClassifier(times=[]).fit(np.eye(4), [0, 1, 0, 1]), "times: must be finite times > 0"),
+        (lambda: AdvNTKClassifier(times=[1, -1]).fit(np.eye(4), [0, 1, 0, 1]), "times: must be finite times > 0"),
         (lambda: AdvNTKClassifier(validation_fraction=1).fit(np.eye(4), [0, 1, 0, 1]), "validation_fraction"),
         (lambda: AdvNTKClassifier(radius=-1).fit(np.eye(4), [0, 1, 0, 1]), "radius"),
     ],

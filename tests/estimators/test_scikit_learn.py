@@ -16,8 +16,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from advntk_dist.estimators import AdvNTKClassifier, NTKClassifier
 
+CLASSIFIERS = [
+    NTKClassifier("mlp-2"),
+    AdvNTKClassifier("mlp-2", steps=10, attack_steps=2),
+    AdvNTKClassifier("mlp-2", recipe="paper", steps=15, lr=1.0, attack_steps=2),
+]
 
-@parametrize_with_checks([NTKClassifier("mlp-2"), AdvNTKClassifier("mlp-2", steps=15, lr=1.0, attack_steps=2)])  # type: ignore[untyped-decorator]
+
+@parametrize_with_checks(CLASSIFIERS)  # type: ignore[untyped-decorator]
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -37,3 +43,12 @@ def test_pipeline_and_grid_search(digits: tuple[NDArray[np.float64], NDArray[np.
     assert search.best_params_["ntkclassifier__t"] == float("inf")
     assert search.best_score_ > 0.85
     assert clone(search.best_estimator_[-1]).t == float("inf")
+
+
+def test_adv_ntk_in_a_pipeline_and_a_grid_search(digits: tuple[NDArray[np.float64], NDArray[np.int64]]) -> None:
+    x, y = digits
+    robust = AdvNTKClassifier("mlp-2", radius=0.1, steps=3, attack_steps=2, random_state=0)
+    grid = {"advntkclassifier__recipe": ["cross-fit", "paper"]}
+    search = GridSearchCV(make_pipeline(MinMaxScaler(), robust), grid, cv=2).fit(x, y)
+    assert search.best_params_["advntkclassifier__recipe"] == "cross-fit"  # three steps of the paper's lead nowhere
+    assert search.best_score_ > 0.5
