@@ -28,6 +28,9 @@ from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.storage import Records
 from advntk_dist.training.loop import batch_of_epochs
 
+LEAD = 8
+"""Steps that may be waiting in the device's queue, each with its images: the count of steps is right up to these."""
+
 Labelled = tuple[Images, NDArray[np.int64]]
 """Images (m, H, W, C), floats in [-0.5, 0.5], and labels (m,)."""
 
@@ -76,6 +79,7 @@ def train_adversarially(
     group: zarr.Group,
     batch: int,
     on_point: Callable[[int], None] = lambda point: None,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> list[Point]:
     """Train one network, evaluated and checkpointed every so many steps.
 
@@ -96,6 +100,8 @@ def train_adversarially(
         Images evaluated at once.
     on_point
         Called after each evaluation with its number.
+    on_step
+        Called with the number of steps that are done: where training starts or goes on, and after each step.
 
     Raises
     ------
@@ -114,8 +120,10 @@ def train_adversarially(
     history = Records(group, "history", len(plan), (len(fields(PointRecord)),))
     saved = Records(group, "state", 2, (len(flatten(state)) + 1,))  # the last two, in turn: one is always whole
     done, state = _resume(saved, state)
+    if done < len(plan):
+        on_step(plan[done - 1] if done else 0)
     for point in range(done, len(plan)):
-        sums = []
+        sums: list[Any] = []
         for step in range(plan[point - 1] if point else 0, plan[point]):
             chosen = batch_of_epochs(len(x), size, step, seed)
             clean = x[chosen]
@@ -123,6 +131,8 @@ def train_adversarially(
             with kernel_scope():
                 state, seen = program(state, start, clean, wanted[chosen])
             sums.append(seen)
+            jax.block_until_ready(sums[-LEAD:][0])
+            on_step(step + 1)
         loss, robust = np.mean([[float(number) for number in seen] for seen in sums], axis=0)
         if not np.isfinite(loss):
             raise SolverError(f"finite: training overflowed before step {plan[point]}; lower finite.lr ({config.lr:g})")

@@ -19,9 +19,13 @@ from advntk_dist.storage import Records
 
 
 def train_network(
-    problem: Problem, settings: AdversarialTrainingConfig, attack: AttackConfig, group: zarr.Group
+    problem: Problem,
+    settings: AdversarialTrainingConfig,
+    attack: AttackConfig,
+    group: zarr.Group,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> Callable[[], Any]:
-    """Train a network, or go on with it, to its last step.
+    """Train a network, or go on with it, to its last step; ``on_step`` hears how many steps are done.
 
     Returns
     -------
@@ -50,7 +54,9 @@ def train_network(
     # The test images wait for the evaluation of the cell: one of the validation images stands in for them here.
     nobody = val[0][:1], val[1][:1]
     train = x, problem.train.y
-    train_adversarially(network, settings.seed, train, val, nobody, settings, attack, group=group, batch=batch)
+    train_adversarially(
+        network, settings.seed, train, val, nobody, settings, attack, group=group, batch=batch, on_step=on_step
+    )
 
     def predictor() -> FinitePredictor:
         with kernel_scope():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -31,13 +32,18 @@ class _StoppedError(Exception):
     pass
 
 
-def train(folder: Path, stop_after: int | None = None, config: AdversarialTrainingConfig = CONFIG) -> list[Point]:
+def train(
+    folder: Path,
+    stop_after: int | None = None,
+    config: AdversarialTrainingConfig = CONFIG,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> list[Point]:
     def on_point(point: int) -> None:
         if point == stop_after:
             raise _StoppedError
 
     group = guarded_group(folder, {})
-    return train_adversarially(NET, 3, *PARTS, config, ATTACK, group=group, batch=8, on_point=on_point)
+    return train_adversarially(NET, 3, *PARTS, config, ATTACK, group=group, batch=8, on_point=on_point, on_step=on_step)
 
 
 def test_evaluations_end_with_the_last_step() -> None:
@@ -54,6 +60,19 @@ def test_an_interrupted_training_gives_the_same_numbers(tmp_path: Path, stop_aft
     assert train(tmp_path / "b.zarr") == undisturbed  # finished: only read
     assert [point.record.step for point in undisturbed] == [5, 10, 12]
     assert all(point.test.max_perturbation <= ATTACK.radius + 1e-6 for point in undisturbed)
+
+
+def test_steps_are_counted_from_where_training_goes_on(tmp_path: Path) -> None:
+    heard: list[int] = []
+    with pytest.raises(_StoppedError):
+        train(tmp_path / "a.zarr", 0, on_step=heard.append)
+    assert heard == [0, 1, 2, 3, 4, 5]
+    heard.clear()
+    train(tmp_path / "a.zarr", on_step=heard.append)
+    assert heard == [5, 6, 7, 8, 9, 10, 11, 12]
+    heard.clear()
+    train(tmp_path / "a.zarr", on_step=heard.append)  # finished: nothing to hear
+    assert heard == []
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
