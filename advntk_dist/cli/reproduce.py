@@ -24,6 +24,8 @@ from advntk_dist.storage.location import local, location
 @click.option("--at-steps", type=int, help="Steps of finite adversarial training. [default: 20000, the paper's]")
 @click.option("--data", "path", help="Where the dataset lies.")
 @click.option("--out", required=True, help="Folder of the grid.")
+@click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
+@click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
 @click.option("--keep-grams", is_flag=True, help="Keep Gram matrices on disk.")
 @click.option("--dry-run", is_flag=True, help="List what is missing with its predicted time.")
 @json_option
@@ -40,6 +42,8 @@ def reproduce(
     at_steps: int | None,
     path: str | None,
     out: str,
+    workers: int | None,
+    address: str | None,
     keep_grams: bool,
     dry_run: bool,
     as_json: bool,
@@ -47,14 +51,16 @@ def reproduce(
     """Run any part of the paper's experiments over seeds, and write table.md, .csv, .html, .json.
 
     Options that repeat also take lists with commas. Each cell is committed when it is done; the same command resumes,
-    and a wider one adds to the same folder.
+    and a wider one adds to the same folder. With --workers or --address, Ray actors attack the images of the kernel
+    methods; the networks of `at` are trained in this process.
 
     Example: advntk reproduce --network mlp-3,mlp-5 --radius 8/255 --data cifar --out grid
     """
     from advntk_dist.pipeline.rundir import RunDirectory
     from advntk_dist.reproduce import paper
+    from advntk_dist.reproduce.forecast import duration, left_line, predicted
     from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds
-    from advntk_dist.reproduce.job import Grid, duration, missing, predicted
+    from advntk_dist.reproduce.job import Grid, known_data, missing
 
     asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}
     grid = Grid(
@@ -67,29 +73,26 @@ def reproduce(
         _listed(attacks) or list(ATTACKS),
         path,
     )
-    plan, root = grid.plan(), local(location(out))
+    root, shown = local(location(out)), display()
     RunDirectory.at(root)
-    left = missing(plan, root)
-    say = display().say
-    if dry_run and as_json:
-        cells = {cell.name: cell.seconds() for group in left for cell in group}
-        grams = {group[0].subject.name: gram_seconds(group[0].subject) for group in left}
-        print_json({"cells": cells, "grams": grams, "seconds": predicted(left)})
-        return
     if dry_run:
+        plan = grid.plan()
+        left = missing(plan, root, known_data(grid, root, shown))
+        if as_json:
+            cells = {cell.name: cell.seconds() for group in left for cell in group}
+            grams = {group[0].subject.name: gram_seconds(group[0].subject) for group in left}
+            print_json({"cells": cells, "grams": grams, "seconds": predicted(left)})
+            return
         for group in left:
             click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group[0].subject))}")
             for cell in group:
                 click.echo(f"  {cell.name.rpartition('/')[2]:<36}{duration(cell.seconds())}")
-    line = f"{sum(map(len, left))} of {sum(map(len, plan))} cells to do, about {duration(predicted(left))} on two cores"
-    if dry_run:
-        click.echo(line)
+        click.echo(left_line(plan, left))
         return
-    say(line)
     from advntk_dist.reproduce.job import reproduce as run
     from advntk_dist.reproduce.table import cells_of, markdown
 
-    rows = run(grid, out, display=display(), keep_grams=keep_grams)
+    rows = run(grid, out, display=shown, keep_grams=keep_grams, workers=workers, address=address)
     if as_json:
         print_json({"rows": rows, "table": str(root / "table.md")})
         return

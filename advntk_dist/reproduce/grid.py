@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError
+from advntk_dist.errors import NetworkError, RequestError
 from advntk_dist.reproduce import paper
+from advntk_dist.reproduce.committed import CELLS, read_cell
 from advntk_dist.spec import RESNET_STAGES, parse_name
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
@@ -37,6 +37,12 @@ class Sizes:
                 raise RequestError(f"{option} is {value}; it must be at least {least}")
 
 
+def label_of(dataset: str) -> str:
+    """The name of a dataset in file names and tables: of a path, its last part, of a .npz file without the suffix."""
+    path = Path(dataset)
+    return path.stem if path.suffix == ".npz" else path.name
+
+
 @dataclass(frozen=True)
 class Subject:
     """What one Gram matrix serves: all radii, attacks and methods on one draw of images."""
@@ -48,8 +54,8 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """The data's name: of a file, its stem."""
-        return Path(self.dataset).stem if self.dataset.endswith(".npz") else self.dataset
+        """The data's name, see :func:`label_of`."""
+        return label_of(self.dataset)
 
     @property
     def name(self) -> str:
@@ -73,15 +79,24 @@ class Cell:
         steps = f"-{self.subject.sizes.at_steps}" if self.method == "at" else ""
         return f"{self.subject.name}/r{self.radius:g}-{self.attack}-{self.method}{steps}"
 
+    @property
+    def title(self) -> str:
+        """What a progress bar says of it."""
+        return f"{self.method} {self.attack} r{self.radius:g}"
+
+    def path(self, root: Path) -> Path:
+        """Its file in the folder of a grid."""
+        return root / CELLS / f"{self.name}.json"
+
     def read(self, root: Path) -> dict[str, Any] | None:
-        """What is committed of it, or None.
+        """What is committed of it, or None; whose data it is, :func:`.committed.refuse_other_data` says.
 
         Raises
         ------
         StoreDamagedError
             If it cannot be parsed.
         """
-        path = root / "cells" / f"{self.name}.json"
+        path = self.path(root)
         return read_cell(path) if path.exists() else None
 
     def seconds(self) -> float:
@@ -155,17 +170,3 @@ def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes
 def cells(subject: Subject, radii: Sequence[float], attacks: Sequence[str], methods: Sequence[str]) -> list[Cell]:
     """The cells of a subject; pgd first, as the networks of `at` are trained by it."""
     return [Cell(subject, r, a, m) for r in radii for a in attacks for m in methods]
-
-
-def read_cell(path: Path) -> dict[str, Any]:
-    """A committed cell.
-
-    Raises
-    ------
-    StoreDamagedError
-        If it cannot be parsed.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise StoreDamagedError(f"{path}: not valid JSON ({error}); remove it and run again") from error

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from advntk_dist.errors import RequestError, StoreBusyError
+from advntk_dist.errors import DatasetError, RequestError, StoreBusyError
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, gram_seconds, subjects
+from advntk_dist.reproduce.committed import read_cells, refuse_other_data
+from advntk_dist.reproduce.forecast import Clock, left_line, predicted
+from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, label_of, subjects
 from advntk_dist.reproduce.table import write_tables
 from advntk_dist.storage.location import local, location
 
@@ -59,6 +61,9 @@ class Grid:
             raise RequestError(f"--radius: must be above 0 and at most 255/255, got {list(self.radii)} (in 1/255)")
         if self.path is not None and sum(not d.endswith(".npz") for d in self.datasets) > 1:
             raise RequestError("--data: one path cannot be that of several datasets; ask for one dataset at a time")
+        labels = [label_of(d) for d in self.datasets]
+        if twice := [label for label in dict.fromkeys(labels) if labels.count(label) > 1]:
+            raise RequestError(f"--dataset: two are called {twice[0]}; cells go by that name: give each its own --out")
 
     def plan(self) -> list[list[Cell]]:
         """Cells by subject, in the order in which they are done."""
@@ -67,21 +72,79 @@ class Grid:
         return [cells(s, self.radii, [a for a in ATTACKS if a in self.attacks], wanted) for s in found]
 
 
-def missing(plan: list[list[Cell]], root: Path) -> list[list[Cell]]:
-    """What of a plan is not committed."""
+def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list[list[Cell]]:
+    """What of a plan is not committed.
+
+    Parameters
+    ----------
+    plan
+        See :meth:`Grid.plan`.
+    root
+        Folder of the grid.
+    data
+        Fingerprints of its datasets by label, as far as they are known.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the folder has cells of another dataset of the same label.
+    StoreDamagedError
+        If a cell cannot be parsed.
+    """
+    refuse_other_data(root, data)
     left = [[cell for cell in group if cell.read(root) is None] for group in plan]
     return [group for group in left if group]
 
 
-def predicted(groups: list[list[Cell]]) -> float:
-    """Seconds on two cores."""
-    return sum(cell.seconds() for group in groups for cell in group) + sum(
-        gram_seconds(group[0].subject) for group in groups if any(c.method != "at" for c in group)
-    )
+def known_data(grid: Grid, root: Path, display: Display) -> dict[str, str]:
+    """Fingerprints by label of those datasets that a folder has cells of, where they can be loaded; for a dry run.
+
+    The display says what cannot be loaded, and so is not compared.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a cell cannot be parsed.
+    """
+    from advntk_dist.data import load_dataset
+
+    found, there = {}, {cell["dataset"] for cell in read_cells(root).values()}
+    for dataset in grid.datasets:
+        label, path = label_of(dataset), None if dataset.endswith(".npz") else grid.path
+        if label in there:
+            try:
+                found[label] = load_dataset(dataset, path).fingerprint
+            except DatasetError as error:
+                display.say(f"whether the cells of {label} in {root} are of these data is not known: {error}")
+    return found
 
 
-def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, keep_grams: bool = False) -> list[Any]:
+def reproduce(
+    grid: Grid,
+    out: str | Path,
+    *,
+    display: Display | None = None,
+    keep_grams: bool = False,
+    workers: int | None = None,
+    address: str | None = None,
+) -> list[Any]:
     """Run what is missing of a grid, and write the tables of everything that the folder holds.
+
+    Parameters
+    ----------
+    grid
+        What is asked for.
+    out
+        Folder of the grid, on a disk.
+    display
+        Where to show progress.
+    keep_grams
+        Leave Gram matrices on disk.
+    workers
+        Ray actors that share the batches of attacked images; by default one a GPU or a core of a cluster, and none on
+        one machine. The results are the same.
+    address
+        Ray cluster, None for this machine.
 
     Returns
     -------
@@ -100,63 +163,26 @@ def reproduce(grid: Grid, out: str | Path, *, display: Display | None = None, ke
     shown, folder = display or Display(), RunDirectory.at(local(location(out)))
     root = local(folder.root)
     plan = grid.plan()
-    seen = set()
-    for group in plan:  # a wrong request fails before anything is written
-        subject = group[0].subject
-        if subject.dataset not in seen:
-            seen.add(subject.dataset)
-            _ = Laboratory(subject, root, grid.path, shown, keep_grams).problem
+    start = partial(Laboratory, root=root, path=grid.path, display=shown, workers=workers, address=address)
+    firsts = {group[0].subject.label: group[0].subject for group in reversed(plan)}
+    # A wrong request fails before anything is written.
+    data = {label: start(subject).problem.dataset.fingerprint for label, subject in firsts.items()}
+    missing(plan, root, data)
     with _claimed(root):
-        left = missing(plan, root)
-        clock = _Clock(sum(map(len, plan)), sum(map(len, left)), predicted(left))
+        left = missing(plan, root, data)
+        shown.say(left_line(plan, left))
+        clock = Clock(sum(map(len, plan)), sum(map(len, left)), predicted(left))
         for group in left:
-            laboratory = Laboratory(group[0].subject, root, grid.path, shown, keep_grams)
             clock.gram(group)
-            finished = False
-            try:
+            with start(group[0].subject, keep_gram=keep_grams) as laboratory:
                 for cell in group:
                     result = laboratory.run(cell)
-                    path = root / "cells" / f"{cell.name}.json"
+                    path = cell.path(root)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     folder.write_text(path, json.dumps(result, indent=1) + "\n")
                     shown.say(clock.line(cell, result))
-                finished = True
-            finally:
-                laboratory.close(finished=finished)
             write_tables(folder)
         return write_tables(folder)
-
-
-class _Clock:
-    """Time left: what was predicted of the rest, at the pace of what has been done."""
-
-    def __init__(self, total: int, left: int, seconds: float) -> None:
-        self.total, self.done, self.left = total, total - left, seconds
-        self.start, self.passed = time.monotonic(), 0.0
-
-    def gram(self, group: list[Cell]) -> None:
-        if any(c.method != "at" for c in group):
-            self._pass(gram_seconds(group[0].subject))
-
-    def line(self, cell: Cell, result: dict[str, Any]) -> str:
-        self.done += 1
-        self._pass(cell.seconds())
-        pace = (time.monotonic() - self.start) / max(self.passed, 1e-9)
-        return (
-            f"[{self.done}/{self.total}] {cell.name}: clean {100 * result['clean']:.1f} "
-            f"robust {100 * result['robust']:.1f}, {result['seconds']:.0f} s; {duration(pace * self.left)} left"
-        )
-
-    def _pass(self, seconds: float) -> None:
-        self.passed += seconds
-        self.left = max(0.0, self.left - seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

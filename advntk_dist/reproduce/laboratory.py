@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.configured import bind_attack
-from advntk_dist.config import AttackConfig, RunConfig, parse_config
-from advntk_dist.dynamics import ATDynamics
-from advntk_dist.errors import StoreDamagedError
+from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.environment import environment
 from advntk_dist.evaluation import MethodResult, evaluate
-from advntk_dist.finite.config import AdversarialTrainingConfig
-from advntk_dist.gram import build_gram
-from advntk_dist.operators import operator_for_store
-from advntk_dist.pipeline.problem import Part, Problem
-from advntk_dist.progress import Display
+from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.solving import Solving
+from advntk_dist.progress import Display, LateStage
 from advntk_dist.reproduce import paper
+from advntk_dist.reproduce.configured import configuration, finite_settings, training_identity
 from advntk_dist.reproduce.grid import Cell, Subject
 from advntk_dist.storage import Records, guarded_group
-from advntk_dist.training import PaperRecipe, train_adv_ntk
-
-Array = NDArray[np.float64]
+from advntk_dist.training import PaperRecipe, StepRecord, train_adv_ntk
 
 WORK_TAG = "work"
 
 
-def configuration(subject: Subject, radius: float, attack: str, path: str | None) -> RunConfig:
-    """The paper's settings at the sizes that are asked for; radius in units of 1/255."""
-    s = subject.sizes
-    text = paper.settings(
-        subject.dataset,
-        subject.network,
-        radius,
-        attack=attack,
-        n_train=s.n_train,
-        n_val=s.n_val,
-        n_test=s.n_test,
-        seed=subject.seed,
-    )
-    overrides = [] if path is None or subject.dataset.endswith(".npz") else [f"data.path={path}"]
-    return parse_config(text, where=subject.name, overrides=overrides)
+@dataclass(frozen=True)
+class SubjectDirectory(RunDirectory):
+    """What the work on one subject has committed; its Gram matrix lies beside those of others."""
+
+    grid: Path
+
+    @property
+    def gram(self) -> Path:
+        """The Gram store."""
+        return self.grid / "grams" / f"{self.root.name}.zarr"
 
 
-def finite_settings(steps: int, seed: int) -> AdversarialTrainingConfig:
-    """The paper's adversarial training in so many steps; its milestones stay at the same parts of the whole."""
-    return AdversarialTrainingConfig(
-        steps=steps,
-        lr_every=max(1, round(paper.AT_EVERY * steps / paper.AT_STEPS)),
-        evaluate_every=min(steps, max(1000, steps // 5)),
-        seed=seed,
-    )
+class Laboratory(Solving):
+    """Everything over one Gram matrix, which is built when it is first needed; a context manager.
 
-
-class Laboratory:
-    """Everything over one Gram matrix, made when it is first needed.
+    On leaving it, workers and memory are freed, and the matrix is deleted if nothing was raised.
 
     Parameters
     ----------
@@ -73,58 +55,61 @@ class Laboratory:
     path
         Where the dataset lies, if its name does not say.
     display
-        Where to say what is done.
+        Where to show what is done.
     keep_gram
         Leave the Gram matrix on disk.
+    workers
+        Ray actors that share the batches of the kernel methods; see ``evaluation.workers``. The finite network of
+        ``at`` is trained and attacked in this process.
+    address
+        Ray cluster, None for this machine.
     """
 
-    def __init__(self, subject: Subject, root: Path, path: str | None, display: Display, keep_gram: bool) -> None:
-        self.subject, self.root, self.path, self.display = subject, root, path, display
-        self._keep = keep_gram
-        self._store = root / "grams" / f"{subject.name}.zarr"
-        self._scratch = root / WORK_TAG / f"{subject.name}.scratch"
+    def __init__(
+        self,
+        subject: Subject,
+        root: Path,
+        path: str | None,
+        display: Display,
+        keep_gram: bool = False,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+    ) -> None:
+        # The attack of this configuration is not used: every cell has its own.
+        problem = Problem(configuration(subject, 8, "pgd", path, workers))
+        self._work = root / WORK_TAG / subject.name
+        folder = SubjectDirectory(self._work, root)
+        super().__init__(problem, folder, EventLog(folder.events), display, address)
+        self.identity = {"data": problem.dataset.fingerprint}
+        self.subject, self._path, self._keep = subject, path, keep_gram
+        self._matrix = folder.gram
 
     @cached_property
-    def problem(self) -> Problem:
-        """Data and network; the attack in its configuration is not used."""
-        return Problem(configuration(self.subject, 8, "pgd", self.path))
+    def store(self) -> GramStore:
+        """The Gram store, built if it is not there."""
+        self._matrix.parent.mkdir(parents=True, exist_ok=True)
+        return self.gram()
 
-    @cached_property
-    def dynamics(self) -> ATDynamics:
-        """The AT dynamics over the Gram matrix, which is built if it is not there."""
-        solver, gram = self.problem.config.solver, self.problem.config.gram
-        started = time.monotonic()
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        store = build_gram(
-            self.problem.net, self.problem.train.raw, store=self._store, tile=gram.tile, dtype=gram.dtype
-        )
-        operator = operator_for_store(store, memory=int(solver.memory), operator=solver.operator, address=None)
-        self.display.say(f"{self.subject.name}: Gram matrix in {time.monotonic() - started:.0f} s")
-        shutil.rmtree(self._scratch, ignore_errors=True)  # of a start that was killed
-        return ATDynamics(
-            operator,
-            self.problem.targets,
-            ridge=solver.ridge,
-            max_passes=solver.max_passes,
-            memory=int(solver.memory),
-            scratch=self._scratch,
-        )
-
-    def close(self, *, finished: bool) -> None:
-        """Free the matrix; once the last cell is finished, delete it unless it is to be kept."""
-        if "dynamics" in self.__dict__:
-            self.dynamics.operator.close()
-            del self.__dict__["dynamics"]
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        if finished and not self._keep:
-            shutil.rmtree(self._store, ignore_errors=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if "_dynamics" in self.__dict__:
+            self._dynamics.operator.close()
+            del self.__dict__["_dynamics"]
+        shutil.rmtree(self._work / "scratch", ignore_errors=True)
+        if kind is None and not self._keep:
+            shutil.rmtree(self._matrix, ignore_errors=True)
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Compute a cell, or what is missing of it."""
-        config = configuration(self.subject, cell.radius, cell.attack, self.path)
+        config = configuration(self.subject, cell.radius, cell.attack, self._path)
+        self._work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         method = {"ntk": self._ntk, "early-stopped": self._stopped, "adv-ntk": self._adv_ntk, "at": self._at}
-        result, notes = method[cell.method](config)
+        with self.events.stage(cell.title):
+            result, notes = method[cell.method](config, cell.title)
         return {
             "dataset": self.subject.label,
             "network": self.subject.network,
@@ -137,22 +122,28 @@ class Laboratory:
             **result.as_dict(),
             **notes,
             "seconds": time.monotonic() - started,
+            "environment": environment(),
         }
 
-    def _ntk(self, config: RunConfig) -> tuple[MethodResult, dict[str, Any]]:
-        return self._evaluate("ntk", self.problem.test, config.attack, lambda: self._kernel(self._row(-1))), {}
+    def _ntk(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
+        table, test = self.uniform(), self.problem.test
+        with self.display.stage(title, len(test.y), "images") as advance:
+            last = partial(self._row, table, len(paper.TIMES))
+            return self._evaluate("ntk", test, last, config.attack, advance), {}
 
-    def _stopped(self, config: RunConfig) -> tuple[MethodResult, dict[str, Any]]:
-        attack, found = config.attack, []
-        for i in range(len(paper.TIMES)):
-            found.append(
-                self._evaluate(f"val_t{i}", self.problem.val, attack, lambda i=i: self._kernel(self._row(i)))  # type: ignore[misc]
-            )
-        best = max(range(len(found)), key=lambda i: (found[i].robust.value, -i))
-        result = self._evaluate(f"test_t{best}", self.problem.test, attack, lambda: self._kernel(self._row(best)))
-        return result, {"t": paper.TIMES[best], "validation_robust": found[best].robust.value}
+    def _stopped(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
+        table, attack, times = self.uniform(), config.attack, paper.TIMES
+        val, test = self.problem.val, self.problem.test
+        with self.display.stage(title, len(times) * len(val.y) + len(test.y), "images") as advance:
+            found = [
+                self._evaluate(f"val_t{i}", val, partial(self._row, table, i), attack, advance)
+                for i in range(len(times))
+            ]
+            best = max(range(len(found)), key=lambda i: (found[i].robust.value, -i))
+            result = self._evaluate(f"test_t{best}", test, partial(self._row, table, best), attack, advance)
+        return result, {"t": times[best], "validation_robust": found[best].robust.value}
 
-    def _adv_ntk(self, config: RunConfig) -> tuple[MethodResult, dict[str, Any]]:
+    def _adv_ntk(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
         problem, train, tolerance = self.problem, config.train, config.solver.tolerance
         recipe = PaperRecipe(
             problem.train.x,
@@ -164,70 +155,76 @@ class Laboratory:
             seed=train.seed,
             tolerance=tolerance,
         )
-        trained = train_adv_ntk(
-            recipe,
-            lambda: self.dynamics,
-            lambda: problem.predictor,
-            len(problem.train.y),
-            group=self._group(f"train-{config.attack.label}", asdict_of(config)),
-            steps=train.steps,
-        )
+        group = self._group(f"train-{config.attack.label}", training_identity(config))
+        with LateStage(self.display, f"{title}, training", "steps") as shown:
 
-        def predictor() -> DifferentiablePredictor:
-            return self._kernel(self.dynamics.coefficients(trained.varpi, tol=tolerance).value)
+            def on_step(step: int, record: StepRecord) -> None:
+                shown.reach(step, train.steps)
+                shown.reach(step + 1, train.steps)
+                self.events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
 
-        return self._evaluate("adv-ntk", problem.test, config.attack, predictor), {"lr": train.lr}
+            trained = train_adv_ntk(
+                recipe,
+                lambda: self.dynamics,
+                lambda: problem.predictor,
+                len(problem.train.y),
+                group=group,
+                steps=train.steps,
+                on_step=on_step,
+            )
+        table = Records(group, "coefficients", 1, problem.targets.shape)
+        if table.read(0) is None:
+            table.write(0, self.dynamics.coefficients(trained.varpi, tol=tolerance).value[None])
+        with self.display.stage(title, len(problem.test.y), "images") as advance:
+            last = partial(self._row, table, 0)
+            result = self._evaluate("adv-ntk", problem.test, last, config.attack, advance)
+        return result, {"lr": train.lr}
 
-    def _at(self, config: RunConfig) -> tuple[MethodResult, dict[str, Any]]:
+    def _at(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
         from advntk_dist.reproduce.finite import train_network
 
         settings = finite_settings(self.subject.sizes.at_steps, self.subject.seed)
         training = config.attack.model_copy(update={"name": "pgd"})  # never by the other attack
         identity = {"settings": settings.model_dump(mode="json"), "attack": training.model_dump(mode="json")}
         group = self._group(f"at-{settings.steps}-{training.label}", identity)
-        network = train_network(self.problem, settings, training, group)
-        name = f"at{settings.steps}"
-        return self._evaluate(name, self.problem.test, config.attack, network), {"width": settings.width}
+        self.release()  # the cores are this process's now
+        with LateStage(self.display, f"{title}, training", "steps") as shown:
 
-    def _kernel(self, coefficients: Array) -> DifferentiablePredictor:
-        return self.problem.predictor.with_coefficients(coefficients)
+            def on_step(step: int) -> None:
+                shown.reach(step, settings.steps)
 
-    def _row(self, row: int) -> Array:
-        """Coefficients (n, k) of uniform varpi = t at one of the times, or, for -1, at infinity; solved once."""
+            network = train_network(self.problem, settings, training, group, on_step)
+        attack, test = config.attack, self.problem.test
+        with self.display.stage(title, len(test.y), "images") as advance:
+            result = evaluate(
+                network,
+                test.x,
+                test.y,
+                bind_attack(attack),
+                norm=attack.norm,
+                seed=attack.seed,
+                group=self._outcomes(attack),
+                name=f"at{settings.steps}",
+                batch=self.config.evaluation.batch,
+                on_batch=advance,
+            )
+        return result, {"width": settings.width}
+
+    def uniform(self) -> Records:
+        """Coefficients (times, n, k) of uniform varpi = t, the last one at t = infinity; solved once."""
         times = [*paper.TIMES, float("inf")]
-        table = Records(
-            self._group("uniform", {"times": list(paper.TIMES)}), "c", len(times), self.problem.targets.shape
-        )
-        wanted = row % len(times)
-        if table.read(wanted) is None:
-            tolerance = self.problem.config.solver.tolerance
-            for i, solution in enumerate(self.dynamics.trajectory(1.0, times, tolerance)):
-                table.write(i, solution.value[None])
-        values = table.read(wanted)
-        if values is None:
-            raise StoreDamagedError(f"{table.where}: row {wanted} is missing; remove this folder and run again")
-        return np.asarray(values[0])
+        group = self._group("uniform", {"times": list(paper.TIMES)})
+        table = Records(group, "c", len(times), self.problem.targets.shape)
+        if any(table.read(i) is None for i in range(len(times))):
+            dynamics = self.dynamics  # made before the bar, as the Gram matrix has its own
+            with self.display.stage("Uniform dynamics", 1, "solve") as advance:
+                for i, solution in enumerate(dynamics.trajectory(1.0, times, self.config.solver.tolerance)):
+                    table.write(i, solution.value[None])
+                advance(1, True)
+        return table
 
-    def _evaluate(self, name: str, part: Part, attack: AttackConfig, predictor: Any) -> MethodResult:
-        return evaluate(
-            predictor,
-            part.x,
-            part.y,
-            bind_attack(attack),
-            norm=attack.norm,
-            seed=attack.seed,
-            group=self._group(f"evaluation-{attack.label}", {"attack": attack.model_dump(mode="json")}),
-            name=name,
-            batch=self.problem.config.evaluation.batch,
-        )
+    def _outcomes(self, attack: AttackConfig) -> Any:
+        return self._group(f"evaluation-{attack.label}", {"attack": attack.model_dump(mode="json")})
 
     def _group(self, name: str, identity: dict[str, Any]) -> Any:
-        path = self.root / WORK_TAG / self.subject.name / f"{name}.zarr"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return guarded_group(path, {"data": self.problem.dataset.fingerprint} | identity)
-
-
-def asdict_of(config: RunConfig) -> dict[str, Any]:
-    """What the training of Adv-NTK depends on, as short text."""
-    text = config.model_dump_json(include={"attack", "train", "network", "solver"})
-    return {"configuration": hashlib.sha256(text.encode()).hexdigest()[:16]}
+        return guarded_group(self._work / f"{name}.zarr", self.identity | identity)

@@ -11,7 +11,8 @@ from typing import Any
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper
-from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cell
+from advntk_dist.reproduce.committed import read_cells, short
+from advntk_dist.reproduce.grid import ATTACKS, METHODS
 from advntk_dist.storage.location import local
 
 CAPTION = (
@@ -25,7 +26,7 @@ CAPTION = (
     "and width 512 for MLPs). Test images are drawn at random from the publisher's test set."
 )
 
-_KEY = ("dataset", "network", "radius", "method", "n_train", "n_val", "n_test", "at_steps")
+_KEY = ("dataset", "data", "network", "radius", "method", "n_train", "n_val", "n_test", "at_steps")
 
 
 def collect(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    rows = collect([read_cell(path) for path in sorted((local(folder.root) / "cells").glob("*/*.json"))])
+    rows = collect(list(read_cells(local(folder.root)).values()))
     head, body = cells_of(rows)
     texts = {
         "json": json.dumps({"caption": CAPTION, "rows": rows}, indent=1) + "\n",
@@ -89,15 +90,19 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
 
 def cells_of(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Head and body as text."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        known[row["dataset"]].add(row["data"])
     head = ["dataset", "network", "radius", "method"]
     head += [f"{what}, {attack}" for attack in ATTACKS for what in ("clean", "robust")]
     head += ["seeds", "n_train", "n_test", "differs from the paper"]
     body = []
     for row in rows:
         seeds = [len(row[attack]["seeds"]) for attack in ATTACKS]
+        label = row["dataset"]
         body.append(
             [
-                row["dataset"],
+                label if len(known[label]) == 1 else f"{label} ({short(row['data'])})",
                 row["network"],
                 f"{row['radius']:g}/255",
                 row["method"],
@@ -133,6 +138,7 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
     place = METHODS.index(row["method"])
     return (
         row["dataset"],
+        row["data"],
         family,
         int(depth),
         row["n_train"],

@@ -6,54 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from advntk_dist.cli import main
 from advntk_dist.config import load_config
-from advntk_dist.errors import ConfigError, StoreDamagedError
+from advntk_dist.environment import environment
+from advntk_dist.errors import ConfigError
 from advntk_dist.reproduce import paper
-from advntk_dist.reproduce.grid import Cell, Sizes, Subject
-from advntk_dist.reproduce.laboratory import Laboratory, finite_settings
-from advntk_dist.reproduce.table import cells_of, collect, markdown
+from advntk_dist.reproduce.configured import finite_settings
+from advntk_dist.reproduce.grid import Cell
+from advntk_dist.reproduce.laboratory import Laboratory
 
-TABLES = ("table.md", "table.csv", "table.html", "table.json")
-
-
-def command(*arguments: str) -> int:
-    """The exit status of `advntk -q reproduce`."""
-    with pytest.raises(SystemExit) as exit_:
-        main(["-q", "reproduce", *arguments])
-    return int(exit_.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    digits = load_digits()
-    np.savez(path, x=(digits.images * 255 / 16).astype(np.uint8), y=digits.target)
-    return path
-
-
-def request(archive: Path, out: Path) -> list[str]:
-    small = "--network mlp-2 --radius 40/255 --seeds 1 --n-train 60 --n-val 20 --n-test 20 --at-steps 10"
-    return ["--dataset", str(archive), *small.split(), "--out", str(out)]
-
-
-@pytest.fixture(scope="module")
-def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
-    out = tmp_path_factory.mktemp("grid")
-    assert command(*request(archive, out)) == 0
-    return out
-
-
-def cell(method: str, attack: str, seed: int, clean: float, robust: float, **other: Any) -> dict[str, Any]:
-    """A committed cell."""
-    usual = {"dataset": "cifar10", "network": "mlp-5", "radius": 8.0, "max_perturbation": 8 / 255}
-    sizes = {"n_train": 10_000, "n_val": 2_000, "n_test": 2_000, "at_steps": 20_000}
-    found = {"method": method, "attack": attack, "seed": seed, "clean": clean, "robust": robust}
-    return usual | sizes | found | other
+from . import TABLES, command, request
 
 
 def test_every_cell_is_there_once_and_within_its_radius(finished: Path) -> None:
@@ -72,6 +35,8 @@ def test_table_holds_what_the_cells_hold(finished: Path) -> None:
     kept = json.loads(next((finished / "cells").glob("*-s0/r40-pgd-adv-ntk.json")).read_text())
     assert rows[2]["pgd"]["clean"] == {"mean": pytest.approx(100 * kept["clean"]), "std": None}
     assert "10 steps" in rows[3]["differs"]
+    assert {row["data"] for row in rows} == {kept["data"]}
+    assert kept["environment"] == environment()
 
 
 def test_a_killed_grid_goes_on_to_the_same_table(
@@ -111,28 +76,6 @@ def test_dry_run_lists_cells_and_writes_nothing(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "no").exists()
 
 
-def test_markdown_is_as_it_should_be() -> None:
-    cells = [
-        cell("adv-ntk", "pgd", 0, 0.40, 0.24),
-        cell("adv-ntk", "pgd", 1, 0.42, 0.25),
-        cell("adv-ntk", "pgd-reference", 0, 0.41, 0.30),
-        cell("at", "pgd", 0, 0.45, 0.2, at_steps=2_000, n_train=500),
-    ]
-    lines = markdown(*cells_of(collect(cells))).splitlines()
-    assert lines[0] == (
-        "| dataset | network | radius | method | clean, pgd | robust, pgd | clean, pgd-reference "
-        "| robust, pgd-reference | seeds | n_train | n_test | differs from the paper |"
-    )
-    assert lines[2] == (
-        "| cifar10 | mlp-5 | 8/255 | at | 45.0 | 20.0 |  |  | 1 and 0 | 500 | 2000 | 500 training images instead of "
-        "10,000; 2,000 steps (milestones in proportion) instead of 20,000 |"
-    )
-    assert lines[3] == (
-        "| cifar10 | mlp-5 | 8/255 | adv-ntk | 41.0 ± 1.4 | 24.5 ± 0.7 | 41.0 | 30.0 | 2 and 1 | 10000 | 2000 | no |"
-    )
-    assert "also trained" in lines[-1]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,6 +88,8 @@ def test_markdown_is_as_it_should_be() -> None:
         (("--seeds", "0"), "--seeds is 0"),
         (("--n-train", "1"), "--n-train is 1"),
         (("--dataset", "cifar10,svhn", "--data", "here"), "--data: one path"),
+        (("--dataset", "a/small.npz,b/small.npz"), "--dataset: two are called small"),
+        (("--workers", "0"), "--workers"),
         (("--dataset", "no-such-set"), "no-such-set"),
         (("--data", "/no/such/place"), "/no/such/place"),
     ],
@@ -160,15 +105,6 @@ def test_wrong_requests_are_refused(
 def test_too_many_images_are_refused(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*request(archive, tmp_path / "out"), "--n-train", "5000") == 2
     assert "data.n_train" in capsys.readouterr().err
-
-
-def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
-    wanted = Cell(Subject("cifar10", "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
-    path = tmp_path / "cells" / f"{wanted.name}.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("{")
-    with pytest.raises(StoreDamagedError, match=r"r8-pgd-ntk\.json: not valid JSON"):
-        wanted.read(tmp_path)
 
 
 def test_presets_have_the_settings_of_the_paper() -> None:

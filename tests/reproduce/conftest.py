@@ -1,0 +1,35 @@
+"""A small .npz file, another of its name, and a finished grid, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from . import command, request
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    digits = load_digits()
+    np.savez(path, x=(digits.images * 255 / 16).astype(np.uint8), y=digits.target)
+    return path
+
+
+@pytest.fixture(scope="session")
+def namesake(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other images under the same file name."""
+    path = tmp_path_factory.mktemp("elsewhere") / archive.name
+    with np.load(archive) as held:
+        np.savez(path, x=held["x"][::-1], y=held["y"][::-1])
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    out = tmp_path_factory.mktemp("grid")
+    assert command(*request(archive, out)) == 0
+    return out

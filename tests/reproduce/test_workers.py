@@ -1,0 +1,87 @@
+"""Cells on Ray actors, and the progress of each: the numbers are those of one process."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advntk_dist.evaluation import spread
+from advntk_dist.pipeline import solving
+from advntk_dist.progress import Display
+from advntk_dist.reproduce.grid import METHODS, Sizes
+from advntk_dist.reproduce.job import Grid, reproduce
+
+from . import TABLES, command, request
+
+BATCHES = ("--n-test", "300", "--method", "ntk,adv-ntk", "--attack", "pgd")
+
+
+@pytest.fixture(scope="module")
+def several_batches(archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """A grid with two full batches of test images, and one that is not, attacked in one process."""
+    out = tmp_path_factory.mktemp("serial")
+    assert command(*request(archive, out), *BATCHES) == 0
+    return out
+
+
+def events(folder: Path) -> list[str]:
+    """Names of what happened, in order."""
+    (path,) = folder.glob("work/*/events.jsonl")
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+
+
+def test_workers_give_the_same_numbers(several_batches: Path, archive: Path, tmp_path: Path) -> None:
+    assert command(*request(archive, tmp_path), *BATCHES, "--workers", "2") == 0
+    for name in TABLES:
+        assert (tmp_path / name).read_text() == (several_batches / name).read_text()
+    paths = [path.relative_to(tmp_path) for path in sorted(tmp_path.glob("cells/*/*.json"))]
+    assert len(paths) == 3
+    for path in paths:
+        spread, serial = (json.loads((folder / path).read_text()) for folder in (tmp_path, several_batches))
+        assert spread | {"seconds": 0} == serial | {"seconds": 0}
+    assert events(tmp_path).count("evaluator_started") >= 2
+    assert "evaluator_started" not in events(several_batches)
+
+
+def test_the_address_reaches_matrix_operator_and_workers(
+    several_batches: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str | None] = {}
+
+    def told(name: str, real: Any, *arguments: Any, address: str | None, **more: Any) -> Any:
+        seen[name] = address
+        return real(*arguments, **more)
+
+    for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (spread, "EvaluationPool")):
+        monkeypatch.setattr(where, name, partial(told, name, getattr(where, name)))
+    assert command(*request(archive, tmp_path), *BATCHES, "--method", "ntk", "--address", "head:10001") == 0
+    assert seen == dict.fromkeys(("build_gram", "operator_for_store", "EvaluationPool"), "head:10001")
+    name = "r40-pgd-ntk.json"
+    there, here = (json.loads(next(f.glob(f"cells/*/{name}")).read_text()) for f in (tmp_path, several_batches))
+    assert there | {"seconds": 0} == here | {"seconds": 0}
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_progress_of_every_cell_is_shown(terminal: bool, archive: Path, tmp_path: Path, ray_cluster: None) -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=terminal, width=200, highlight=False))
+    sizes = Sizes(60, 20, 20, 10)
+    reproduce(Grid([str(archive)], ["mlp-2"], METHODS, [40], 1, sizes, ["pgd"]), tmp_path, display=display)
+    said = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).split())  # without colours and movements
+    for title, count, unit in (
+        ("Gram matrix", "1/1", "tiles"),
+        ("ntk pgd r40", "20/20", "images"),
+        ("early-stopped pgd r40", "220/220", "images"),
+        ("adv-ntk pgd r40, training", "50/50", "steps"),
+        ("at pgd r40, training", "10/10", "steps"),
+        ("at pgd r40", "20/20", "images"),
+    ):
+        assert re.search(rf"{title} [━╸╺]+ {count} " if terminal else rf"{title}: {count} {unit}", said), title
+    assert "steps/s" in said
