@@ -1,4 +1,4 @@
-"""Intervals of fractions and of their differences, at 95%."""
+"""Intervals of fractions, of their differences and of means, at 95%."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def paired_interval(won: int, lost: int, n: int) -> tuple[float, float]:
     up, down = (won + 1) / (n + 2), (lost + 1) / (n + 2)
     half = float(ndtri(0.975)) * ((up + down - (up - down) ** 2) / (n + 2)) ** 0.5
     return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def student_interval(mean: float, deviation: float, n: int) -> tuple[float, float]:
+    """Student's 95% interval of the mean of ``n`` >= 2 values with this mean and standard deviation (n - 1)."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(n - 1, 0.975)) * deviation / n**0.5
+    return mean - half, mean + half

@@ -27,6 +27,8 @@ N_TEST = 2_000
 """Test images by default, drawn from the publisher's test set; not a setting of the paper."""
 AT_STEPS, AT_EVERY = 20_000, 8_000
 """Steps of finite adversarial training, and steps between two cuts of its learning rate."""
+AT_WIDTH, AT_WIDTH_OF_MLP_SCRIPTS = 256, 512
+"""Width of the finite networks: in the paper's text, and of MLPs in the authors' scripts."""
 TIMES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Uniform times among which early stopping chooses; a baseline that the paper lacks."""
 

@@ -8,6 +8,8 @@ from collections import defaultdict
 from statistics import mean, stdev
 from typing import Any
 
+from advntk_dist.environment import environment
+from advntk_dist.intervals import student_interval
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper
@@ -22,18 +24,25 @@ CAPTION = (
     "twice the radius). In its columns adv-ntk is also trained, and the time of early-stopped also chosen, with it; "
     "ntk and at are only evaluated with it (at is trained with pgd). early-stopped, one uniform t chosen on the "
     "validation images under the same attack, is a baseline that the paper lacks. at: networks of width 256 after the "
-    "last step, trained on the n_train images (the authors' scripts take the validation images as well for ntk and at, "
-    "and width 512 for MLPs). Test images are drawn at random from the publisher's test set."
+    "last step, trained on the n_train images (the authors' scripts take the validation images as well for ntk and "
+    "at). Test images are drawn at random from the publisher's test set."
 )
+INTERVALS = (
+    "interval: Student's 95% interval of the mean over seeds, each of which draws its own images, cut to 0 to 100. "
+    "data: fingerprint of the dataset. environment: of the program that wrote this table."
+)
+"""More of the caption, for what only table.json holds."""
 
-_KEY = ("dataset", "data", "network", "radius", "method", "n_train", "n_val", "n_test", "at_steps")
+_KEY = ("dataset", "data", "network", "radius", "method", "n_train", "n_val", "n_test", "at_steps", "width")
+_OF_AT = ("at_steps", "width")
+"""What only adversarially trained networks have."""
 
 
 def collect(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of the table from committed cells."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
-        known = cell if cell["method"] == "at" else cell | {"at_steps": None}
+        known = cell if cell["method"] == "at" else cell | dict.fromkeys(_OF_AT)
         groups[tuple(known[k] for k in _KEY)].append(cell)
     rows = []
     for key, members in groups.items():
@@ -64,6 +73,12 @@ def differs(row: dict[str, Any]) -> str:
     ):
         if row[key] not in (None, usual):
             found.append(f"{row[key]:,} {unit} instead of {usual:,}")
+    if row["width"] not in (None, paper.AT_WIDTH):
+        found.append(f"width {row['width']} instead of {paper.AT_WIDTH}")
+    elif row["width"] is not None and row["network"].startswith("mlp-"):
+        found.append(
+            f"width {row['width']} as the paper states (its scripts: {paper.AT_WIDTH_OF_MLP_SCRIPTS} for MLPs)"
+        )
     return "; ".join(found)
 
 
@@ -78,7 +93,8 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
     rows = collect(list(read_cells(local(folder.root)).values()))
     head, body = cells_of(rows)
     texts = {
-        "json": json.dumps({"caption": CAPTION, "rows": rows}, indent=1) + "\n",
+        "json": json.dumps({"caption": f"{CAPTION} {INTERVALS}", "environment": environment(), "rows": rows}, indent=1)
+        + "\n",
         "csv": _csv(rows),
         "md": markdown(head, body),
         "html": _html(head, body),
@@ -123,11 +139,15 @@ def markdown(head: list[str], body: list[list[str]]) -> str:
     return f"{table}\n\n{CAPTION}\n"
 
 
-def _spread(values: list[float]) -> dict[str, float | None]:
-    return {"mean": mean(values) if values else None, "std": stdev(values) if len(values) > 1 else None}
+def _spread(values: list[float]) -> dict[str, Any]:
+    if len(values) < 2:
+        return {"mean": values[0] if values else None, "std": None, "interval": None}
+    middle, deviation = mean(values), stdev(values)
+    low, high = student_interval(middle, deviation, len(values))
+    return {"mean": middle, "std": deviation, "interval": [max(0.0, low), min(100.0, high)]}
 
 
-def _text(value: dict[str, float | None]) -> str:
+def _text(value: dict[str, Any]) -> str:
     if value["mean"] is None:
         return ""
     return f"{value['mean']:.1f}" + ("" if value["std"] is None else f" ± {value['std']:.1f}")

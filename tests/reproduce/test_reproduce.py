@@ -33,10 +33,11 @@ def test_table_holds_what_the_cells_hold(finished: Path) -> None:
     rows = json.loads((finished / "table.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["ntk", "early-stopped", "adv-ntk", "at"]
     kept = json.loads(next((finished / "cells").glob("*-s0/r40-pgd-adv-ntk.json")).read_text())
-    assert rows[2]["pgd"]["clean"] == {"mean": pytest.approx(100 * kept["clean"]), "std": None}
+    assert rows[2]["pgd"]["clean"] == {"mean": pytest.approx(100 * kept["clean"]), "std": None, "interval": None}
+    assert [row["width"] for row in rows] == [None, None, None, 256]
     assert "10 steps" in rows[3]["differs"]
     assert {row["data"] for row in rows} == {kept["data"]}
-    assert kept["environment"] == environment()
+    assert json.loads((finished / "table.json").read_text())["environment"] == kept["environment"] == environment()
 
 
 def test_a_killed_grid_goes_on_to_the_same_table(
