@@ -18,7 +18,7 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training.loop import StepRecord, batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser, momentum
-from advntk_dist.training.soft_error import soft_error
+from advntk_dist.training.soft_error import SoftError, soft_error
 
 Array = NDArray[np.float64]
 
@@ -95,29 +95,38 @@ class CrossFitRecipe:
         """exp(a), (n,)."""
         return np.exp(a)
 
+    def held_out(self, step: int) -> tuple[NDArray[np.bool_], Images, NDArray[np.int64], NDArray[np.int64]]:
+        """The training images (n,) that a step leaves out, and its batch: images, labels, indices of random streams."""
+        visit, fold = divmod(step, self._folds)
+        left_out = self.fold == fold
+        members = np.flatnonzero(left_out)
+        chosen = members[batch_of_epochs(len(members), self._batch, visit, self.seed, fold)]
+        return left_out, self._x[chosen], self._y[chosen], chosen
+
+    def error(self, outputs: Array, labels: NDArray[np.int64]) -> SoftError:
+        """What a step lowers, of outputs (m, k) and labels (m,)."""
+        return soft_error(outputs, labels)
+
     def examine(
         self, step: int, a: Array, dynamics: ATDynamics, predictor: KernelPredictor
     ) -> tuple[StepRecord, Array]:
         """Leave the step's fold out, attack a batch of it: the loss there, and its gradient in a (n,)."""
         before = dynamics.operator.passes
-        visit, fold = divmod(step, self._folds)
-        varpi = np.where(self.fold == fold, 0.0, np.exp(a))
-        members = np.flatnonzero(self.fold == fold)
-        chosen = members[batch_of_epochs(len(members), self._batch, visit, self.seed, fold)]
-        x, y = self._x[chosen], self._y[chosen]
+        left_out, x, y, indices = self.held_out(step)
+        varpi = np.where(left_out, 0.0, np.exp(a))
         current = predictor.with_coefficients(dynamics.coefficients(varpi, tol=self._tolerance).value)
-        adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=chosen)
+        adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=indices)
         k_adversarial = current.net.ntk(adversarial, self._x)
         k_clean = current.net.ntk(x, self._x) if self._clean_weight else None
         robust = 0.0
 
         def loss(c: Array) -> tuple[float, Array]:
             nonlocal robust
-            attacked = soft_error(k_adversarial @ c, y)
+            attacked = self.error(k_adversarial @ c, y)
             robust = attacked.accuracy
             value, slope = attacked.value, k_adversarial.T @ attacked.gradient
             if k_clean is not None:
-                clean = soft_error(k_clean @ c, y)
+                clean = self.error(k_clean @ c, y)
                 value += self._clean_weight * clean.value
                 slope = slope + self._clean_weight * (k_clean.T @ clean.gradient)
             return value, slope
