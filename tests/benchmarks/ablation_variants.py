@@ -1,0 +1,206 @@
+"""The variants of the ablation: each makes a predictor from training and validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ablation_lab import CLASSES, FOLDS, MARGIN, SQUARED, TOLERANCE, Array, Lab
+from ablation_recipes import (
+    Absolute,
+    OnValidation,
+    PaperFrom,
+    Varied,
+    cross_entropy,
+    mean_of_groups,
+    span_of,
+    squared_error,
+)
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.storage import Records, guarded_group
+from advntk_dist.training import CrossFitRecipe, PaperRecipe, train_adv_ntk
+from advntk_dist.training.loop import Recipe
+from advntk_dist.training.soft_error import soft_error
+
+DEFAULT, UNIFORM = "cross-fit", "best uniform time"
+STEPS, LR = 30, 0.03
+RIDGES = (4.0, 16.0, 64.0)
+"""Added to the diagonal, in units of its mean; the leading eigenvalues are some tens to a thousand of these units."""
+RIDGE_TIMES = (4e-3, 1e-2, 1e-1)
+CLUSTERS = 50
+Changes = Callable[[Lab], dict[str, Any]]
+
+
+class Made(NamedTuple):
+    """A predictor, and what is worth keeping of how it was made."""
+
+    predictor: KernelPredictor
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    group: str
+    name: str
+    make: Callable[[Lab], Made]
+    harder: bool = False
+    """Whether APGD attacks it too."""
+
+
+def iterates(lab: Lab, name: str, recipe: Recipe, steps: int, dynamics: ATDynamics | None = None) -> Array:
+    """varpi (steps + 1, n) before the first and after each step; what is committed already is not trained again."""
+    n = len(lab.train.y)
+    group = guarded_group(lab.folder / name.replace("/", "by").replace(" ", "-"), lab.identity | {"steps": steps})
+    blank = lab.blank()
+    train_adv_ntk(recipe, lambda: dynamics or lab.dynamics, lambda: blank, n, group=group, steps=steps)
+    found = Records(group, "varpi", steps + 1, (n,)).read_all()
+    assert found is not None
+    return found
+
+
+def cross_fit(lab: Lab, name: str, kind: type[CrossFitRecipe] = CrossFitRecipe, **changes: Any) -> Array:
+    """Iterates of the default recipe with changes."""
+    steps = changes.setdefault("steps", STEPS)
+    dynamics = changes.pop("dynamics", None)
+    usual = {"lr": LR, "batch": 1000, "folds": FOLDS, "clean_weight": 0.4, "seed": lab.seed, "tolerance": TOLERANCE}
+    recipe = kind(lab.train.x, lab.train.y, MARGIN, lab.time, **(usual | changes))
+    return iterates(lab, name, recipe, steps, dynamics)
+
+
+def made(lab: Lab, varpi: Array, **notes: Any) -> Made:
+    """The predictor of effective training times (n,), on one-hot targets."""
+    return Made(lab.of_varpi(varpi), notes | {"spread": float(varpi.std() / varpi.mean())})
+
+
+def changed(
+    group: str, name: str, changes: Changes = lambda lab: {}, kind: type[CrossFitRecipe] = Varied, harder: bool = False
+) -> Variant:
+    """A variant of cross-fit that differs in what ``changes`` gives."""
+    return Variant(group, name, lambda lab: made(lab, cross_fit(lab, name, kind, **changes(lab))[-1]), harder)
+
+
+def set_to(**values: Any) -> Changes:
+    """Changes that are the same for all seeds."""
+    return lambda lab: dict(values)
+
+
+def default_iterates(lab: Lab) -> Array:
+    """Those of the default itself."""
+    return cross_fit(lab, DEFAULT)
+
+
+def uniform(lab: Lab, factor: float = 1.0) -> Made:
+    """One time for all images, a multiple of the best on validation images."""
+    time, robust = lab.uniform
+    return made(lab, np.full(len(lab.train.y), time * factor), time=time * factor, validation=robust)
+
+
+def uniform_with_ridge(lab: Lab) -> Made:
+    """Time and ridge chosen together, no ridge among them."""
+    found: list[tuple[float, float, float, Array | None]] = [(0.0, lab.time(), max(lab.uniform[1]), None)]
+    for ridge in RIDGES:
+        shift = ridge * float(np.diag(lab.gram).mean())
+        solutions = ATDynamics(lab.gram + np.float32(shift) * np.eye(len(lab.gram), dtype=np.float32), lab.targets)
+        coefficients = [s.value for s in solutions.trajectory(1.0, RIDGE_TIMES, TOLERANCE)]
+        robust = lab.choose([lab.predictor(c) for c in coefficients])[1]
+        found += [(ridge, t, r, c) for t, r, c in zip(RIDGE_TIMES, robust, coefficients, strict=True)]
+    ridge, time, _, c = max(found, key=lambda f: f[2])
+    notes = {"ridge": ridge, "time": time, "validation": [f[:3] for f in found]}
+    return Made(lab.of_varpi(np.full(len(lab.train.y), time)) if c is None else lab.predictor(c), notes)
+
+
+def paper(
+    lab: Lab, name: str, *, from_uniform: bool = False, lr: float = 0.1, steps: int = 50, batch: int = 128
+) -> Made:
+    """The paper's recipe at its settings for MLPs on CIFAR-10, or with changes."""
+    settings: dict[str, Any] = {"lr": lr, "batch": batch, "seed": lab.seed, "tolerance": TOLERANCE}
+    data = (lab.train.x, lab.val.x, lab.val.y, SQUARED)
+    recipe: Recipe = PaperRecipe(*data, **settings)
+    if from_uniform:
+        recipe = PaperFrom(*data, time=lab.time(), **settings)
+    return made(lab, iterates(lab, name, recipe, steps)[-1], lr=lr)
+
+
+def paper_small_steps(lab: Lab, name: str) -> Made:
+    """The paper's loss and batches from the uniform time, by steps whose length suits varpi there."""
+    return paper(lab, name, from_uniform=True, lr=LR * lab.time() * len(lab.train.y) ** 0.5)
+
+
+def centred_squared_error(lab: Lab) -> dict[str, Any]:
+    """Training targets and those of the loss have mean 0 over classes."""
+    dynamics = ATDynamics(lab.gram, lab.targets - 1 / CLASSES)
+    return {"error": partial(squared_error, mean=1 / CLASSES), "dynamics": dynamics}
+
+
+def clusters(lab: Lab) -> dict[str, Any]:
+    """k-means of kernel features: one parameter a cluster."""
+    from sklearn.cluster import KMeans
+
+    points = lab.features * np.sqrt(lab.eigenvalues)
+    group = KMeans(CLUSTERS, n_init=3, random_state=lab.seed).fit_predict(points)
+    return {"projection": mean_of_groups(group.astype(np.int64))}
+
+
+def averaged(lab: Lab, varpi: Array) -> Made:
+    """The geometric mean of varpi over the last half of the iterates."""
+    half = varpi[len(varpi) // 2 + 1 :]
+    return made(lab, np.exp(np.log(half).mean(axis=0)))
+
+
+def selected(lab: Lab, varpi: Array) -> Made:
+    """The iterate that is most robust on validation images, among every sixth."""
+    steps = range(0, len(varpi), 6)
+    best, robust = lab.choose([lab.of_varpi(varpi[i]) for i in steps])
+    return made(lab, varpi[steps[best]], step=steps[best], validation=robust)
+
+
+def named(group: str, name: str, make: Callable[[Lab, str], Made], harder: bool = False) -> Variant:
+    """A variant that keeps its training under its own name."""
+    return Variant(group, name, lambda lab: make(lab, name), harder)
+
+
+CONSTANT = "constant step length"
+VARIANTS = [
+    Variant("a", UNIFORM, uniform, True),
+    Variant("", DEFAULT, lambda lab: made(lab, default_iterates(lab)[-1]), True),
+    named("b", "paper", paper, True),
+    changed("c", "no cross-fitting", lambda lab: {"x_val": lab.val.x, "y_val": lab.val.y}, OnValidation),
+    Variant("g", "averaged", lambda lab: averaged(lab, default_iterates(lab))),
+    Variant("g", "step selected", lambda lab: selected(lab, default_iterates(lab))),
+    named("b", "paper, from the uniform time", lambda lab, name: paper(lab, name, from_uniform=True)),
+    named("b", "paper, from the uniform time, small steps", paper_small_steps),
+    changed("g", "lr x 3", set_to(lr=3 * LR)),
+    changed("e", "varpi smooth", lambda lab: {"projection": span_of(lab.features)}),
+    changed("d", "squared error", set_to(error=squared_error)),
+    Variant("a", "uniform time and ridge", uniform_with_ridge),
+    changed("e", "varpi of a class", lambda lab: {"projection": mean_of_groups(lab.train.y)}),
+    changed("e", "varpi = |a|", lambda lab: {"lr": LR * lab.time()}, Absolute),
+    changed("g", CONSTANT, set_to(constant=True)),
+    Variant("g", "constant, averaged", lambda lab: averaged(lab, cross_fit(lab, CONSTANT, Varied, constant=True))),
+    Variant("a", "uniform time, validation images added", lambda lab: uniform(lab.wider)),
+    changed("h", "clean weight 0", set_to(clean_weight=0.0)),
+    changed("h", "clean weight 0.8", set_to(clean_weight=0.8)),
+    changed("d", "sharpness 3", set_to(error=partial(soft_error, sharpness=3.0))),
+    changed("d", "sharpness 12", set_to(error=partial(soft_error, sharpness=12.0))),
+    changed("h", "10 folds", set_to(folds=10)),
+    changed("f", "pulled strongly", set_to(pull=1.5)),
+    changed("d", "cross-entropy", set_to(error=partial(cross_entropy, sharpness=3.0))),
+    changed("e", "varpi of a cluster", clusters),
+    changed("g", "lr / 3", set_to(lr=LR / 3)),
+    changed("h", "clean weight 1.5", set_to(clean_weight=1.5)),
+    changed("f", "pulled weakly", set_to(pull=0.3)),
+    changed("h", "2 folds", set_to(folds=2)),
+    Variant("a", "uniform time / 2", lambda lab: uniform(lab, 0.5)),
+    Variant("a", "uniform time x 2", lambda lab: uniform(lab, 2.0)),
+    changed("d", "squared error, targets centred", centred_squared_error),
+    changed("g", "60 steps", set_to(steps=60)),
+    named("b", "paper, batch 1,000", lambda lab, name: paper(lab, name, batch=1000)),
+]
+"""In the order of measurement: what decides most comes first."""
