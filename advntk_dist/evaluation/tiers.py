@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -80,21 +80,27 @@ def tier_attacks(tier: str, attack: AttackConfig, classes: int) -> tuple[AttackC
     if not t.steps:
         return (attack,)
     shared = {"radius": attack.radius, "norm": attack.norm}
-    ratio = "dlr" if classes > 2 else "margin"
-    wanted: list[dict[str, object]] = [
+    wanted: list[dict[str, Any]] = [
         {"name": "fgsm"},
         {"name": "pgd", "steps": 10},
-        {"name": "apgd", "loss": "cross-entropy", "steps": t.steps, "restarts": t.restarts},
-        {"name": "apgd", "loss": ratio, "steps": t.steps, "restarts": t.restarts},
+        *auto_pgd(classes, t.steps, targets=t.targets, restarts=t.restarts),
     ]
-    if classes > 2:
-        loss = "dlr-targeted" if classes > 3 else "margin-targeted"
-        targets = min(t.targets, classes - 1)
-        wanted.append({"name": "apgd-targeted", "loss": loss, "steps": t.steps, "targets": targets})
     if attack.norm != "l1":
         wanted.append({"name": "square", "queries": t.queries})
     made = (AttackConfig.model_validate(w | shared | {"seed": attack.seed + i}) for i, w in enumerate(wanted))
     return tuple(made)
+
+
+def auto_pgd(classes: int, steps: int, *, targets: int, restarts: int = 1) -> list[dict[str, Any]]:
+    """Keys of [attack] for Auto-PGD with each loss that the number of classes allows; targeted ones start once."""
+    found: list[dict[str, Any]] = [
+        {"name": "apgd", "loss": loss, "steps": steps, "restarts": restarts}
+        for loss in ("cross-entropy", "dlr" if classes > 2 else "margin")
+    ]
+    if classes > 2:
+        loss = "dlr-targeted" if classes > 3 else "margin-targeted"
+        found.append({"name": "apgd-targeted", "loss": loss, "steps": steps, "targets": min(targets, classes - 1)})
+    return found
 
 
 def short_name(attack: AttackConfig) -> str:

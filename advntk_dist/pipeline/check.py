@@ -11,8 +11,10 @@ import numpy as np
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.accuracy import Accuracy
-from advntk_dist.evaluation.checks import Check, checklist, white_box
+from advntk_dist.evaluation.checklist import checklist
+from advntk_dist.evaluation.checks import white_box
 from advntk_dist.evaluation.subject import Outcome, Subject
+from advntk_dist.evaluation.verdict import Check
 from advntk_dist.pipeline.evaluate import DESCRIPTION, chosen_time, first_images, open_finished
 from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.predictor import KernelPredictor

@@ -37,7 +37,7 @@ def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert code == 0, report["checks"]
     assert report == json.loads((copy / "check.json").read_text())
     assert report["passed"]
-    assert len(report["checks"]) == 7
+    assert len(report["checks"]) == 8
     for row in report["checks"]:
         assert row["passed"]
         assert row["value"]
