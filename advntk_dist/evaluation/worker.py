@@ -56,9 +56,12 @@ class EvaluationWorker:
         try:
             import ray
 
+            from advntk_dist.gram.gpu import unused_gpu
             from advntk_dist.networks import from_spec
             from advntk_dist.predictor import KernelPredictor
 
+            if (wrong := unused_gpu()) is not None:
+                return Failure(f"a worker on {socket.gethostname()} {wrong}")
             zeros = np.zeros((len(self.x_train), 1))
             self.predictor = KernelPredictor(from_spec(self.spec), self.x_train, zeros, batch=self.batch)
             return Ready(os.getpid(), ray.get_runtime_context().get_node_id(), socket.gethostname())

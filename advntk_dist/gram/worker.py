@@ -17,6 +17,7 @@ from advntk_dist.errors import AdvNTKError, StoreUnreachableError
 from advntk_dist.gram.cluster import import_path
 from advntk_dist.gram.direct import aligned_empty
 from advntk_dist.gram.fingerprint import require_same
+from advntk_dist.gram.gpu import unused_gpu
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.objects import forwarded
@@ -96,6 +97,8 @@ class GramWorker:
             from advntk_dist.gram.compute import TileComputer
             from advntk_dist.networks import from_spec
 
+            if (wrong := unused_gpu()) is not None:
+                return Failure(f"a worker on {socket.gethostname()} {wrong}")
             self.store = GramStore.open(self.path)
             shape = self.x.shape[1:]
             self.compute = TileComputer(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
+import ray
 
+from advntk_dist.gram.gpu import FAKE, unused_gpu
 from advntk_dist.gram.worker import worker_environment
 
 DRIVER = """
@@ -38,15 +43,20 @@ print(json.dumps({"seen": list(seen.values()), "started": sum(e["event"] == "wor
 """
 
 
-@pytest.mark.slow
-def test_one_worker_a_gpu(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path / "a.zarr")],
+def _drive(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", DRIVER, str(folder / "a.zarr")],
         capture_output=True,
         text=True,
         timeout=200,
         check=False,
+        env=os.environ | environment,
     )
+
+
+@pytest.mark.slow
+def test_one_worker_a_gpu(tmp_path: Path) -> None:
+    done = _drive(tmp_path, **{FAKE: "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert answer["started"] == 2, "one worker for each of two GPUs, none for the third core"
@@ -55,6 +65,31 @@ def test_one_worker_a_gpu(tmp_path: Path) -> None:
         assert "JAX_PLATFORMS" not in seen
         assert seen["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
         assert seen["NPROC"] == "1"
+
+
+@pytest.mark.slow
+def test_a_gpu_that_jax_does_not_use_ends_the_build(tmp_path: Path) -> None:
+    done = _drive(tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "GramBuildError: a worker on " in last
+    assert "JAX computes on the CPU there; install jax[cuda13]" in last
+
+
+@pytest.mark.parametrize(
+    ("held", "backend", "fake", "wrong"),
+    [(["1"], "cpu", "", True), (["1"], "gpu", "", False), ([], "cpu", "", False), (["1"], "cpu", "1", False)],
+)
+def test_who_holds_a_gpu_computes_on_it(
+    monkeypatch: pytest.MonkeyPatch, held: list[str], backend: str, fake: str, wrong: bool
+) -> None:
+    context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": held, "TPU": []})
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setenv(FAKE, fake)
+    said = unused_gpu()
+    assert (said is not None) == wrong
+    assert said is None or said.startswith("holds GPU 1, and JAX computes on the CPU there; install")
 
 
 def test_workers_without_a_gpu_never_see_one() -> None:
