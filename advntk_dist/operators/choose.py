@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,6 +18,8 @@ from advntk_dist.operators.tiled import TiledOperator
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
+
+log = logging.getLogger(__name__)
 
 MATRIX_SHARE = 0.5
 """Fraction of the solver's memory that a matrix held whole may take; the rest is for Krylov bases."""
@@ -65,7 +68,8 @@ def operator_for_store(
     operator
         "memory" holds the matrix here; "threads" reads it tile by tile in each pass; "dask-on-ray" does so on the
         cores of a Ray cluster; "resident" holds it in the memory of a Ray cluster. "auto" takes "memory" where the
-        matrix fits half of ``memory``, else "resident" on a cluster of several nodes that holds it, else "threads".
+        matrix fits half of ``memory``, else "resident" on a cluster of several nodes that holds it, else "threads",
+        and says so where there are several nodes.
     address
         Ray cluster to connect to; without one only a Ray that already runs in this process is looked at by "auto",
         and the other two start one here. What is started here is shut down when the operator is closed.
@@ -116,16 +120,22 @@ def _ray_is_up() -> bool:
 
 
 def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: str | None) -> GramOperator | None:
-    """An operator on Ray; None where "auto" finds no cluster of several nodes that holds the matrix."""
+    """An operator on Ray; None where "auto" finds no cluster of several nodes, or none that holds the matrix."""
     from advntk_dist.gram.cluster import ray_session
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
-    from advntk_dist.operators.nodes import alive_nodes, cluster_holds
-    from advntk_dist.operators.resident import ResidentOperator, matrix_bytes
+    from advntk_dist.operators.nodes import alive_nodes
+    from advntk_dist.operators.resident import ResidentOperator, seating
 
     with ExitStack() as session:
         session.enter_context(ray_session(address, image_bytes=8 * store.n * _SKETCH_COLUMNS))
-        if operator == "auto" and not (len(alive_nodes()) > 1 and cluster_holds(matrix_bytes(store))):
-            return None
+        if operator == "auto":
+            if len(alive_nodes()) < 2:
+                return None
+            try:
+                seating(store)
+            except RequestError as error:
+                log.warning("each pass reads the matrix from its store: %s", error)
+                return None
         make = DaskOnRayOperator if operator == "dask-on-ray" else ResidentOperator
         chosen: GramOperator = make(store, kind=kind)
         chosen.resources = session.pop_all()

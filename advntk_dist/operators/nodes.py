@@ -13,6 +13,9 @@ from advntk_dist.errors import RequestError, SolverError
 CORES_A_HOLDER = 4
 """A holder's threads share one interpreter, which keeps up with about this many."""
 
+FINEST = 8
+"""Times as many holders as the cores ask for, at most, to suit nodes of unequal memory."""
+
 MEMORY_SHARE = 0.8
 """Share of the memory that a node offers to Ray which resident tiles may take."""
 
@@ -32,11 +35,6 @@ def alive_nodes() -> list[dict[str, Any]]:
     return sorted(able, key=lambda node: str(node["NodeID"]))
 
 
-def cluster_holds(nbytes: int) -> bool:
-    """Whether the memory of the cluster's nodes takes so many bytes of tiles."""
-    return nbytes <= sum(_memory(node) for node in alive_nodes())
-
-
 def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
     """Seats of holders that share ``nbytes`` of tiles, on all nodes.
 
@@ -47,12 +45,13 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
     most
         Largest number of holders that is of use.
     exact
-        Make it that many, dealt over the nodes in turn; otherwise one for every four cores of a node.
+        Make it that many, dealt over the nodes in turn; otherwise one for every four cores of a node. Where the memory
+        of one is too small for that, there are more holders, of smaller shares, on those that have more.
 
     Raises
     ------
     RequestError
-        If there is no node, or the memory of one is too small for its share.
+        If there is no node, or the memory of one is too small for its share, however small the shares.
     """
     nodes = alive_nodes()
     if not nodes:
@@ -62,6 +61,8 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
         wanted = [len(range(place, most, len(nodes))) for place in range(len(nodes))]
     while sum(wanted) > most:
         wanted[wanted.index(max(wanted))] -= 1
+    if not exact:
+        wanted = _dealt_by_memory(nbytes, most, wanted, [_memory(node) for node in nodes])
     each = -(-nbytes // sum(wanted))
     for node, count in zip(nodes, wanted, strict=True):
         if count * each > _memory(node):
@@ -75,6 +76,19 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
         for node, count in zip(nodes, wanted, strict=True)
         for _ in range(count)
     ]
+
+
+def _dealt_by_memory(nbytes: int, most: int, wanted: list[int], memory: list[int]) -> list[int]:
+    """Holders a node: as wanted where equal shares fit, else as many and as dealt as fit, else as wanted."""
+    for holders in range(sum(wanted), min(most, FINEST * sum(wanted)) + 1):
+        able = [room // -(-nbytes // holders) for room in memory]
+        if sum(able) >= holders:
+            counts = [min(pair) for pair in zip(wanted, able, strict=True)]
+            while sum(counts) < holders:
+                emptiest = max(range(len(counts)), key=lambda k: able[k] - counts[k])
+                counts[emptiest] += 1
+            return counts
+    return wanted
 
 
 def other_seat(taken: list[Seat], share: int, *, avoid: str) -> Seat:

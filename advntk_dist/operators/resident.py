@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import ActorUnschedulableError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.errors import RequestError, SolverError
-from advntk_dist.gram import pool
+from advntk_dist.gram import lost
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.grid import spans
 from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.holder import Holding, TileHolder
-from advntk_dist.operators.nodes import alive_nodes, other_seat, seats
+from advntk_dist.operators.nodes import Seat, alive_nodes, other_seat, seats
 from advntk_dist.operators.place import Failure, Place
 from advntk_dist.operators.products import NARROW, Vectors, runs
 from advntk_dist.operators.rows import Rows
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOST = (*pool.LOST, ActorUnschedulableError)
+LOST = (*lost.LOST, ActorUnschedulableError)
 """Errors that mean "the holder is gone": another one reads its tiles. Everything else ends the product."""
 
 MAX_LOSSES = 3
@@ -77,8 +77,7 @@ class ResidentOperator(GramOperator):
         if not ray.is_initialized():
             raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
         self.tiles, self.place = StoreTiles(store, kind), Place.of(store, kind)
-        most = len(runs(store.grid))
-        self._seats = seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
+        self._seats = seating(store, holders)
         self._shares = shares(store.grid, len(self._seats))
         self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._shares]
         share = max(sum(len(run.tiles) for run in part) for part in self._shares) * store.tile**2 * store.dtype.itemsize
@@ -135,6 +134,10 @@ class ResidentOperator(GramOperator):
                     continue
                 except RayTaskError as error:
                     raise SolverError(f"resident tiles: a holder failed: {error.cause or error}") from error
+                except RayError as error:
+                    raise SolverError(
+                        f"resident tiles: Ray failed a holder ({lost.reason(error)}); run the same command again"
+                    ) from error
                 if isinstance(answer, Failure):
                     answer.reraise()
                 answers[number], self._losses[number] = answer, 0
@@ -156,7 +159,7 @@ class ResidentOperator(GramOperator):
         ).remote(self.place, self._shares[number], seat.threads)
 
     def _lose(self, number: int, error: Exception) -> None:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = lost.reason(error)
         started = number in self._loaded
         self._losses[number] += 1
         self.replaced += 1
@@ -196,6 +199,18 @@ class ResidentOperator(GramOperator):
         held = sum(h.nbytes for h in self.holdings.values()) / 1e9
         nodes = len({h.node for h in self.holdings.values()})
         return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._seats)} Ray actors on {nodes} nodes)"
+
+
+def seating(store: GramStore, holders: int | None = None) -> list[Seat]:
+    """Where the holders of a store go, so many or by default as many as the nodes' cores and memory make of use.
+
+    Raises
+    ------
+    RequestError
+        If the memory of the nodes does not take the tiles.
+    """
+    most = len(runs(store.grid))
+    return seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
 
 
 def matrix_bytes(store: GramStore) -> int:

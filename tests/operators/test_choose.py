@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
 from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, nodes, operator_for_store
+from advntk_dist.operators.resident import seating
 
 N = 30
 THETA = np.eye(N, dtype=np.float32)
@@ -60,20 +64,60 @@ def test_seats_are_dealt_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [seat.node for seat in nodes.seats(100, 3, exact=True)] == ["a", "a", "b"]
 
 
+def test_nodes_of_unequal_memory_get_unequal_numbers_of_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 9.5e9), _node("b", 4, 1e9)])
+    found = [seat.node for seat in nodes.seats(int(8e9), 50)]
+    share = 8e9 / len(found)
+    assert share * found.count("a") <= nodes.MEMORY_SHARE * 9.5e9
+    assert 0 < share * found.count("b") <= nodes.MEMORY_SHARE * 1e9
+    assert [seat.node for seat in nodes.seats(int(1e9), 50)] == ["a", "b"], "as the cores want it where that fits"
+    assert [seat.node for seat in nodes.seats(int(7e9), 1)] == ["a"], "one holder goes where it has room"
+
+
+@settings(deadline=None)
+@given(
+    memory=st.lists(st.floats(0, 1e12), min_size=1, max_size=6),
+    cores=st.lists(st.integers(1, 64), min_size=6, max_size=6),
+    nbytes=st.integers(1, 10**12),
+    most=st.integers(1, 300),
+)
+def test_no_node_is_given_more_than_it_has(memory: list[float], cores: list[int], nbytes: int, most: int) -> None:
+    there = [_node(str(k), cores[k], room) for k, room in enumerate(memory)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.nodes", lambda: there)
+        try:
+            found = [seat.node for seat in nodes.seats(nbytes, most)]
+        except RequestError:
+            assert nodes.MEMORY_SHARE * max(memory) < nbytes, "one node alone would have held it all"
+            return
+    assert 1 <= len(found) <= most
+    for k, room in enumerate(memory):
+        assert found.count(str(k)) * nbytes / len(found) <= nodes.MEMORY_SHARE * room
+
+
 def test_a_cluster_whose_memory_is_too_small_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 10e9), _node("b", 4, 1e9)])
-    assert nodes.cluster_holds(int(8e9))
-    assert not nodes.cluster_holds(int(9e9))
+    monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 8.9e9), _node("b", 4, 1e9)])
     with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
         nodes.seats(int(8e9), 50)
+    monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 10e9), _node("b", 4, 1e9)])
+    with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
+        nodes.seats(int(8e9), 2, exact=True)
     monkeypatch.setattr("ray.nodes", lambda: [])
     with pytest.raises(RequestError, match="at least one core"):
         nodes.seats(1, 1)
 
 
-@pytest.mark.parametrize(("count", "memory", "resident"), [(2, 1e9, True), (1, 1e9, False), (2, 100, False)])
+@pytest.mark.parametrize(
+    ("memory", "resident"),
+    [([1e9, 1e9], True), ([1e9], False), ([100, 100], False), ([1e9, 100], True)],
+    ids=["two nodes", "one node", "too small", "unequal"],
+)
 def test_auto_takes_resident_tiles_on_a_cluster_of_several_nodes_that_holds_them(
-    store: GramStore, monkeypatch: pytest.MonkeyPatch, count: int, memory: float, resident: bool
+    store: GramStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    memory: list[float],
+    resident: bool,
 ) -> None:
     class Resident(InMemoryOperator):
         def __init__(self, store: GramStore, *, kind: str) -> None:
@@ -81,6 +125,13 @@ def test_auto_takes_resident_tiles_on_a_cluster_of_several_nodes_that_holds_them
 
     monkeypatch.setattr(choose, "_ray_is_up", lambda: True)
     monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.nodes", lambda: [_node(str(i), 4, memory) for i in range(count)])
+    monkeypatch.setattr("ray.nodes", lambda: [_node(str(i), 4, room) for i, room in enumerate(memory)])
     monkeypatch.setattr("advntk_dist.operators.resident.ResidentOperator", Resident)
-    assert isinstance(operator_for_store(store, memory=WHOLE), Resident) == resident
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(operator_for_store(store, memory=WHOLE), Resident) == resident
+    said = [text for text in caplog.messages if "each pass reads the matrix from its store" in text]
+    assert len(said) == (len(memory) > 1 and not resident), "one line where nodes are there, and of no use"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.nodes", lambda: [_node("a", 4, 100), _node("b", 4, 100)])
+        with pytest.raises(RequestError, match="resident tiles need"):
+            seating(store)
