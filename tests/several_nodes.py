@@ -39,16 +39,22 @@ class Nodes:
         """Where the cluster is found."""
         return str(self.cluster.address)
 
-    def add(self) -> None:
-        """Start one more node with one CPU."""
-        node = self.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE, wait=False)
-        self.joined.append((node.node_id, time.time()))
-        self.others[node.node_id] = node
+    def add(self, **node: Any) -> None:
+        """Start one more node, with one CPU unless keywords say otherwise."""
+        given = {"num_cpus": 1, "object_store_memory": OBJECT_STORE} | node
+        added = self.cluster.add_node(**given, wait=False)
+        self.joined.append((added.node_id, time.time()))
+        self.others[added.node_id] = added
 
-    def add_meanwhile(self) -> None:
-        """Start one more node while the caller goes on."""
+    def add_meanwhile(self, after: float = 0.0, **node: Any) -> None:
+        """Start one more node while the caller goes on, so many seconds from now; keywords as for :meth:`add`."""
         self.cluster._shutdown_at_exit = False  # handlers of signals are for the main thread; `several_nodes` ends it
-        self.joining = threading.Thread(target=self.add, daemon=True)
+
+        def add() -> None:
+            time.sleep(after)
+            self.add(**node)
+
+        self.joining = threading.Thread(target=add, daemon=True)
         self.joining.start()
 
     def lose(self, name: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.worker import EvaluationWorker, Failure, Ready
-from advntk_dist.gram.pool import LOST
+from advntk_dist.gram.lost import LOST, reason
+from advntk_dist.gram.staff import Staff
 from advntk_dist.gram.worker import worker_environment
 
 
@@ -32,6 +33,7 @@ class Member:
     batch: Batch | None = None
     ping: Any = None
     pinged: float = 0.0
+    gpu: bool = False
 
 
 class Crew:
@@ -61,20 +63,42 @@ class Crew:
         """Those that are ready and have no batch."""
         return [m for m in self.members if m.info is not None and m.batch is None]
 
-    def start(self, arguments: tuple[Any, ...], gpus: int) -> int:
+    def bring_to(self, staff: Staff, left: int, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """Start whom so many batches can use, and let go whom they have no more use for; returns what to tell of it.
+
+        As in a build: who is ready is let go only where none of its kind is wanted, and only without a batch.
+        """
+        told: list[dict[str, Any]] = []
+        for gpu in (True, False):  # first, as it may be their cores that the others need
+            mine, wanted = self._of(gpu), staff.of(gpu)
+            useless = [m for m in reversed(mine) if m.info is None][: max(0, len(mine) - wanted)]
+            if not wanted:
+                useless += [m for m in self.free if m.gpu == gpu]
+            for member in useless:
+                self.kill(member)
+                told.append({"event": "evaluator_retired", "worker": member.number, "gpu": gpu})
+        for gpu in (True, False):
+            for _ in range(min(staff.of(gpu), left) - len(self._of(gpu))):
+                told.append({"event": "evaluator_started", "worker": self.start(arguments, gpu), "gpu": gpu})
+        return told
+
+    def start(self, arguments: tuple[Any, ...], gpu: bool) -> int:
         """Ask Ray for one more actor with these arguments of :class:`EvaluationWorker`; returns its number."""
         actor_class: Any = ray.remote(EvaluationWorker)
         actor = actor_class.options(
             num_cpus=1,
-            num_gpus=gpus,
+            num_gpus=int(gpu),
             max_concurrency=2,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": worker_environment(1, gpus > 0)},
+            runtime_env={"env_vars": worker_environment(1, gpu)},
         ).remote(*arguments)
-        self.members.append(Member(self.started, actor, actor.ready.remote(), time.monotonic()))
+        self.members.append(Member(self.started, actor, actor.ready.remote(), time.monotonic(), gpu=gpu))
         self.started += 1
         return self.started - 1
+
+    def _of(self, gpu: bool) -> list[Member]:
+        return [m for m in self.members if m.gpu == gpu]
 
     def poll(self, seconds: float = 1.0) -> list[tuple[Member, Any]]:
         """What is new of which worker: Ready, rows, a Failure, or as text why it counts as lost."""
@@ -82,14 +106,7 @@ class Crew:
         done, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
         events: list[tuple[Member, Any]] = []
         for reference in done:
-            try:
-                events.append((asked[reference], ray.get(reference)))
-            except LOST as error:
-                events.append((asked[reference], f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"))
-            except RayTaskError as error:
-                events.append(
-                    (asked[reference], Failure(f"a worker failed: {str(error.cause or error).splitlines()[0]}"))
-                )
+            events.append((asked[reference], _outcome(reference)))
         answered = {id(member) for member, _ in events}
         for member in asked.values():
             silent = None if id(member) in answered else self._silent(member)
@@ -122,6 +139,18 @@ class Crew:
             place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
             task = ray.remote(_kill_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)
             task.remote(member.info.pid)
+
+
+def _outcome(reference: Any) -> Any:
+    """What an actor answers, a Failure, or as text why it is lost."""
+    try:
+        return ray.get(reference)
+    except LOST as error:
+        return reason(error)
+    except RayTaskError as error:
+        return Failure(f"a worker failed: {reason(error.cause or error)}")
+    except RayError as error:
+        return Failure(f"Ray failed a worker ({reason(error)}); run the same command again")
 
 
 def _kill_process(pid: int) -> None:

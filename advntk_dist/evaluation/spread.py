@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 import uuid
 from collections import deque
@@ -20,7 +21,8 @@ from advntk_dist.errors import EvaluationError, RequestError
 from advntk_dist.evaluation.crew import Crew, Member
 from advntk_dist.evaluation.evaluator import Array, Batch
 from advntk_dist.evaluation.worker import Failure, Ready
-from advntk_dist.gram.cluster import cluster_workers, ray_session
+from advntk_dist.gram.cluster import ray_session
+from advntk_dist.gram.staff import Staffing
 from advntk_dist.networks import Network
 
 LOSSES = (5, 3)
@@ -46,7 +48,7 @@ class EvaluationPool:
     batch
         Images that go through a worker at once.
     workers
-        Actors; by default one a GPU of the cluster, or one a CPU core where it has none.
+        Actors; by default as for :func:`advntk_dist.gram.build.build_gram`.
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     on_event
@@ -81,6 +83,8 @@ class EvaluationPool:
         self._cleanup = contextlib.ExitStack()
         self._arguments: tuple[Any, ...] | None = None
         self._crew, self._losses = Crew(patience, limit), 0
+        self._staffing = Staffing(workers, grows=address is not None or ray.is_initialized(), error=EvaluationError)
+        self._seconds: deque[float] = deque(maxlen=10)  # that the last batches took
 
     def __enter__(self) -> EvaluationPool:
         return self
@@ -109,29 +113,27 @@ class EvaluationPool:
         Raises
         ------
         EvaluationError
-            If a batch or the start of a worker fails, workers are lost again and again, or there has been none for
-            STARTUP_SECONDS.
+            If a batch or the start of a worker fails, workers are lost again and again, there has been none for
+            STARTUP_SECONDS, or no node for it to run on for :data:`advntk_dist.gram.staff.NODE_SECONDS`.
         """
         todo = deque(batches)
         if not todo:
             return
         arguments = self._connect()
-        gpus, cpus = cluster_workers()
-        wanted = self._workers or gpus or cpus or 1
+        staff = self._staffing.now(0.0)
         staffed = resized = time.monotonic()  # staffed: when a worker was last ready
         try:
             while True:
-                if self._workers is None and time.monotonic() - resized > _RESIZE_SECONDS:  # a node may have joined
-                    wanted, resized = cluster_workers()[0 if gpus else 1] or 1, time.monotonic()
-                for member in self._crew.free[: len(todo)]:
+                if time.monotonic() - resized > _RESIZE_SECONDS:  # a node may have joined
+                    work = len(todo) * statistics.median(self._seconds) if self._seconds else 0.0
+                    staff, resized = self._staffing.now(work), time.monotonic()
+                for event in self._crew.bring_to(staff, len(todo) + len(self._crew.busy), arguments):
+                    self._on_event(event)
+                for member in [m for m in self._crew.free if staff.of(m.gpu)][: len(todo)]:
                     member.batch, member.since = todo.popleft(), time.monotonic()
                     member.asked = call(member.actor, member.batch)
-                busy = len(self._crew.busy)
-                if not todo and not busy:
+                if not todo and not self._crew.busy:
                     return
-                while len(self._crew.members) < min(wanted, len(todo) + busy):
-                    number = self._crew.start(arguments, 1 if gpus else 0)
-                    self._on_event({"event": "evaluator_started", "worker": number})
                 for member, outcome in self._crew.poll():
                     if isinstance(outcome, Ready):
                         member.info = outcome
@@ -139,14 +141,15 @@ class EvaluationPool:
                     elif isinstance(outcome, Failure):
                         raise EvaluationError(outcome.message)
                     elif isinstance(outcome, str):
-                        self._lose(member, outcome, wanted)
+                        self._lose(member, outcome, staff.total)
                         if member.batch is not None:
                             todo.appendleft(member.batch)
                     else:
                         self._losses, done, member.batch = 0, member.batch, None
+                        self._seconds.append(time.monotonic() - member.since)
                         assert done is not None
                         yield done, outcome
-                if any(m.info for m in self._crew.members):
+                if any(m.info for m in self._crew.members) or not staff.room:
                     staffed = time.monotonic()
                 elif time.monotonic() - staffed > STARTUP_SECONDS:
                     raise EvaluationError(

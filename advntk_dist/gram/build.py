@@ -13,9 +13,9 @@ import ray
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist import metrics
-from advntk_dist.errors import RequestError
+from advntk_dist.errors import GramBuildError, RequestError
 from advntk_dist.gram import chunks
-from advntk_dist.gram.cluster import cluster_workers, ray_session
+from advntk_dist.gram.cluster import ray_session
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
@@ -23,7 +23,9 @@ from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.plan import GramPlan, plan_gram
 from advntk_dist.gram.pool import WorkerPool
-from advntk_dist.gram.schedule import EventSink, run_tiles
+from advntk_dist.gram.roster import EventSink
+from advntk_dist.gram.schedule import run_tiles
+from advntk_dist.gram.staff import Staff, Staffing
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.watch import BuildWatch
@@ -73,7 +75,8 @@ def build_gram(
     kinds
         "ntk", "nngp" or both, computed in one pass.
     workers
-        Ray actors; by default one a GPU of the cluster, or one a CPU core where it has none.
+        Ray actors; by default one a GPU of the cluster, or one a CPU core while it has none, and more where there is
+        work for minutes: they wait for the nodes of an autoscaler. A cluster of neither is waited for.
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     on_progress
@@ -98,7 +101,8 @@ def build_gram(
     StoreBusyError
         If another process is building this store.
     GramBuildError
-        If a tile cannot be computed (the message names tile and images), or too many workers are lost.
+        If a tile cannot be computed (the message names tile and images), too many workers are lost, a GPU is reserved
+        that JAX does not use, or no node comes that has a GPU or a core.
     """
     if workers is not None and workers < 1:
         raise RequestError(f"workers is {workers}; it must be at least 1")
@@ -124,9 +128,10 @@ def build_gram(
             # A worker that waits for an object store to come back is not taken for one that hangs.
             patient = 0.0 if isinstance(path, Path) else 2 * patience()
             ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline, grace=patient)
+            staffing = Staffing(workers, grows=address is not None or ray.is_initialized(), error=GramBuildError)
             with ray_session(address, image_bytes=sum(part.nbytes for part in floats)):
                 job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
-                job.run(net, floats, ledger, workers)
+                job.run(net, floats, ledger, staffing)
     return opened
 
 
@@ -140,23 +145,19 @@ class _Job:
         self.on_progress, self.on_plan, self.on_event = on_progress, on_plan, on_event
         self.watch = BuildWatch(store.path, self.done, plan.tiles_total)
 
-    def run(self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, workers: int | None) -> None:
-        gpus, cpus = cluster_workers()
-        self.plan = replace(self.plan, workers=workers or gpus or cpus)
+    def run(self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, staffing: Staffing) -> None:
         references = [ray.put(part) for part in images]
         images.clear()  # from here on only the shared copy is needed
         rows, columns = references[0], references[1] if len(references) > 1 else None
-        arguments = (net.spec, rows, columns, str(self.store.path), self.store.fingerprint)
-        pool = WorkerPool(arguments, gpus=1 if gpus else 0)
+        pool = WorkerPool((net.spec, rows, columns, str(self.store.path), self.store.fingerprint))
+
+        def target(work: float) -> Staff:
+            self.staff = staffing.now(work)
+            return self.staff
+
         try:
             with self.watch:
-                run_tiles(
-                    ledger,
-                    pool,
-                    target=lambda: workers or cluster_workers()[0 if gpus else 1],
-                    on_receipt=self._tile,
-                    on_event=self._event,
-                )
+                run_tiles(ledger, pool, target=target, on_receipt=self._tile, on_event=self._event)
         finally:
             pool.close()
 
@@ -169,8 +170,8 @@ class _Job:
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "worker_ready" and self.plan.seconds is None:
-            seconds = self.plan.pairs * event["pair_seconds"] / self.plan.workers
-            self.plan = replace(self.plan, seconds=seconds)
+            seconds = self.plan.pairs * event["pair_seconds"] / self.staff.planned
+            self.plan = replace(self.plan, workers=self.staff.planned, seconds=seconds)
             self.on_plan(self.plan)
         self.watch.event(event)
         self.on_event(event)

@@ -65,6 +65,19 @@ class TileLedger:
         own = max(60.0, 30 * statistics.median(self.seconds)) if self.seconds else 600.0
         return own + self._grace
 
+    @property
+    def work(self) -> float:
+        """Seconds that one worker would take for the tiles that are waiting; 0 until some are finished."""
+        return len(self.pending) * statistics.median(self.seconds) if self.seconds else 0.0
+
+    def holds(self, worker: int) -> bool:
+        """Whether a worker has tiles."""
+        return worker in self.held and bool(self.held[worker].tiles)
+
+    def forget_pace(self) -> None:
+        """Forget how long tiles took: from now on other workers compute them, which may be far slower."""
+        self.seconds.clear()
+
     def take(self, worker: int, now: float, depth: int) -> tuple[Place, int] | None:
         """A tile for ``worker`` and the number of this attempt, or None if it has enough or nothing is left.
 

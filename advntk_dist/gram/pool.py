@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.errors import GramBuildError
+from advntk_dist.gram.lost import LOST, reason
 from advntk_dist.gram.worker import Failure, GramWorker, Receipt, WorkerInfo, worker_environment
-
-LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError)
-"""Errors that mean "the worker is gone"; its tiles are tried again. Everything else ends the build."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +42,32 @@ class WorkerPool:
     ----------
     arguments
         Arguments of :class:`GramWorker`; images as object references.
-    cpus, gpus
-        What Ray reserves for one worker.
+    cpus
+        Cores that Ray reserves for one worker.
     """
 
-    def __init__(self, arguments: tuple[Any, ...], *, cpus: int = 1, gpus: float = 0) -> None:
-        self._arguments = arguments
-        self._options: dict[str, Any] = {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "max_concurrency": 2,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "runtime_env": {"env_vars": worker_environment(cpus, gpus > 0)},
-        }
+    def __init__(self, arguments: tuple[Any, ...], *, cpus: int = 1) -> None:
+        self._arguments, self._cpus = arguments, cpus
         self._members: dict[int, _Member] = {}
         self._waiting: dict[Any, int] = {}
         self._started = 0
-
-    def __len__(self) -> int:
-        return len(self._members)
 
     @property
     def ready(self) -> list[int]:
         """Workers that can take tiles."""
         return [number for number, member in self._members.items() if member.info is not None]
 
-    def start(self) -> int:
-        """Ask Ray for one more worker; it reports when it is ready. Returns its number."""
+    def start(self, gpu: bool) -> int:
+        """Ask Ray for one more worker, with a GPU or without; it reports when it is ready. Returns its number."""
         actor_class: Any = ray.remote(GramWorker)
-        actor = actor_class.options(**self._options).remote(*self._arguments)
+        actor = actor_class.options(
+            num_cpus=self._cpus,
+            num_gpus=int(gpu),
+            max_concurrency=2,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": worker_environment(self._cpus, gpu)},
+        ).remote(*self._arguments)
         number = self._started
         self._started += 1
         self._members[number] = _Member(actor)
@@ -90,7 +84,7 @@ class WorkerPool:
         Raises
         ------
         GramBuildError
-            If a worker raises anything but one of LOST.
+            If a worker raises anything but one of :data:`advntk_dist.gram.lost.LOST`.
         """
         done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=timeout)
         if done:  # take everything else that is there, too
@@ -104,9 +98,11 @@ class WorkerPool:
                 outcome = ray.get(reference)
             except LOST as error:
                 self.forget(number)
-                outcome = Lost(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+                outcome = Lost(reason(error))
             except RayTaskError as error:
                 raise GramBuildError(f"a worker failed: {error.cause or error}") from error
+            except RayError as error:
+                raise GramBuildError(f"Ray failed a worker ({reason(error)}); run the same command again") from error
             if isinstance(outcome, WorkerInfo):
                 self._members[number].info = outcome
             events.append((number, outcome))

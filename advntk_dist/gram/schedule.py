@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Protocol
 
 from advntk_dist.errors import GramBuildError, StoreUnreachableError
 from advntk_dist.gram.ledger import TileLedger
+from advntk_dist.gram.roster import EventSink, Pool, Roster
+from advntk_dist.gram.staff import Staff
 from advntk_dist.gram.worker import Failure, Receipt, WorkerInfo
 
 DEPTH = 2
@@ -21,43 +22,11 @@ _POLL_SECONDS = 1.0
 _RESIZE_SECONDS = 2.0
 
 
-class Pool(Protocol):
-    """What the loop needs of a pool of workers; :class:`advntk_dist.gram.pool.WorkerPool` is the Ray one."""
-
-    @property
-    def ready(self) -> list[int]:
-        """Numbers of the workers that can take tiles."""
-        ...
-
-    def __len__(self) -> int:
-        """Workers started and not lost."""
-        ...
-
-    def start(self) -> int:
-        """Ask for one more worker and return its number."""
-        ...
-
-    def submit(self, worker: int, i: int, j: int, attempt: int) -> None:
-        """Hand a tile to a ready worker."""
-        ...
-
-    def poll(self, timeout: float) -> list[tuple[int, Any]]:
-        """What is new of which worker, waiting for at most ``timeout`` seconds."""
-        ...
-
-    def kill(self, worker: int) -> None:
-        """Kill and forget a worker."""
-        ...
-
-
-EventSink = Callable[[dict[str, Any]], None]
-
-
 def run_tiles(
     ledger: TileLedger,
     pool: Pool,
     *,
-    target: Callable[[], int],
+    target: Callable[[float], Staff],
     on_receipt: Callable[[Receipt], None],
     on_event: EventSink,
     clock: Callable[[], float] = time.monotonic,
@@ -70,9 +39,10 @@ def run_tiles(
     ledger
         The tiles.
     pool
-        The workers; grown here to ``target()`` and refilled after losses.
+        The workers; brought here to what ``target`` says, and refilled after losses.
     target
-        How many workers there should be now; asked again and again, so that a cluster may grow during a build.
+        Who should work now, given the seconds that one worker would take for the tiles that wait; asked again and
+        again, as the cluster may grow during a build, and get its first GPU.
     on_receipt
         Called for the first receipt of each tile.
     on_event
@@ -84,21 +54,20 @@ def run_tiles(
     ------
     GramBuildError
         If a tile cannot be computed, workers are lost again and again without finishing anything, or there has been
-        none for STARTUP_SECONDS.
+        none for STARTUP_SECONDS on a cluster that has room for one; and what ``target`` raises.
     StoreUnreachableError
         If an object store does not answer a worker for longer than it is waited for.
     """
     staffed = resized = clock()  # staffed: when a worker was last ready
-    wanted = max(1, target())
+    staff, roster = target(0.0), Roster(pool, ledger, on_event)
     known: set[int] = set()
     losses = 0  # since the last receipt
     while not ledger.complete:
         now = clock()
         if now - resized > _RESIZE_SECONDS:
-            wanted, resized = max(1, target()), now
-        while len(pool) < min(wanted, ledger.total - len(ledger.finished)):
-            on_event({"event": "worker_started", "worker": pool.start()})
-        for worker in pool.ready:
+            staff, resized = target(ledger.work), now
+        roster.bring_to(staff)
+        for worker in roster.takers:
             while (given := ledger.take(worker, now, DEPTH)) is not None:
                 (i, j), attempt = given
                 if attempt > 1:
@@ -133,13 +102,14 @@ def run_tiles(
                 }
             )
             known.discard(worker)
+            roster.drop(worker)
             losses += 1
-            if losses > 5 + 3 * wanted:
+            if losses > 5 + 3 * staff.total:
                 raise GramBuildError(
                     f"{losses} workers were lost and none finished a tile (last: {reason}); "
                     "see whether they run out of memory, then run the same command again"
                 )
-        if pool.ready:
+        if pool.ready or not staff.room:  # for a node somebody else waits
             staffed = clock()
         elif clock() - staffed > STARTUP_SECONDS:
             raise GramBuildError(

@@ -93,6 +93,8 @@ class BuildWatch:
         elif name == "worker_lost":
             self.builder.workers_lost += 1
             self.builder.workers = max(0, self.builder.workers - bool(event["was_ready"]))
+        elif name == "worker_retired":
+            self.builder.workers = max(0, self.builder.workers - bool(event["was_ready"]))
         elif name == "tile_again":
             self.builder.retries += 1
             metrics.count("advntk_retries")

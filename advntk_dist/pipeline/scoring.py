@@ -86,7 +86,7 @@ class Scoring:
 
         with ray_session(self.address):
             gpus, cpus = cluster_workers()
-        return gpus or cpus
+        return gpus or cpus or 1  # an autoscaler may have brought no node yet
 
     def evaluator(self, coefficients: Callable[[], Array], part: Part) -> Evaluator:
         """Judges the images of a part under coefficients (n, k), which are asked for only if a batch is missing."""

@@ -1,4 +1,7 @@
-"""Judge batches on a node, let a second one join, and take it away again; prints what happened as JSON."""
+"""Judge batches on a cluster that has no core at first, then one, then a GPU that is lost; prints what happened.
+
+The GPU is one that only Ray believes in, and what is printed is JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.spread import EvaluationPool
+from advntk_dist.gram.gpu import FAKE
 from advntk_dist.networks import network
 
 if TYPE_CHECKING:
@@ -36,22 +40,23 @@ def main() -> None:
     at = np.arange(BATCHES * SIZE) % len(x)
     events: list[dict[str, Any]] = []
     rows: list[NDArray[Any]] = []
-    first, removed = None, False
-    with several_nodes(1) as nodes:
+    first = None
+    os.environ[FAKE] = "1"
+    with several_nodes(1, num_cpus=0) as nodes:
+        nodes.add_meanwhile(after=2.0)
         with EvaluationPool(net, x[:N], SIZE, address=nodes.address, on_event=events.append) as pool:
             c = np.random.default_rng(0).standard_normal((N, 10))
             batches = [Batch(np.arange(b * SIZE, (b + 1) * SIZE), slowly) for b in range(BATCHES)]
             for _, found in pool.evaluator(lambda: c, x[at], data.y[at]).map(batches):
                 rows.append(found)
                 if len(rows) == 1:
-                    nodes.add_meanwhile()
-                away = {e["pid"] for e in events if e["event"] == "evaluator_ready" and e["node"] != nodes.head}
-                if first is None and found[0, 2] in away:
-                    first = time.time() - nodes.joined[0][1]
-                    nodes.lose(nodes.joined[0][0])
-                lost = any(e["event"] == "evaluator_lost" for e in events)
-                if lost and not removed:
-                    removed = True
+                    nodes.add_meanwhile(num_gpus=1)
+                if first is None and len(nodes.joined) == 2:
+                    name, joined = nodes.joined[1]
+                    away = {e["pid"] for e in events if e["event"] == "evaluator_ready" and e["node"] == name}
+                    if found[0, 2] in away:
+                        first = time.time() - joined
+                        nodes.lose(name)
         table = np.concatenate(rows)
     order = np.argsort(table[:, 0])
     same: dict[int, set[float]] = {}
@@ -61,7 +66,9 @@ def main() -> None:
         "each_once": bool(np.array_equal(table[order, 0], np.arange(BATCHES * SIZE))),
         "agree": all(len(guesses) == 1 for guesses in same.values()),
         "join_to_batch": first,
-        "lost": removed,
+        "started": [e["gpu"] for e in events if e["event"] == "evaluator_started"],
+        "lost": sum(e["event"] == "evaluator_lost" for e in events),
+        "retired": [e["gpu"] for e in events if e["event"] == "evaluator_retired"],
     }
     print(json.dumps(answer))
 

@@ -179,7 +179,7 @@ def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monke
 def test_a_cluster_without_free_cores_is_not_waited_for_for_ever(
     digits: Digits, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(crew: Crew, arguments: Any, gpus: int) -> int:
+    def start(crew: Crew, arguments: Any, gpu: bool) -> int:
         actor: Any = ray.remote(EvaluationWorker).options(resources={"a node that is gone": 1}).remote(*arguments)
         crew.members.append(Member(0, actor, actor.ready.remote(), time.monotonic()))
         return 0

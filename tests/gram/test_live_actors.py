@@ -50,16 +50,16 @@ def everyone(folder: Path, gpus: int) -> dict[str, dict[str, Any]]:
     x, net = data.x[:32].astype(np.float32) / 255 - 0.5, network("mlp-2")
     store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1)
     said: dict[str, dict[str, Any]] = {}
-    pool = WorkerPool((net.spec, ray.put(x), None, str(store.path), store.fingerprint), gpus=gpus)
+    pool = WorkerPool((net.spec, ray.put(x), None, str(store.path), store.fingerprint))
     try:
-        number = pool.start()
+        number = pool.start(gpus > 0)
         while not pool.poll(1.0):
             pass
         said["gram"] = ray.get(pool._members[number].actor.__ray_call__.remote(account), timeout=60)
     finally:
         pool.close()
     crew = Crew(120.0, 600.0)
-    crew.start((net.spec, ray.put(x), 16), gpus)
+    crew.start((net.spec, ray.put(x), 16), gpus > 0)
     member = crew.members[0]
     ray.get(member.asked, timeout=120)
     said["evaluation"] = ray.get(member.actor.__ray_call__.remote(account), timeout=60)

@@ -11,6 +11,7 @@ from advntk_dist.errors import GramBuildError
 from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.pool import Lost
 from advntk_dist.gram.schedule import run_tiles
+from advntk_dist.gram.staff import Staff, staff
 from advntk_dist.gram.worker import Failure, Receipt, WorkerInfo
 
 PLACES = [(0, j) for j in range(20)]
@@ -25,17 +26,16 @@ class FakePool:
         self.ready: list[int] = []
         self.starting: list[int] = []
         self.started = 0
+        self.gpu: dict[int, bool] = {}
         self.queues: dict[int, list[tuple[int, int]]] = {}
         self.killed: list[int] = []
         self.most_held = 0
         self.computed: list[tuple[int, int]] = []
         self.behaviour = behaviour
 
-    def __len__(self) -> int:
-        return len(self.ready) + len(self.starting)
-
-    def start(self) -> int:
+    def start(self, gpu: bool) -> int:
         self.starting.append(self.started)
+        self.gpu[self.started] = gpu
         self.started += 1
         return self.started - 1
 
@@ -46,7 +46,7 @@ class FakePool:
 
     def kill(self, worker: int) -> None:
         self.killed.append(worker)
-        self.ready.remove(worker)
+        (self.ready if worker in self.ready else self.starting).remove(worker)
 
     def poll(self, timeout: float) -> list[tuple[int, Any]]:  # noqa: ARG002 - of the protocol
         self.now += 1.0
@@ -74,7 +74,11 @@ class FakePool:
         return events
 
 
-def _run(pool: FakePool, *, target: Callable[[], int] = lambda: 2, **keywords: Any) -> tuple[list[Any], list[Any]]:
+def _two(work: float) -> Staff:
+    return staff(0, 2)
+
+
+def _run(pool: FakePool, *, target: Callable[[float], Staff] = _two, **keywords: Any) -> tuple[list[Any], list[Any]]:
     receipts: list[Receipt] = []
     events: list[dict[str, Any]] = []
     run_tiles(
@@ -101,7 +105,7 @@ def test_every_tile_once_with_two_in_hand_at_most() -> None:
 
 def test_workers_that_join_get_work() -> None:
     pool = FakePool()
-    _run(pool, target=lambda: 1 if pool.now < 4 else 5)
+    _run(pool, target=lambda work: staff(0, 1 if pool.now < 4 else 5))
     assert pool.started == 5
     assert sorted(pool.computed) == PLACES
     assert pool.now < 14
@@ -125,7 +129,7 @@ def test_hung_worker_is_replaced() -> None:
         return "silent" if worker == 0 else None
 
     pool = FakePool(hang)
-    receipts, events = _run(pool, target=lambda: 1, deadline=10.0)
+    receipts, events = _run(pool, target=lambda work: staff(0, 1), deadline=10.0)
     assert pool.killed == [0]
     assert sorted((r.i, r.j) for r in receipts) == PLACES
     lost = next(e for e in events if e["event"] == "worker_lost")
@@ -198,7 +202,106 @@ def test_worker_that_is_found_lost_in_the_moment_it_is_overdue() -> None:
         return Lost("killed") if pool.now == 12 else "silent"
 
     pool = FakePool(hang_then_die)
-    receipts, events = _run(pool, target=lambda: 1, deadline=10.0)
+    receipts, events = _run(pool, target=lambda work: staff(0, 1), deadline=10.0)
     assert pool.killed == []
     assert [e["reason"] for e in events if e["event"] == "worker_lost"] == ["killed"]
     assert len(receipts) == 20
+
+
+def _kinds(events: list[dict[str, Any]], name: str) -> list[bool]:
+    return [e["gpu"] for e in events if e["event"] == name]
+
+
+def test_cores_make_way_for_the_first_gpu() -> None:
+    pool = FakePool()
+    receipts, events = _run(pool, target=lambda work: staff(0 if pool.now < 5 else 1, 2))
+    assert sorted((r.i, r.j) for r in receipts) == sorted(pool.computed) == PLACES
+    assert _kinds(events, "worker_started") == [False, False, True]
+    assert _kinds(events, "worker_retired") == [False, False]
+    assert all(e["was_ready"] for e in events if e["event"] == "worker_retired")
+    assert not [e for e in events if e["event"] in ("worker_lost", "tile_again")], "they finish what they have"
+    assert pool.ready == [2]
+
+
+def test_a_worker_that_waits_for_a_core_makes_way_at_once() -> None:
+    class OneNode(FakePool):
+        """No core at first, and a GPU from then on, so that nobody without one ever starts."""
+
+        def poll(self, timeout: float) -> list[tuple[int, Any]]:
+            if any(self.gpu[worker] for worker in self.starting) or self.ready:
+                return super().poll(timeout)
+            self.now += 1.0
+            return []
+
+    pool = OneNode()
+    _, events = _run(pool, target=lambda work: staff(0, 0) if pool.now < 5 else staff(1, 8))
+    assert [(e["event"], e["worker"]) for e in events] == [
+        ("worker_started", 0), ("worker_retired", 0), ("worker_started", 1), ("worker_ready", 1)
+    ]  # fmt: skip
+    assert pool.killed == [0]
+
+
+def test_cores_go_on_where_the_gpus_are_gone_and_their_slower_pace_is_no_silence() -> None:
+    class Preempted(FakePool):
+        """Its GPU is gone at 6 s, and does not come back."""
+
+        def poll(self, timeout: float) -> list[tuple[int, Any]]:
+            waiting = [w for w in self.starting if self.gpu[w] and self.now >= 6]
+            self.starting = [w for w in self.starting if w not in waiting]
+            events = super().poll(timeout)
+            self.starting = waiting
+            return events
+
+    def slow(pool: FakePool, worker: int, place: tuple[int, int]) -> Any:
+        if pool.gpu[worker]:
+            return Lost("its node is gone") if pool.now >= 6 else None
+        return "silent" if pool.now % 100 else None
+
+    pool = Preempted(slow)
+    receipts, events = _run(pool, target=lambda work: staff(1, 1) if pool.now < 6 else staff(0, 1, had_gpus=True))
+    assert len(receipts) == len(PLACES)
+    assert pool.now > 500, "the others took 100 s a tile, and the GPU one"
+    assert _kinds(events, "worker_started") == [True, True, False]
+    assert {e["reason"] for e in events if e["event"] == "worker_lost"} == {"its node is gone"}
+
+
+def test_workers_that_wait_for_a_node_are_let_go_when_there_is_no_more_work_for_them() -> None:
+    class Full(FakePool):
+        """Two of its workers have a core; the others wait for a node that does not come."""
+
+        def poll(self, timeout: float) -> list[tuple[int, Any]]:
+            waiting, self.starting = [w for w in self.starting if w > 1], [w for w in self.starting if w <= 1]
+            events = super().poll(timeout)
+            self.starting = waiting
+            return events
+
+    pool, asked = Full(), list[float]()
+
+    def target(work: float) -> Staff:
+        asked.append(work)
+        return staff(0, 2, work=60 * work)
+
+    receipts, events = _run(pool, target=target)
+    assert len(receipts) == len(PLACES)
+    assert pool.started == 4
+    assert [e["worker"] for e in events if e["event"] == "worker_retired"] == [3, 2]
+    assert asked[0] == 0
+    assert max(asked) == 14, "tiles that waited when it was asked again, a second each"
+    assert asked == sorted(asked[:1]) + sorted(asked[1:], reverse=True)
+
+
+def test_where_there_is_no_node_it_is_not_the_workers_that_are_slow() -> None:
+    class Empty(FakePool):
+        def poll(self, timeout: float) -> list[tuple[int, Any]]:  # noqa: ARG002 - of the protocol
+            self.now += 30.0
+            return []
+
+    pool = Empty()
+
+    def target(work: float) -> Staff:
+        if pool.now > 5000:
+            raise GramBuildError("no node came")
+        return staff(0, 0)
+
+    with pytest.raises(GramBuildError, match="no node came"):
+        _run(pool, target=target)

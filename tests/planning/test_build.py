@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.schedule import run_tiles
+from advntk_dist.gram.staff import staff
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning import build
@@ -130,15 +131,14 @@ class VirtualPool:
     """Workers whose tiles take a given time, on a clock that jumps from one end of a tile to the next."""
 
     def __init__(self, workers: int, compute: float, write: float) -> None:
-        self.ready, self.compute, self.write = list(range(workers)), compute, write
+        self.ready, self.compute, self.write = list[int](), compute, write
         self.now, self.busy = 0.0, [0.0] * workers
         self.ends: list[tuple[float, int, int, int]] = []
 
-    def __len__(self) -> int:
-        return len(self.ready)
-
-    def start(self) -> int:
-        raise AssertionError("all workers are there")
+    def start(self, gpu: bool) -> int:
+        assert not gpu
+        self.ready.append(len(self.ready))
+        return self.ready[-1]
 
     def submit(self, worker: int, i: int, j: int, attempt: int) -> None:  # noqa: ARG002 - of the protocol
         self.busy[worker] = max(self.now, self.busy[worker]) + self.compute
@@ -161,7 +161,7 @@ def test_tiles_go_as_the_real_ledger_and_loop_hand_them_out(workers: int, pair: 
     run_tiles(
         ledger,
         pool,
-        target=lambda: workers,
+        target=lambda work: staff(0, workers),
         on_receipt=lambda receipt: None,
         on_event=lambda event: None,
         clock=lambda: pool.now,
