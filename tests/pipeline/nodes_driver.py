@@ -1,9 +1,10 @@
 """Run a job on a local cluster of three nodes with resident tiles; prints where the work was done as JSON.
 
-    nodes_driver.py FOLDER lose|keep SETTING...
+    nodes_driver.py FOLDER lose|keep|short SETTING...
 
 With ``lose`` a raylet is killed while tiles are computed, another while holders of tiles train, and a third while
-batches are judged; after each another node joins.
+batches are judged; after each another node joins. With ``short`` one is killed in training, and nothing takes its
+place; then the same job runs undisturbed, in this process as far as it can, in the folder "undisturbed" beside.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ else:
     from several_nodes import Nodes, several_nodes
 
 COUNT = 3
+IN_STAGES = {"lose": ("gram", "train", "evaluate"), "keep": (), "short": ("train",)}
+"""Where a node is taken away."""
 
 
 class Losses:
     """Follows the events of a run, and takes a node away in each stage at a moment at which it is at work."""
 
-    def __init__(self, nodes: Nodes, lose: bool) -> None:
-        self.nodes, self.lose, self.stage = nodes, lose, ""
+    def __init__(self, nodes: Nodes, how: str) -> None:
+        self.nodes, self.how, self.stage = nodes, how, ""
         self.lost: dict[str, str] = {}
         self.replaced = 0
         self.home: dict[int, str] = {}
@@ -42,7 +45,8 @@ class Losses:
     def event(self, name: str, details: dict[str, Any]) -> None:
         if name in ("worker_ready", "evaluator_ready"):
             self.home[details["pid"]] = details["node"]
-        if self.stage in ("gram", "evaluate") and self.stage not in self.lost and name in ("tile", "batch"):
+        slow = self.stage in ("gram", "evaluate") and self.stage not in self.lost and self.how != "short"
+        if slow and name in ("tile", "batch"):
             time.sleep(0.3)  # there are few: the stage would be over before all nodes have joined in
             if name == "tile":
                 self._lose(self.home[details["receipt"]["pid"]])
@@ -55,14 +59,17 @@ class Losses:
     def begin(self, stage: str) -> None:
         if self.stage != stage:
             self.home.clear()
-            self.nodes.wait_for(COUNT, 150)
+            if self.how != "short":
+                self.nodes.wait_for(COUNT, 150)
         self.stage = stage
 
     def _lose(self, name: str) -> None:
-        if self.lose and self.stage not in self.lost and name in self.nodes.others:
+        wanted = self.stage in IN_STAGES[self.how] and self.stage not in self.lost
+        if wanted and name in self.nodes.others:
             self.lost[self.stage] = name
             self.nodes.lose(name)
-            self.nodes.add_meanwhile()
+            if self.how == "lose":
+                self.nodes.add_meanwhile()
 
 
 def _follow(losses: Losses) -> None:
@@ -92,10 +99,14 @@ def main(folder: Path, how: str, settings: list[str]) -> None:
             said.append(text)
 
     with several_nodes(COUNT) as nodes:
-        losses = Losses(nodes, how == "lose")
+        losses = Losses(nodes, how)
         ray.init(nodes.address, log_to_driver=False)
         _follow(losses)
         run(load_config("digits", settings), folder, address=nodes.address, display=Listening(quiet=True))
+        if how == "short":  # no address: only tiles are computed by an actor
+            alone = [setting for setting in settings if "workers" not in setting]
+            alone += ["gram.workers=1", "solver.operator=memory"]
+            run(load_config("digits", alone), folder.with_name("undisturbed"), display=Display(quiet=True))
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
         homes = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}
         answer = {
