@@ -221,6 +221,7 @@ def test_cores_make_way_for_the_first_gpu() -> None:
     assert all(e["was_ready"] for e in events if e["event"] == "worker_retired")
     assert not [e for e in events if e["event"] in ("worker_lost", "tile_again")], "they finish what they have"
     assert pool.ready == [2]
+    assert sum(r.pid == 2 for r in receipts) == 8, "they take no more"
 
 
 def test_a_worker_that_waits_for_a_core_makes_way_at_once() -> None:
