@@ -40,9 +40,10 @@ def compare_runs(folders: Sequence[str | Location], target: str | Location) -> L
         config, results = folder.stored_config(), folder.read_results()
         if results is None:
             raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
-        runs.append(ComparedRun(name, results, json.loads(config.model_dump_json())))
         stopped = list(config.evaluation.times).index(results["methods"]["early_stopped"]["t"])
-        outcomes.append(read_outcomes(folder, config, stopped))
+        outcomes.append(met := read_outcomes(folder, config, stopped))
+        images = None if met is None else met.images
+        runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
     return write_comparison(runs, location(target), _pairs([run.name for run in runs], outcomes))
 
 

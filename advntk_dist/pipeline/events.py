@@ -87,6 +87,10 @@ class EventLog:
         finally:
             self._stage = outer
 
+    def began(self) -> float | None:
+        """Time of the first event, in seconds since 1970; None where there is none."""
+        return next((float(record["time"]) for record in self._records()), None)
+
     def seconds(self) -> dict[str, float]:
         """Time spent in each stage so far, over all starts of the run."""
         total: defaultdict[str, float] = defaultdict(float)

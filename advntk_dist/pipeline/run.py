@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -191,10 +192,20 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
         ),
         extremes=extremes_of(problem.train.x, training.varpi, problem.train.y),
         spectrum=stages.spectrum(),
+        y_test=problem.test.y,
+        facts=_provenance(stages),
     )
     from advntk_dist.report import write_report
 
     return write_report(inputs, stages.folder.root)
+
+
+def _provenance(stages: Stages) -> tuple[tuple[str, str], ...]:
+    """When the run was first started, and which data it had: the same however often its report is written."""
+    rows = [("Data fingerprint", stages.problem.dataset.fingerprint[:12])]
+    if (began := stages.events.began()) is not None:
+        rows.insert(0, ("Started", datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%d %H:%M UTC")))
+    return tuple(rows)
 
 
 def _history(training: TrainingRun) -> TrainingHistory:

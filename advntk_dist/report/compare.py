@@ -18,16 +18,47 @@ from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import duration, flatten, stages
+from advntk_dist.report.verdicts import told_apart
 from advntk_dist.storage.location import Location
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its short name, results.json, and its configuration as plain values."""
+    """A finished run.
+
+    Attributes
+    ----------
+    name
+        Short name.
+    results, config
+        results.json, and the configuration as plain values.
+    images
+        What decides on the attacked images: ``data`` (fingerprint), ``split`` and ``attack``; None where that is not
+        beside the results.
+    """
 
     name: str
     results: dict[str, Any]
     config: dict[str, Any]
+    images: dict[str, Any] | None = None
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The same as far as the results and the configuration tell."""
+        attack = self.results.get("attack") or {}
+        return {
+            "data": self.results.get("dataset"),
+            "split": {k: v for k, v in (self.config.get("data") or {}).items() if k not in ("name", "path")},
+            "attack": {k: v for k, v in attack.items() if k != "max_perturbation"},
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, and the method that it calls the most robust, as "run: method"; None where it calls none so."""
+
+    words: str
+    winner: str | None = None
 
 
 def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[Pair] = ()) -> Location:
@@ -47,16 +78,19 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         "Robust and clean accuracy against training time, one colour a run; the numbers are in the table above.",
     )
     scores = [replace(s, title=f"{run.name}: {s.title}") for run in runs for s in method_scores(run.results)]
+    verdict = headline(runs, pairs)
+    data = [str(run.images["data"])[:12] if run.images else "–" for run in runs]
     page = render(
         "compare.html",
-        headline=headline(runs, pairs),
+        headline=verdict.words,
         pairs=pairs,
         names=[run.name for run in runs],
         scores=scores,
-        best=max(score.robust for score in scores),
+        best={verdict.winner},
         curves=drawn,
         attacks=[(run.name, attack_words(run.results)) for run in runs],
-        settings=_differing([run.config for run in runs]),
+        settings=_differing([{"data fingerprint": found} | run.config for found, run in zip(data, runs, strict=True)]),
+        same_data="–" not in data,
         versions=_differing([run.results.get("environment") or {} for run in runs]),
         times=_times(runs),
     )
@@ -70,28 +104,45 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
     return target
 
 
-def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> str:
-    """One sentence on the largest robust accuracy, which claims a difference only beyond the 95% intervals.
+def scores_of(run: ComparedRun) -> tuple[MethodScore, ...]:
+    """The methods of a run, the most robust first, each named as differences between runs name it."""
+    ranked = sorted(method_scores(run.results), key=lambda score: -score.robust)
+    return tuple(replace(score, key=f"{run.name}: {score.title}") for score in ranked)
 
-    Where both met the same images, the interval is that of their difference.
+
+def differs(one: ComparedRun, other: ComparedRun) -> str | None:
+    """What keeps the accuracies of two runs from one another: attacks, data, test images; None for nothing known."""
+    before, after = (one.images, other.images) if one.images and other.images else (one.recorded, other.recorded)
+    names = {"attack": "attacks", "data": "data", "split": "test images"}
+    return next((name for key, name in names.items() if before[key] != after[key]), None)
+
+
+def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> Verdict:
+    """Which run has the most robust method, if that is beyond chance against the best of every other run.
+
+    Where two runs met the same images, the interval of the difference decides, if it is among ``pairs``; otherwise
+    whether the intervals of the two accuracies overlap. Under other attacks or on other data there is no winner.
     """
-    rows = sorted(
-        ((score, run.name) for run in runs for score in method_scores(run.results)), key=lambda row: -row[0].robust
-    )
-    (first, name), rest = rows[0], [row for row in rows[1:] if row[1] != rows[0][1]]
-    second, other = rest[0]
-    words = f"{first.title} of {name} is the most robust, {as_percent(first.robust)}"
-    against = f"{second.title} of {other}, {as_percent(second.robust)}"
-    both = {f"{name}: {first.title}", f"{other}: {second.title}"}
-    for pair in pairs:
-        if both == {pair.method, pair.against}:
-            verdict = "more than chance on the same images" if pair.robust.beyond_chance else "which may be chance"
-            return f"{words}; {against}; {verdict}"
-    if first.robust_interval is None or second.robust_interval is None:
-        return f"{words}, against {against}; no intervals were recorded"
-    if first.robust_interval[0] > second.robust_interval[1]:
-        return f"{words}, beyond the intervals of {against}"
-    return f"{words}; within the intervals of {against}"
+    best = sorted(runs, key=lambda run: -scores_of(run)[0].robust)
+    winner, first = best[0], scores_of(best[0])[0]
+    others = [(run, differs(winner, run)) for run in best[1:]]
+    for kind in ("attacks", "data"):
+        if any(what == kind for _, what in others):
+            return Verdict(f"No winner: the runs met different {kind}")
+    other_images = any(what is not None for _, what in others)
+    for run, what in others:
+        second = scores_of(run)[0]
+        apart = told_apart(first, second, () if what else pairs)
+        if apart is None:
+            return Verdict("No winner: no intervals were recorded")
+        if not apart:
+            both = " and ".join(
+                f"{score.title} of {of.name} ({as_percent(score.robust)})"
+                for score, of in ((first, winner), (second, run))
+            )
+            return Verdict(f"No winner: {both}{', on different test images,' if what else ''} are within chance")
+    on = ", each on its own test images" if other_images else ""
+    return Verdict(f"{first.title} of {winner.name} is the most robust: {as_percent(first.robust)}{on}", first.key)
 
 
 def curves_figure(runs: Sequence[ComparedRun], theme: Theme) -> Figure:

@@ -75,7 +75,7 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
         headline=headline(scores),
         facts=[*facts(results), ("Attack", attack_words(results))],
         scores=scores,
-        best=max(score.robust for score in scores),
+        best={max(scores, key=lambda score: score.robust).title},
         plots=plots,
         slopes=results["flow"]["slopes"],
         stages=stages(results["seconds"]),

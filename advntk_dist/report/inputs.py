@@ -33,6 +33,10 @@ class ReportInputs:
         Class names, by index.
     extremes, spectrum
         Training images at both ends of varpi, leading eigenvalues of the Gram matrix.
+    y_test : (m,) int or None
+        Class of each test image, for the accuracy of guessing.
+    facts : tuple of (str, str)
+        More to show under the title, as the day of the run.
     """
 
     results: dict[str, Any]
@@ -45,6 +49,8 @@ class ReportInputs:
     examples: Examples | None
     extremes: Extremes | None = None
     spectrum: KernelSpectrum | None = None
+    y_test: IntArray | None = None
+    facts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Check shapes, ranges and labels; raises :class:`~advntk_dist.errors.RequestError`."""
@@ -57,7 +63,7 @@ class ReportInputs:
             require(valid, "varpi", "negative or not finite", "pass trained times, which are >= 0")
             if self.y_train is not None:
                 vector("y_train", self.y_train, varpi.size)
-        labels = [("y_train", self.y_train)]
+        labels = [("y_train", self.y_train), ("y_test", self.y_test)]
         if self.examples is not None:
             labels += [
                 (f"examples.{name}", getattr(self.examples, name))

@@ -9,7 +9,7 @@ import numpy as np
 
 from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.paired import Pair, pairs_of
+from advntk_dist.report.paired import Difference, Pair, pairs_of
 from advntk_dist.report.parts import Curve
 from advntk_dist.report.scores import (
     MethodScore,
@@ -21,6 +21,7 @@ from advntk_dist.report.scores import (
     is_finite_number,
     method_scores,
 )
+from advntk_dist.report.verdicts import Chance, chance_of, headline, join, warnings, with_interval
 
 _NORMS = {"linf": "l∞", "l2": "l2"}
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
@@ -28,51 +29,38 @@ _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound 
 
 @dataclass(frozen=True)
 class Summary:
-    """One headline and the sentences under it, each with a short heading."""
+    """One headline and the sentences under it, each with a short heading, and what a reader must be warned of."""
 
     headline: str
     points: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
 
 
 def summarise(inputs: ReportInputs) -> Summary:
     """Compose the summary of a run from its results and its degeneration curve."""
     scores = method_scores(inputs.results)
     by_key = {score.key: score for score in scores}
-    points = [("Under attack", _ranking(scores))]
+    pairs = pairs_of(inputs.results)
+    by_pair = {(pair.method, pair.against): pair for pair in pairs}
+    chance = chance_of(len(inputs.classes), inputs.y_test)
+    points = [("Under attack", _ranking(scores, chance))]
     if "adv_ntk" in by_key and "early_stopped" in by_key:
-        pairs = {(p.method, p.against): p for p in pairs_of(inputs.results)}
-        pair = pairs.get(("adv_ntk", "early_stopped"))
+        pair = by_pair.get(("adv_ntk", "early_stopped"))
         points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"], pair)))
     if inputs.curve is not None:
-        points.append(("Robust overfitting", degeneration(inputs.curve)))
+        points.append(("Robust overfitting", degeneration(inputs.curve, by_pair.get(("early_stopped", "ntk")))))
     points.append(("Attack", _attack(inputs.results, scores)))
-    return Summary(_headline(scores), tuple(points))
+    return Summary(
+        headline(scores, pairs, chance), tuple(points), warnings(scores, chance, inputs.curve, inputs.spectrum)
+    )
 
 
-def _with_interval(score: MethodScore) -> str:
-    if score.robust_interval is None:
-        return as_percent(score.robust)
-    low, high = score.robust_interval
-    return f"{as_percent(score.robust)} (95% interval {100 * low:.1f} to {100 * high:.1f})"
-
-
-def _headline(scores: tuple[MethodScore, ...]) -> str:
-    best = max(score.robust for score in scores)
-    leaders = [score.title for score in scores if score.robust == best]
-    if len(leaders) > 1:
-        return f"{_join(leaders)} are equally robust: {as_percent(best)} under attack."
-    return f"{leaders[0]} is the most robust: {as_percent(best)} under attack."
-
-
-def _ranking(scores: tuple[MethodScore, ...]) -> str:
+def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
     ranked = sorted(scores, key=lambda score: -score.robust)
-    robust = _join([f"{score.title} {_with_interval(score)}" for score in ranked])
-    clean = _join([f"{score.title} {as_percent(score.clean)}" for score in ranked])
-    return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}."
-
-
-def _join(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    robust = join([f"{score.title} {with_interval(score.robust, score.robust_interval)}" for score in ranked])
+    clean = join([f"{score.title} {as_percent(score.clean)}" for score in ranked])
+    level = "" if chance is None else f" Chance: {chance}."
+    return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}.{level}"
 
 
 def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> str:
@@ -84,9 +72,16 @@ def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> s
     gain, clean = adv.robust - early.robust, adv.clean - early.clean
     trade = ""
     if clean != 0:
-        trade = f" Its clean accuracy is {as_points(clean)} {'higher' if clean > 0 else 'lower'}."
+        doubt = "" if pair is None else f" ({_interval(pair.clean)})"
+        trade = f" Its clean accuracy is {as_points(clean)} {'higher' if clean > 0 else 'lower'}{doubt}."
     if gain == 0:
-        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {as_percent(adv.robust)}.{trade}"
+        same = as_percent(adv.robust)
+        within = (
+            ""
+            if pair is None
+            else f" (95% interval of the difference {pair.robust.ends}, on the same {pair.n_test:,} images)"
+        )
+        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {same}{within}.{trade}"
     distance = f"{as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK"
     opening = f"Adv-NTK is {distance}" if gain > 0 else f"Adv-NTK is not better here: it is {distance}"
     if pair is not None:
@@ -105,6 +100,11 @@ def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> s
     return f"{opening}{verdict}{trade}"
 
 
+def _interval(difference: Difference) -> str:
+    verdict = "more than chance" if difference.beyond_chance else "which may be chance"
+    return f"95% interval {difference.ends}, {verdict}"
+
+
 def _verdict(pair: Pair, gain: float) -> str:
     """What the same images say of the difference, after "is so many points above"."""
     measured = f" in robust accuracy (95% interval {pair.robust.ends}, on the same {pair.n_test:,} images)"
@@ -118,24 +118,33 @@ def _verdict(pair: Pair, gain: float) -> str:
     return f"{measured}, which may be chance."
 
 
-def degeneration(curve: Curve) -> str:
-    """Say what the curve shows: robust accuracy at the best finite t against t = infinity."""
+def degeneration(curve: Curve, pair: Pair | None = None) -> str:
+    """Say what the curve shows: robust accuracy at the best finite t against t = infinity.
+
+    A loss is claimed where the intervals of the two do not overlap, or where ``pair``, the NTK stopped at the time that
+    the validation images chose against the plain one on the same images, has an interval above 0.
+    """
     robust = np.asarray(curve.robust, dtype=np.float64)
     if not np.isfinite(robust).any():
         return "The degeneration curve holds no finite robust accuracy."
     at = int(np.nanargmax(robust))
     peak, end = float(robust[at]), curve.robust_ntk
     best_t = as_number(float(curve.times[at]))
+    ends = wilson_interval(peak, curve.n_test), wilson_interval(end, curve.n_test)
+    chosen = "" if pair is None else _chosen(pair)
     if peak <= end:
-        return (
-            f"No degeneration at these times: robust accuracy is highest at t = ∞ ({as_percent(end)}); "
-            f"the best finite t, {best_t}, reaches {as_percent(peak)}."
+        seen = (
+            f"robust accuracy is {with_interval(end, ends[1])} at t = ∞, and {with_interval(peak, ends[0])} at the "
+            f"best finite t, {best_t}"
         )
+        if disjoint(*ends):
+            return f"No degeneration at these times: {seen}.{chosen}"
+        return f"No degeneration is seen at these times, nor ruled out, as the intervals overlap: {seen}.{chosen}"
     numbers = f"{as_percent(peak)} at t = {best_t} against {as_percent(end)} at t = ∞"
-    if not disjoint(wilson_interval(peak, curve.n_test), wilson_interval(end, curve.n_test)):
+    if not disjoint(*ends) and (pair is None or pair.robust.interval[0] <= 0):
         return (
-            f"Degeneration is not shown: robust accuracy is {numbers}, a loss of {as_points(peak - end)} "
-            "inside the 95% intervals."
+            f"Degeneration is not shown: robust accuracy is {numbers}, a loss of {as_points(peak - end)} inside the "
+            f"95% intervals.{chosen}"
         )
     at_peak = float(curve.clean[at])
     drift = "rises" if curve.clean_ntk > at_peak else "falls" if curve.clean_ntk < at_peak else "stays"
@@ -143,8 +152,15 @@ def degeneration(curve: Curve) -> str:
     return (
         f"Training for ever costs {as_points(peak - end)} of robust accuracy: {numbers}, while clean accuracy "
         f"{drift} {clean} {as_percent(curve.clean_ntk)}. The peak is read off the test images, "
-        "so it flatters a little."
+        f"so it flatters a little.{chosen}"
     )
+
+
+def _chosen(pair: Pair) -> str:
+    """What stopping at the time that validation chose gains over t = infinity."""
+    gain = pair.robust.value
+    size = "the same as" if gain == 0 else f"{as_points(gain)} {'more' if gain > 0 else 'less'} than"
+    return f" The time that validation chose keeps {size} t = ∞ ({_interval(pair.robust)})."
 
 
 def attack_words(results: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from advntk_dist.report.paired import pairs_of
 from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import attack_words, summarise
 from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.report.verdicts import highlighted
 from advntk_dist.storage.location import Location
 
 
@@ -39,15 +40,15 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
 def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
     results = inputs.results
-    scores = method_scores(results)
+    scores, pairs = method_scores(results), pairs_of(results)
     timings = stages(results.get("seconds"))
     return render(
         "report.html",
         summary=summarise(inputs),
-        facts=[*facts(results), ("Attack", attack_words(results))],
+        facts=[*facts(results), ("Attack", attack_words(results)), *inputs.facts],
         scores=scores,
-        pairs=pairs_of(results),
-        best=max(score.robust for score in scores),
+        pairs=pairs,
+        best=highlighted(scores, pairs),
         plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
         stages=timings,
         config=inputs.config_toml,

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.compare import ComparedRun, headline, write_comparison
+from advntk_dist.report.compare import ComparedRun, Verdict, headline, write_comparison
 from advntk_dist.report.paired import Difference, Pair
 
 
@@ -28,10 +29,21 @@ def test_the_page_has_every_method_of_every_run_and_only_settings_that_differ(co
 def test_the_headline_claims_a_difference_only_beyond_the_intervals(
     comparable: Callable[..., ComparedRun],
 ) -> None:
-    near = headline([comparable("a"), comparable("b", 0.02)])
-    assert "within the intervals of" in near
+    near = headline([comparable("a"), comparable("b", 0.03)])
+    assert near == Verdict("No winner: Adv-NTK of b (40.0%) and Early-stopped NTK of a (39.0%) are within chance")
     far = headline([comparable("a"), comparable("b", 0.3)])
-    assert far == "Adv-NTK of b is the most robust, 67.0%, beyond the intervals of Early-stopped NTK of a, 39.0%"
+    assert far == Verdict("Adv-NTK of b is the most robust: 67.0%", "b: Adv-NTK")
+
+
+def test_the_winner_is_beyond_every_other_run(comparable: Callable[..., ComparedRun]) -> None:
+    runs = [comparable("a"), comparable("b", 0.3), comparable("c", 0.29)]
+    assert headline(runs) == Verdict("No winner: Adv-NTK of b (67.0%) and Adv-NTK of c (66.0%) are within chance")
+
+
+def test_without_intervals_there_is_no_winner(comparable: Callable[..., ComparedRun]) -> None:
+    runs = [comparable("a"), comparable("b", 0.3)]
+    del runs[1].results["methods"]["adv_ntk"]["robust_interval"]
+    assert headline(runs) == Verdict("No winner: no intervals were recorded")
 
 
 def pair(low: float, high: float) -> Pair:
@@ -42,17 +54,66 @@ def pair(low: float, high: float) -> Pair:
 @pytest.mark.parametrize(
     ("same", "says"),
     [
-        (pair(0.01, 0.03), "more than chance on the same images"),
-        (pair(-0.01, 0.05), "which may be chance"),
+        (pair(0.01, 0.03), "Adv-NTK of b is the most robust: 40.0%"),
+        (pair(-0.01, 0.05), "No winner: Adv-NTK of b (40.0%) and Early-stopped NTK of a (39.0%) are within chance"),
     ],
 )
 def test_the_headline_takes_the_same_images_where_it_can(
     comparable: Callable[..., ComparedRun], same: Pair, says: str
 ) -> None:
     runs = [comparable("a"), comparable("b", 0.03)]
-    words = "Adv-NTK of b is the most robust, 40.0%; Early-stopped NTK of a, 39.0%; "
-    assert headline(runs, [same]) == words + says
-    assert "within the intervals" in headline(runs, [replace(same, method="c: Adv-NTK")])
+    assert headline(runs, [same]).words == says
+    assert headline(runs, [replace(same, method="c: Adv-NTK")]).winner is None
+
+
+def images(**changes: object) -> dict[str, Any]:
+    return {"data": "0123456789abcdef", "split": {"seed": 0}, "attack": {"radius": 0.2}} | changes
+
+
+@pytest.mark.parametrize(
+    ("other", "shift", "says"),
+    [
+        (images(data="fedcba9876543210"), 0.3, "No winner: the runs met different data"),
+        (images(attack={"radius": 0.1}), 0.3, "No winner: the runs met different attacks"),
+        (images(split={"seed": 1}), 0.3, "Adv-NTK of b is the most robust: 67.0%, each on its own test images"),
+        (
+            images(split={"seed": 1}),
+            0.03,
+            "No winner: Adv-NTK of b (40.0%) and Early-stopped NTK of a (39.0%), on different test images, are within "
+            "chance",
+        ),
+        (images(), 0.3, "Adv-NTK of b is the most robust: 67.0%"),
+    ],
+)
+def test_other_images_have_no_winner_without_an_interval(
+    comparable: Callable[..., ComparedRun], other: dict[str, Any], shift: float, says: str
+) -> None:
+    runs = [replace(comparable("a"), images=images()), replace(comparable("b", shift), images=other)]
+    # An interval of a difference on the same images, which these runs cannot have unless the images are the same.
+    found = headline(runs, [pair(0.01, 0.03)])
+    assert found.words == says
+    assert (found.winner is None) == says.startswith("No winner")
+
+
+@pytest.mark.parametrize("key", ["dataset", "attack"])
+def test_what_the_results_say_of_the_images_counts_where_nothing_else_does(
+    comparable: Callable[..., ComparedRun], key: str
+) -> None:
+    runs = [comparable("a"), replace(comparable("b", 0.3), images=images())]
+    runs[0].results[key] = {"dataset": "other", "attack": {"radius": 0.1}}[key]
+    assert headline(runs).winner is None
+
+
+def test_other_data_are_a_difference_of_the_page(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
+    def written(*found: dict[str, Any] | None) -> str:
+        runs = [replace(comparable(name), images=seen) for name, seen in zip("ab", found, strict=True)]
+        return write_comparison(runs, tmp_path / "c.html").read_text("utf-8")
+
+    other = written(images(), images(data="fedcba9876543210"))
+    assert "<code>data fingerprint</code></th><td>0123456789ab</td><td>fedcba987654</td>" in other
+    assert "Nothing:" not in other
+    assert "the configurations are the same, and so are the data." in written(images(), images())
+    assert "the fingerprint of the data is not beside every run." in written(None, None)
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
@@ -61,7 +122,7 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
 
 
 def test_the_headline_is_of_different_runs(comparable: Callable[..., ComparedRun]) -> None:
-    assert headline([comparable("a", 0.3), comparable("b")]).count(" of a") == 1
+    assert headline([comparable("a", 0.3), comparable("b")]).words.count(" of a") == 1
 
 
 def test_names_are_escaped(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_examples_refuse(change: dict[str, Any], field: str) -> None:
         ({"y_train": np.zeros(1000)}, "y_train"),
         ({"y_train": np.full(1000, 10)}, "y_train"),
         ({"y_train": np.full(1000, -1)}, "y_train"),
+        ({"y_test": np.array([0, 10])}, "y_test"),
         ({"classes": ("0", "1", "2"), "y_train": None}, "examples.labels"),
         ({"results": {}}, "results.json: methods"),
         ({"results": {"methods": {}}}, "results.json: methods"),

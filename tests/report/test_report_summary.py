@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.report import Curve, ReportInputs
+from advntk_dist.report import Curve, KernelSpectrum, ReportInputs
 from advntk_dist.report.paired import Difference, Pair
 from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
 from advntk_dist.report.summary import attack_words, compare, degeneration, summarise
 from advntk_dist.report.tables import duration, flatten, stages
+from advntk_dist.report.verdicts import chance_of, highlighted
 
 Make = Callable[..., ReportInputs]
 
@@ -83,7 +84,16 @@ def pair(robust: float, low: float, high: float) -> Pair:
             "−0.1, on the same 2,000 images), more than chance.",
         ),
         (score(0.38), pair(-0.01, -0.03, 0.01), "−3.0 to +1.0, on the same 2,000 images), which may be chance."),
-        (score(0.39), pair(0.0, -0.01, 0.01), "no better than the early-stopped NTK here: both keep 39.0%."),
+        (
+            score(0.39),
+            pair(0.0, -0.01, 0.01),
+            "both keep 39.0% (95% interval of the difference −1.0 to +1.0, on the same 2,000 images).",
+        ),
+        (
+            score(0.41, clean=0.93),
+            pair(0.02, 0.013, 0.026),
+            "Its clean accuracy is 3.0 points higher (95% interval +0.6 to +2.2, more than chance).",
+        ),
     ],
 )
 def test_comparison_on_the_same_images(adv: MethodScore, same: Pair, says: str) -> None:
@@ -124,7 +134,15 @@ CURVE = Curve(
             replace(CURVE, robust_ntk=0.38),
             "Degeneration is not shown: robust accuracy is 40.0% at t = 0.1 against 38.0%",
         ),
-        (replace(CURVE, robust_ntk=0.6), "No degeneration at these times: robust accuracy is highest at t = ∞ (60.0%)"),
+        (
+            replace(CURVE, robust_ntk=0.6),
+            "No degeneration at these times: robust accuracy is 60.0% (95% interval 55.6 to 64.2) at t = ∞, and 40.0% "
+            "(95% interval 35.8 to 44.4) at the best finite t, 0.1.",
+        ),
+        (
+            replace(CURVE, robust_ntk=0.42),
+            "No degeneration is seen at these times, nor ruled out, as the intervals overlap: robust accuracy is 42.0%",
+        ),
         (replace(CURVE, robust=np.full(3, np.nan)), "holds no finite robust accuracy"),
     ],
 )
@@ -132,11 +150,128 @@ def test_degeneration(curve: Curve, says: str) -> None:
     assert says in degeneration(curve)
 
 
-def test_headline_names_the_best_or_the_tie(make: Make, results: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("robust_ntk", "low", "high", "says"),
+    [
+        (0.38, 0.006, 0.03, "Training for ever costs 2.0 points of robust accuracy: 40.0% at t = 0.1 against 38.0%"),
+        (0.38, -0.01, 0.05, "Degeneration is not shown: robust accuracy is 40.0% at t = 0.1 against 38.0% at t = ∞"),
+        (0.2, -0.01, 0.05, "Training for ever costs 20.0 points of robust accuracy"),
+        (0.6, -0.3, -0.1, "No degeneration at these times"),
+    ],
+)
+def test_degeneration_follows_the_same_images(robust_ntk: float, low: float, high: float, says: str) -> None:
+    words = degeneration(replace(CURVE, robust_ntk=robust_ntk), pair((low + high) / 2, low, high))
+    assert says in words
+    gain = "20.0 points less" if low < -0.1 else "1.8 points more" if low > 0 else "2.0 points more"
+    assert f"The time that validation chose keeps {gain} than t = ∞ (95% interval " in words
+    assert ("which may be chance" in words) == (low < 0 < high)
+
+
+def methods(**robust: float) -> dict[str, Any]:
+    """Results of 400 test images, clean accuracy 0.9."""
+    ends = {key: [max(0.0, value - 0.04), value + 0.04] for key, value in robust.items()}
+    return {
+        "methods": {
+            key: {"clean": 0.9, "robust": value, "robust_interval": ends[key], "n_test": 400}
+            for key, value in robust.items()
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("robust", "says", "set_off"),
+    [
+        (
+            {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.4},
+            "Early-stopped NTK is the most robust: 50.0% under attack.",
+            {"Early-stopped NTK"},
+        ),
+        (
+            {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.46},
+            "Early-stopped NTK keeps 50.0% under attack; Adv-NTK (46.0%) is within chance of it.",
+            {"Early-stopped NTK", "Adv-NTK"},
+        ),
+        (
+            {"ntk": 0.48, "early_stopped": 0.5, "adv_ntk": 0.46},
+            "Early-stopped NTK keeps 50.0% under attack; NTK (48.0%) and Adv-NTK (46.0%) are within chance of it.",
+            set(),
+        ),
+        (
+            {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.5},
+            "Early-stopped NTK and Adv-NTK keep the same 50.0% under attack.",
+            {"Early-stopped NTK", "Adv-NTK"},
+        ),
+        (
+            {"ntk": 0.0, "early_stopped": 0.12, "adv_ntk": 0.1},
+            "No method is above chance under attack: 12.0% at best, where chance is 10.0%.",
+            {"Early-stopped NTK", "Adv-NTK"},
+        ),
+        ({"ntk": 0.3}, "NTK keeps 30.0% under attack.", set()),
+    ],
+)
+def test_headline_claims_no_more_than_the_intervals(
+    make: Make, robust: dict[str, float], says: str, set_off: set[str]
+) -> None:
+    results = methods(**robust)
+    assert summarise(make(results=results)).headline == says
+    assert highlighted(method_scores(results)) == set_off
+
+
+def test_headline_follows_the_interval_of_the_difference(make: Make, results: dict[str, Any]) -> None:
+    tied = "Early-stopped NTK keeps 39.0% under attack; Adv-NTK (36.8%) is within chance of it."
+    assert summarise(make(results=results)).headline == tied
+    results["paired"][2] |= {"robust_interval": [-0.04, -0.01]}
     assert summarise(make(results=results)).headline == "Early-stopped NTK is the most robust: 39.0% under attack."
-    results["methods"]["adv_ntk"]["robust"] = results["methods"]["early_stopped"]["robust"]
-    tie = summarise(make(results=results)).headline
-    assert tie == "Early-stopped NTK and Adv-NTK are equally robust: 39.0% under attack."
+    del results["paired"]
+    assert summarise(make(results=results)).headline == tied
+    for row in results["methods"].values():
+        del row["robust_interval"]
+    unknown = "Early-stopped NTK keeps 39.0% under attack, the most of all; no intervals were recorded."
+    assert summarise(make(results=results)).headline == unknown
+
+
+def test_chance_is_the_largest_class_or_one_of_all(make: Make) -> None:
+    assert chance_of(0, None) is None
+    assert str(chance_of(4, None)) == "25.0% (one of 4 classes)"
+    uneven = np.array([0, 0, 0, 1, 2])
+    assert str(chance_of(3, uneven)) == "60.0% (one answer for all, the largest of 3 classes)"
+    points = dict(summarise(make(y_test=uneven)).points)
+    assert points["Under attack"].endswith(" Chance: 60.0% (one answer for all, the largest of 10 classes).")
+
+
+def test_what_was_not_learned_is_a_warning(make: Make) -> None:
+    results = methods(ntk=0.0, early_stopped=0.3, adv_ntk=0.36)
+    for key, clean in (("early_stopped", 0.32), ("adv_ntk", 0.9)):
+        results["methods"][key] |= {"clean": clean, "clean_interval": [clean - 0.04, clean + 0.04]}
+    spectrum = KernelSpectrum(np.array([4.0, 1.0]), np.array([0.1, 0.1]), 50)
+    found = summarise(
+        make(
+            results=results, y_test=np.arange(300) % 3, classes=("a", "b", "c"), spectrum=spectrum,
+            curve=replace(CURVE, chosen_t=0.01), y_train=None, examples=None, extremes=None,
+        )
+    )  # fmt: skip
+    assert found.warnings == (
+        "Not above chance under attack, which is 33.3% (one answer for all, the largest of 3 classes): Early-stopped "
+        "NTK 30.0% (95% interval 26.0 to 34.0) and Adv-NTK 36.0% (95% interval 32.0 to 40.0).",
+        "Not above chance on clean images either: Early-stopped NTK 32.0% (95% interval 28.0 to 36.0).",
+        "The chosen time is the edge of the grid, its shortest: extend evaluation.times below 0.01, as a better one "
+        "may lie there.",
+        "No mode of the kernel is learned by the chosen time: the largest eigenvalue times t is 0.04, below 1.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"), [(0.01, "below 0.01"), (0.1, None), (1.0, "above 1"), (float("inf"), None)]
+)
+def test_a_choice_at_the_edge_of_the_grid_is_a_warning(make: Make, chosen: float, says: str | None) -> None:
+    found = summarise(make(curve=replace(CURVE, chosen_t=chosen))).warnings
+    assert len(found) == (says is not None)
+    assert says is None or f"the edge of the grid, its {'shortest' if chosen < 1 else 'longest'}" in found[0]
+    assert says is None or f"extend evaluation.times {says}" in found[0]
+
+
+def test_a_run_that_learned_has_no_warning(make: Make) -> None:
+    assert summarise(make()).warnings == ()
 
 
 def test_attack_that_leaves_its_ball_is_called_out(make: Make, results: dict[str, Any]) -> None:

@@ -1,0 +1,139 @@
+"""What a report may claim: who leads beyond chance, what guessing alone gets, what a reader must be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from advntk_dist.intervals import wilson_interval
+from advntk_dist.report.arrays import IntArray
+from advntk_dist.report.paired import Pair
+from advntk_dist.report.parts import Curve, KernelSpectrum
+from advntk_dist.report.scores import Interval, MethodScore, as_number, as_percent, disjoint
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The accuracy of one answer for every image, which no attack can lower, and what that answer is."""
+
+    level: float
+    answer: str
+
+    def __str__(self) -> str:
+        """For reading."""
+        return f"{as_percent(self.level)} ({self.answer})"
+
+
+def chance_of(classes: int, y_test: IntArray | None) -> Chance | None:
+    """The share of the largest class among the test images; one in ``classes`` where those are not given.
+
+    None where there is no class.
+    """
+    if y_test is not None and np.size(y_test) > 0:
+        share = float(np.bincount(np.asarray(y_test)).max() / np.size(y_test))
+        return Chance(share, f"one answer for all, the largest of {classes} classes")
+    return Chance(1 / classes, f"one of {classes} classes") if classes else None
+
+
+def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[Pair] = ()) -> bool | None:
+    """Whether two robust accuracies differ beyond chance; None where no interval was recorded.
+
+    The interval of the difference on the same images decides; without it, whether the intervals of the two overlap.
+    """
+    for pair in pairs:
+        if {pair.method, pair.against} == {one.key, other.key}:
+            return pair.robust.beyond_chance
+    if one.robust_interval is None or other.robust_interval is None:
+        return None
+    return disjoint(one.robust_interval, other.robust_interval)
+
+
+def leaders(scores: Sequence[MethodScore], pairs: Sequence[Pair] = ()) -> tuple[MethodScore, ...]:
+    """The method with the highest robust accuracy, then those that are not told apart from it."""
+    first, *rest = sorted(scores, key=lambda score: -score.robust)
+    return (first, *(score for score in rest if not told_apart(first, score, pairs)))
+
+
+def highlighted(scores: Sequence[MethodScore], pairs: Sequence[Pair] = ()) -> frozenset[str]:
+    """Titles to set off as the best: none where no method is told apart from the best."""
+    best = leaders(scores, pairs)
+    return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
+
+
+def headline(scores: Sequence[MethodScore], pairs: Sequence[Pair], chance: Chance | None) -> str:
+    """One sentence that names the most robust method, and claims no more than the intervals bear out."""
+    first, *level = leaders(scores, pairs)
+    best = as_percent(first.robust)
+    if chance is not None and not any(above_chance(score, chance) for score in scores):
+        return f"No method is above chance under attack: {best} at best, where chance is {as_percent(chance.level)}."
+    if not level:
+        return f"{first.title} {'is the most robust:' if len(scores) > 1 else 'keeps'} {best} under attack."
+    if all(score.robust == first.robust for score in level):
+        return f"{join([s.title for s in (first, *level)])} keep the same {best} under attack."
+    if any(told_apart(first, score, pairs) is None for score in level):
+        return f"{first.title} keeps {best} under attack, the most of all; no intervals were recorded."
+    others = join([f"{score.title} ({as_percent(score.robust)})" for score in level])
+    return f"{first.title} keeps {best} under attack; {others} {'are' if len(level) > 1 else 'is'} within chance of it."
+
+
+def above_chance(score: MethodScore, chance: Chance) -> bool:
+    """Whether the interval of robust accuracy is all above chance."""
+    return _low(score.robust, score.robust_interval, score.n_test) > chance.level
+
+
+def _low(value: float, interval: Interval | None, n: int | None) -> float:
+    if interval is not None:
+        return interval[0]
+    return value if n is None else wilson_interval(value, n)[0]
+
+
+def warnings(
+    scores: Sequence[MethodScore], chance: Chance | None, curve: Curve | None, spectrum: KernelSpectrum | None
+) -> tuple[str, ...]:
+    """Sentences on what was not learned, and on a grid of times that ends where the choice fell.
+
+    The plain NTK is left out: that it falls to chance and below under attack is what the method is there to mend.
+    """
+    found = []
+    if chance is not None:
+        low = [s for s in scores if s.key != "ntk" and not above_chance(s, chance)]
+        if low:
+            robust = join([f"{s.title} {with_interval(s.robust, s.robust_interval)}" for s in low])
+            found.append(f"Not above chance under attack, which is {chance}: {robust}.")
+        blind = [s for s in scores if _low(s.clean, s.clean_interval, s.n_test) <= chance.level]
+        if blind:
+            clean = join([f"{s.title} {with_interval(s.clean, s.clean_interval)}" for s in blind])
+            level = " either" if low else f", which is {chance}"
+            found.append(f"Not above chance on clean images{level}: {clean}.")
+    if curve is not None:
+        found += _edge(curve)
+        if spectrum is not None and 0 < (reached := float(spectrum.eigenvalues[0]) * curve.chosen_t) < 1:
+            found.append(
+                f"No mode of the kernel is learned by the chosen time: the largest eigenvalue times t is "
+                f"{as_number(reached)}, below 1."
+            )
+    return tuple(found)
+
+
+def _edge(curve: Curve) -> list[str]:
+    times = np.asarray(curve.times, dtype=np.float64)
+    for end, name, side in ((times[0], "shortest", "below"), (times[-1], "longest", "above")):
+        if curve.chosen_t == end:
+            return [
+                f"The chosen time is the edge of the grid, its {name}: extend evaluation.times {side} "
+                f"{as_number(float(end))}, as a better one may lie there."
+            ]
+    return []
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """A fraction, and its 95% interval where recorded."""
+    ends = "" if interval is None else f" (95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    return f"{as_percent(value)}{ends}"
+
+
+def join(parts: Sequence[str]) -> str:
+    """Parts of a sentence, with "and" before the last."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
