@@ -178,7 +178,7 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
             chosen_t=methods["early_stopped"]["t"],
             n_test=curve["test"][0]["n_test"],
         ),
-        training=_history(training),
+        training=_history(stages, training),
         varpi=training.varpi,
         y_train=problem.train.y,
         classes=problem.dataset.classes,
@@ -208,6 +208,8 @@ def _provenance(stages: Stages) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _history(training: TrainingRun) -> TrainingHistory:
+def _history(stages: Stages, training: TrainingRun) -> TrainingHistory:
     columns = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
-    return TrainingHistory(**{name: np.array([getattr(r, name) for r in training.history]) for name in columns})
+    train, n = stages.config.train, stages.config.data.n_train
+    folds = min(train.folds, n) if train.recipe == "cross-fit" else 1
+    return TrainingHistory(**{c: np.array([getattr(r, c) for r in training.history]) for c in columns}, folds=folds)

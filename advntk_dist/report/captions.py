@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from advntk_dist.report.arrays import FloatArray, IntArray
-from advntk_dist.report.parts import Curve, Examples, TrainingHistory
+from advntk_dist.report.parts import Curve, Examples, TrainingHistory, running_mean
 from advntk_dist.report.pictures import SHOWN, difference_scale
 from advntk_dist.report.scores import MethodScore, as_number, as_percent
 
@@ -32,13 +32,24 @@ def curve_caption(curve: Curve) -> str:
 
 def training_caption(history: TrainingHistory) -> str:
     """Sentence under the training curves."""
-    start, end = float(history.loss[0]), float(history.loss[-1])
-    change = "falls" if end < start else "rises" if end > start else "stays"
-    numbers = f"from {as_number(start)} to {as_number(end)}" if change != "stays" else f"at {as_number(start)}"
     steps, mean = np.size(history.loss), as_number(float(history.varpi_mean[-1]))
-    return (
-        f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK the loss on attacked batches "
-        f"{change} {numbers}, and varpi reaches a mean of {mean}; each step sees another batch."
+    opening = f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK"
+    return f"{opening} {_loss(history)}, and ϖ reaches a mean of {mean}."
+
+
+def _loss(history: TrainingHistory) -> str:
+    """What became of the loss on attacked batches, from steps that saw the same folds."""
+    steps, folds = np.size(history.loss), history.folds
+    if folds > 1 and steps < 2 * folds:
+        return f"the loss is not compared, as there are less than two passes over the {folds} folds"
+    width = folds if folds > 1 else max(1, steps // 10)
+    means = running_mean(history.loss, width)
+    start, end = as_number(float(means[0])), as_number(float(means[-1]))
+    of = f"pass over the {folds} folds (bold)" if folds > 1 else f"{width} steps"
+    which = f", the mean of {'a ' if folds > 1 else ''}{of}," if width > 1 else ""
+    change = "falls" if means[-1] < means[0] else "rises"
+    return f"the loss on attacked batches{which} " + (
+        f"stays at {end}" if start == end else f"{change} from {start} to {end}"
     )
 
 
@@ -49,7 +60,7 @@ def varpi_caption(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...
     text = f"Nine in ten of the {values.size:,} samples train for a time between {low} and {high} (median {middle})"
     zeros = int(np.count_nonzero(values == 0))
     if zeros:
-        text += f"; {zeros:,} are never trained on (varpi = 0)"
+        text += f"; {zeros:,} are never trained on (ϖ = 0)"
     if y is not None:
         labels = np.asarray(y)
         medians = {int(label): float(np.median(values[labels == label])) for label in np.unique(labels)}
@@ -70,7 +81,8 @@ def examples_caption(examples: Examples, title: str) -> str:
     grey = "" if examples.clean.shape[-1] == 3 else " (orange: brighter, grey: darker)"
     return (
         f"Test images, their twins attacked against {title}, and the difference magnified "
-        f"{as_number(difference_scale(examples))} times{grey}; above each image the answer given, ✗ where wrong: "
+        f"{as_number(difference_scale(examples))} times{grey}; on top the true class in bold, above "
+        f"each image the answer given, ✗ where wrong: "
         f"the attack turns {fooled} of {int(np.count_nonzero(right))} right answers."
     )
 

@@ -17,7 +17,7 @@ from advntk_dist.report.paired import Pair
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.summary import attack_words
-from advntk_dist.report.tables import duration, flatten, stages
+from advntk_dist.report.tables import Stage, flatten, stages, total
 from advntk_dist.report.verdicts import told_apart
 from advntk_dist.storage.location import Location
 
@@ -182,7 +182,12 @@ def _differing(values: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [row for row in rows if len(set(row[1])) > 1]
 
 
+def _durations(rows: Sequence[Stage]) -> dict[str, str]:
+    return {row.title: row.duration for row in rows} | ({"Total": total(rows)} if rows else {})
+
+
 def _times(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
-    tables = [{stage.name: duration(stage.seconds) for stage in stages(run.results.get("seconds"))} for run in runs]
+    tables = [_durations(stages(run.results.get("seconds"))) for run in runs]
     names = dict.fromkeys(name for table in tables for name in table)
-    return [(name, [table.get(name, "–") for table in tables]) for name in names]
+    ordered = sorted(names, key=lambda name: name == "Total")  # which a stage that only some runs have would follow
+    return [(name, [table.get(name, "–") for table in tables]) for name in ordered]

@@ -11,9 +11,12 @@ from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.arrays import FloatArray
-from advntk_dist.report.parts import Curve, TrainingHistory
+from advntk_dist.report.parts import Curve, TrainingHistory, running_mean
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
+
+_LEVELS = ("loss, attacked batch", "robust accuracy, batch")
+"""Panels in which each fold of cross-fit has its own level."""
 
 
 def degeneration_figure(curve: Curve, theme: Theme) -> Figure:
@@ -104,12 +107,15 @@ def training_figure(history: TrainingHistory, theme: Theme) -> Figure:
     steps = np.arange(1, np.size(history.loss) + 1)
     marker = "o" if steps.size < 3 else ""
     for axes, label, values, colour in (
-        (panels[0, 0], "loss, attacked batch", history.loss, theme.robust),
+        (panels[0, 0], _LEVELS[0], history.loss, theme.robust),
         (panels[0, 1], "gradient norm", history.grad_norm, theme.robust),
-        (panels[1, 0], "robust accuracy, batch", history.robust, theme.robust),
-        (panels[1, 1], "varpi: largest and mean", history.varpi_max, theme.clean),
+        (panels[1, 0], _LEVELS[1], history.robust, theme.robust),
+        (panels[1, 1], "ϖ: largest and mean", history.varpi_max, theme.clean),
     ):
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3)
+        bold = 1 < history.folds <= steps.size // 2 and label in _LEVELS
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3, alpha=0.35 if bold else 1.0)
+        if bold:
+            axes.plot(steps[history.folds - 1 :], running_mean(values, history.folds), color=colour, linewidth=2.0)
         title(axes, label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     norms = np.asarray(history.grad_norm, dtype=np.float64)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.errors import StoreDamagedError
+from advntk_dist.report.examined import read_json
 from advntk_dist.report.page import replace_file
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import (
@@ -35,15 +34,7 @@ def read_dynamics(folder: Location) -> dict[str, Any] | None:
     StoreDamagedError
         If it cannot be parsed.
     """
-    path = folder / "dynamics.json"
-    if not path.exists():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise StoreDamagedError(
-            f"{path}: not valid JSON ({error}); remove it, and run `advntk dynamics` again"
-        ) from error
+    return read_json(folder / "dynamics.json", "advntk dynamics")
 
 
 def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
@@ -95,23 +86,50 @@ def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
 
 
 def dynamics_caption(results: dict[str, Any]) -> str:
-    """One sentence on what the reader sees."""
+    """What the reader sees: robust accuracy at the start, where validation says to stop, and at the end."""
     flows = results["flows"]
+    end = next(iter(flows.values()))["rows"][-1]
     parts = []
     for name, flow in flows.items():
-        stop = flow["early_stopping"]
         parts.append(
-            f"{_TITLES[name]} to {as_percent(stop['test_robust'])} where validation says to stop "
-            f"(effective time {as_number(stop['effective_time'])})"
+            f"in {_TITLES[name]} it {_course(flow['rows'][0], _stop(flow))} where validation says to stop "
+            f"(effective time {as_number(flow['early_stopping']['effective_time'])})"
         )
-    end = next(iter(flows.values()))["rows"][-1]
     return (
-        f"Robust accuracy first rises, {' and '.join(parts)}, and then both fall to the {as_percent(end['robust'])} of "
-        "the plain NTK (dashed), which they reach whatever the attack in training was."
-        if all(flow["early_stopping"]["test_robust"] > end["robust"] for flow in flows.values())
-        else f"Robust accuracy: {' and '.join(parts)}; the plain NTK (dashed), the end of both, has "
-        f"{as_percent(end['robust'])}: no robust overfitting on these images at this radius."
+        f"Robust accuracy: {' and '.join(parts)}; the plain NTK (dashed), where both end whatever the attack in "
+        f"training was, has {as_percent(end['robust'])}: {_overfitting(flows, end)}."
     )
+
+
+def _course(start: dict[str, Any], stop: dict[str, Any]) -> str:
+    if stop["robust"] == start["robust"]:
+        return f"stays at {as_percent(stop['robust'])}"
+    numbers = f"from {as_percent(start['robust'])} to {as_percent(stop['robust'])}"
+    if _beyond(stop, start):
+        return f"rises {numbers}"
+    return f"falls {numbers}" if _beyond(start, stop) else f"goes, inside the 95% intervals, {numbers}"
+
+
+def _overfitting(flows: dict[str, Any], end: dict[str, Any]) -> str:
+    lost = [_TITLES[name] for name, flow in flows.items() if _beyond(_stop(flow), end)]
+    fell = any(_stop(flow)["robust"] > end["robust"] for flow in flows.values())
+    if len(lost) == len(flows):
+        return "robust overfitting, beyond the 95% intervals"
+    if lost:
+        return f"robust overfitting beyond the 95% intervals in {' and '.join(lost)} alone"
+    if fell:
+        return f"a loss inside the 95% intervals of {end['n_test']:,} images, so robust overfitting is not shown"
+    return "no robust overfitting on these images at this radius"
+
+
+def _stop(flow: dict[str, Any]) -> dict[str, Any]:
+    """The row of the time at which validation says to stop."""
+    return dict(next(row for row in flow["rows"] if row["t"] == flow["early_stopping"]["t"]))
+
+
+def _beyond(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the robust accuracy of one row is above that of another beyond both intervals."""
+    return bool(one["robust_low"] > other["robust_high"])
 
 
 def write_dynamics_plot(results: dict[str, Any], folder: Location) -> Location:

@@ -6,11 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from advntk_dist.report.arrays import FloatArray
 from advntk_dist.report.parts import Extremes
 from advntk_dist.report.scores import as_number
 from advntk_dist.report.style import WIDTH, Theme, draw_image, new_figure, short
 
 _COLUMNS = 5
+_LEFT_OUT = 0.01  # of the median time
 
 
 def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) -> Figure:
@@ -27,7 +29,7 @@ def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) 
     for panel in panels.flat:
         panel.axis("off")
     for half, (name, images, times, labels) in enumerate(groups):
-        _side_label(panels[half * bands, 0], f"{name} varpi", theme)
+        _side_label(panels[half * bands, 0], f"{name} ϖ", theme)
         for index, (image, time, label) in enumerate(zip(images, times, labels, strict=True)):
             axes = panels[half * bands + index // columns, index % columns]
             draw_image(axes, np.asarray(image), "gray")
@@ -36,14 +38,23 @@ def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) 
     return figure
 
 
-def extremes_caption(extremes: Extremes) -> str:
-    """Sentence under the images."""
+def extremes_caption(extremes: Extremes, varpi: FloatArray | None = None) -> str:
+    """Sentence under the images; ``varpi`` are the times of all training images."""
     longest, shortest = float(np.max(extremes.longest_times)), float(np.min(extremes.shortest_times))
-    return (
-        f"The training images with the longest times (up to {as_number(longest)}) and the shortest (from "
-        f"{as_number(shortest)}), class and varpi above each: what Adv-NTK learns most from, and what it all but "
-        "leaves out."
+    median = 0.0 if varpi is None else float(np.median(varpi))
+    ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
+    if median > 0:
+        ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
+    text = (
+        f"The training images with the longest times ({ends[0]}) and the shortest ({ends[1]}), class and ϖ above each"
     )
+    if float(np.max(extremes.shortest_times)) < _LEFT_OUT * median:
+        text += ": the shortest are all but left out"
+    return f"{text}."
+
+
+def _times(ratio: float) -> str:
+    return f"{as_number(ratio)} times the median of all"
 
 
 def _side_label(axes: Axes, label: str, theme: Theme) -> None:

@@ -82,8 +82,8 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
         ),
         "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
         "training": "No training curves: this run has no training history.",
-        "varpi": "No distribution of varpi: this run has no trained times.",
-        "extremes": "No images at the ends of varpi: this run has no trained times.",
+        "varpi": "No distribution of ϖ: this run has no trained times.",
+        "extremes": "No images at the ends of ϖ: this run has no trained times.",
         "examples": "No adversarial examples: this run kept no images.",
         "spectrum": "No spectrum: this run did not keep the eigenvalues of its Gram matrix.",
     }
@@ -98,7 +98,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
         plots["training"] = plot(
             lambda theme: training_figure(history, theme),
             captions.training_caption(history),
-            "Loss, gradient norm, robust accuracy and varpi over the steps of Adv-NTK.",
+            "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
         )
     if varpi is not None:
         plots["varpi"] = plot(
@@ -116,7 +116,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     if extremes is not None and len(extremes.longest_labels) > 0:
         plots["extremes"] = plot(
             lambda theme: extremes_figure(extremes, inputs.classes, theme),
-            extremes_caption(extremes),
+            extremes_caption(extremes, varpi),
             "Training images with the longest and the shortest effective training times.",
         )
     if spectrum is not None:

@@ -13,7 +13,7 @@ from advntk_dist.report.page import render, write_page
 from advntk_dist.report.pictures import methods_figure
 from advntk_dist.report.scores import MethodScore, method_scores
 from advntk_dist.report.summary import attack_words
-from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.storage.location import Location
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
@@ -78,7 +78,8 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
         best={max(scores, key=lambda score: score.robust).title},
         plots=plots,
         slopes=results["flow"]["slopes"],
-        stages=stages(results["seconds"]),
+        stages=(timings := stages(results["seconds"])),
+        total=total(timings),
         config=config_toml,
         environment=flatten(results["environment"]),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.scores import as_percent
+from advntk_dist.report.scores import as_percent, as_radius
 from advntk_dist.storage.files import write_whole
 from advntk_dist.storage.location import Location
 
@@ -24,6 +24,7 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["percent"] = as_percent
+    environment.filters["radius"] = as_radius
     return environment.get_template(template).render(**values)
 
 

@@ -32,6 +32,11 @@ class Difference:
         return str(self).replace("-", "−")
 
     @property
+    def points(self) -> str:
+        """The difference alone, for a page."""
+        return self.typeset.partition(" ")[0]
+
+    @property
     def ends(self) -> str:
         """The interval alone, for a page."""
         return self.typeset.partition("(")[2].removesuffix(")")
@@ -53,8 +58,8 @@ class Pair:
         return f"{title_of(self.method)} − {title_of(self.against)}"
 
 
-def pairs_of(results: dict[str, Any]) -> tuple[Pair, ...]:
-    """Rows of ``results["paired"]``, which results of earlier versions do not have.
+def pairs_of(results: dict[str, Any], source: str = "results.json") -> tuple[Pair, ...]:
+    """Rows of ``results["paired"]``, which results of earlier versions do not have; errors name ``source``.
 
     Raises
     ------
@@ -63,8 +68,8 @@ def pairs_of(results: dict[str, Any]) -> tuple[Pair, ...]:
     """
     rows = results.get("paired", [])
     if not isinstance(rows, list):
-        raise RequestError(f"report: results.json: paired: {rows!r} is not a list; run the evaluation again")
-    return tuple(_pair(f"report: results.json: paired[{i}]", row) for i, row in enumerate(rows))
+        raise RequestError(f"report: {source}: paired: {rows!r} is not a list; run the evaluation again")
+    return tuple(_pair(f"report: {source}: paired[{i}]", row) for i, row in enumerate(rows))
 
 
 def _pair(where: str, row: object) -> Pair:

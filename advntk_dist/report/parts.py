@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -88,6 +88,9 @@ class TrainingHistory:
         Fraction of the batch still classified right under attack.
     varpi_mean, varpi_max : (S,) float
         Mean and largest training time over the n samples.
+    folds : int
+        Steps after which the same images come again: the folds of cross-fit, each of which has its own level; 1 where
+        each step draws from all images.
     """
 
     loss: FloatArray
@@ -95,6 +98,7 @@ class TrainingHistory:
     robust: FloatArray
     varpi_mean: FloatArray
     varpi_max: FloatArray
+    folds: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check shapes and ranges; raises :class:`~advntk_dist.errors.RequestError`."""
@@ -102,6 +106,13 @@ class TrainingHistory:
         for name in ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max"):
             vector(f"training.{name}", getattr(self, name), steps)
         _fractions("training.robust", self.robust)
+        require(self.folds >= 1, "training.folds", f"{self.folds!r}", "pass the number of folds, 1 for none")
+
+
+def running_mean(values: FloatArray, width: int) -> FloatArray:
+    """Means (S - width + 1,) float64 of ``width`` successive values out of (S,); (0,) of fewer."""
+    sums = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=np.float64)]))
+    return np.asarray((sums[width:] - sums[:-width]) / width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,7 +96,7 @@ def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]
         panels[-1].set_xscale("log")
         (ratio_axis if top < 1000 * low else log_axis)(panels[-1].xaxis)
     panels[-1].set_xlim(float(bins[0]), float(bins[-1]))
-    panels[-1].set_xlabel("varpi, the training time of a sample")
+    panels[-1].set_xlabel("ϖ, the training time of a sample")
     return figure
 
 
@@ -140,11 +140,11 @@ def difference_scale(examples: Examples) -> float:
 
 
 def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) -> Figure:
-    """Images in columns: clean, adversarial twin, magnified difference; at most 12, six to a band."""
+    """Images in columns under their class: clean, adversarial twin, difference; at most 12, six to a band."""
     count = min(len(examples.labels), SHOWN)
     bands = -(-count // COLUMNS)
     columns = -(-count // bands)
-    figure = new_figure(bands * (3 * WIDTH / max(columns, 4) + 0.55), pad=0.02)
+    figure = new_figure(bands * (3 * WIDTH / max(columns, 4) + 0.72), pad=0.02)
     panels = figure.subplots(3 * bands, columns, squeeze=False)
     scale = difference_scale(examples)
     signed = LinearSegmentedColormap.from_list("signed", [theme.clean, theme.surface, theme.robust])
@@ -164,6 +164,7 @@ def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) 
         )
         draw_image(top, clean, "gray")
         draw_image(middle, twin, "gray")
+        _truth(top, short(classes[truth], length), size, theme)
         draw_image(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed)
         for axes, guess in ((top, before), (middle, after)):
             right = guess == truth
@@ -175,6 +176,14 @@ def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) 
                 color=theme.ink if right else theme.robust,
             )
     return figure
+
+
+def _truth(axes: Axes, label: str, size: int, theme: Theme) -> None:
+    """The true class over the answer, which is the title."""
+    axes.annotate(
+        label, (0.5, 1.0), xycoords="axes fraction", xytext=(0, size + 5), textcoords="offset points",
+        ha="center", va="bottom", fontsize=size, fontweight="bold", color=theme.muted,
+    )  # fmt: skip
 
 
 def _row_label(axes: Axes, label: str, theme: Theme) -> None:

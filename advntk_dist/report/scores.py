@@ -28,8 +28,10 @@ class MethodScore:
     detail: str
 
 
-def method_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
+def method_scores(results: dict[str, Any], source: str = "results.json") -> tuple[MethodScore, ...]:
     """Rows of ``results["methods"]``: the known methods in their usual order, then any others by name.
+
+    ``source`` is the file that errors name.
 
     Raises
     ------
@@ -38,9 +40,12 @@ def method_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
     """
     methods = results.get("methods")
     if not isinstance(methods, dict) or not methods:
-        raise RequestError("report: results.json: methods is missing or empty; finish the evaluation first")
+        raise RequestError(f"report: {source}: methods is missing or empty; finish the evaluation first")
     known = [key for key in _TITLES if key in methods]
-    return tuple(_score(key, methods[key]) for key in known + sorted(set(methods) - set(known)))
+    return tuple(
+        _score(f"report: {source}: methods.{key}", key, methods[key])
+        for key in known + sorted(set(methods) - set(known))
+    )
 
 
 def title_of(key: str) -> str:
@@ -48,8 +53,7 @@ def title_of(key: str) -> str:
     return _TITLES.get(key, key)
 
 
-def _score(key: str, values: object) -> MethodScore:
-    where = f"report: results.json: methods.{key}"
+def _score(where: str, key: str, values: object) -> MethodScore:
     if not isinstance(values, dict):
         raise RequestError(f"{where}: {values!r} is not a table of numbers; run the evaluation again")
     for name in ("clean", "robust"):

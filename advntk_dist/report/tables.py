@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,29 @@ def flatten(values: object, path: str = "") -> list[tuple[str, str]]:
     return [(path, values if isinstance(values, str) else json.dumps(values, ensure_ascii=False, default=str))]
 
 
+_STAGES = {
+    "gram": "Gram matrix",
+    "solve": "Coefficients at all times",
+    "select": "Early stopping, on validation images",
+    "train": "Adv-NTK",
+    "evaluate": "Attacked test images",
+    "report": "Report",
+}
+
+
 @dataclass(frozen=True)
 class Stage:
-    """Seconds of one stage and its share (0 to 1) of the recorded total."""
+    """Seconds of one stage and its share (0 to 1) of the recorded total; ``name`` as in results.json."""
 
     name: str
     seconds: float
     duration: str
     share: float
+
+    @property
+    def title(self) -> str:
+        """What the stage does, in words."""
+        return _STAGES.get(self.name, self.name)
 
 
 def stages(seconds: object) -> tuple[Stage, ...]:
@@ -50,6 +66,11 @@ def stages(seconds: object) -> tuple[Stage, ...]:
     return tuple(
         Stage(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in rows.items()
     )
+
+
+def total(rows: Sequence[Stage]) -> str:
+    """The time of all stages, for reading."""
+    return duration(sum(row.seconds for row in rows))
 
 
 def duration(seconds: float) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from advntk_dist.report.dynamics import read_dynamics
+from advntk_dist.report.examined import Checked, Tier, read_check, read_tiers
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.page import render, write_page
 from advntk_dist.report.paired import pairs_of
 from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import attack_words, summarise
-from advntk_dist.report.tables import facts, flatten, stages
+from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.report.verdicts import highlighted
 from advntk_dist.storage.location import Location
 
@@ -20,24 +21,27 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
     The same inputs give the same bytes; a file that already holds them is not touched. A PNG of an earlier
     report whose part is absent now is removed, so that the folder shows one run. The page is written last.
 
-    Results of `advntk dynamics` that lie in the folder are shown with the degeneration curve.
+    Results of `advntk dynamics`, `advntk check` and `advntk evaluate --tier` that lie in the folder are shown.
 
     Raises
     ------
     RequestError
-        If ``folder`` cannot be written to.
+        If ``folder`` cannot be written to, or a tier in it lacks an accuracy.
     StoreDamagedError
-        If dynamics.json in it cannot be read.
+        If such results in it cannot be read.
     """
     plots = make_plots(inputs)
     dynamics = read_dynamics(folder)
     if dynamics is not None:
         plots["dynamics"] = dynamics_plot(dynamics)
     pngs = {name: plot.light for name in NAMES if isinstance(plot := plots[name], Plot)}
-    return write_page(folder, render_page(inputs, plots), pngs, absent=[name for name in NAMES if name not in pngs])
+    page = render_page(inputs, plots, read_check(folder), read_tiers(folder))
+    return write_page(folder, page, pngs, absent=[name for name in NAMES if name not in pngs])
 
 
-def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
+def render_page(
+    inputs: ReportInputs, plots: dict[str, Plot | str], checked: Checked | None = None, tiers: tuple[Tier, ...] = ()
+) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
     results = inputs.results
     scores, pairs = method_scores(results), pairs_of(results)
@@ -50,7 +54,10 @@ def render_page(inputs: ReportInputs, plots: dict[str, Plot | str]) -> str:
         pairs=pairs,
         best=highlighted(scores, pairs),
         plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
+        checked=checked,
+        tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],
         stages=timings,
+        total=total(timings),
         config=inputs.config_toml,
         environment=flatten(results["environment"]) if results.get("environment") else [],
         numbers=flatten(results),

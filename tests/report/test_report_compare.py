@@ -125,6 +125,14 @@ def test_the_headline_is_of_different_runs(comparable: Callable[..., ComparedRun
     assert headline([comparable("a", 0.3), comparable("b")]).words.count(" of a") == 1
 
 
+def test_the_total_comes_last_whatever_stages_a_run_has(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
+    runs = [comparable("a"), comparable("b")]
+    runs[1].results["seconds"]["later stage"] = 1.0
+    page = write_comparison(runs, tmp_path / "c.html").read_text("utf-8")
+    times = page[page.index("<h2>Time by stage") :]
+    assert times.index("Gram matrix") < times.index("later stage") < times.index("Total")
+
+
 def test_names_are_escaped(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
     page = write_comparison([comparable("<i>x</i>"), comparable("b")], tmp_path / "c.html").read_text("utf-8")
     assert "<i>x</i>" not in page

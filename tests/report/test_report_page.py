@@ -27,7 +27,7 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.figures import NAMES, Plot, make_plots
-from advntk_dist.report.pictures import varpi_figure
+from advntk_dist.report.pictures import examples_figure, varpi_figure
 from advntk_dist.report.style import LIGHT
 from advntk_dist.report.write import render_page
 
@@ -58,6 +58,10 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
+def degeneration() -> Curve:
+    return Curve(np.array([0.01, 0.1, 1.0]), np.full(3, 0.9), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500)
+
+
 def leaves(values: object) -> list[object]:
     if isinstance(values, dict):
         return [leaf for value in values.values() for leaf in leaves(value)]
@@ -84,8 +88,40 @@ def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, An
 
 def test_differences_on_the_same_images_are_a_table(page: Page) -> None:
     assert "Adv-NTK − Early-stopped NTK" in page.text
-    clean = page.cells.index("+0.8 (−0.2 to +1.8)")
-    assert page.cells[clean + 1] == "−2.2 (−5.3 to +0.8)"
+    row = page.text[page.text.index("Adv-NTK − Early-stopped NTK") :].split("\n")[0]
+    assert row == "Adv-NTK − Early-stopped NTK+0.8−0.2 to +1.8−2.2−5.3 to +0.8"
+
+
+def test_radii_and_stages_are_as_they_were_meant(page: Page, make: Make, results: dict[str, Any]) -> None:
+    for stage in ("Gram matrix3.81 s", "Attacked test images41.7 s", "Early stopping, on validation images21.5 s"):
+        assert stage in page.text
+    assert "Total2 min 45 s100%" in page.text
+    results["attack"] |= {"radius": 8 / 255}
+    for method in results["methods"].values():
+        method["max_perturbation"] = 0.0313725508749485  # 8/255 through float32
+    inputs = make(results=results, facts=(("Started", "2026-01-02 03:04 UTC"), ("Data fingerprint", "0123abcd")))
+    shown = Page(render_page(inputs, make_plots(inputs)))
+    assert shown.cells.count("8/255") == 3
+    assert "Started2026-01-02 03:04 UTC" in shown.text.replace("\n", "")
+    assert "Data fingerprint0123abcd" in shown.text.replace("\n", "")
+    assert "Chance: 10.0% (one of 10 classes)." in shown.text
+    assert 'class="warnings"' not in render_page(inputs, {n: "" for n in NAMES})
+
+
+def test_warnings_stand_under_the_headline(make: Make) -> None:
+    curve = degeneration()
+    page = render_page(make(curve=replace(curve, chosen_t=float(curve.times[0]))), {n: "" for n in NAMES})
+    assert (
+        page.index("</h1>") < page.index("is the edge of the grid, its shortest") < page.index('aria-label="Summary"')
+    )
+
+
+def test_the_true_class_stands_over_each_example(make: Make) -> None:
+    examples = make().examples
+    assert examples is not None
+    figure = examples_figure(examples, tuple(f"is {n}" for n in range(10)), LIGHT)
+    found = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_fontweight() == "bold"]
+    assert found == [f"is {label}" for label in examples.labels]
 
 
 def test_tags_are_balanced_and_the_doctype_comes_first(page: Page, written: Path) -> None:
@@ -135,6 +171,7 @@ def test_embedded_pictures_are_the_pngs_beside_the_page_and_have_words(page: Pag
 
 
 def test_page_says_how_to_cite_and_repeat(page: Page) -> None:
+    assert "varpi" not in page.text[: page.text.index("Repeat this run")]
     for words in ("advntk run config.toml", "n_train = 1000", "Fu, Shaopeng and Wang, Di", "2310.06112", "ICLR 2024"):
         assert words in page.text
 
@@ -163,8 +200,8 @@ def test_missing_parts_leave_a_note_and_no_stale_picture(make: Make, tmp_path: P
     )  # fmt: skip
     page = Page(write_report(bare, tmp_path).read_text(encoding="utf-8"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]
-    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 8
-    notes = ("degeneration curve", "training curves", "distribution of varpi", "adversarial examples", "timings")
+    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 10
+    notes = ("degeneration curve", "training curves", "distribution of ϖ", "adversarial examples", "timings")
     for note in notes:
         assert f"No {note}: " in page.text
     assert "None" not in page.text

@@ -13,7 +13,7 @@ from advntk_dist.report import Curve, KernelSpectrum, ReportInputs
 from advntk_dist.report.paired import Difference, Pair
 from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
 from advntk_dist.report.summary import attack_words, compare, degeneration, summarise
-from advntk_dist.report.tables import duration, flatten, stages
+from advntk_dist.report.tables import duration, flatten, stages, total
 from advntk_dist.report.verdicts import chance_of, highlighted
 
 Make = Callable[..., ReportInputs]
@@ -329,6 +329,9 @@ def test_stages_leave_out_the_total_and_share_the_rest() -> None:
     assert [(row.name, row.share) for row in rows] == [("gram", 0.25), ("train", 0.75)]
     assert [row.share for row in stages({"gram": 0.0})] == [0.0]
     assert stages(None) == ()
+    assert [row.title for row in rows] == ["Gram matrix", "Adv-NTK"]
+    assert stages({"flow": 1.0})[0].title == "flow"
+    assert total(rows) == "4.00 s"
 
 
 def test_flatten_keeps_every_leaf_and_digit() -> None:
