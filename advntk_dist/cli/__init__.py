@@ -6,7 +6,6 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.finite_width import finite_width
 from advntk_dist.cli.gram import gram
+from advntk_dist.cli.interrupt import interruptible, leave
 from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
 from advntk_dist.cli.results import evaluate, report
@@ -65,23 +65,21 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
-    # Schedulers end a job with SIGTERM: it stops as cleanly as with Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        status = advntk.main(args=arguments, prog_name="advntk", complete_var=VARIABLE, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        click.echo(f"advntk: {error.format_message()}", err=True)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        again = shlex.join(["advntk", *(sys.argv[1:] if arguments is None else arguments)])
-        click.echo(f"advntk: interrupted; nothing is lost, go on with: {again}", err=True)
-        sys.exit(1)
-    except AdvNTKError as error:
-        click.echo(f"advntk: {error}", err=True)
-        sys.exit(error.exit_code)
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    again = shlex.join(["advntk", *(sys.argv[1:] if arguments is None else arguments)])
+    stopped = f"advntk: interrupted; nothing is lost, go on with: {again}"
+    with interruptible(stopped):
+        try:
+            status = advntk.main(args=arguments, prog_name="advntk", complete_var=VARIABLE, standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(0)
+        except click.ClickException as error:
+            click.echo(f"advntk: {error.format_message()}", err=True)
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo(stopped, err=True)
+            leave(1)
+        except AdvNTKError as error:
+            click.echo(f"advntk: {error}", err=True)
+            sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)

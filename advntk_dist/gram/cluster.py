@@ -57,20 +57,29 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"{where} ({reason}); check --address, or leave it out to start Ray here") from error
+    except BaseException:  # an interruption: what has started of Ray must not outlive it
+        _stop_ray()
+        raise
     try:
         yield
     finally:
-        with _own_handler_of_termination():
-            ray.shutdown()
+        _stop_ray()
+
+
+def _stop_ray() -> None:
+    with _own_handler_of_termination():
+        ray.shutdown()
 
 
 @contextmanager
 def _own_handler_of_termination() -> Iterator[None]:
     """Put the program's handler of SIGTERM back: Ray replaces it as it starts, and takes all away as it stops."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> None:
