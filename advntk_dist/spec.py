@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from advntk_dist.errors import NetworkError
+from advntk_dist.suggest import did_you_mean
 
 Activation = Literal["relu", "gelu", "erf", "sigmoid"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
@@ -53,4 +54,5 @@ def parse_name(name: str) -> tuple[Family, int] | None:
         possible = {"mlp": depth >= 2, "cnn": depth >= 1, "resnet": depth in RESNET_STAGES}
         if possible[family]:
             return family, depth
-    raise NetworkError(f"network.name: no network {name!r}; there are {', '.join(KNOWN)}")
+    usual = [*(f"{kind}-{depth}" for kind in ("mlp", "cnn") for depth in range(2, 11)), "resnet-18", "resnet-34"]
+    raise NetworkError(f"network.name: no network {name!r}{did_you_mean(name, usual)}; there are {', '.join(KNOWN)}")

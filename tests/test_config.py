@@ -102,7 +102,11 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
     ("override", "words"),
     [
         # unknown keys
-        ("data.n_trian=5", ["data.n_trian", "no such key", "n_train"]),
+        ("data.n_trian=5", ["data.n_trian", "no such key", "did you mean 'n_train'?"]),
+        ("atack.radius=0.1", ["atack: no such key; did you mean 'attack'?"]),
+        ("network.name=mlp5", ["no network 'mlp5'; did you mean 'mlp-5'?"]),
+        ("network.name=ResNet18", ["did you mean 'resnet-18'?"]),
+        ("attack.name=pdg", ["attack.name", "did you mean 'pgd'?"]),
         ("nosuch.key=1", ["nosuch", "no such key", "sections are", "attack"]),
         # wrong types
         ("data.n_train=many", ["data.n_train", "integer", "many"]),
@@ -117,7 +121,8 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("attack.radius=wide", ["attack.radius", "number", "wide"]),
         ("solver.memory=true", ["solver.memory"]),
         ("solver.memory=lots", ["solver.memory", "lots"]),
-        ("evaluation.times=3", ["evaluation.times"]),
+        ("evaluation.times=3", ["evaluation.times: must be a list such as [0.1, 1.0], got 3"]),
+        ("data.class_subset=cat", ["data.class_subset: must be a list of classes", "cat"]),
         ('evaluation.times=["a"]', ["evaluation.times.0", "number"]),
         # impossible values
         ("data.n_train=1", ["data.n_train", "2"]),
@@ -145,6 +150,7 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("attack.radius=-8/255", ["attack.radius", "0"]),
         ("attack.radius=1/0", ["attack.radius", "1/0"]),
         ("attack.radius=1/2/3", ["attack.radius", "1/2/3"]),
+        ("attack.radius=50", ["attack.radius is 50", "give a fraction of the pixel range, such as 8/255"]),
         ("attack.radius=nan", ["attack.radius", "finite"]),
         ("attack.radius=inf", ["attack.radius", "finite"]),
         ("attack.steps=-1", ["attack.steps"]),
@@ -218,6 +224,21 @@ def test_files_that_are_wrong(tmp_path: Path, text: str, words: str) -> None:
 def test_override_of_a_section_that_is_a_number() -> None:
     with pytest.raises(ConfigError, match="must be a section"):
         parse_config("data = 5", where="text", overrides=["data.n_train=3"])
+
+
+def test_a_stored_radius_is_read_whatever_it_is_and_other_norms_have_other_sizes() -> None:
+    assert parse_config("[attack]\nradius = 50", where="a stored run").attack.radius == 50
+    assert _with("attack.radius=50", "attack.norm=l1").attack.radius == 50
+    with pytest.raises(ConfigError, match=r"^a file: attack\.radius is 2,"):
+        parse_config("", where="a file", overrides=["attack.radius=2"])
+
+
+@pytest.mark.parametrize(("word", "meant"), [("digit", "digits"), ("cifar10-mlp-5", "cifar10-mlp5")])
+def test_a_misspelt_preset_is_recognised(word: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"no file '{word}'; did you mean '{meant}'\\?"):
+        load_config(word)
+    with pytest.raises(ConfigError, match="no file 'zzz'; presets are"):
+        load_config("zzz")
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from advntk_dist.config.read import load_config as load_config
 from advntk_dist.config.read import parse_config as parse_config
 from advntk_dist.config.read import read_text as read_text
 from advntk_dist.config.read import read_values as read_values
+from advntk_dist.config.read import require_possible_radius as require_possible_radius
 from advntk_dist.config.run import IDENTITY_FREE as IDENTITY_FREE
 from advntk_dist.config.run import RunConfig as RunConfig
 from advntk_dist.config.run import difference as difference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from advntk_dist.config.presets import preset_names, preset_text
 from advntk_dist.config.run import RunConfig
 from advntk_dist.errors import ConfigError
 from advntk_dist.reproduce import paper
+from advntk_dist.suggest import did_you_mean
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -32,18 +34,37 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         text, where = read_text(path), name
     else:
         raise ConfigError(
-            f"no preset and no file {name!r}; presets are {', '.join(preset_names())} and {paper.summary()}"
+            f"no preset and no file {name!r}{did_you_mean(name, [*preset_names(), *paper.names()])}; "
+            f"presets are {', '.join(preset_names())} and {paper.summary()}"
         )
-    return parse_config(text, where=where, overrides=overrides)
+    config = parse_config(text, where=where, overrides=overrides)
+    require_possible_radius(config, where)
+    return config
 
 
 def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
+    """Like :func:`load_config`, from TOML text; ``where`` names it in messages.
+
+    What is stored is read as it is; only keys that are asked for on top have to make sense today.
+    """
     values = read_values(text, where=where, overrides=overrides)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_one_line(error)}") from error
+    if overrides:
+        require_possible_radius(config, where)
+    return config
+
+
+def require_possible_radius(config: RunConfig, where: str) -> None:
+    """Raise ConfigError for a radius that leaves nothing of an image, as one in units of 1/255 would."""
+    attack = config.attack
+    if attack.norm == "linf" and attack.radius > 1:
+        raise ConfigError(
+            f"{where}: attack.radius is {attack.radius:g}, more than all pixels' range, which is 1; "
+            "give a fraction of the pixel range, such as 8/255"
+        )
 
 
 def read_values(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,16 +106,27 @@ def _one_line(error: ValidationError) -> str:
         key = ".".join(str(part) for part in item["loc"]) or "configuration"
         if item["type"] == "extra_forbidden":
             parts.append(f"{key}: no such key{_alternatives(item['loc'])}")
+        elif item["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            parts.append(f"{key}: {item['msg']}, got {item['input']!r}{did_you_mean(str(item['input']), known)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = _in_words(item)
             shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
             parts.append(f"{key}: {message}{shown}")
     return "; ".join(parts)
 
 
+def _in_words(item: Any) -> str:
+    """What is wrong, in words for those who write TOML."""
+    if item["type"] == "tuple_type":
+        return "must be a list " + ("of classes" if item["loc"][-1] == "class_subset" else "such as [0.1, 1.0]")
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def _alternatives(loc: tuple[int | str, ...]) -> str:
+    word = str(loc[-1])
     if len(loc) == 1:
-        return f"; sections are {', '.join(RunConfig.model_fields)}"
+        return f"{did_you_mean(word, RunConfig.model_fields)}; sections are {', '.join(RunConfig.model_fields)}"
     section = RunConfig.model_fields.get(str(loc[0]))
     fields = getattr(section.annotation, "model_fields", {}) if section else {}
-    return f"; {loc[0]} has {', '.join(fields)}"
+    return f"{did_you_mean(word, fields)}; {loc[0]} has {', '.join(fields)}"

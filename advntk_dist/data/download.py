@@ -27,6 +27,8 @@ _TIMEOUT = (15.0, 60.0)
 _TRIES = 6
 """Attempts in a row that may bring nothing new."""
 _LONGEST_WAIT = 30.0
+_DEEPEST = 10
+"""Exceptions inside one another that are looked through."""
 _MIRROR = "give another copy with advntk data fetch --mirror"
 _FOLDER = "give another folder with advntk data fetch --to, or set ADVNTK_DATA"
 _HOPELESS = (
@@ -47,7 +49,13 @@ class _Passing(Exception):
 
 
 def download(
-    url: str, file: RemoteFile, folder: Path, advance: Advance, *, sleep: Callable[[float], None] = time.sleep
+    url: str,
+    file: RemoteFile,
+    folder: Path,
+    advance: Advance,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Get one file into a folder; what is there already and right is kept.
 
@@ -65,6 +73,8 @@ def download(
         Told of bytes found and bytes received.
     sleep
         Waits between attempts, in seconds.
+    say
+        Told in words why an attempt failed and when the next one comes.
 
     Raises
     ------
@@ -79,7 +89,7 @@ def download(
             if target.is_file() and target.stat().st_size == file.size and _sha256(target) == file.sha256:
                 advance(file.size, False)
                 return target
-            _receive(url, file, part, advance, sleep)
+            _receive(url, file, part, advance, sleep, say or _nobody)
             part.replace(target)
     except Timeout as error:
         raise FetchError(f"{target}: another process is fetching it; wait for that one") from error
@@ -90,7 +100,14 @@ def download(
     return target
 
 
-def _receive(url: str, file: RemoteFile, part: Path, advance: Advance, sleep: Callable[[float], None]) -> None:
+def _receive(
+    url: str,
+    file: RemoteFile,
+    part: Path,
+    advance: Advance,
+    sleep: Callable[[float], None],
+    say: Callable[[str], None],
+) -> None:
     found = _size(part)
     advance(min(found, file.size), False)
     fruitless = 0
@@ -115,7 +132,9 @@ def _receive(url: str, file: RemoteFile, part: Path, advance: Advance, sleep: Ca
                 raise FetchError(
                     f"{url}: {error}; {_size(part):,} of {file.size:,} bytes are kept, the same command goes on there"
                 ) from error
-            sleep(min(error.wait if error.wait is not None else 2.0 ** (fruitless - 1), _LONGEST_WAIT))
+            wait = min(error.wait if error.wait is not None else 2.0 ** (fruitless - 1), _LONGEST_WAIT)
+            say(f"{file.name}: {error}, retrying in {wait:.0f} s")
+            sleep(wait)
 
 
 def _append(url: str, file: RemoteFile, part: Path, advance: Advance) -> None:
@@ -142,9 +161,32 @@ def _append(url: str, file: RemoteFile, part: Path, advance: Advance) -> None:
     except _HOPELESS as error:
         raise FetchError(f"{url}: cannot be asked for ({reason(error)}); {_MIRROR}") from error
     except requests.RequestException as error:
-        raise _Passing(f"the connection failed ({reason(error)})") from error
+        raise _Passing(f"the connection failed ({_why(error)})") from error
     if start < file.size:
         raise _Passing(f"the connection ended after {start:,} of {file.size:,} bytes")
+
+
+def _why(error: requests.RequestException) -> str:
+    """The cause at the bottom of a failed request, without the library's own names."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return f"no answer in {_TIMEOUT[0]:.0f} s"
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return f"nothing came for {_TIMEOUT[1]:.0f} s"
+    cause: BaseException = error
+    for _ in range(_DEEPEST):
+        cause = _inside(cause) or cause
+    text = getattr(cause, "strerror", None) or str(cause).rpartition(": ")[2] or type(cause).__name__
+    return " ".join(str(text).split())
+
+
+def _inside(error: BaseException) -> BaseException | None:
+    """The exception that another one was made from, as requests and urllib3 keep it."""
+    kept = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
+    return next((inner for inner in kept if isinstance(inner, BaseException) and inner is not error), None)
+
+
+def _nobody(text: str) -> None:
+    """Nobody listens."""
 
 
 def _start(response: requests.Response, url: str, file: RemoteFile, part: Path, advance: Advance) -> int:

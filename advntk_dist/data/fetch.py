@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from advntk_dist.data.download import download
 from advntk_dist.data.sources import SOURCES, default_folder, fetched
 from advntk_dist.errors import DatasetError
+from advntk_dist.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
@@ -55,12 +56,13 @@ def fetch(
     """
     source = SOURCES.get(name)
     if source is None:
-        raise DatasetError(f"no dataset {name!r} to fetch; there are {', '.join(SOURCES)}")
+        raise DatasetError(f"no dataset {name!r} to fetch{did_you_mean(name, SOURCES)}; there are {', '.join(SOURCES)}")
     folder = default_folder(name) if to is None else to.expanduser()
     base = source.url if mirror is None else mirror.rstrip("/") + "/"
     for file in source.files:
         with display.stage(file.name, -(-file.size // _UNIT), "MiB") as advance:
-            download(urljoin(base, file.name), file, folder, _in_mebibytes(advance, file.size), sleep=sleep)
+            place = urljoin(base, file.name)
+            download(place, file, folder, _in_mebibytes(advance, file.size), sleep=sleep, say=display.say)
     return folder
 
 

@@ -21,6 +21,7 @@ from advntk_dist.data.sources import fetched
 from advntk_dist.data.svhn import holds_svhn, read_svhn
 from advntk_dist.data.zarr_group import holds_zarr, read_zarr
 from advntk_dist.errors import DatasetError
+from advntk_dist.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def load_dataset(
         the file.
     path
         Where the files of a named dataset are; None for an embedded dataset, where ``name`` is the path, or
-        where ``advntk data fetch`` put them.
+        where ``advntk data fetch`` put them. Beside a relative path as a name it wins, if both end alike: it is where
+        that path led when the run began.
     resize
         Edge in pixels to bring the images to: the middle square, scaled, antialiased. None leaves them.
     class_subset
@@ -100,15 +102,24 @@ def load_dataset(
     return data if resize is None else select.resize(data, resize)
 
 
+def _leads_to(name: str, path: str) -> bool:
+    """Whether a path may be where a relative path used as a name once led: stored runs have both."""
+    if os.path.isabs(os.path.expanduser(name)):
+        return False
+    return os.path.basename(os.path.normpath(name)) in (os.path.basename(os.path.normpath(path)), os.curdir, os.pardir)
+
+
 def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
     """The reader of a name or a path, and what it should read."""
     if name in READERS:
         return READERS[name], fetched(name) if path is None else Path(os.path.expanduser(path))
+    if path is not None and _leads_to(name, str(path)):
+        name, path = str(path), None
     place = os.path.expanduser(name)
     is_npz = place.endswith(".npz")
     if not name or not (is_npz or os.path.exists(place)):
         raise DatasetError(
-            f"unknown dataset {name!r}: data.name must be one of {', '.join(READERS)}, "
+            f"unknown dataset {name!r}{did_you_mean(name, READERS)}: data.name must be one of {', '.join(READERS)}, "
             "or a path to an existing file or folder"
         )
     if path is not None:
@@ -121,7 +132,8 @@ def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
     for reader in READERS.values():
         if reader.recognises is not None and reader.recognises(Path(place)):
             return reader, Path(place)
+    images = "; images of your own lie in one folder per class, CLASS/IMAGE.png" if os.path.isdir(place) else ""
     raise DatasetError(
-        f"{place}: its content is of no known format ({', '.join(READERS)}), or it is damaged; "
+        f"{place}: its content is of no known format ({', '.join(READERS)}), or it is damaged{images}; "
         "set data.name to the format and data.path to this path to learn what is wrong with it"
     )

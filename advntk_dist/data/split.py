@@ -48,13 +48,13 @@ def split(dataset: Dataset, *, n_train: int, n_val: int, n_test: int, seed: int)
     n = len(dataset)
     draw, draw_test = (np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(2))
     if dataset.test_start is None:
-        _check(dataset, "rows", n, {"n_test": n_test, "n_val": n_val, "n_train": n_train})
+        _check(dataset, "images", n, {"n_test": n_test, "n_val": n_val, "n_train": n_train})
         rows = draw.permutation(n)
         test, rows = rows[:n_test], rows[n_test:]
     else:
         start = dataset.test_start
-        _check(dataset, "test rows", n - start, {"n_test": n_test})
-        _check(dataset, "training rows", start, {"n_val": n_val, "n_train": n_train})
+        _check(dataset, "test images", n - start, {"n_test": n_test})
+        _check(dataset, "training images", start, {"n_val": n_val, "n_train": n_train})
         rows = draw.permutation(start)
         test = start + draw_test.permutation(n - start)[:n_test]
     return Split(_indices(rows[n_val : n_val + n_train]), _indices(rows[:n_val]), _indices(test))

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values
+from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values, require_possible_radius
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
+from advntk_dist.suggest import did_you_mean
 
 Whole = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -135,16 +136,20 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> FiniteWidt
         return parse_config(preset_text(name), where=f"preset {name}", overrides=overrides)
     if (path := Path(source)).is_file():
         return parse_config(read_text(path), where=name, overrides=overrides)
-    raise ConfigError(f"no preset and no file {name!r}; presets of finite-width are {', '.join(preset_names())}")
+    meant = did_you_mean(name, preset_names())
+    raise ConfigError(f"no preset and no file {name!r}{meant}; presets of finite-width are {', '.join(preset_names())}")
 
 
 def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
     """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
     values = read_values(text, where=where, overrides=overrides)
     try:
-        return FiniteWidthConfig.model_validate(values)
+        config = FiniteWidthConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {'; '.join(_message(dict(item)) for item in error.errors())}") from error
+    if overrides:
+        require_possible_radius(config, where)
+    return config
 
 
 def _message(item: dict[str, Any]) -> str:

@@ -147,6 +147,13 @@ def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
     assert waits == [1.0, 2.0, 4.0]
 
 
+def test_what_is_waited_for_is_said(server: Server, tmp_path: Path) -> None:
+    server.faults = ["503"]
+    said: list[str] = []
+    download(server.url + FILE.name, FILE, tmp_path, lambda n, fresh: None, sleep=lambda seconds: None, say=said.append)
+    assert said == ["images.bin: the server answers 503 Service Unavailable, retrying in 1 s"]
+
+
 def test_a_server_that_stays_busy_ends_in_an_error_and_keeps_the_part(server: Server, tmp_path: Path) -> None:
     server.faults = ["drop"] + ["503"] * 6
     with pytest.raises(FetchError, match=r"503 .*; 1,4\d\d,\d\d\d of 3,000,000 bytes are kept, the same command"):
@@ -172,7 +179,7 @@ def test_other_files_are_refused_at_once(server: Server, tmp_path: Path, content
 
 
 def test_no_server(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="the connection failed"):
+    with pytest.raises(FetchError, match=r"bin: the connection failed \(Connection refused\); 0 of 3,000,000 bytes"):
         download("http://127.0.0.1:9/images.bin", FILE, tmp_path, lambda n, fresh: None, sleep=lambda seconds: None)
 
 
@@ -228,7 +235,7 @@ def test_a_run_with_fetch_gets_past_missing_data(tiny_mnist: Server, tmp_path: P
     words = ["run", "digits", "--set", "data.name=mnist", "--set", "data.n_train=50", "--out", str(tmp_path / "run")]
     with pytest.raises(DatasetError, match="advntk data fetch mnist"):
         CliRunner().invoke(advntk, words, catch_exceptions=False)
-    with pytest.raises(ConfigError, match="'mnist' has 12 test rows"):  # the images are there now, and are too few
+    with pytest.raises(ConfigError, match="'mnist' has 12 test images"):  # the images are there now, and are too few
         CliRunner().invoke(advntk, [*words, "--fetch"], catch_exceptions=False)
 
 
@@ -242,6 +249,8 @@ def test_to_and_mirror(tiny_mnist: Server, tmp_path: Path) -> None:
 def test_no_such_dataset_to_fetch() -> None:
     with pytest.raises(DatasetError, match="no dataset 'imagenet' to fetch; there are cifar10, "):
         fetch("imagenet", display=Display())
+    with pytest.raises(DatasetError, match=r"'fashion_mnist' to fetch; did you mean 'fashion-mnist'\?"):
+        fetch("fashion_mnist", display=Display())
 
 
 def test_info_counts(tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def test_content_of_no_known_format_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="no known format") as caught:
             load_dataset(str(place))
         assert str(place) in str(caught.value)
+        assert ("one folder per class" in str(caught.value)) is place.is_dir()
+
+
+def test_a_flat_folder_of_images_says_how_they_should_lie(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="one folder per class, CLASS/IMAGE"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_misspelt_name_is_recognised() -> None:
+    with pytest.raises(DatasetError, match=r"unknown dataset 'cifar-10'; did you mean 'cifar10'\?"):
+        load_dataset("cifar-10")
 
 
 def test_a_recognised_but_damaged_folder_says_what_is_wrong(tmp_path: Path) -> None:

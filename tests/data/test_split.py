@@ -104,19 +104,19 @@ def test_rows_of_a_seed_never_change() -> None:
 @pytest.mark.parametrize(
     ("test_start", "change", "words"),
     [
-        (None, {"n_test": 101}, ["data.n_test = 101", "100 rows"]),
-        (None, {"n_val": 91}, ["data.n_val = 91", "100 rows", "beside data.n_test = 10", "90 of them left"]),
+        (None, {"n_test": 101}, ["data.n_test = 101", "100 images"]),
+        (None, {"n_val": 91}, ["data.n_val = 91", "100 images", "beside data.n_test = 10", "90 of them left"]),
         (
             None,
             {"n_train": 81},
             ["data.n_train = 81", "data.n_test = 10 and data.n_val = 10", "80 of them left"],
         ),
-        (80, {"n_test": 21}, ["data.n_test = 21", "20 test rows"]),
-        (80, {"n_val": 81}, ["data.n_val = 81", "80 training rows"]),
+        (80, {"n_test": 21}, ["data.n_test = 21", "20 test images"]),
+        (80, {"n_val": 81}, ["data.n_val = 81", "80 training images"]),
         (
             80,
             {"n_train": 71},
-            ["data.n_train = 71", "80 training rows", "data.n_val = 10", "70 of them left"],
+            ["data.n_train = 71", "80 training images", "data.n_val = 10", "70 of them left"],
         ),
         (80, {"n_train": 0}, ["data.n_train = 0", "at least 1"]),
         (80, {"n_val": -1}, ["data.n_val = -1", "at least 0"]),
