@@ -57,7 +57,18 @@ class StoreMismatchError(StoreError):
             f"{where}: {field} differs: the store has {stored!r}, this request has {requested!r}; "
             f"use another --out, or ask for the stored {field}"
         )
-        self.field = field
+        self.field, self.stored, self.requested = field, stored, requested
+
+
+class ImagesChangedError(StoreMismatchError):
+    """A run was made from other images than its dataset has now."""
+
+    def __init__(self, where: object, dataset: str, stored: object, requested: object) -> None:
+        super().__init__(str(where), "images", stored, requested)
+        self.args = (
+            f"{where}: the images of {dataset!r} changed since this run; put back those that it was made from "
+            "(--set data.path=PLACE where they lie elsewhere), or start anew with another --out",
+        )
 
 
 class StoreBusyError(AdvNTKError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -18,6 +19,11 @@ _LINE_EVERY = 10.0
 """Seconds between plain log lines."""
 
 
+def rate_text(speed: float, unit: str) -> str:
+    """Units a second, to three digits and without an exponent."""
+    return f"{speed:,.0f} {unit}/s" if speed >= 100 else f"{speed:.3g} {unit}/s"
+
+
 class _Rate(ProgressColumn):
     def __init__(self) -> None:
         super().__init__(table_column=Column(no_wrap=True))
@@ -25,7 +31,7 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Units a second."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.3g} {task.fields['unit']}/s")
+        return Text("" if speed is None else rate_text(speed, task.fields["unit"]))
 
 
 class Display:
@@ -42,6 +48,7 @@ class Display:
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
+        self._ended: set[str] = set()
 
     def say(self, text: str) -> None:
         """One line for the reader."""
@@ -50,14 +57,31 @@ class Display:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show one stage; the caller advances it by the units that are done."""
+        """Show one stage; the caller advances it by the units that are done.
+
+        A stage that has ended on this display before is shown again only if something of it is done anew.
+        """
         if self.quiet:
             yield lambda units, fresh: None
-        elif self.console.is_terminal:
-            with self._bar(name, total, unit) as advance:
-                yield advance
-        else:
-            yield self._lines(name, total, unit)
+            return
+        show = self._bar if self.console.is_terminal else self._lines
+        with ExitStack() as stack:
+            begin = partial(stack.enter_context, show(name, total, unit))
+            shown = None if name in self._ended else begin()
+            held = 0
+
+            def advance(units: int, fresh: bool) -> None:
+                nonlocal shown, held
+                if shown is None and not fresh:
+                    held += units
+                    return
+                if shown is None:
+                    shown = begin()
+                    shown(held, False)
+                shown(units, fresh)
+
+            yield advance
+        self._ended.add(name)
 
     @contextmanager
     def _bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
@@ -80,7 +104,8 @@ class Display:
 
             yield advance
 
-    def _lines(self, name: str, total: int, unit: str) -> Advance:
+    @contextmanager
+    def _lines(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         last = time.monotonic()
         done = 0
         start: tuple[float, int] | None = None  # the first unit waits for workers: the pace is that of the others
@@ -99,10 +124,10 @@ class Display:
                 text += " found done"
             elif done > start[1]:
                 rate = (done - start[1]) / max(now - start[0], 1e-9)
-                text += f", {rate:.3g} {unit}/s" + (f", {(total - done) / rate:.0f} s left" if done < total else "")
+                text += f", {rate_text(rate, unit)}" + (f", {(total - done) / rate:.0f} s left" if done < total else "")
             self.say(text)
 
-        return advance
+        yield advance
 
 
 class LateStage:

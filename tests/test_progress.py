@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from advntk_dist.progress import Display
+from advntk_dist.progress import Display, rate_text
 
 
 def shown(*, terminal: bool, quiet: bool = False) -> str:
@@ -40,6 +41,29 @@ def test_work_found_done_has_no_rate() -> None:
     with display.stage("Gram matrix", 10, "tiles") as advance:
         advance(10, False)
     assert out.getvalue() == "Gram matrix: 10/10 tiles found done\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_has_just_ended_is_not_shown_again_unless_it_is_done_anew(terminal: bool) -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=terminal, width=100))
+
+    def stage(*steps: tuple[int, bool]) -> str:
+        before = len(out.getvalue())
+        with display.stage("Early stopping", 10, "images") as advance:
+            for units, fresh in steps:
+                advance(units, fresh)
+        return out.getvalue()[before:]
+
+    assert "10/10" in stage((10, True))
+    assert stage((4, False), (6, False)) == ""
+    assert "10/10" in stage((4, False), (6, True))
+
+
+def test_rates_have_no_exponents() -> None:
+    assert [rate_text(r, "images") for r in (0.01234, 3.456, 1060.2)] == [
+        "0.0123 images/s", "3.46 images/s", "1,060 images/s"
+    ]  # fmt: skip
 
 
 def test_quiet_says_nothing() -> None:

@@ -9,8 +9,9 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import ray
@@ -21,6 +22,23 @@ from advntk_dist.storage.location import refuse_credentials_in_address
 
 MIN_OBJECT_STORE = 200 * 2**20
 """Bytes of shared memory that a Ray of our own gets at least."""
+
+
+def _nobody(text: str) -> None:
+    """Nobody listens."""
+
+
+_listener: ContextVar[Callable[[str], None]] = ContextVar("_listener", default=_nobody)
+
+
+@contextmanager
+def ray_announced(say: Callable[[str], None]) -> Iterator[None]:
+    """Have ``say`` told that Ray is being started or joined, which takes seconds, by whatever does so inside."""
+    token = _listener.set(say)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 @contextmanager
@@ -45,6 +63,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     if ray.is_initialized():
         yield
         return
+    _listener.get()("starting Ray" if address is None else f"joining the Ray cluster at {address}")
     if address is not None:
         _require_listener(address)
     try:

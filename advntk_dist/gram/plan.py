@@ -69,7 +69,7 @@ class GramPlan:
     def __str__(self) -> str:
         time = "time not measured yet" if self.seconds is None else f"about {self.seconds:.0f} s"
         return (
-            f"{self.tiles} of {self.tiles_total} tiles to compute ({self.pairs:.3g} pairs), "
+            f"{self.tiles} of {self.tiles_total} tiles to compute ({self.pairs:,} pairs of images), "
             f"{_gib(self.disk_bytes)} on disk, {self.workers} workers of at most {_gib(self.worker_bytes)} "
             f"and {_gib(self.image_bytes)} of images each machine, {time}"
         )

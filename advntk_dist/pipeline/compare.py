@@ -10,13 +10,16 @@ from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.outcomes import TestOutcomes, read_outcomes
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, write_comparison
 from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.scores import title_of
 from advntk_dist.storage.location import Location, location
 
 
-def compare_runs(folders: Sequence[str | Location], target: str | Location) -> Location:
+def compare_runs(
+    folders: Sequence[str | Location], target: str | Location, *, display: Display | None = None
+) -> Location:
     """Write one page that compares finished runs.
 
     Parameters
@@ -25,6 +28,8 @@ def compare_runs(folders: Sequence[str | Location], target: str | Location) -> L
         Two or more run directories; none of them is changed.
     target
         The HTML file to write.
+    display
+        Where to say what is done; nowhere by default.
 
     Raises
     ------
@@ -44,6 +49,7 @@ def compare_runs(folders: Sequence[str | Location], target: str | Location) -> L
         outcomes.append(met := read_outcomes(folder, config, stopped))
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
+    (display or Display(quiet=True)).say("writing the comparison")
     return write_comparison(runs, location(target), _pairs([run.name for run in runs], outcomes))
 
 

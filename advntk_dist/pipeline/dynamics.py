@@ -61,7 +61,7 @@ def dynamics(
     if folder.finished() is not None:
         from advntk_dist.pipeline.run import rebuild_report
 
-        rebuild_report(folder.root)
+        rebuild_report(folder.root, display=shown)
     return path, results
 
 

@@ -120,10 +120,12 @@ class DynamicsStage(Stages):
         first: int = 0,
     ) -> list[MethodResult]:
         """Evaluate at several times; the records have the names that `advntk run` gives them."""
+        part_name = "validation" if part is self.problem.val else "test"
         m = len(part.y) if images is None else min(images, len(part.y))
         if m < len(part.y):
             name, part = (f"{name[:-4]}curve{m}" if name.endswith("test") else f"{name}{m}"), part.first(m)
-        with self.display.stage(f"Dynamics: {name}", len(sources) * m, "images") as advance:
+        title = f"{'Adversarial' if name.startswith('at-') else 'Standard'} flow, {part_name}"
+        with self.display.stage(title, len(sources) * m, "images") as advance:
             return [
                 self._evaluate(f"{name}_t{first + i}", part, source, attack, advance)
                 for i, source in enumerate(sources)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advntk_dist.config import RunConfig
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.gram import GramStore, builder_lock, invalidate, verify_gram
 from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.images import changed_images_named
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.storage.location import Location
@@ -35,6 +37,13 @@ class Verdict:
     bytes: VerifyReport
     values: AuditReport | None = None
     why_not: str = ""
+
+
+def _missing(store: GramStore) -> str:
+    """The first tiles that are not committed."""
+    done = store.committed()
+    places = [f"({t.i}, {t.j})" for t in store.grid if not done[t.i, t.j]]
+    return ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
 
 
 def build_gram_only(
@@ -70,7 +79,8 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -
     Raises
     ------
     StoreDamagedError
-        If a tile is damaged.
+        If a tile is damaged; or if one is missing of a matrix that a run was done with. A store whose building has
+        not come to its end is sound as far as it goes.
     StoreBusyError
         If a tile is damaged and another process is building the store.
     """
@@ -80,15 +90,22 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -
         with builder_lock(store.path):
             invalidate(store, [damaged[:3] for damaged in report.damaged])
         report.raise_if_damaged(store.path)
+    folder = RunDirectory(path)
+    if report.missing and folder.coefficients.exists():
+        raise StoreDamagedError(
+            f"{store.path}: {report.missing} tiles are missing of a matrix that the run has solved with "
+            f"({_missing(store)}); `advntk gram build {folder.config} --out {path}` computes just these"
+        )
     if not tiles:
         return Verdict(store, report, why_not="not asked for")
     if report.missing:
-        return Verdict(store, report, why_not="the store is not complete")
-    folder = RunDirectory(path)
+        return Verdict(store, report, why_not=f"the store is not complete, missing are {_missing(store)}")
     if store.path == path or not folder.config.is_file():
         return Verdict(store, report, why_not="only a run directory knows the images; give that")
     from advntk_dist.gram.audit import audit_gram
     from advntk_dist.pipeline.problem import Problem
 
-    images = Problem(folder.stored_config()).train.raw
-    return Verdict(store, report, audit_gram(store, images, tiles=tiles, seed=seed, passes=passes))
+    problem = Problem(folder.stored_config())
+    with changed_images_named(folder.root, problem.dataset.name):
+        audited = audit_gram(store, problem.train.raw, tiles=tiles, seed=seed, passes=passes)
+    return Verdict(store, report, audited)

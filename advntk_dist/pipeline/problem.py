@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig
-from advntk_dist.data import Dataset, load_dataset, one_hot, split
+from advntk_dist.data import Dataset, one_hot, split
 from advntk_dist.networks import Network, network
+from advntk_dist.pipeline.images import load_images
 from advntk_dist.predictor import KernelPredictor
 
 Images = NDArray[Any]
@@ -44,7 +45,7 @@ class Problem:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         d = config.data
-        self.dataset: Dataset = load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset)
+        self.dataset: Dataset = load_images(config)
         self._split = split(self.dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
 
     @cached_property

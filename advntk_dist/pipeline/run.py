@@ -15,6 +15,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.images import require_same_images
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.solving import ADV_NTK
@@ -62,10 +63,15 @@ def run(
     with folder.claimed(config):
         results = folder.finished()
         if results is not None:
+            require_same_images(folder, problem.dataset)
             return RunOutcome(folder.root, results, worked=False)
         events = EventLog(folder.events)
         events.write("run begins")
-        shown.say(f"{problem.net!r} on {problem.dataset.name}: {config.data.n_train} training images -> {folder.root}")
+        net = problem.net.spec
+        shown.say(
+            f"{net.name} (W_std {net.W_std:g}, b_std {net.b_std:g}, {net.activation}) on {problem.dataset.name}: "
+            f"{config.data.n_train:,} training images -> {folder.root}"
+        )
         with Stages(problem, folder, events, shown, address) as stages:
             results = _work(stages)
         events.write("run ends")
@@ -162,6 +168,7 @@ def _method_rows(
 
 
 def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Location:
+    stages.display.say("writing the report")
     problem = stages.problem
     curve, methods = results["curve"], results["methods"]
     twins, guesses = stages.examples()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from advntk_dist.config import RunConfig, difference, parse_config
+from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.storage.files import write_whole
 from advntk_dist.storage.location import Location, location
@@ -108,8 +110,11 @@ class RunDirectory:
                 other = difference(config, self.stored_config())
                 if other is not None:
                     raise StoreMismatchError(str(self.root), *other)
+                moved = config.data.path not in (None, self.stored_config().data.path)
             else:
-                self.write_text(self.config, config.to_toml())
+                moved = True
+            if moved:  # later commands find the images from any folder
+                self.write_text(self.config, _found_from_anywhere(config).to_toml())
             yield
 
     def _grows(self, config: RunConfig) -> bool:
@@ -162,6 +167,20 @@ class RunDirectory:
     def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
         write_whole(path, text.encode("utf-8"))
+
+
+def _found_from_anywhere(config: RunConfig) -> RunConfig:
+    """The same run with an absolute data.path.
+
+    data.name stays as it was given, as it tells runs apart; where it is a relative path, data.path says where it led.
+    """
+    name, path = config.data.name, config.data.path
+    if path is None:
+        if name in READERS or os.path.isabs(os.path.expanduser(name)) or not os.path.exists(name):
+            return config
+        path = name
+    absolute = os.path.abspath(os.path.expanduser(path))
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": absolute})})
 
 
 def digest(config: RunConfig) -> str:

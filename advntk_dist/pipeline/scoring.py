@@ -16,6 +16,7 @@ from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation import MethodResult, evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.images import require_same_images
 from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.predictor import KernelPredictor
@@ -41,6 +42,11 @@ class Scoring:
         Where to write and show what happens.
     address
         Ray cluster, None for this machine.
+
+    Raises
+    ------
+    ImagesChangedError
+        If the directory has results of other images.
     """
 
     def __init__(
@@ -48,8 +54,10 @@ class Scoring:
     ) -> None:
         self.problem, self.folder, self.events, self.display = problem, folder, events, display
         self.config, self.address = problem.config, address
+        require_same_images(folder, problem.dataset)
         self.identity = {"configuration": digest(self.config), "data": problem.dataset.fingerprint}
         self._pool: EvaluationPool | None = None
+        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +68,12 @@ class Scoring:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _say_once(self, text: str) -> None:
+        """Say what takes its time at the first use alone."""
+        if text not in self._said:
+            self._said.add(text)
+            self.display.say(text)
 
     def release(self) -> None:
         """End the workers, whose cores something else needs now; the next batch starts them again."""
@@ -91,7 +105,12 @@ class Scoring:
     def evaluator(self, coefficients: Callable[[], Array], part: Part) -> Evaluator:
         """Judges the images of a part under coefficients (n, k), which are asked for only if a batch is missing."""
         if not self.spreads:
-            return InProcess(lambda: self.predictor(coefficients()), part.x, part.y)
+
+            def predictor() -> KernelPredictor:
+                self._say_once("compiling the attack")
+                return self.predictor(coefficients())
+
+            return InProcess(predictor, part.x, part.y)
         if self._pool is None:
             from advntk_dist.evaluation.spread import EvaluationPool
 
@@ -122,19 +141,22 @@ class Scoring:
             if fresh:
                 self.events.write("batch", name=name, images=images)
 
-        return evaluate(
-            lambda: self.predictor(coefficients()),
-            part.x,
-            part.y,
-            bind_attack(attack),
-            norm=attack.norm,
-            seed=attack.seed,
-            group=self._outcomes(attack),
-            name=name,
-            batch=self.config.evaluation.batch,
-            on_batch=on_batch,
-            evaluator=self.evaluator(coefficients, part),
-        )
+        from advntk_dist.gram.cluster import ray_announced
+
+        with ray_announced(self.display.say):
+            return evaluate(
+                lambda: self.predictor(coefficients()),
+                part.x,
+                part.y,
+                bind_attack(attack),
+                norm=attack.norm,
+                seed=attack.seed,
+                group=self._outcomes(attack),
+                name=name,
+                batch=self.config.evaluation.batch,
+                on_batch=on_batch,
+                evaluator=self.evaluator(coefficients, part),
+            )
 
     def _outcomes(self, attack: AttackConfig) -> zarr.Group:
         """Outcomes under one attack: a folder for each that was ever asked for."""

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.gram import GramStore, build_gram
+from advntk_dist.gram.cluster import ray_announced
 from advntk_dist.operators import operator_for_store
+from advntk_dist.pipeline.images import changed_images_named
 from advntk_dist.pipeline.scoring import Scoring
 from advntk_dist.progress import LateStage
 from advntk_dist.report import KernelSpectrum
@@ -48,24 +50,31 @@ class Solving(Scoring):
 
             def on_event(event: dict[str, Any]) -> None:
                 details = dict(event)
-                self.events.write(details.pop("event"), **details)
+                name = details.pop("event")
+                if name == "worker_started" and not started:
+                    self.display.say("starting workers, each of which compiles the kernel")
+                    started.append(name)
+                self.events.write(name, **details)
 
             def on_plan(plan: GramPlan) -> None:
                 self.display.say(f"plan: {plan}")
                 self.events.write("plan", plan=asdict(plan) | {"memory_bytes": plan.memory_bytes})
 
-            self.store = build_gram(
-                self.problem.net,
-                train.raw,
-                store=self.folder.gram,
-                tile=gram.tile,
-                dtype=gram.dtype,
-                workers=gram.workers,
-                address=self.address,
-                on_progress=on_progress,
-                on_event=on_event,
-                on_plan=on_plan,
-            )
+            started: list[str] = []
+            name = self.problem.dataset.name
+            with changed_images_named(self.folder.root, name), ray_announced(self.display.say):
+                self.store = build_gram(
+                    self.problem.net,
+                    train.raw,
+                    store=self.folder.gram,
+                    tile=gram.tile,
+                    dtype=gram.dtype,
+                    workers=gram.workers,
+                    address=self.address,
+                    on_progress=on_progress,
+                    on_event=on_event,
+                    on_plan=on_plan,
+                )
         return self.store
 
     @cached_property

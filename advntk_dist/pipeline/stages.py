@@ -14,6 +14,7 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline.outcomes import outcome_names
 from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.solving import ADV_NTK, Solving
+from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import LateStage
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
@@ -58,6 +59,10 @@ class Stages(Solving):
                 shown.reach(step + 1, train.steps)
                 self.events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
 
+            def predictor() -> KernelPredictor:
+                self._say_once("compiling the steps of Adv-NTK")
+                return problem.predictor
+
             recipe = recipe_of(
                 train,
                 problem.train,
@@ -69,7 +74,7 @@ class Stages(Solving):
             run = train_adv_ntk(
                 recipe,
                 lambda: self.dynamics,
-                lambda: problem.predictor,
+                predictor,
                 len(problem.train.y),
                 group=group,
                 steps=train.steps,

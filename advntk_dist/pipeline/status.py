@@ -32,7 +32,8 @@ class RunStatus:
     run
         Its directory.
     stages
-        "done", "running", "interrupted" or "waiting" for each stage.
+        "done", "running", "interrupted" or "waiting" for each stage; "incomplete" for a Gram matrix that has lost tiles
+        since it was done.
     tiles, tiles_total, steps, steps_total, images, images_total
         Tiles committed, steps trained, images attacked by this run's own attack, and how many there will be.
     rate, unit
@@ -106,9 +107,12 @@ def run_status(out: str | Location) -> RunStatus:
     grid = -(-config.data.n_train // min(config.gram.tile, config.data.n_train))
     stage, rate, unit = _pace(events)
     last = events[-1] if events else None
+    stages = _stages(events, finished, held)
+    if tiles is not None and tiles.done < tiles.total and stages["gram"] == "done":
+        stages["gram"] = "incomplete"
     return RunStatus(
         run=str(folder.root),
-        stages=_stages(events, finished, held),
+        stages=stages,
         tiles=tiles.done if tiles else 0,
         tiles_total=tiles.total if tiles else grid * (grid + 1) // 2,
         steps=max((e["step"] for e in events if e["event"] == "step" and e.get("stage") == "train"), default=0),

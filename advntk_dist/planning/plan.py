@@ -85,7 +85,7 @@ class RunPlan:
             f"{c.data.name}, {c.network.name}: {c.data.n_train:,} training, {c.data.n_val:,} validation and "
             f"{c.data.n_test:,} test images of {shape}, {self.images.classes} classes",
             f"on          {self.cluster}",
-            f"tiles       {gram.tiles:,} of {c.gram.tile} ({gram.pairs:.3g} pairs), {size(gram.disk_bytes)} on disk",
+            f"tiles       {gram.tiles:,} of {c.gram.tile} ({gram.pairs:,.0f} pairs), {size(gram.disk_bytes)} on disk",
             f"memory      {gram.workers} workers a node of at most {size(gram.worker_bytes)}, the driver about "
             f"{size(self.driver_bytes)}",
             f"operator    {self.operator.name} (matrix {size(self.operator.whole_bytes)})",

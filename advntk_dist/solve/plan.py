@@ -58,8 +58,8 @@ class SolverPlan:
         if self.basis is None:
             return "solver memory: no limit"
         return (
-            f"solver memory: matrix {_size(self.held)}, vectors and products {_size(self.fixed)}, two Krylov bases of "
-            f"{_size(self.basis)} each before they go to disk, preconditioner of rank {self.rank}"
+            f"solver memory: matrix {_size(self.held)}, vectors and products {_size(self.fixed)}; the two Krylov bases "
+            f"may grow to {_size(self.basis)} each before they go to disk; preconditioner of rank {self.rank}"
         )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import ray
 
 from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
-from advntk_dist.gram.cluster import cluster_workers, import_path, ray_session
+from advntk_dist.gram import cluster
+from advntk_dist.gram.cluster import cluster_workers, import_path, ray_announced, ray_session
 from advntk_dist.gram.worker import worker_environment
 
 UNREACHABLE = """
@@ -84,3 +86,38 @@ def test_environment_of_workers() -> None:
     gpu = worker_environment(1, gpu=True)
     assert "JAX_PLATFORMS" not in gpu
     assert gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+def test_an_interruption_while_ray_starts_stops_what_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+
+    def interrupted(*args: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray puts a handler of its own there
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: stopped.append("all"))
+    monkeypatch.setattr(cluster, "_start_ray", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_session():
+            pytest.fail("Ray did not start")
+        assert stopped == ["all"]
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_start_of_ray_is_announced_to_who_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "_start_ray", lambda *args: None)
+    with ray_announced(said.append):
+        with ray_session():
+            pass
+        with pytest.raises(RequestError), ray_session("127.0.0.1:1"):
+            pytest.fail("nobody answers there")
+    with ray_session():
+        pass
+    assert said == ["starting Ray", "joining the Ray cluster at 127.0.0.1:1"]

@@ -86,7 +86,7 @@ def test_people_get_lines(node: Path, capsys: pytest.CaptureFixture[str]) -> Non
         *("digits,", "on", "tiles", "memory", "operator", "passes", "image-steps"),
         *("time", "gram", "solve", "select", "train"),
     ]
-    assert "10 of 256 (6.25e+05 pairs)" in out
+    assert "10 of 256 (625,216 pairs)" in out
     assert "most of it" in out
     assert {c for c in out if not c.isprintable()} == {"\n"}
 

@@ -1,0 +1,113 @@
+"""The images of a run: found from any folder, and missed or found changed in words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from advntk_dist.cli import main
+from advntk_dist.config import load_config
+from advntk_dist.errors import DatasetError, ImagesChangedError
+from advntk_dist.pipeline.images import load_images
+from advntk_dist.pipeline.rundir import RunDirectory
+
+SETTINGS = (
+    "data.name=photos",
+    "data.n_train=24",
+    "data.n_val=6",
+    "data.n_test=10",
+    "network.name=mlp-2",
+    "gram.workers=1",
+    "attack.steps=1",
+    "train.steps=1",
+    "train.batch=8",
+    "evaluation.times=[1e-2]",
+)
+CHANGED = "the images of 'photos' changed since this run; put back those that it was made from"
+
+
+def photos(folder: Path, seed: int = 0) -> None:
+    """Two classes of 20 images of 6 x 6."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, 20, 6, 6), dtype=np.uint8)
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(pixels[label]):
+            Image.fromarray(image).save(folder / name / f"{i}.png")
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with photos/ in it."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    return tmp_path
+
+
+def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
+    command = ["run", "digits", "--out", str(place / "run"), *(w for s in SETTINGS for w in ("--set", s))]
+    code, _, err = call(capsys, *command)
+    assert code == 0, err
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert call(capsys, "report", str(place / "run"))[0] == 0
+    monkeypatch.chdir(place)
+    assert "nothing to do" in call(capsys, *command)[1]
+
+    (place / "photos").rename(place / "moved")
+    code, _, err = call(capsys, *command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unknown dataset 'photos'" in err
+    os.symlink(place / "moved", place / "elsewhere" / "photos")
+    assert call(capsys, *command, "--set", "data.path=elsewhere/photos")[0] == 0
+    assert call(capsys, "report", str(place / "run"))[0] == 0  # it is stored where they lie now
+
+    photos(place / "photos", seed=1)
+    (place / "elsewhere" / "photos").unlink()
+    photos(place / "elsewhere" / "photos", seed=1)
+    for words in (
+        command,
+        ["report", str(place / "run")],
+        ["evaluate", str(place / "run"), "--set", "steps=2"],
+        ["dynamics", str(place / "run")],
+        ["gram", "verify", str(place / "run")],
+        ["gram", "build", *command[1:]],
+    ):
+        code, out, err = call(capsys, *words)
+        assert (code, out, err.count("\n")) == (3, "", 1), err
+        assert CHANGED in err
+
+
+def test_names_that_tell_runs_apart_stay_as_they_were_given(place: Path) -> None:
+    config = load_config("digits", SETTINGS)
+    with RunDirectory.at(place / "run").claimed(config):
+        stored = RunDirectory.at(place / "run").stored_config()
+    assert (stored.data.name, stored.data.path) == ("photos", str(place / "photos"))
+    for name, path in (("digits", None), (str(place / "photos"), None)):
+        folder = RunDirectory.at(place / f"run-{os.path.basename(name)}")
+        with folder.claimed(load_config("digits", [f"data.name={name}"])):
+            assert (folder.stored_config().data.name, folder.stored_config().data.path) == (name, path)
+
+
+def test_a_path_that_the_name_does_not_lead_to_is_refused(place: Path) -> None:
+    config = load_config("digits", [*SETTINGS, f"data.path={place / 'others'}"])
+    with pytest.raises(DatasetError, match=r"is itself a path: leave out data\.path"):
+        load_images(config)
+
+
+def test_the_error_keeps_both_fingerprints() -> None:
+    error = ImagesChangedError("run", "photos", "old", "new")
+    assert (error.stored, error.requested, error.exit_code) == ("old", "new", 3)
+    assert str(error).startswith(f"run: {CHANGED}")
