@@ -25,6 +25,7 @@ from advntk_dist.cli.results import evaluate, report
 from advntk_dist.cli.run import presets, run
 from advntk_dist.cli.status import status
 from advntk_dist.cli.submit import submit
+from advntk_dist.cli.talk import is_verbose, json_before, lay_out_examples
 from advntk_dist.errors import AdvNTKError
 
 _EPILOG = "Complete with the Tab key: `advntk completion --help`. Every command's help has an example."
@@ -32,15 +33,17 @@ _EPILOG = "Complete with the Tab key: `advntk completion --help`. Every command'
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
 @click.version_option(package_name="advntk-dist", prog_name="advntk")
-@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Also show the logs and warnings of Ray, JAX and other libraries.")
-def advntk(quiet: bool, verbose: bool) -> None:
-    """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale."""
-    if quiet and verbose:
-        raise click.UsageError("-q and -v contradict each other; give one of them")
-    if verbose:
-        chatter.show()
-    else:
+@json_before
+def advntk() -> None:
+    """Adversarial training in the infinite-width limit: NTK dynamics and Adv-NTK at full dataset scale.
+
+    Examples: advntk run digits
+
+    advntk run digits --set data.name=photos --out runs/photos
+
+    advntk report runs/photos
+    """
+    if not is_verbose():
         chatter.silence()
 
 
@@ -61,6 +64,7 @@ for _command in (
     completion,
 ):
     advntk.add_command(_command)
+lay_out_examples(advntk)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             click.echo(stopped, err=True)
             leave(1)
         except AdvNTKError as error:
-            click.echo(f"advntk: {error}", err=True)
+            # Some messages begin with the command as it is typed.
+            click.echo(f"advntk: {str(error).removeprefix('advntk ')}", err=True)
             sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)

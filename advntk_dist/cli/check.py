@@ -8,7 +8,7 @@ from advntk_dist.cli.options import Place, display, json_option, print_json
 from advntk_dist.storage.location import Location
 
 
-@click.command()
+@click.command(short_help="Examine a finished run for gradient masking.")
 @click.argument("folder", type=Place(), metavar="RUN")
 @click.option(
     "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."

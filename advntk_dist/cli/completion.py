@@ -7,6 +7,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from advntk_dist.cli.talk import loudness
+
 VARIABLE = "_ADVNTK_COMPLETE"
 """The environment variable by which a shell asks for completions."""
 
@@ -61,8 +63,9 @@ class Published(click.ParamType):
         return [CompletionItem(name) for name in SOURCES if name.startswith(incomplete)]
 
 
-@click.command()
+@click.command(short_help="Print the script that completes with the Tab key.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@loudness
 def completion(shell: str) -> None:
     """Print the script that completes commands, options and presets with the Tab key.
 

@@ -9,14 +9,21 @@ import click
 
 from advntk_dist.cli.completion import Published
 from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.cli.talk import json_before
 
 
 @click.group()
+@json_before
 def data() -> None:
-    """Fetch published datasets, and look at any dataset."""
+    """Fetch published datasets, and look at any dataset.
+
+    Examples: advntk data fetch cifar10
+
+    advntk data info my_images/
+    """
 
 
-@data.command("fetch")
+@data.command("fetch", short_help="Download a published dataset, and check it.")
 @click.argument("name", metavar="NAME", type=Published())
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option("--mirror", metavar="URL", help="Address of a folder with the same files.")
@@ -44,20 +51,29 @@ def data_fetch(name: str, to: Path | None, mirror: str | None, as_json: bool) ->
     click.echo("use it with " + " ".join(f"--set {key}={value}" for key, value in settings.items()))
 
 
-@data.command("info")
+@data.command("info", short_help="Print what a dataset holds.")
 @click.argument("name", metavar="PATH|NAME")
 @click.option("--path", help="Where a dataset given by name lies.")
 @click.option("--resize", type=click.IntRange(1, 4096), help="Bring images to this edge, as data.resize does.")
+@click.option(
+    "--class-subset", metavar="CLASS,CLASS", help="Keep these classes, by name or number, as data.class_subset does."
+)
 @json_option
-def data_info(name: str, path: str | None, resize: int | None, as_json: bool) -> None:
+def data_info(name: str, path: str | None, resize: int | None, class_subset: str | None, as_json: bool) -> None:
     """Print what a dataset holds: images, parts, classes with counts, fingerprint, mean of the pixels.
 
-    Example: advntk data info my_images/
+    A run takes a part of the classes by --set 'data.class_subset=["cat", "dog"]', and another size by --set
+    data.resize=32.
+
+    Examples: advntk data info my_images/
+
+    advntk data info cifar10 --class-subset cat,dog
     """
     from advntk_dist.data.info import summarise
     from advntk_dist.data.registry import load_dataset
 
-    summary = summarise(load_dataset(name, path, resize=resize))
+    classes = None if class_subset is None else [word.strip() for word in class_subset.split(",")]
+    summary = summarise(load_dataset(name, path, resize=resize, class_subset=classes))
     if as_json:
         print_json(summary)
     else:

@@ -10,7 +10,7 @@ from advntk_dist.cli.options import Place, display, json_option, print_json
 from advntk_dist.storage.location import Location
 
 
-@click.command()
+@click.command(short_help="Follow both kinds of training over all times.")
 @click.argument("folder", type=Place(), metavar="RUN")
 @click.option("--strength", default=2.0, show_default=True, help="Theta_x eta S of the median sample.")
 @click.option(

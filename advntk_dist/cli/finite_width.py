@@ -11,7 +11,7 @@ from advntk_dist.cli.completion import Source
 from advntk_dist.cli.options import configured, display, json_option, print_json, print_results
 
 
-@click.command("finite-width")
+@click.command("finite-width", short_help="Train networks of finite width beside the limit.")
 @configured(default_out=True, source=Source("finite-width"))
 @click.option(
     "--infinite",

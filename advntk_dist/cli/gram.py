@@ -9,15 +9,24 @@ from dataclasses import asdict
 import click
 
 from advntk_dist.cli.options import Place, configured, display, json_option, print_json
+from advntk_dist.cli.talk import json_before
 from advntk_dist.storage.location import Location
 
 
 @click.group()
+@json_before
 def gram() -> None:
-    """Build and look after Gram matrices."""
+    """Build and look after Gram matrices.
+
+    Examples: advntk gram build digits --out runs/digits
+
+    advntk gram status runs/digits
+
+    advntk gram verify runs/digits
+    """
 
 
-@gram.command("build")
+@gram.command("build", short_help="Build a run's Gram matrix, or what is missing of it.")
 @configured(default_out=False)
 @json_option
 def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
@@ -35,7 +44,7 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
         click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
 
 
-@gram.command("status")
+@gram.command("status", short_help="Say how far a build has got.")
 @click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
 @json_option
 def gram_status(path: Location, as_json: bool) -> None:
@@ -52,26 +61,33 @@ def gram_status(path: Location, as_json: bool) -> None:
         click.echo(str(status))
 
 
-@gram.command("info")
+@gram.command("info", short_help="Print what a store belongs to.")
 @click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
-def gram_info(path: Location) -> None:
+@json_option
+def gram_info(path: Location, as_json: bool) -> None:
     """Print what a store belongs to, as JSON.
 
     Example: advntk gram info runs/digits
     """
     from advntk_dist.pipeline.gram import open_store
 
-    click.echo(json.dumps(open_store(path).fingerprint, indent=2))
+    fingerprint = open_store(path).fingerprint
+    if as_json:
+        print_json(fingerprint)
+    else:
+        click.echo(json.dumps(fingerprint, indent=2))
 
 
-@gram.command("verify")
+@gram.command("verify", short_help="Check every byte, and values against float64.")
 @click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
 @click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")
 @json_option
 def gram_verify(path: Location, tiles: int, seed: int, passes: int, as_json: bool) -> None:
-    """Check every stored byte, and a sample of values against float64; exit 3 if a tile is damaged.
+    """Check every stored byte, and a sample of values against float64.
+
+    Exit 3 if a tile is damaged, or missing of a matrix that a run was done with; 0 if all that is there is sound.
 
     A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again. Values are
     compared where RUN is a run directory, which knows the images.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from advntk_dist.cli.completion import Source
+from advntk_dist.cli.talk import is_quiet
+from advntk_dist.cli.talk import json_option as json_option
 from advntk_dist.storage.location import location
 
 if TYPE_CHECKING:
@@ -39,7 +41,11 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
         for decorator in (
             click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]"),
             click.option(
-                "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key."
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="SECTION.KEY=VALUE",
+                help="Override one configuration key; `advntk presets digits` shows them all.",
             ),
             click.option("--out", required=not default_out, help=out_help),
             click.argument("source", metavar="PRESET|FILE.toml", type=source or Source()),
@@ -48,13 +54,6 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
         return command
 
     return decorate
-
-
-def json_option(command: F) -> F:
-    """The flag --json, as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object; progress goes elsewhere.")(
-        command
-    )
 
 
 def print_json(found: Any) -> None:
@@ -66,7 +65,7 @@ def display() -> Display:
     """Where the command shows its progress; --quiet silences it."""
     from advntk_dist.progress import Display
 
-    return Display(quiet=bool(click.get_current_context().find_root().params.get("quiet")))
+    return Display(quiet=is_quiet())
 
 
 def print_results(results: dict[str, Any]) -> None:

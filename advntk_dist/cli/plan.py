@@ -13,7 +13,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.storage.location import Location
 
 
-@click.command()
+@click.command(short_help="Predict time, disk and memory of a run.")
 @click.argument("source", metavar="PRESET|FILE.toml", type=Source())
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
 @click.option("--out", type=Place(), help="Where the run would lie: the free space of a disk is looked at.")

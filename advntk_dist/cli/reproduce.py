@@ -11,7 +11,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.storage.location import local, location
 
 
-@click.command()
+@click.command(short_help="Run any part of the paper's experiments.")
 @click.option("--dataset", "datasets", multiple=True, help="cifar10, svhn or FILE.npz; repeatable. [default: cifar10]")
 @click.option("--network", "networks", multiple=True, help="mlp-3, cnn-5, ...; repeatable. [default: mlp-3 to mlp-10]")
 @click.option("--method", "methods", multiple=True, help="ntk, early-stopped, adv-ntk, at. [default: all]")

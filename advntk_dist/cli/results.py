@@ -12,7 +12,7 @@ from advntk_dist.cli.options import Place, display, json_option, method_row, pri
 from advntk_dist.storage.location import Location
 
 
-@click.command()
+@click.command(short_help="Attack the methods of a finished run again.")
 @click.argument("folder", type=Place(), metavar="RUN")
 @click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
 @click.option(
@@ -78,7 +78,7 @@ def _print_tier(results: dict[str, Any]) -> None:
     print_pairs(results)
 
 
-@click.command()
+@click.command(short_help="Write a run's report again, or compare runs.")
 @click.argument("folders", type=Place(), metavar="RUN...", nargs=-1, required=True)
 @click.option("--compare", is_flag=True, help="Write one page that sets two or more runs side by side.")
 @click.option(
@@ -97,13 +97,13 @@ def report(folders: Sequence[Location], compare: bool, out: Location | None, as_
     if compare:
         from advntk_dist.pipeline.compare import compare_runs
 
-        _print_path("comparison", compare_runs(folders, out or Path("comparison.html")), as_json)
+        _print_path("comparison", compare_runs(folders, out or Path("comparison.html"), display=display()), as_json)
         return
     if len(folders) > 1 or out is not None:
         raise click.UsageError("several runs and --out belong to --compare")
     from advntk_dist.pipeline.run import rebuild_report
 
-    _print_path("report", rebuild_report(folders[0]), as_json)
+    _print_path("report", rebuild_report(folders[0], display=display()), as_json)
 
 
 def _print_path(what: str, path: Location, as_json: bool) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from advntk_dist.cli.completion import Source
 from advntk_dist.cli.options import configured, display, json_option, print_json, print_results
 
 if TYPE_CHECKING:
     from advntk_dist.config import RunConfig
-    from advntk_dist.pipeline.rundir import RunDirectory
 
 
-@click.command()
+@click.command(short_help="Do the whole job, from images to a report.")
 @configured(default_out=True)
 @click.option("--fetch", is_flag=True, help="Download a published dataset first, where `advntk data fetch` puts it.")
 @json_option
@@ -29,11 +29,12 @@ def run(
     advntk run cifar10-mlp5 --fetch
     """
     from advntk_dist.config import load_config
+    from advntk_dist.pipeline.images import finished_results
     from advntk_dist.pipeline.rundir import RunDirectory
 
     config = load_config(source, overrides)
     folder = RunDirectory.at(_out(source, out))
-    results = _finished(folder, config)
+    results = finished_results(folder, config)
     worked = results is None
     if results is not None:
         if not as_json:
@@ -52,13 +53,22 @@ def run(
     click.echo(f"report: {folder.report}")
 
 
-@click.command()
+@click.command(short_help="List presets, or print one with all its keys.")
+@click.argument("name", required=False, type=Source())
 @json_option
-def presets(as_json: bool) -> None:
-    """List the built-in configurations.
+def presets(name: str | None, as_json: bool) -> None:
+    """List the built-in configurations, or print one of them as TOML with every key and what it means.
 
-    Example: advntk presets
+    What is printed is a file for `advntk run`, to be changed at will. Presets of finite-width are printed as
+    finite-width/NAME.
+
+    Examples: advntk presets
+
+    advntk presets digits > mine.toml
     """
+    if name is not None:
+        _print_preset(name, as_json)
+        return
     from advntk_dist import config
     from advntk_dist.finite import config as finite_width
     from advntk_dist.reproduce import paper
@@ -80,13 +90,26 @@ def presets(as_json: bool) -> None:
         click.echo(f"  {name:<20}{text}")
 
 
+def _print_preset(name: str, as_json: bool) -> None:
+    from advntk_dist.config.explain import explained
+
+    found = _preset(name)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        click.echo(explained(found), nl=False)
+
+
+def _preset(name: str) -> RunConfig:
+    finite = "finite-width/"
+    if name.startswith(finite):
+        from advntk_dist.finite.config import load_config as load_finite
+
+        return load_finite(name.removeprefix(finite))
+    from advntk_dist.config import load_config
+
+    return load_config(name)
+
+
 def _out(source: str, out: str | None) -> str:
     return out if out is not None else str(Path("runs") / Path(source).stem)
-
-
-def _finished(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
-    """The results of a finished run, found without loading JAX or Ray."""
-    if not folder.config.exists():
-        return None
-    with folder.claimed(config):
-        return folder.finished()

@@ -7,7 +7,7 @@ import click
 from advntk_dist.cli.options import json_option, print_json
 
 
-@click.command()
+@click.command(short_help="Say how far a run is.")
 @click.argument("folder", metavar="RUN")
 @json_option
 def status(folder: str, as_json: bool) -> None:

@@ -18,7 +18,7 @@ _START_SECONDS = 20.0
 """How long a new job may take to start before its state is printed."""
 
 
-@click.command()
+@click.command(short_help="Run on a Ray cluster as a job.")
 @click.argument("source", metavar="PRESET|FILE.toml|JOB", type=Source())
 @click.option("--address", required=True, help="The cluster's dashboard, e.g. http://127.0.0.1:8265.")
 @click.option(

@@ -23,13 +23,17 @@ class AttackConfig(Section):
     """The attack of training, selection and evaluation."""
 
     name: Literal["pgd", "pgd-reference", "fgsm", "apgd", "apgd-targeted", "square"] = "pgd"
+    """pgd, pgd-reference, fgsm, apgd, apgd-targeted or square."""
     radius: Annotated[Pixels, Field(ge=0)] = 0.2
+    """Largest change of an image, where the range of a pixel is 1; "8/255" is understood."""
     steps: Annotated[int, Field(ge=0)] = 10
     """Gradient steps a start."""
     step_size: Annotated[Pixels, Field(ge=0)] | None = None
     """By default a fifth of the radius."""
     norm: Literal["linf", "l2", "l1"] = "linf"
+    """What the radius is measured in: linf, l2 or l1."""
     seed: Seed = 0
+    """Seed of the random starts."""
     loss: Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"] = (
         "squared-error"
     )

@@ -19,8 +19,11 @@ class DataConfig(Section):
     path: str | None = None
     """Folder or archive of the dataset, where the name alone does not say."""
     n_train: Annotated[int, Field(ge=2)] = 1000
+    """Training images, the rows of the Gram matrix."""
     n_val: Annotated[int, Field(ge=1)] = 300
+    """Validation images, on which early stopping chooses."""
     n_test: Annotated[int, Field(ge=1)] = 497
+    """Test images, of which the results are."""
     seed: Seed = 0
     """Seed of the split into training, validation and test images."""
     resize: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -48,10 +51,15 @@ class NetworkConfig(Section):
     """The infinitely wide network."""
 
     name: str = "mlp-3"
+    """mlp-x, cnn-x, resnet-18, resnet-34, or package.module:function."""
     W_std: Positive = 1.76
+    """Standard deviation of the weights."""
     b_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.18
+    """Standard deviation of the biases."""
     activation: Activation = "relu"
+    """relu, gelu, erf or sigmoid."""
     backend: BackendChoice = "auto"
+    """What computes the kernel: neural-tangents, xla or pallas; auto takes the fastest that can."""
 
     @field_validator("name")
     @classmethod
@@ -69,6 +77,7 @@ class GramConfig(Section):
     tile: Annotated[int, Field(ge=1)] = 2048
     """Edge of a tile, in images."""
     dtype: Literal["float32", "float64"] = "float32"
+    """What the kernel is computed and stored in: float32 or float64."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Ray actors; by default one a GPU, or one a CPU where there is none."""
 
@@ -83,5 +92,6 @@ class SolverConfig(Section):
     ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Added to the diagonal at t = infinity, relative to the mean of the diagonal."""
     max_passes: Annotated[int, Field(ge=1)] = 1000
+    """Passes over the matrix after which a solve gives up."""
     operator: Literal["auto", "memory", "threads", "dask-on-ray", "resident"] = "auto"
     """Where products with the matrix are computed; auto chooses from the memory there is."""

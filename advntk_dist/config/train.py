@@ -14,6 +14,7 @@ class TrainConfig(Section):
     """Adv-NTK: the training of one effective time per sample."""
 
     recipe: Literal["cross-fit", "paper"] = "cross-fit"
+    """cross-fit, or paper as published."""
     steps: Annotated[int, Field(ge=1)] = 30
     """By default 30 of cross-fit, 50 of the paper's recipe."""
     lr: Positive = 0.03
@@ -22,6 +23,7 @@ class TrainConfig(Section):
     batch: Annotated[int, Field(ge=1)] = 1000
     """Images a step; by default 1,000 and 128."""
     seed: Seed = 0
+    """Seed of the batches and folds."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Of cross-fit: parts of the training images, of which each step leaves one out."""
     clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
@@ -63,6 +65,7 @@ class EvaluationConfig(Section):
         10.0,
         100.0,
     )
+    """Times of uniform training, ascending; infinity follows them."""
     batch: Annotated[int, Field(ge=1)] = 128
     """Test images attacked at once; each batch is committed when it is done."""
     curve: Annotated[int, Field(ge=1)] | None = None

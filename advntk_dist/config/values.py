@@ -34,4 +34,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Section(BaseModel):
     """Base of all sections: frozen; unknown keys and other types (true or "3" for a number) are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, strict=True, use_attribute_docstrings=True
+    )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.errors import DatasetError
+from advntk_dist.suggest import did_you_mean
 
 _FILTER = Image.Resampling.BILINEAR
 """Pillow widens it by the factor of the reduction, which is what keeps fine patterns from aliasing. A weighted
@@ -61,7 +62,8 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
     data
         Any dataset.
     wanted
-        At least two of its classes, each by name or by number. A text that is a class name is always the name.
+        At least two of its classes, each by name or by number. A text that is a class name is always the name, and
+        else, where it is a number, the number.
 
     Raises
     ------
@@ -99,10 +101,13 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
 def _number(data: Dataset, item: str | int) -> int:
     if isinstance(item, str) and item in data.classes:
         return data.classes.index(item)
+    if isinstance(item, str) and item.isdecimal():
+        item = int(item)
     if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < data.n_classes:
         return item
+    meant = did_you_mean(str(item), data.classes)
     raise DatasetError(
-        f"data.class_subset: {data.name!r} has no class {item!r}; it has {_list(data.classes)} "
+        f"data.class_subset: {data.name!r} has no class {item!r}{meant}; it has {_list(data.classes)} "
         f"(numbers 0..{data.n_classes - 1})"
     )
 

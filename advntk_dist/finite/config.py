@@ -22,11 +22,13 @@ class FlowConfig(Section):
     """The theorem's setting: gradient flow outside and inside, networks of several widths."""
 
     widths: Annotated[tuple[Whole, ...], Field(strict=False)] = (64, 128, 256, 512, 1024)
+    """Widths that are compared, ascending."""
     seeds: Annotated[int, Field(ge=2)] = 4
     """Networks of each width."""
     n_train: Whole = 20
     """The first so many training images; the flow's cost grows with their square."""
     n_test: Whole = 20
+    """The first so many test images."""
     end: Positive = 0.3
     """Last time t of the outer flow of 1/2 || f(X) - Y ||^2, summed over images."""
     points: Annotated[int, Field(ge=2)] = 12
@@ -42,6 +44,7 @@ class FlowConfig(Section):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Largest change under halved steps, as a part of the gap that is measured; steps are halved until it holds."""
     dtype: Literal["float32", "float64"] = "float64"
+    """What the flow is computed in: float32 or float64."""
 
     @field_validator("widths")
     @classmethod
@@ -55,23 +58,33 @@ class AdversarialTrainingConfig(Section):
     """The paper's baseline: PGD adversarial training of finite networks with squared error, by SGD."""
 
     width: Whole = 256
+    """Units or channels of each layer."""
     seeds: Whole = 1
+    """Networks that are trained."""
     steps: Whole = 20_000
+    """Steps of SGD."""
     batch: Whole = 128
+    """Images a step."""
     lr: Positive = 0.1
+    """First learning rate."""
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What the learning rate is multiplied by."""
     lr_every: Whole = 8_000
     """Steps after which the learning rate is multiplied by ``lr_decay``, again and again."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD."""
     weight_decay: Size = 5e-4
+    """Of SGD."""
     evaluate_every: Whole = 1_000
     """Steps between evaluations; each is a checkpoint as well."""
     seed: Seed = 0
     """Seed of the first network; the others follow."""
     parameterization: Literal["ntk", "standard"] = "standard"
+    """ntk or standard."""
     W_std: Positive = 0.577
     """Weights; in the standard parametrisation 1/sqrt(3) is the default of the paper's framework (PyTorch)."""
     b_std: Size = 0.0
+    """Biases."""
 
 
 class FiniteWidthConfig(RunConfig):

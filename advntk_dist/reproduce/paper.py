@@ -9,6 +9,7 @@ import re
 
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
+from advntk_dist.suggest import did_you_mean
 
 PREFIX = "paper/"
 DATASETS = ("cifar10", "svhn")
@@ -64,7 +65,7 @@ def preset(name: str) -> str:
     """
     match = re.fullmatch(rf"{PREFIX}([a-z0-9]+)-([a-z]+-\d+)-r(\d+)", name)
     if not match or name not in names():
-        raise ConfigError(f"no preset {name!r}; the paper's are {summary()}")
+        raise ConfigError(f"no preset {name!r}{did_you_mean(name, names())}; the paper's are {summary()}")
     dataset, network, radius = match[1], match[2], int(match[3])
     return settings(dataset, network, radius)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from advntk_dist.cli import main
+from advntk_dist.gram import GramStore, invalidate
 
 
 def advntk(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -79,6 +80,10 @@ def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFix
     code, out, _ = advntk(capsys, "gram", "info", str(finished / "gram.zarr"))
     assert code == 0
     assert json.loads(out)["network.name"] == "mlp-2"
+    assert out.count("\n") > 1
+    code, one_line, _ = advntk(capsys, "gram", "info", str(finished), "--json")
+    assert one_line.count("\n") == 1
+    assert json.loads(one_line) == json.loads(out)
     code, out, _ = advntk(capsys, "gram", "verify", str(finished))
     assert code == 0
     assert "6 tiles are sound" in out
@@ -106,13 +111,36 @@ def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(
     code, _, err = advntk(capsys, "gram", "verify", str(folder))
     assert code == 3
     assert err.count("\n") == 1
+    code, out, err = advntk(capsys, "gram", "verify", str(folder))  # its record is gone, and the run has used it
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "1 tiles are missing of a matrix that the run has solved with ((" in err
+    assert f"--out {folder}` computes just these" in err
+    code, out, _ = advntk(capsys, "status", str(folder))
+    assert code == 0
+    assert "gram incomplete" in out
+    assert "tiles   5 of 6" in out
     times = {p: p.stat().st_mtime_ns for p in chunks}
     settings = [word for setting in small_settings for word in ("--set", setting)]
     code, out, _ = advntk(capsys, "--quiet", "gram", "build", "digits", "--out", str(folder), *settings)
     assert code == 0
     assert "6 of 6 tiles" in out
+    assert "gram done" in advntk(capsys, "status", str(folder))[1]
     assert {p: p.read_bytes() for p in chunks} == chunks
     assert [p for p in chunks if p.stat().st_mtime_ns != times[p]] == [victim]
+
+
+def test_a_matrix_that_is_not_complete_is_sound_as_far_as_it_goes(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    shutil.copy(finished / "config.toml", folder)
+    shutil.copytree(finished / "gram.zarr", folder / "gram.zarr")
+    invalidate(GramStore.open(folder / "gram.zarr"), [("ntk", 0, 1)])
+    code, out, _ = advntk(capsys, "gram", "verify", str(folder))
+    assert code == 0
+    assert "5 tiles are sound, 1 not built yet" in out
+    assert "missing are (0, 1)" in out
 
 
 def test_another_configuration_is_exit_code_3(

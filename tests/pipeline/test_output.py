@@ -86,6 +86,19 @@ def test_json_of_commands_on_a_finished_run(
     assert printed("report", "--compare", run, other, "--out", str(page)) == {"comparison": str(page)}
 
 
+def test_writing_a_report_and_a_comparison_is_said_unless_silence_is_asked_for(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(shutil.copytree(finished, tmp_path / name)) for name in ("a", "b")]
+    compared = ["report", "--compare", *runs, "--out", str(tmp_path / "both.html")]
+    for words, last in ((["report", runs[0]], "writing the report"), (compared, "writing the comparison")):
+        for quiet in ([], ["-q"]):
+            with pytest.raises(SystemExit):
+                main([*quiet, *words])
+            lines = capsys.readouterr().err.splitlines()
+            assert lines == [] if quiet else lines[-1] == last
+
+
 def test_json_of_commands_without_a_run(printed: Callable[..., Any], tmp_path: Path) -> None:
     presets = printed("presets")
     assert "digits" in presets["run"]
@@ -145,11 +158,15 @@ def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr):
         assert all(c.isprintable() or c == "\n" for c in text)
-    lines = done.stderr.replace(str(tmp_path), "").replace("backend='xla'", "").splitlines()
+    lines = done.stderr.replace(str(tmp_path), "").splitlines()
+    assert lines[0] == "mlp-2 (W_std 1.76, b_std 0.18, relu) on digits: 40 training images -> /run"
+    for said in ("starting Ray", "compiles the kernel", "compiling the attack", "compiling the steps", "the report"):
+        assert sum(said in line for line in lines) == 1, said
+    assert not any("found done" in line for line in lines)
     assert any(line.startswith("Gram matrix: 3/3 tiles") for line in lines)
     assert any(line.startswith("Adv-NTK: 2/2 steps") for line in lines)
     for line in lines:
-        assert not any(word in line.lower() for word in CHATTER), line
+        assert line == "starting Ray" or not any(word in line.lower() for word in CHATTER), line
     assert done.stdout.splitlines()[-1].startswith("report: ")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import zarr
 
 from advntk_dist.cli import main
+from advntk_dist.config import load_config
+from advntk_dist.pipeline.rundir import RunDirectory
 
 
 def _set(*pairs: str) -> list[str]:
@@ -21,6 +24,7 @@ def _data(name: str) -> list[str]:
     return ["data", "info", name]
 
 
+NOBODY = ("--address", "http://127.0.0.1:1")
 WRONG: dict[str, tuple[list[str], int, str]] = {
     # commands and options
     "no such command": (["frobnicate"], 2, "frobnicate"),
@@ -33,6 +37,13 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "no such tier": (["evaluate", "nowhere", "--tier", "brutal"], 2, "fast"),
     "no images to check": (["check", "nowhere", "--images", "0"], 2, "--images"),
     # configurations
+    "a radius in units of pixels": (_set("attack.radius=50"), 2, "give a fraction of the pixel range, such as 8/255"),
+    "a misspelt preset": (["run", "digit"], 2, "did you mean 'digits'?"),
+    "a misspelt network": (_set("network.name=mlp5"), 2, "did you mean 'mlp-5'?"),
+    "a misspelt key": (_set("attack.stepz=5"), 2, "did you mean 'steps'?"),
+    "a misspelt preset of the paper": (["run", "paper/cifar10-mlp5-r8"], 2, "did you mean 'paper/cifar10-mlp-5-r8'?"),
+    "no list": (_set("evaluation.times=3"), 2, "must be a list such as [0.1, 1.0], got 3"),
+    "a preset to print that is none": (["presets", "digit"], 2, "did you mean 'digits'?"),
     "no such preset": (["run", "digit"], 2, "presets are"),
     "unknown key": (_set("data.n_tran=3"), 2, "data has name"),
     "unknown section": (_set("dat.n_train=3"), 2, "sections are data"),
@@ -59,6 +70,10 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "the reference attack in l2": (_set("attack.name=pgd-reference", "attack.norm=l2"), 2, "linf"),
     "no such recipe": (_set("train.recipe=secret"), 2, "train.recipe"),
     # data
+    "a misspelt dataset": (_set("data.name=cifar-10"), 2, "did you mean 'cifar10'?"),
+    "a misspelt dataset to fetch": (["data", "fetch", "fashion_mnist"], 2, "did you mean 'fashion-mnist'?"),
+    "a class that is not there": (["data", "info", "digits", "--class-subset", "1,one"], 2, "no class 'one'"),
+    "a folder of images without classes": (_data("{tmp}/flat"), 2, "one folder per class"),
     "data that are not there": (["run", "cifar10-mlp5", "--set", "data.path=/no/such/place"], 2, "/no/such/place"),
     "no path and nothing fetched": (["run", "cifar10-mlp5"], 2, "advntk data fetch cifar10"),
     "no such dataset": (_set("data.name=imagenet"), 2, "imagenet"),
@@ -67,7 +82,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "an npz without labels": (_data("{tmp}/no-labels.npz"), 2, "no-labels.npz"),
     "fewer labels than images": (_data("{tmp}/short.npz"), 2, "short.npz"),
     "images of floats": (_data("{tmp}/floats.npz"), 2, "uint8"),
-    "a folder without images": (_data("{tmp}/empty"), 2, "empty"),
+    "a folder without images": (_data("{tmp}/empty"), 2, "one folder per class"),
     "an image that is none": (_data("{tmp}/pictures"), 2, "cat/1.png"),
     "truncated IDX": (["data", "info", "mnist", "--path", "{tmp}/mnist"], 2, "train-images-idx3-ubyte"),
     # places
@@ -85,6 +100,47 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "check nothing": (["check", "nowhere"], 2, "nowhere"),
     "dynamics of nothing": (["dynamics", "nowhere"], 2, "nowhere"),
     "a Zarr group that is no Gram store": (["gram", "verify", "{tmp}/other.zarr"], 3, "other.zarr"),
+    # stores
+    "a damaged configuration": (["status", "{tmp}/damaged"], 3, "config.toml: damaged"),
+    "damaged results": (["report", "{tmp}/torn"], 3, "results.json: not valid JSON"),
+    "damaged results of a run to compare": (["report", "--compare", "{tmp}/torn", "{tmp}/damaged"], 3, "results.json"),
+    "another configuration": (
+        ["run", "digits", "--set", "network.b_std=0.5", "--out", "{tmp}/torn"],
+        3,
+        "network.b_std differs: the store has 0.18, this request has 0.5",
+    ),
+    "a matrix of another configuration": (
+        ["gram", "build", "digits", "--set", "gram.tile=9", "--out", "{tmp}/torn"],
+        3,
+        "gram.tile differs",
+    ),
+    "a busy run": (["run", "digits", "--out", "{tmp}/busy"], 1, "another process is working on this run"),
+    "a busy matrix": (["gram", "build", "digits", "--out", "{tmp}/busy"], 1, "another process is working on this run"),
+    "a run that is not finished": (["report", "{tmp}/busy"], 2, "the run is not finished; `advntk run"),
+    "a matrix that is not there": (["dynamics", "{tmp}/busy"], 2, "gram.zarr"),
+    "a matrix whose metadata are damaged": (["gram", "status", "{tmp}/broken.zarr"], 3, "broken.zarr"),
+    # clusters
+    "a job for nobody": (
+        ["submit", "digits", *NOBODY, "--out", "/r"],
+        2,
+        "no Ray dashboard answers at http://127.0.0.1:1",
+    ),
+    "a question to nobody": (
+        ["submit", "digits", *NOBODY, "--status"],
+        2,
+        "check --address and that the cluster is up",
+    ),
+    "no such host": (
+        ["submit", "digits", "--address", "http://no.such.host.invalid", "--out", "/r"],
+        2,
+        "no.such.host",
+    ),
+    "not a dashboard's address": (
+        ["submit", "digits", "--address", "ray://head", "--out", "/r"],
+        2,
+        "http://127.0.0.1:8265",
+    ),
+    "a port that is none": (["submit", "digits", "--address", "http://h:99999", "--out", "/r"], 2, "--address"),
     # plans
     "quiet and verbose": (["-q", "-v", "presets"], 2, "give one of them"),
     "no such shell": (["completion", "tcsh"], 2, "tcsh"),
@@ -108,7 +164,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Files and folders that are not what they should be."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "broken.toml").write_text("[data]\nn_train = = 3\n")
@@ -119,6 +175,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "short.npz", x=x, y=y[:5])
     np.savez(folder / "floats.npz", x=x.astype(float), y=y)
     (folder / "empty").mkdir()
+    (folder / "flat").mkdir()
+    (folder / "flat" / "cat.png").write_bytes(b"")
     (folder / "pictures" / "cat").mkdir(parents=True)
     (folder / "pictures" / "dog").mkdir()
     for name in ("cat/1.png", "dog/1.png"):
@@ -127,7 +185,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (folder / "mnist" / f"{part}-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08"))
     zarr.create_group(folder / "other.zarr")
-    return folder
+    zarr.create_group(folder / "broken.zarr")
+    (folder / "broken.zarr" / "zarr.json").write_text("{")
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "config.toml").write_text("[data]\nn_train = ")
+    with RunDirectory.at(folder / "torn").claimed(load_config("digits")):
+        (folder / "torn" / "results.json").write_text('{"n_train": 1')
+    with RunDirectory.at(folder / "busy").claimed(load_config("digits")):
+        yield folder
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), WRONG.values(), ids=WRONG.keys())
@@ -173,3 +238,32 @@ def test_stored_results_that_are_damaged_are_exit_code_3(
     assert stopped.value.code == 3
     assert "results.json" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1' ([Errno 111] Connection refused)"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers at 'ray://127.0.0.1:1'"),
+        ("no.such.host.invalid:6379", "no Ray cluster answers at 'no.such.host.invalid:6379'"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(
+    address: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of it has begun by then, so that the same command with another address goes on."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may have one
+    settings = [w for s in ("data.n_train=20", "data.n_val=5", "data.n_test=5") for w in ("--set", s)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["-q", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--address", address, *settings])
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+    assert "check --address, or leave it out to start Ray here" in err
+
+
+def test_a_wrong_key_of_evaluate_names_the_program_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(finished), "--set", "stepz=3"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("advntk: evaluate: attack.stepz: no such key; did you mean 'steps'?")
