@@ -170,9 +170,9 @@ class AdvNTKClassifier(KernelClassifier):
         """The time with the largest robust accuracy on validation images; of equal ones the smallest."""
         if self.times is None:
             ones = np.ones((dynamics.operator.n, 1))
-            times = SPAN * len(ones) / (ones.T @ dynamics.operator.matmat(ones)).item()
+            times = list(SPAN * len(ones) / (ones.T @ dynamics.operator.matmat(ones)).item())
         else:
-            times = np.sort(np.asarray(self.times, dtype=float))
+            times = sorted(map(float, self.times))
         indices, right = np.arange(len(val.y)), []
         for solution in dynamics.trajectory(1.0, times, self.tol):
             stopped = blank.with_coefficients(solution.value)
