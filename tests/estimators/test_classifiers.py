@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from sklearn.datasets import load_digits
 import advntk_dist as advntk
 from advntk_dist.errors import AdvNTKError
 from advntk_dist.estimators import AdvNTKClassifier, NTKClassifier
+
+
+OTHER: Any = "best"
 
 
 def _images(seed: int, n: int = 60) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
@@ -139,7 +142,7 @@ def test_small_data_start_no_ray() -> None:
         (lambda: AdvNTKClassifier(steps=0).fit(np.eye(4), [0, 1, 0, 1]), "steps: must be a whole number >= 1"),
         (lambda: AdvNTKClassifier(lr=-1).fit(np.eye(4), [0, 1, 0, 1]), "lr: must be > 0"),
         (
-            lambda: AdvNTKClassifier(recipe="best").fit(np.eye(4), [0, 1, 0, 1]),
+            lambda: AdvNTKClassifier(recipe=OTHER).fit(np.eye(4), [0, 1, 0, 1]),
             'recipe: must be "cross-fit" or "paper"',
         ),
         (lambda: AdvNTKClassifier(times=[]).fit(np.eye(4), [0, 1, 0, 1]), "times: must be finite times > 0"),
