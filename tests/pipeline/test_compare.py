@@ -12,6 +12,7 @@ from advntk_dist.cli import main
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.outcomes import read_outcomes
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.storage.records import read_group
 
 NO_PAIRS = "No differences by image"
 
@@ -77,6 +78,18 @@ def test_runs_that_met_other_images_are_not(two: list[Path]) -> None:
     config = (two[1] / "config.toml").read_text()
     (two[1] / "config.toml").write_text(config.replace("[data]\n", "[data]\nresize = 8\n"))
     assert NO_PAIRS in compare(two)
+
+
+def test_runs_on_other_data_have_no_winner(two: list[Path]) -> None:
+    assert "the configurations are the same, and so are the data." in compare(two)
+    found = next((two[1] / "evaluation.zarr").glob("*/zarr.json"))
+    data = read_group(found.parent)[1]["data"]
+    found.write_text(found.read_text().replace(data, "f" * len(data)))
+    page = compare(two)
+    assert "<h1>No winner: the runs met different data</h1>" in page
+    assert f"<code>data fingerprint</code></th><td>{data[:12]}</td><td>{'f' * 12}</td>" in page
+    assert NO_PAIRS in page
+    assert 'class="best"' not in page
 
 
 def test_a_run_without_its_outcomes_is_compared_by_its_results(two: list[Path]) -> None:

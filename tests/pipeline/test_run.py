@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.progress import Display
+from advntk_dist.storage.records import read_group
 
 QUIET = Display(quiet=True)
 
@@ -203,6 +205,16 @@ def test_the_report_can_be_written_again(finished: Path, tmp_path: Path) -> None
     (folder / "report.html").write_text("gone")
     rebuild_report(folder, display=QUIET)
     assert (folder / "report.html").read_bytes() == before
+
+
+def test_the_report_says_when_and_on_which_data(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
+    began = datetime.fromtimestamp(events[0]["time"], UTC)
+    assert f"<dt>Started</dt><dd>{began:%Y-%m-%d %H:%M} UTC</dd>" in page
+    stored = read_group(next(path for path in (finished / "evaluation.zarr").iterdir() if path.is_dir()))[1]
+    assert f"<dt>Data fingerprint</dt><dd>{stored['data'][:12]}</dd>" in page
+    assert "Chance: " in page
 
 
 def test_an_unfinished_run_has_no_report(tmp_path: Path, small_config: RunConfig) -> None:

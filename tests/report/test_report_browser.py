@@ -7,12 +7,16 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.figures import NAMES
+from advntk_dist.storage.location import local
 
 FLAGS = [
     "--headless",
@@ -96,6 +100,31 @@ def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: in
         assert 300 < shown <= width
     assert found["dark"] == [scheme == "dark"] * len(NAMES)
     assert found["surface"] == surface
+
+
+@pytest.fixture(scope="module")
+def examined(make: Callable[..., ReportInputs], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with warnings, a tier and checks."""
+    folder = tmp_path_factory.mktemp("examined")
+    row = {"clean": 0.9, "clean_interval": [0.87, 0.93], "robust": 0.4, "robust_interval": [0.37, 0.43], "n_test": 999}
+    left = [{"name": name, "robust": 0.4} for name in ("apgd-ce", "apgd-dlr-targeted", "square")]
+    tier = {"tier": "full", "images": 999, "attacks": left, "methods": {"adv_ntk": row | {"attacks": left}}}
+    value = "0: 92.0%, 0.05: 79.5%, 0.1: 61.5%, 0.2: 27.5%, 0.3: 2.0%, 0.4: 0.0%, 0.8: 0.0%, 1: 0.0%"
+    checks = [{"name": "accuracy falls to 0 as the radius grows", "passed": False, "value": value, "criterion": "is 0"}]
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "full.json").write_text(json.dumps(tier))
+    (folder / "check.json").write_text(json.dumps({"method": "adv_ntk", "images": 200, "checks": checks}))
+    curve = make().curve
+    assert curve is not None
+    parts = dict.fromkeys(("training", "varpi", "y_train", "examples", "extremes", "spectrum"))
+    return local(write_report(make(curve=replace(curve, chosen_t=float(curve.times[0])), **parts), folder))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_checks_tiers_and_warnings_in_chromium(browser: str, examined: Path, tmp_path: Path, width: int) -> None:
+    page = examined.read_text(encoding="utf-8")
+    assert all(f'class="{name}"' in page for name in ("warnings", "checks", "methods", "pairs"))
+    assert len(_look(browser, examined, tmp_path, width, "light")["images"]) == 2
 
 
 @pytest.mark.parametrize("width", [390, 1280])
