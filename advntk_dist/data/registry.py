@@ -120,7 +120,8 @@ def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
     if not name or not (is_npz or os.path.exists(place)):
         raise DatasetError(
             f"unknown dataset {name!r}{did_you_mean(name, READERS)}: data.name must be one of {', '.join(READERS)}, "
-            "or a path to an existing file or folder"
+            "or a path to an existing file or folder; a relative path counts from the working folder, and where its "
+            "images lie elsewhere now, data.path says where"
         )
     if path is not None:
         raise DatasetError(

@@ -76,8 +76,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"{where} ({reason}); check --address, or leave it out to start Ray here") from error
-    except BaseException:  # an interruption: what has started of Ray must not outlive it
+    except BaseException as error:  # an interruption: what has started of Ray must not outlive it
         _stop_ray()
+        if isinstance(error, SystemExit):  # Ray's own handler of SIGTERM, before the program's is put back
+            raise KeyboardInterrupt from error
         raise
     try:
         yield

@@ -106,15 +106,17 @@ class RunDirectory:
         except OSError as error:
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
         with lock:
+            found = _found_from_anywhere(config)
             if self.config.exists() and not self._grows(config):
-                other = difference(config, self.stored_config())
+                stored = self.stored_config()
+                other = difference(config, stored)
                 if other is not None:
                     raise StoreMismatchError(str(self.root), *other)
-                moved = config.data.path not in (None, self.stored_config().data.path)
+                moved = _moved(stored.data.path, config.data.path, found.data.path)
             else:
                 moved = True
             if moved:  # later commands find the images from any folder
-                self.write_text(self.config, _found_from_anywhere(config).to_toml())
+                self.write_text(self.config, found.to_toml())
             yield
 
     def _grows(self, config: RunConfig) -> bool:
@@ -181,6 +183,13 @@ def _found_from_anywhere(config: RunConfig) -> RunConfig:
         path = name
     absolute = os.path.abspath(os.path.expanduser(path))
     return config.model_copy(update={"data": config.data.model_copy(update={"path": absolute})})
+
+
+def _moved(stored: str | None, given: str | None, found: str | None) -> bool:
+    """Whether the images lie elsewhere than is stored: that is said, or there is nothing where they lay."""
+    if found in (None, stored):
+        return False
+    return given is not None or stored is None or not os.path.exists(stored)
 
 
 def digest(config: RunConfig) -> str:

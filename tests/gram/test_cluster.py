@@ -88,12 +88,15 @@ def test_environment_of_workers() -> None:
     assert gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
-def test_an_interruption_while_ray_starts_stops_what_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(15)], ids=["SIGINT", "SIGTERM in Ray's handler"])
+def test_an_interruption_while_ray_starts_stops_what_has_started(
+    raised: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped: list[str] = []
 
     def interrupted(*args: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray puts a handler of its own there
-        raise KeyboardInterrupt
+        raise raised
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: stopped.append("all"))

@@ -70,6 +70,7 @@ def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
     code, _, err = call(capsys, *command)
     assert (code, err.count("\n")) == (2, 1)
     assert "unknown dataset 'photos'" in err
+    assert "where its images lie elsewhere now, data.path says where" in err
     os.symlink(place / "moved", place / "elsewhere" / "photos")
     assert call(capsys, *command, "--set", "data.path=elsewhere/photos")[0] == 0
     assert call(capsys, "report", str(place / "run"))[0] == 0  # it is stored where they lie now
@@ -111,3 +112,24 @@ def test_the_error_keeps_both_fingerprints() -> None:
     error = ImagesChangedError("run", "photos", "old", "new")
     assert (error.stored, error.requested, error.exit_code) == ("old", "new", 3)
     assert str(error).startswith(f"run: {CHANGED}")
+
+
+def test_where_images_lie_is_noted_anew_once_they_have_moved(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = load_config("digits", SETTINGS), RunDirectory.at(place / "run")
+
+    def noted() -> str | None:
+        with folder.claimed(config):
+            return folder.stored_config().data.path
+
+    assert noted() == str(place / "photos")
+    (place / "new").mkdir()
+    monkeypatch.chdir(place / "new")
+    photos(place / "new" / "photos")
+    assert noted() == str(place / "photos")  # still there
+    (place / "photos").rename(place / "gone")
+    assert noted() == str(place / "new" / "photos")
+    monkeypatch.chdir(place)
+    assert noted() == str(place / "new" / "photos")
+    folder.write_text(folder.config, load_config("digits", SETTINGS).to_toml())  # as runs were stored before
+    monkeypatch.chdir(place / "new")
+    assert noted() == str(place / "new" / "photos")
