@@ -16,7 +16,6 @@ import advntk_dist as advntk
 from advntk_dist.errors import AdvNTKError
 from advntk_dist.estimators import AdvNTKClassifier, NTKClassifier
 
-
 OTHER: Any = "best"
 
 
