@@ -6,17 +6,17 @@ them. A predictor becomes a PyTorch function whose backward pass asks for exact 
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from advntk_dist.attacks.autoattack_package import check_outputs, heard, packages
 from advntk_dist.attacks.base import LOW, DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import project
 from advntk_dist.attacks.losses import SPREAD
 from advntk_dist.attacks.request import check_request, labels_of
-from advntk_dist.errors import RequestError
 
 NAMES: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
@@ -31,15 +31,15 @@ def autoattack(
     seed: int = 0,
     batch: int = 128,
     version: str = "standard",
-    attacks: list[str] | None = None,
+    attacks: Sequence[str] | None = None,
+    scale: float | None = None,
+    on_flag: Callable[[str], None] = lambda flag: None,
     verbose: bool = False,
     log_path: str | None = None,
 ) -> Images:
     """Run AutoAttack, on the CPU for what is PyTorch and wherever the predictor computes for the rest.
 
-    Outputs are multiplied by one number for all images, so that the median spread of the clean ones is that of
-    trained networks: its cross-entropy has no scale of its own choosing. Unlike the attacks of this package its random
-    numbers depend on how images are batched.
+    Unlike the attacks of this package its random numbers depend on how images are batched.
 
     Parameters
     ----------
@@ -50,14 +50,21 @@ def autoattack(
     version
         "standard", or "custom" together with ``attacks``.
     attacks
-        Names that AutoAttack gives its parts, as "apgd-ce" or "square"; by default all of the version.
+        Names that AutoAttack gives its parts, as "apgd-ce" or "square"; by default all of the version. Of version
+        "standard" these parts alone, with the settings that they have there.
+    scale
+        Number that all outputs are multiplied by, as its cross-entropy has no scale of its own choosing; by default
+        :func:`output_scale` of these images.
+    on_flag
+        Called with each thing that AutoAttack, or this bridge, has to say against the result: zero gradients,
+        outputs that look random or like probabilities, too few classes.
     verbose, log_path
         Whether it prints its progress, and the file that it also writes it to.
 
     Returns
     -------
     numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5].
+        Perturbed images, shaped as x, floats in [-0.5, 0.5]; those that it does not fell are the images themselves.
 
     Raises
     ------
@@ -65,25 +72,41 @@ def autoattack(
         If the packages are missing, or an argument is impossible.
     """
     clean = check_request(x, radius, 0, 0.0, norm)
-    _, classes, _ = labels_of(predictor, clean, y, "margin")
-    torch, package = _packages()
-    spread = float(np.median(np.ptp(predictor.predict(clean), axis=1)))
-    model = torch_model(torch, predictor, clean.dtype, SPREAD / spread if spread > 0 else 1.0)
-    attack = package.AutoAttack(
-        model,
-        norm=NAMES[norm],
-        eps=radius,
-        seed=seed,
-        version=version,
-        device="cpu",
-        verbose=verbose,
-        log_path=log_path,
-        **({} if attacks is None else {"attacks_to_run": attacks}),
-    )
+    wanted, classes, _ = labels_of(predictor, clean, y, "margin")
+    torch, package = packages()
+    if version == "standard":
+        check_outputs(wanted.shape[1])
+    model = torch_model(torch, predictor, clean.dtype, output_scale(predictor, clean) if scale is None else scale)
     images = torch.from_numpy(np.ascontiguousarray(clean.transpose(0, 3, 1, 2) - LOW, dtype=np.float32))
-    found = attack.run_standard_evaluation(images, torch.from_numpy(classes), bs=batch)
+    with heard(on_flag, show=verbose):
+        attack = package.AutoAttack(
+            model,
+            norm=NAMES[norm],
+            eps=radius,
+            seed=seed,
+            version=version,
+            device="cpu",
+            verbose=verbose,
+            log_path=log_path,
+            **({} if attacks is None or version == "standard" else {"attacks_to_run": list(attacks)}),
+        )
+        if attacks is not None:
+            attack.attacks_to_run = list(attacks)
+        found, said = attack.run_standard_evaluation(
+            images, torch.from_numpy(classes), bs=batch, return_labels=True
+        )  # fmt: skip
     moved = found.detach().numpy().transpose(0, 2, 3, 1).astype(clean.dtype) + clean.dtype.type(LOW)
-    return project(moved, clean, radius, norm)  # the shift by half a range has rounded
+    inside = project(moved, clean, radius, norm)  # the shift by half a range has rounded
+    right = predictor.predict(inside).argmax(axis=1) == classes
+    if lost := int((right & (said.numpy() != classes)).sum()):
+        on_flag(f"{lost} images that it counts as felled are classified correctly after rounding, and count as left")
+    return inside
+
+
+def output_scale(predictor: DifferentiablePredictor, x: Images) -> float:
+    """One number for all images x (m, H, W, C) that gives outputs the median spread of trained networks."""
+    spread = float(np.median(np.ptp(predictor.predict(x), axis=1)))
+    return SPREAD / spread if spread > 0 else 1.0
 
 
 def torch_model(torch: Any, predictor: DifferentiablePredictor, dtype: Any, scale: float) -> Any:
@@ -106,12 +129,3 @@ def torch_model(torch: Any, predictor: DifferentiablePredictor, dtype: Any, scal
             return torch.from_numpy(np.ascontiguousarray(gradient.transpose(0, 3, 1, 2))).to(z.dtype)
 
     return Bridge.apply
-
-
-def _packages() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("torch"), importlib.import_module("autoattack")
-    except ImportError as error:
-        raise RequestError(
-            f"attack: AutoAttack is not installed ({error}); pip install torch git+https://github.com/fra31/auto-attack"
-        ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ import pytest
 
 from advntk_dist.attacks import apgd, perturbation_size
 from advntk_dist.attacks.autoattack import autoattack, torch_model
+from advntk_dist.attacks.autoattack_package import package_versions
 from advntk_dist.errors import RequestError
+from tests.autoattack_stand_in import stand_in
 
 Make = Callable[..., Any]
 M, SHAPE, K = 8, (8, 8, 2), 5
@@ -39,34 +41,12 @@ def test_impossible_requests(quadratic: Make) -> None:
         autoattack(quadratic(SHAPE, K), X, np.zeros(M, np.int64), radius=0.1, norm="l3")  # type: ignore[arg-type]
 
 
-class _Tensor:
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def detach(self) -> _Tensor:
-        return self
-
-    def numpy(self) -> Any:
-        return self.array
-
-
 def test_what_is_handed_over_and_comes_back(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for the packages: images as (m, C, H, W) in [0, 1], the options, the projection of the result."""
-    seen: dict[str, Any] = {}
-
-    class AutoAttack:
-        def __init__(self, _model: Any, **options: Any) -> None:
-            seen.update(options)
-
-        def run_standard_evaluation(self, images: _Tensor, labels: _Tensor, bs: int) -> _Tensor:
-            seen.update(images=images.array, labels=labels.array, bs=bs)
-            return _Tensor(np.clip(images.array + 0.1001, 0, 1))
-
-    function = types.SimpleNamespace(Function=type("Function", (), {"apply": None}))
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(from_numpy=_Tensor, autograd=function))
-    monkeypatch.setitem(sys.modules, "autoattack", types.SimpleNamespace(AutoAttack=AutoAttack))
+    package = stand_in(monkeypatch, lambda images, labels, part: (images + 0.1001, labels))
     y = np.arange(M) % K
     found = autoattack(quadratic(SHAPE, K), X, y, radius=0.1, seed=7, batch=3, version="custom", attacks=["square"])
+    seen = package.seen
     np.testing.assert_allclose(seen["images"].transpose(0, 2, 3, 1), X + 0.5, atol=1e-7)
     np.testing.assert_array_equal(seen["labels"], y)
     told = {key: seen[key] for key in ("norm", "eps", "seed", "version", "attacks_to_run", "bs", "device")}
@@ -74,6 +54,60 @@ def test_what_is_handed_over_and_comes_back(quadratic: Make, monkeypatch: pytest
     assert told == options | {"bs": 3, "device": "cpu"}
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.minimum(X + 0.1, 0.5), atol=1e-6)
+
+
+def test_parts_of_the_standard_version_keep_its_settings(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package refuses names beside version "standard", and takes them afterwards, as it does itself."""
+    package = stand_in(monkeypatch, lambda images, labels, part: (images, labels))
+    autoattack(quadratic(SHAPE, 10), X, np.zeros(M, np.int64), radius=0.1, attacks=["apgd-t"])
+    assert "attacks_to_run" not in package.seen
+    assert (package.seen["version"], package.ran) == ("standard", ["apgd-t"])
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_what_it_says_is_told_and_kept_off_standard_output(
+    quadratic: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verbose: bool
+) -> None:
+    def attack(images: Any, labels: Any, part: str) -> Any:
+        print("Warning: there are 3 points with zero gradient!")
+        print("robust accuracy: 50.00%")
+        return images, labels
+
+    stand_in(monkeypatch, attack)
+    told: list[str] = []
+    autoattack(
+        quadratic(SHAPE, 10), X, np.zeros(M, np.int64), radius=0.1, attacks=["square"], on_flag=told.append,
+        verbose=verbose,
+    )  # fmt: skip
+    assert told == ["there are 3 points with zero gradient!"]
+    assert ("robust accuracy" in capsys.readouterr().out) == verbose
+
+
+def test_images_that_only_it_counts_as_felled_are_told(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda images, labels, part: (images, (labels + (np.arange(M) < 2)) % 10))
+    told: list[str] = []
+    predictor = quadratic(SHAPE, 10)
+    y = predictor.predict(X).argmax(axis=1)
+    found = autoattack(predictor, X, y, radius=0.1, on_flag=told.append)
+    np.testing.assert_allclose(found, X, atol=1e-7)
+    assert told == ["2 images that it counts as felled are classified correctly after rounding, and count as left"]
+
+
+def test_too_few_classes_for_the_standard_version(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda images, labels, part: (images, labels))
+    with pytest.raises(RequestError, match="moves towards 9 other classes, and the predictor has 5 outputs"):
+        autoattack(quadratic(SHAPE, K), X, np.zeros(M, np.int64), radius=0.1)
+
+
+def test_versions_tell_one_state_of_the_code_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = stand_in(monkeypatch, lambda images, labels, part: (images, labels))
+    monkeypatch.setattr(package, "__file__", str(tmp_path / "__init__.py"))
+    found = []
+    for text in ("a = 1", "a = 2", "a = 1"):
+        (tmp_path / "square.py").write_text(text)
+        found.append(package_versions())
+    assert found[0] == found[2] != found[1]
+    assert found[0]["torch"] == "2.0-stand-in"
 
 
 @_needs("torch")
