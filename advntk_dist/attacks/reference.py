@@ -12,6 +12,12 @@ from advntk_dist.attacks.request import check_request
 from advntk_dist.attacks.slopes import loss_gradient
 from advntk_dist.errors import RequestError
 
+NOTE = (
+    "pgd-reference is the attack of the paper's code and not PGD: one gradient, steps around the random start, up to "
+    "twice the radius from the image; for comparing with published numbers, and with no tier of another attack"
+)
+"""What goes with its figures wherever they could be taken for those of an attack within the radius."""
+
 
 def pgd_reference(
     predictor: DifferentiablePredictor,

@@ -18,7 +18,11 @@ from advntk_dist.storage.location import Location
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
 )
-@click.option("--tier", type=click.Choice(["fast", "standard", "full"]), help="A standard sequence of attacks instead.")
+@click.option(
+    "--tier",
+    type=click.Choice(["fast", "standard", "full", "autoattack"]),
+    help="A standard sequence of attacks instead; autoattack is its authors' own code, if it is installed.",
+)
 @click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
@@ -41,15 +45,17 @@ def evaluate(
 
     advntk evaluate runs/digits --tier standard --images 1000
     """
-    from advntk_dist.pipeline.evaluate import evaluate_again, evaluate_run_tier
-
     if tier is None:
+        from advntk_dist.pipeline.evaluate import evaluate_again
+
         if images is not None or methods:
             raise click.UsageError("--images and --method belong to --tier")
         path, results = evaluate_again(folder, name, overrides, address=address, workers=workers, display=display())
     else:
         if overrides or name != "pgd":
             raise click.UsageError("--tier takes radius, norm and seed from the run; leave out --attack and --set")
+        from advntk_dist.pipeline.tier import evaluate_run_tier
+
         path, results = evaluate_run_tier(
             folder, tier, images=images, methods=methods, address=address, workers=workers, display=display()
         )
@@ -75,7 +81,13 @@ def _print_tier(results: dict[str, Any]) -> None:
     for name, row in results["methods"].items():
         left = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
         click.echo(f"{name:<15}{left}")
+    for name, row in results["methods"].items():
+        for part, flags in row.get("flags", {}).items():
+            for flag in flags:
+                click.echo(f"{name}, {part} says: {flag}")
     print_pairs(results)
+    if "note" in results:
+        click.echo(f"note: {results['note']}")
 
 
 @click.command(short_help="Write a run's report again, or compare runs.")

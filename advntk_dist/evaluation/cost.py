@@ -17,7 +17,7 @@ from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 
 SWEEP = ("fgsm", "pgd")
-"""Attacks that come first and may meet every image that is classified correctly."""
+"""Attacks of our tiers that come first and may meet every image that is classified correctly."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,19 @@ def passes_of(attack: AttackConfig) -> Passes:
     each = {"fgsm": 1, "pgd": attack.steps}.get(attack.name, attack.steps + 1)
     ranked = 1 if attack.name == "apgd-targeted" else 0
     return Passes(1 + compared + ranked, each * tries)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What an attack of a sequence asks for, and whether it may meet every image that is classified correctly."""
+
+    passes: Passes
+    meets_all: bool
+
+    @classmethod
+    def of(cls, attack: AttackConfig) -> Priced:
+        """Of one of our attacks."""
+        return cls(passes_of(attack), attack.name in SWEEP)
 
 
 @dataclass(frozen=True)
@@ -99,12 +112,15 @@ class Cost:
         """Plain values, for JSON."""
         return {"image_steps": self.steps, "queries": self.queries, "seconds": round(self.seconds, 3)}
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.steps + other.steps, self.queries + other.queries, self.seconds + other.seconds)
+
     def __str__(self) -> str:
         return f"{self.steps:,} image-steps and {self.queries:,} queries, {_duration(self.seconds)}"
 
 
 def predict_cost(
-    attacks: Sequence[AttackConfig],
+    attacks: Sequence[Priced],
     images: int,
     calibration: Calibration,
     *,
@@ -116,7 +132,7 @@ def predict_cost(
 
     With ``clean`` and ``robust`` left at 1 it is a bound: every image withstands everything. With the accuracies of
     an earlier evaluation under a plain PGD of the same radius it is an expectation: images that are misclassified
-    meet no attack, and those that PGD fells only the first two.
+    meet no attack, and those that PGD fells only those that meet all.
 
     Parameters
     ----------
@@ -135,8 +151,8 @@ def predict_cost(
     steps, queries = 0, images
     seconds = -(-images // size) * calibration.query_seconds / workers
     for attack in attacks:
-        alive = round(images * (clean if attack.name in SWEEP else robust))
-        passes, batches = passes_of(attack), -(-alive // size)
+        alive = round(images * (clean if attack.meets_all else robust))
+        passes, batches = attack.passes, -(-alive // size)
         steps, queries = steps + passes.steps * alive, queries + passes.queries * alive
         one = passes.steps * calibration.step_seconds + passes.queries * calibration.query_seconds
         seconds += -(-batches // workers) * one

@@ -21,8 +21,8 @@ from scipy.stats import bootstrap
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import load_dataset, split
 from advntk_dist.environment import environment
-from advntk_dist.pipeline.evaluate import evaluate_run_tier
 from advntk_dist.pipeline.run import run
+from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 
 TIER = "standard"

@@ -12,7 +12,7 @@ from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
-from advntk_dist.evaluation.cost import Calibration, Timed, passes_of, predict_cost
+from advntk_dist.evaluation.cost import Calibration, Cost, Priced, Timed, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import TIERS, classes_of, evaluate_tier, short_name, tier_attacks
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
@@ -92,7 +92,7 @@ def test_few_classes_and_l1_have_the_attacks_that_exist_for_them() -> None:
 
 def test_cost_adds_up_and_bounds_the_expectation() -> None:
     measured = Calibration(batch=4, query_seconds=1.0, step_seconds=3.0)
-    attacks = [AttackConfig(name="pgd", steps=10), AttackConfig(name="square", queries=20)]
+    attacks = [Priced.of(a) for a in (AttackConfig(name="pgd", steps=10), AttackConfig(name="square", queries=20))]
     bound = predict_cost(attacks, 10, measured)
     assert (bound.steps, bound.queries) == (100, 10 + 10 + 210)
     assert bound.seconds == 3 * 1.0 + 3 * (30.0 + 1.0) + 3 * 21.0
@@ -102,6 +102,7 @@ def test_cost_adds_up_and_bounds_the_expectation() -> None:
     assert predict_cost(attacks, 10, measured, workers=3).seconds == pytest.approx(bound.seconds / 3)
     assert str(bound) == "100 image-steps and 230 queries, 3 min"
     assert str(expected).endswith("86.0 s")
+    assert bound + expected == Cost(150, 230 + 36, bound.seconds + expected.seconds)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,41 @@
+"""Time that adds up over starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advntk_dist.errors import StoreDamagedError
+from advntk_dist.evaluation.seconds import CommittedSeconds
+from advntk_dist.storage import guarded_group
+
+
+def test_seconds_add_up_over_starts_and_lose_what_follows_the_last_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, now = guarded_group(tmp_path / "g", {"of": "toy"}), [100.0]
+    monkeypatch.setattr("advntk_dist.evaluation.seconds.time.monotonic", lambda: now[0])
+    first = CommittedSeconds(group, "a_seconds")
+    assert first.total == 0.0
+    now[0] += 5
+    first.commit()
+    now[0] += 2
+    first.commit()
+    now[0] += 1000  # killed here
+    second = CommittedSeconds(guarded_group(tmp_path / "g", {"of": "toy"}), "a_seconds")
+    assert second.total == 7.0
+    now[0] += 3
+    second.commit()
+    assert second.total == CommittedSeconds(group, "a_seconds").total == 10.0
+    assert CommittedSeconds(group, "b_seconds").total == 0.0
+
+
+def test_a_damaged_clock_is_not_taken_for_none(tmp_path: Path) -> None:
+    group = guarded_group(tmp_path / "g", {"of": "toy"})
+    CommittedSeconds(group, "a_seconds").commit()
+    chunk = next(p for p in (tmp_path / "g" / "a_seconds").rglob("*") if p.is_file() and p.name != "zarr.json")
+    chunk.write_bytes(bytes(np.frombuffer(chunk.read_bytes(), np.uint8) ^ 1))
+    with pytest.raises(StoreDamagedError, match="a_seconds"):
+        CommittedSeconds(group, "a_seconds")

@@ -1,0 +1,121 @@
+"""`advntk evaluate --tier`: what it says of its cost, before and after, and of an attack that is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from advntk_dist.attacks import ATTACKS
+from advntk_dist.cli import main
+from advntk_dist.config import load_config
+from advntk_dist.evaluation.tiers import TIERS, Tier
+from advntk_dist.pipeline.run import run
+from advntk_dist.pipeline.tier import evaluate_run_tier
+from advntk_dist.progress import Display
+from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage.location import Location
+from advntk_dist.storage.records import read_group
+
+QUIET = Display(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attacks with fewer steps and queries."""
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def shown_by(folder: Path, methods: list[str]) -> tuple[str, Location, dict[str, Any]]:
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - for the console's life
+    path, results = evaluate_run_tier(folder, "standard", images=20, methods=methods, display=Display(console))
+    return console.export_text(), path, results
+
+
+def test_cost_is_shown_before_it_starts(copy: Path) -> None:
+    shown, _, _ = shown_by(copy, ["adv_ntk"])
+    assert shown.index("at most (no image falls)") < shown.index("expected") < shown.index("adv_ntk: fgsm fells")
+    assert "image-steps" in shown
+
+
+def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
+    _, _, first = shown_by(copy, ["ntk"])
+    shown, _, both = shown_by(copy, ["ntk", "adv_ntk", "early_stopped"])
+    rows = both["methods"]
+    assert rows["ntk"] == first["methods"]["ntk"], "its prediction and its time are those of its own call"
+    bound = rows["adv_ntk"]["predicted"]["bound"]
+    assert rows["early_stopped"]["predicted"]["bound"] == bound
+    assert f"at most (no image falls): {2 * bound['image_steps']:,} image-steps" in shown, "of the two that are new"
+    assert "predicted" not in both
+    stored = json.loads((copy / "results.json").read_text())["methods"]
+    for method, row in rows.items():
+        predicted = row["predicted"]
+        assert predicted["batch"]["batch"] == 20
+        alive = [round(20 * stored[method][key]) for key in ("clean", "robust")]
+        passes = {"fgsm": 1, "pgd": 10, "apgd-cross-entropy": 5, "apgd-dlr": 5, "apgd-targeted": 5, "square": 0}
+        expected = sum(p * alive[0 if a in ("fgsm", "pgd") else 1] for a, p in passes.items())
+        assert predicted["expected"]["image_steps"] == expected
+    shown, _, again = shown_by(copy, ["adv_ntk"])
+    assert "at most" not in shown, "nothing is to be done"
+    assert again == both
+
+
+def test_what_an_earlier_release_predicted_of_all_methods_is_kept(copy: Path) -> None:
+    _, path, first = shown_by(copy, ["ntk"])
+    rows = {m: {k: v for k, v in row.items() if k != "predicted"} for m, row in first["methods"].items()}
+    Path(str(path)).write_text(json.dumps(first | {"methods": rows, "predicted": {"workers": 1}}))
+    _, _, both = shown_by(copy, ["ntk", "adv_ntk"])
+    assert both["predicted"] == {"workers": 1}
+    assert both["methods"]["ntk"] == rows["ntk"]
+    assert "predicted" in both["methods"]["adv_ntk"]
+
+
+def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    square = ATTACKS["square"]
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ATTACKS, "square", killed)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        shown_by(copy, ["adv_ntk"])
+    (label,) = (p for p in (copy / "evaluation.zarr").iterdir() if p.name.startswith("standard"))
+    group = guarded_group(label, read_group(label)[1])
+    clock = Records(group, "adv_ntk_seconds", 1, (1,))
+    before = clock.read(0)
+    assert before is not None
+    assert before[0, 0] > 0
+    clock.write(0, np.array([[5000.0]]))
+    monkeypatch.setitem(ATTACKS, "square", square)
+    _, _, results = shown_by(copy, ["adv_ntk"])
+    assert 5000 < results["methods"]["adv_ntk"]["seconds"] < 6000
+
+
+def test_the_attack_of_the_papers_code_is_marked(
+    small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config("digits", (*small_settings, "attack.name=pgd-reference", "attack.loss=squared-error"))
+    run(config, tmp_path / "run", display=QUIET)
+    arguments = ["-q", "evaluate", str(tmp_path / "run"), "--images", "20", "--method", "ntk"]
+    for tier, marked in (("fast", True), ("standard", False)):
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, "--tier", tier])
+        assert stopped.value.code == 0
+        out = capsys.readouterr().out
+        (path,) = (tmp_path / "run" / "evaluation").glob(f"{tier}_*.json")
+        results = json.loads(path.read_text())
+        assert ("note" in results) == marked
+        assert ("up to twice the radius from the image" in out) == marked
+        assert (results["methods"]["ntk"]["max_perturbation"] > 1.01 * results["attack"]["radius"]) == marked
