@@ -63,6 +63,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        refuse_credentials_in_address("--address", address)  # before anything repeats it
     _listener.get()("starting Ray" if address is None else f"joining the Ray cluster at {address}")
     if address is not None:
         _require_listener(address)
@@ -121,7 +123,6 @@ def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> N
 
 def _require_listener(address: str) -> None:
     """Raise RequestError unless something listens at host:port; Ray itself would try for minutes."""
-    refuse_credentials_in_address("--address", address)
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", "local": Ray knows at once
