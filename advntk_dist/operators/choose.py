@@ -123,8 +123,8 @@ def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: 
     """An operator on Ray; None where "auto" finds no cluster of several nodes, or none that holds the matrix."""
     from advntk_dist.gram.cluster import ray_session
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
-    from advntk_dist.operators.nodes import alive_nodes
-    from advntk_dist.operators.resident import ResidentOperator, seating
+    from advntk_dist.operators.nodes import alive_nodes, seating
+    from advntk_dist.operators.resident import ResidentOperator
 
     with ExitStack() as session:
         session.enter_context(ray_session(address, image_bytes=8 * store.n * _SKETCH_COLUMNS))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from advntk_dist.errors import RequestError, SolverError
+from advntk_dist.operators.products import runs
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.store import GramStore
 
 CORES_A_HOLDER = 4
 """A holder's threads share one interpreter, which keeps up with about this many."""
@@ -33,6 +37,23 @@ def alive_nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()
     able = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     return sorted(able, key=lambda node: str(node["NodeID"]))
+
+
+def seating(store: GramStore, holders: int | None = None) -> list[Seat]:
+    """Where the holders of a store go, so many or by default as many as the nodes' cores and memory make of use.
+
+    Raises
+    ------
+    RequestError
+        If the memory of the nodes does not take the tiles.
+    """
+    most = len(runs(store.grid))
+    return seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
+
+
+def matrix_bytes(store: GramStore) -> int:
+    """Memory of the stored half as it is held, ragged tiles padded, in bytes."""
+    return len(store.grid) * store.tile**2 * store.dtype.itemsize
 
 
 def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:

@@ -19,9 +19,9 @@ from advntk_dist.gram.worker import worker_environment
 from advntk_dist.grid import spans
 from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.holder import Holding, TileHolder
-from advntk_dist.operators.nodes import Seat, alive_nodes, other_seat, seats
+from advntk_dist.operators.nodes import alive_nodes, other_seat, seating
 from advntk_dist.operators.place import Failure, Place
-from advntk_dist.operators.products import NARROW, Vectors, runs
+from advntk_dist.operators.products import NARROW, Vectors
 from advntk_dist.operators.rows import Rows
 from advntk_dist.operators.shares import shares
 from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
@@ -199,20 +199,3 @@ class ResidentOperator(GramOperator):
         held = sum(h.nbytes for h in self.holdings.values()) / 1e9
         nodes = len({h.node for h in self.holdings.values()})
         return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._seats)} Ray actors on {nodes} nodes)"
-
-
-def seating(store: GramStore, holders: int | None = None) -> list[Seat]:
-    """Where the holders of a store go, so many or by default as many as the nodes' cores and memory make of use.
-
-    Raises
-    ------
-    RequestError
-        If the memory of the nodes does not take the tiles.
-    """
-    most = len(runs(store.grid))
-    return seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
-
-
-def matrix_bytes(store: GramStore) -> int:
-    """Memory of the stored half as it is held, ragged tiles padded, in bytes."""
-    return len(store.grid) * store.tile**2 * store.dtype.itemsize

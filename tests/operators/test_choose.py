@@ -15,7 +15,7 @@ from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
 from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, nodes, operator_for_store
-from advntk_dist.operators.resident import seating
+from advntk_dist.operators.nodes import seating
 
 N = 30
 THETA = np.eye(N, dtype=np.float32)

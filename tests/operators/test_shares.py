@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advntk_dist.grid import TileGrid
@@ -15,6 +15,7 @@ from advntk_dist.operators.rows import Rows
 from advntk_dist.operators.shares import rows_sent, shares
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 400), tile=st.integers(1, 60), data=st.data())
 def test_every_tile_is_dealt_once_and_evenly(n: int, tile: int, data: st.DataObject) -> None:
     grid = TileGrid.square(n, max(tile, n // 20))
@@ -34,6 +35,7 @@ def test_every_tile_is_dealt_once_and_evenly(n: int, tile: int, data: st.DataObj
             ]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 200), tile=st.integers(1, 30), count=st.integers(1, 12), seed=st.integers(0, 9))
 def test_rows_that_are_touched_make_the_whole_product(n: int, tile: int, count: int, seed: int) -> None:
     grid, rng = TileGrid.square(n, tile), np.random.default_rng(seed)
