@@ -127,9 +127,16 @@ def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]
         "compared": sum(row["name"] not in (DEFAULT, UNIFORM) for row in rows),
         "note": "intervals are 95% each, of images, without regard to how many variants were compared; "
         "p is of an exact McNemar test: hold it against 0.05 / compared",
+        "not_measured": [variant.name for variant in VARIANTS if variant.name not in found],
         "variants": rows,
         "environment": environment() | {"load": load},
     }
+
+
+def write_report(path: Path, out: Path, settings: Settings) -> None:
+    """The JSON of all that is committed."""
+    result = rounded(report(outcomes(out), settings, os.getloadavg()))
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def rounded(value: Any) -> Any:
@@ -167,6 +174,8 @@ def table(result: dict[str, Any]) -> str:
             f"{harder:>6}   {gap(row, 'minus_default', 'clean'):24}{gap(row, 'minus_default', 'robust'):24}"
             f"{gap(row, 'minus_uniform', 'robust')}"
         )
+    if result["not_measured"]:
+        lines.append(f"not measured: {'; '.join(result['not_measured'])}")
     return "\n".join(lines)
 
 
@@ -200,8 +209,8 @@ def main() -> None:
                     file.parent.mkdir(exist_ok=True)
                     labs[seed] = Lab(arguments.images, settings, seed, file.parent / "training")
                 work(variant, labs[seed], file)
-                result = rounded(report(outcomes(arguments.out), settings, os.getloadavg()))
-                write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+                write_report(path, arguments.out, settings)
+        write_report(path, arguments.out, settings)
     print(table(json.loads(path.read_text())))
 
 

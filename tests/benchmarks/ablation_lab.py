@@ -122,9 +122,9 @@ class Lab:
         """On one-hot targets."""
         return ATDynamics(self.gram, self.targets)
 
-    def blank(self) -> KernelPredictor:
+    def blank(self, batch: int = BATCH) -> KernelPredictor:
         """On the training images, for one training: what it keeps of each fold goes with it."""
-        return Thrifty(self.net, self.train.x, np.zeros((len(self.train.y), CLASSES)), batch=BATCH)
+        return Thrifty(self.net, self.train.x, np.zeros((len(self.train.y), CLASSES)), batch=min(batch, BATCH))
 
     @cached_property
     def _whole(self) -> KernelPredictor:

@@ -54,11 +54,11 @@ class Variant:
     """Whether APGD attacks it too."""
 
 
-def iterates(lab: Lab, name: str, recipe: Recipe, steps: int, dynamics: ATDynamics | None = None) -> Array:
+def iterates(lab: Lab, name: str, recipe: Recipe, steps: int, batch: int, dynamics: ATDynamics | None = None) -> Array:
     """varpi (steps + 1, n) before the first and after each step; what is committed already is not trained again."""
     n = len(lab.train.y)
     group = guarded_group(lab.folder / name.replace("/", "by").replace(" ", "-"), lab.identity | {"steps": steps})
-    blank = lab.blank()
+    blank = lab.blank(batch)
     train_adv_ntk(recipe, lambda: dynamics or lab.dynamics, lambda: blank, n, group=group, steps=steps)
     found = Records(group, "varpi", steps + 1, (n,)).read_all()
     assert found is not None
@@ -71,7 +71,7 @@ def cross_fit(lab: Lab, name: str, kind: type[CrossFitRecipe] = CrossFitRecipe, 
     dynamics = changes.pop("dynamics", None)
     usual = {"lr": LR, "batch": 1000, "folds": FOLDS, "clean_weight": 0.4, "seed": lab.seed, "tolerance": TOLERANCE}
     recipe = kind(lab.train.x, lab.train.y, MARGIN, lab.time, **(usual | changes))
-    return iterates(lab, name, recipe, steps, dynamics)
+    return iterates(lab, name, recipe, steps, 1000, dynamics)
 
 
 def made(lab: Lab, varpi: Array, **notes: Any) -> Made:
@@ -125,7 +125,7 @@ def paper(
     recipe: Recipe = PaperRecipe(*data, **settings)
     if from_uniform:
         recipe = PaperFrom(*data, time=lab.time(), **settings)
-    return made(lab, iterates(lab, name, recipe, steps)[-1], lr=lr)
+    return made(lab, iterates(lab, name, recipe, steps, batch)[-1], lr=lr)
 
 
 def paper_small_steps(lab: Lab, name: str) -> Made:
