@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
             click.echo(stopped, err=True)
-            leave(1)
+            if arguments is None:  # else the process is that of a program which called us
+                leave(1)
+            sys.exit(1)
         except AdvNTKError as error:
             # Some messages begin with the command as it is typed.
             click.echo(f"advntk: {str(error).removeprefix('advntk ')}", err=True)

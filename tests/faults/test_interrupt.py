@@ -28,10 +28,10 @@ SETTINGS = (
 
 # A test suite that runs in the background of a shell hands an ignored SIGINT down; on a terminal it is not ignored.
 START = """
-import signal, sys
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from advntk_dist.cli import main
-main(sys.argv[1:])
+main()
 """
 
 
@@ -107,7 +107,8 @@ def spin():
     {body}
     print("went on to the end")
 
-main(["spin"])
+sys.argv = ["advntk", "spin"]
+main()
 """
 IN_COLLECTION = """left = [signal.{name}]
     def collected(phase, info):
