@@ -44,7 +44,7 @@ def test_cells_of_a_namesake_are_refused(
 def test_a_dry_run_says_where_it_cannot_compare_data(finished: Path, tmp_path: Path) -> None:
     out = io.StringIO()
     grid = Grid([str(tmp_path / "small.npz")], ["mlp-2"], ["ntk"], [40], 1, Sizes())
-    assert known_data(grid, finished, Display(Console(file=out))) == {}
+    assert known_data(grid, finished, Display(Console(file=out, width=1000))) == {}
     assert out.getvalue().startswith("whether the cells of small in ")
     assert "small.npz" in out.getvalue().partition("is not known: ")[2]
 
