@@ -247,6 +247,8 @@ def drive() -> Callable[..., str]:
         "RAY_agent_register_timeout_ms": "200000",
         "RAY_raylet_start_wait_time_s": "100",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Under `uv run` each worker would build an environment of its own, where a driver imports Ray before us.
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
 
     def run(script: Path, *words: str, timeout: float) -> str:
