@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import apgd, perturbation_size
+from advntk_dist.attacks import apgd, perturbation_size, square
 from advntk_dist.attacks.autoattack import autoattack, torch_model
 from advntk_dist.attacks.autoattack_package import package_versions
 from advntk_dist.errors import RequestError
@@ -139,3 +139,23 @@ def test_runs_and_stays_in_the_ball(quadratic: Make, norm: Any) -> None:
     theirs = (predictor.predict(found).argmax(axis=1) != y).sum()
     ours = (predictor.predict(apgd(predictor, X, y, radius=radius, norm=norm, restarts=3)).argmax(axis=1) != y).sum()
     assert abs(int(theirs) - int(ours)) <= 1
+
+
+@_needs("torch", "autoattack")
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 0.03), ("l2", 0.3)])
+def test_square_fells_what_the_code_of_its_authors_fells(quadratic: Make, norm: Any, radius: float) -> None:
+    """At the same budget on 100 images; theirs draws one square a batch, so that only chance decides some images."""
+    torch, module = importlib.import_module("torch"), importlib.import_module("autoattack.square")
+    x = np.random.default_rng(4).uniform(-0.45, 0.45, (100, 10, 10, 1)).astype(np.float32)
+    predictor = quadratic((10, 10, 1), 4, 0, 3.0)
+    y = predictor.predict(x).argmax(axis=1)
+    images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2) + np.float32(0.5)))
+    options = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "n_queries": 200, "eps": radius, "seed": 0}
+    model = torch_model(torch, predictor, np.float32, 1.0)
+    attack = module.SquareAttack(model, device="cpu", resc_schedule=True, verbose=False, **options)
+    moved = attack.perturb(images, torch.from_numpy(y)).numpy().transpose(0, 2, 3, 1) - np.float32(0.5)
+    found = square(predictor, x, y, radius=radius, norm=norm, steps=200)
+    ours, theirs = (predictor.predict(a).argmax(axis=1) != y for a in (found, moved))
+    assert 30 < theirs.sum() < 90
+    assert (theirs & ~ours).sum() <= 8
+    assert (ours & ~theirs).sum() <= 15
