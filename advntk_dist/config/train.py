@@ -9,6 +9,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from advntk_dist.config.values import Positive, Section, Seed
 
+OF_CROSS_FIT = ("folds", "clean_weight", "validation")
+
 
 class TrainConfig(Section):
     """Adv-NTK: the training of one effective time per sample."""
@@ -28,6 +30,8 @@ class TrainConfig(Section):
     """Of cross-fit: parts of the training images, of which each step leaves one out."""
     clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
     """Of cross-fit: weight of the error on clean images beside that on attacked ones."""
+    validation: bool = True
+    """Of cross-fit: whether every second step attacks validation images, with no fold left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,15 +42,15 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:
-        if self.recipe == "paper" and (self.folds, self.clean_weight) != (5, 0.4):
-            raise ValueError('folds and clean_weight belong to recipe = "cross-fit"')
+        if self.recipe == "paper" and (self.folds, self.clean_weight, self.validation) != (5, 0.4, True):
+            raise ValueError('folds, clean_weight and validation belong to recipe = "cross-fit"')
         return self
 
     @model_serializer(mode="wrap", when_used="json")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave cross-fit's keys out of the paper's recipe: identities of earlier runs stay what they were."""
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in ("folds", "clean_weight")}
+        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in OF_CROSS_FIT}
 
 
 class EvaluationConfig(Section):

@@ -218,5 +218,5 @@ def _provenance(stages: Stages) -> tuple[tuple[str, str], ...]:
 def _history(stages: Stages, training: TrainingRun) -> TrainingHistory:
     columns = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
     train, n = stages.config.train, stages.config.data.n_train
-    folds = min(train.folds, n) if train.recipe == "cross-fit" else 1
-    return TrainingHistory(**{c: np.array([getattr(r, c) for r in training.history]) for c in columns}, folds=folds)
+    cycle = min(train.folds, n) * (2 if train.validation else 1) if train.recipe == "cross-fit" else 1
+    return TrainingHistory(**{c: np.array([getattr(r, c) for r in training.history]) for c in columns}, cycle=cycle)

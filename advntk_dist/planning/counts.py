@@ -164,18 +164,20 @@ def total(config: RunConfig, parts: Iterable[tuple[int, float]]) -> Scored:
 
 
 def _training(config: RunConfig) -> Scored:
-    t, passes = config.train, passes_of(config.attack)
-    images = step_images(config)
-    batches = t.steps * -(-images // config.evaluation.batch)
-    every = t.steps * images
+    passes = passes_of(config.attack)
+    batches = sum(steps * -(-images // config.evaluation.batch) for steps, images in step_images(config))
+    every = sum(steps * images for steps, images in step_images(config))
     return Scored(every, batches, every, batches, every * passes.steps, every * passes.queries)
 
 
-def step_images(config: RunConfig) -> int:
-    """Images that one training step attacks."""
+def step_images(config: RunConfig) -> tuple[tuple[int, int], ...]:
+    """Training steps of each kind, and the images that one attacks: of a fold, and of the validation images."""
     t, d = config.train, config.data
-    pool = d.n_val if t.recipe == "paper" else max(1, d.n_train // min(t.folds, d.n_train))
-    return min(t.batch, pool)
+    if t.recipe == "paper":
+        return ((t.steps, min(t.batch, d.n_val)),)
+    fold = min(t.batch, max(1, d.n_train // min(t.folds, d.n_train)))
+    on_validation = (t.steps + 1) // 2 if t.validation else 0
+    return ((t.steps - on_validation, fold), (on_validation, min(fold, d.n_val)))
 
 
 def longest(parts: Sequence[tuple[int, float]], batch: int, workers: int) -> tuple[int, int]:

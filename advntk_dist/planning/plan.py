@@ -188,7 +188,8 @@ def driver_bytes(config: RunConfig, images: Images, passes: float, operator: Ope
     pairs = min(2 * MEMORY, 8 * config.evaluation.batch * n * per_pair * size_)
     # Floats of the training images twice, as they are and prepared, and the bytes that they are made from.
     # A training step keeps the kernel values of its images, attacked and, in cross-fit, clean.
-    values = (1 if config.train.recipe == "paper" else 2) * step_images(config) * n * size_
+    step = max(images for _, images in step_images(config))
+    values = (1 if config.train.recipe == "paper" else 2) * step * n * size_
     solver = solver_bytes(config, images.classes, passes, operator)
     return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + values + solver
 

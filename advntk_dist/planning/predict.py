@@ -159,13 +159,13 @@ class _Predictor:
 
     def _train(self) -> dict[str, float]:
         m, t, n = self.measured, self.config.train, self.n
-        images = step_images(self.config)
-        blocks = kernel_blocks(images, n, m.edge_limit)
-        batches = -(-images // self.config.evaluation.batch)
-        attacked = t.steps if t.recipe == "paper" else 2 * t.steps  # clean images are predicted beside attacked ones
+        kinds = step_images(self.config)
+        batches = sum(steps * -(-images // self.config.evaluation.batch) for steps, images in kinds)
+        blocks = sum(steps * kernel_blocks(images, n, m.edge_limit) for steps, images in kinds)
+        twins = 1 if t.recipe == "paper" else 2  # clean images are predicted beside attacked ones
         return {
-            "attacks": t.steps * batches * self._attack(),
-            "kernels of attacked images": attacked * blocks * m.block * self.driver,
+            "attacks": batches * self._attack(),
+            "kernels of attacked images": twins * blocks * m.block * self.driver,
             **self._step_solves(),
             **self._loading(),
             "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit + _TRAIN_TABLES * m.table,

@@ -38,15 +38,15 @@ def training_caption(history: TrainingHistory) -> str:
 
 
 def _loss(history: TrainingHistory) -> str:
-    """What became of the loss on attacked batches, from steps that saw the same folds."""
-    steps, folds = np.size(history.loss), history.folds
-    if folds > 1 and steps < 2 * folds:
-        return f"the loss is not compared, as there are less than two passes over the {folds} folds"
-    width = folds if folds > 1 else max(1, steps // 10)
+    """What became of the loss on attacked batches, from whole cycles, which saw the same kinds of images."""
+    steps, cycle = np.size(history.loss), history.cycle
+    if cycle > 1 and steps < 2 * cycle:
+        return f"the loss is not compared, as there are less than two cycles of {cycle} steps"
+    width = cycle if cycle > 1 else max(1, steps // 10)
     means = running_mean(history.loss, width)
     start, end = as_number(float(means[0])), as_number(float(means[-1]))
-    of = f"pass over the {folds} folds (bold)" if folds > 1 else f"{width} steps"
-    which = f", the mean of {'a ' if folds > 1 else ''}{of}," if width > 1 else ""
+    of = f"a cycle of {cycle} steps (bold)" if cycle > 1 else f"{width} steps"
+    which = f", the mean of {of}," if width > 1 else ""
     change = "falls" if means[-1] < means[0] else "rises"
     return f"the loss on attacked batches{which} " + (
         f"stays at {end}" if start == end else f"{change} from {start} to {end}"

@@ -16,7 +16,7 @@ from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 
 _LEVELS = ("loss, attacked batch", "robust accuracy, batch")
-"""Panels in which each fold of cross-fit has its own level."""
+"""Panels in which the steps of a cycle have their own levels."""
 
 
 def degeneration_figure(curve: Curve, theme: Theme) -> Figure:
@@ -112,10 +112,10 @@ def training_figure(history: TrainingHistory, theme: Theme) -> Figure:
         (panels[1, 0], _LEVELS[1], history.robust, theme.robust),
         (panels[1, 1], "ϖ: largest and mean", history.varpi_max, theme.clean),
     ):
-        bold = 1 < history.folds <= steps.size // 2 and label in _LEVELS
+        bold = 1 < history.cycle <= steps.size // 2 and label in _LEVELS
         axes.plot(steps, values, color=colour, marker=marker, markersize=3, alpha=0.35 if bold else 1.0)
         if bold:
-            axes.plot(steps[history.folds - 1 :], running_mean(values, history.folds), color=colour, linewidth=2.0)
+            axes.plot(steps[history.cycle - 1 :], running_mean(values, history.cycle), color=colour, linewidth=2.0)
         title(axes, label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     norms = np.asarray(history.grad_norm, dtype=np.float64)

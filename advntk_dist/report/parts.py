@@ -88,9 +88,9 @@ class TrainingHistory:
         Fraction of the batch still classified right under attack.
     varpi_mean, varpi_max : (S,) float
         Mean and largest training time over the n samples.
-    folds : int
-        Steps after which the same images come again: the folds of cross-fit, each of which has its own level; 1 where
-        each step draws from all images.
+    cycle : int
+        Steps after which the same kinds of images come again: the folds of cross-fit and its steps on validation
+        images, each with its own level; 1 where all steps draw from the same images.
     """
 
     loss: FloatArray
@@ -98,7 +98,7 @@ class TrainingHistory:
     robust: FloatArray
     varpi_mean: FloatArray
     varpi_max: FloatArray
-    folds: int = field(default=1, kw_only=True)
+    cycle: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check shapes and ranges; raises :class:`~advntk_dist.errors.RequestError`."""
@@ -106,7 +106,7 @@ class TrainingHistory:
         for name in ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max"):
             vector(f"training.{name}", getattr(self, name), steps)
         _fractions("training.robust", self.robust)
-        require(self.folds >= 1, "training.folds", f"{self.folds!r}", "pass the number of folds, 1 for none")
+        require(self.cycle >= 1, "training.cycle", f"{self.cycle!r}", "pass the steps of a cycle, 1 for none")
 
 
 def running_mean(values: FloatArray, width: int) -> FloatArray:

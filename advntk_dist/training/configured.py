@@ -43,7 +43,7 @@ def recipe_of(
     config
         Says which recipe, and its numbers.
     train, val
-        Training and validation images; the paper's recipe learns from the latter, cross-fit from the former alone.
+        Training and validation images; the paper's recipe learns from the latter, cross-fit from both.
     attack
         Called as attack(predictor, x, y, seed=..., indices=...).
     time
@@ -62,5 +62,6 @@ def recipe_of(
         steps=config.steps,
         folds=config.folds,
         clean_weight=config.clean_weight,
+        validation=(val.x, val.y) if config.validation else None,
         **shared,
     )

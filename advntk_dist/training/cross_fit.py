@@ -1,7 +1,8 @@
 """A recipe in which every training image also serves as a validation image, of a network that has not seen it.
 
 Adv-NTK's validation batches are few images for n parameters, and are overfitted. Here a step sets varpi to 0 on one
-fold of the training images, which is to leave them out of training, and measures the loss on the fold.
+fold of the training images, which is to leave them out of training, and measures the loss on the fold. Every second
+step may attack validation images instead, under the network that is trained on all folds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from advntk_dist.training.optimiser import Optimiser, momentum
 from advntk_dist.training.soft_error import SoftError, soft_error
 
 Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 MEMORY = 0.8
 """Of the running mean of gradients. Coordinates are not rescaled one by one, as Adam would: that made noise of them."""
@@ -30,7 +32,9 @@ class CrossFitRecipe:
     """varpi = exp(a) from one uniform time, by steps of decaying length along a running mean of gradients.
 
     The loss is the soft error of the fold's attacked images, plus ``clean_weight`` times that of the images themselves,
-    under the network that is trained on the other folds (:func:`advntk_dist.training.soft_error.soft_error`).
+    under the network that is trained on the other folds (:func:`advntk_dist.training.soft_error.soft_error`). A network
+    of all folds is further in its training than one that lacks a fold: steps on validation images (the 1st, 3rd, ...)
+    see the former.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ class CrossFitRecipe:
     steps, lr
         Steps, and the root mean square of the change of log varpi in the first; later ones fall to 0 as a cosine.
     batch
-        Images of a fold a step, at most.
+        Images a step, at most; a step on validation images takes no more than a fold has.
     folds
         Parts that the training images are drawn into, >= 2.
     clean_weight
@@ -52,12 +56,14 @@ class CrossFitRecipe:
         Of folds, batches and random starts.
     tolerance
         Of the solves.
+    validation
+        Validation images (m, H, W, C) and their labels (m,), for every second step; None for folds alone.
     """
 
     def __init__(
         self,
         x_train: Images,
-        y_train: NDArray[np.int64],
+        y_train: Labels,
         attack: BoundAttack,
         time: Callable[[], float],
         *,
@@ -68,12 +74,13 @@ class CrossFitRecipe:
         clean_weight: float,
         seed: int,
         tolerance: float,
+        validation: tuple[Images, Labels] | None = None,
     ) -> None:
         self.seed = seed
         self._x, self._y, self._attack, self._time = x_train, y_train, attack, time
         self._steps, self._lr, self._batch, self._tolerance = steps, lr, batch, tolerance
         self._folds = min(folds, len(x_train))
-        self._clean_weight = clean_weight
+        self._clean_weight, self._validation = clean_weight, validation
 
     @cached_property
     def optimiser(self) -> Optimiser:
@@ -82,7 +89,7 @@ class CrossFitRecipe:
         return Optimiser(momentum(self._lr * np.sqrt(n), self._steps, MEMORY), n)
 
     @cached_property
-    def fold(self) -> NDArray[np.int64]:
+    def fold(self) -> Labels:
         """The fold of each training image (n,); sizes differ by one at most."""
         n = len(self._x)
         return np.random.default_rng([self.seed, 3]).permutation(n) % self._folds
@@ -95,15 +102,21 @@ class CrossFitRecipe:
         """exp(a), (n,)."""
         return np.exp(a)
 
-    def held_out(self, step: int) -> tuple[NDArray[np.bool_], Images, NDArray[np.int64], NDArray[np.int64]]:
+    def held_out(self, step: int) -> tuple[NDArray[np.bool_], Images, Labels, Labels]:
         """The training images (n,) that a step leaves out, and its batch: images, labels, indices of random streams."""
+        if self._validation is not None:
+            step, on_fold = divmod(step, 2)
+            if not on_fold:
+                n, (x, y) = len(self._x), self._validation
+                chosen = batch_of_epochs(len(x), min(self._batch, n // self._folds), step, self.seed)
+                return np.zeros(n, bool), x[chosen], y[chosen], chosen
         visit, fold = divmod(step, self._folds)
         left_out = self.fold == fold
         members = np.flatnonzero(left_out)
         chosen = members[batch_of_epochs(len(members), self._batch, visit, self.seed, fold)]
         return left_out, self._x[chosen], self._y[chosen], chosen
 
-    def error(self, outputs: Array, labels: NDArray[np.int64]) -> SoftError:
+    def error(self, outputs: Array, labels: Labels) -> SoftError:
         """What a step lowers, of outputs (m, k) and labels (m,)."""
         return soft_error(outputs, labels)
 

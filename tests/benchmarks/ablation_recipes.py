@@ -109,8 +109,18 @@ class OnValidation(Varied):
     def held_out(self, step: int) -> tuple[NDArray[np.bool_], Images, Labels, Labels]:
         """No training image, and a batch of validation images."""
         n = len(self._x)
-        chosen = batch_of_epochs(len(self._x_val), n // self._folds, step, self.seed)
+        chosen = batch_of_epochs(len(self._x_val), min(self._batch, n // self._folds), step, self.seed)
         return np.zeros(n, bool), self._x_val[chosen], self._y_val[chosen], chosen
+
+
+class Compensated(Varied):
+    """While a fold is left out, the others' times are longer by folds / (folds - 1): the same learning from fewer."""
+
+    def examine(
+        self, step: int, a: Array, dynamics: ATDynamics, predictor: KernelPredictor
+    ) -> tuple[StepRecord, Array]:
+        """The step of cross-fit at longer times."""
+        return super().examine(step, a + np.log(self._folds / (self._folds - 1)), dynamics, predictor)
 
 
 class PaperFrom(PaperRecipe):

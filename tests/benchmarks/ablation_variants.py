@@ -12,6 +12,7 @@ import numpy as np
 from ablation_lab import CLASSES, FOLDS, MARGIN, SQUARED, TOLERANCE, Array, Lab
 from ablation_recipes import (
     Absolute,
+    Compensated,
     OnValidation,
     PaperFrom,
     Varied,
@@ -89,6 +90,11 @@ def changed(
 def set_to(**values: Any) -> Changes:
     """Changes that are the same for all seeds."""
     return lambda lab: dict(values)
+
+
+def on_validation(lab: Lab) -> dict[str, Any]:
+    """The validation images, for recipes that attack them."""
+    return {"x_val": lab.val.x, "y_val": lab.val.y}
 
 
 def default_iterates(lab: Lab) -> Array:
@@ -171,7 +177,13 @@ VARIANTS = [
     Variant("a", UNIFORM, uniform, True),
     Variant("", DEFAULT, lambda lab: made(lab, default_iterates(lab)[-1]), True),
     named("b", "paper", paper, True),
-    changed("c", "no cross-fitting", lambda lab: {"x_val": lab.val.x, "y_val": lab.val.y}, OnValidation),
+    changed("c", "no cross-fitting", on_validation, OnValidation),
+    changed("c", "folds and validation in turn", lambda lab: {"validation": (lab.val.x, lab.val.y)}),
+    changed("c", "longer times while a fold is out", kind=Compensated),
+    changed(
+        "c", "no cross-fitting, clean weight 0", lambda lab: on_validation(lab) | {"clean_weight": 0.0}, OnValidation
+    ),
+    changed("c", "no cross-fitting, lr x 3", lambda lab: on_validation(lab) | {"lr": 3 * LR}, OnValidation),
     Variant("g", "averaged", lambda lab: averaged(lab, default_iterates(lab))),
     Variant("g", "step selected", lambda lab: selected(lab, default_iterates(lab))),
     named("b", "paper, from the uniform time", lambda lab, name: paper(lab, name, from_uniform=True)),

@@ -126,9 +126,14 @@ def test_only_what_is_right_is_attacked() -> None:
 
 
 def test_recipes_attack_their_own_images() -> None:
-    assert step_images(load_config("digits", ("train.recipe=paper",))) == 128
-    assert step_images(load_config("digits", ("train.recipe=paper", "data.n_val=50"))) == 50
-    assert step_images(load_config("digits", ("train.recipe=cross-fit",))) == 200
+    def of(*settings: str) -> tuple[tuple[int, int], ...]:
+        return step_images(load_config("digits", settings))
+
+    assert of("train.recipe=paper") == ((50, 128),)
+    assert of("train.recipe=paper", "data.n_val=50") == ((50, 50),)
+    assert of("train.recipe=cross-fit") == ((15, 200), (15, 200))
+    assert of("train.steps=7", "data.n_val=50") == ((3, 200), (4, 50))
+    assert of("train.validation=false") == ((30, 200), (0, 200))
 
 
 def test_kernel_blocks_are_powers_of_two() -> None:

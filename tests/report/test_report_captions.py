@@ -18,34 +18,34 @@ from advntk_dist.report.parts import running_mean
 from advntk_dist.report.style import LIGHT
 
 
-def history(loss: list[float], folds: int) -> TrainingHistory:
+def history(loss: list[float], cycle: int) -> TrainingHistory:
     ones = np.full(len(loss), 0.5)
-    return TrainingHistory(np.array(loss), ones, ones, ones, ones, folds=folds)
+    return TrainingHistory(np.array(loss), ones, ones, ones, ones, cycle=cycle)
 
 
-# The level of each fold is its own: the first step of a pass is far below the last, whatever training does.
+# The level of each step of a cycle is its own: the first is far below the last, whatever training does.
 ZIGZAG = [level + 0.01 * step for step, level in enumerate([0.1, 0.5, 0.9] * 4)]
 
 
 @pytest.mark.parametrize(
-    ("loss", "folds", "says"),
+    ("loss", "cycle", "says"),
     [
-        (ZIGZAG, 3, "the loss on attacked batches, the mean of a pass over the 3 folds (bold), rises from 0.51 to 0.6"),
+        (ZIGZAG, 3, "the loss on attacked batches, the mean of a cycle of 3 steps (bold), rises from 0.51 to 0.6"),
         ([0.9, 0.1, 0.85, 0.05], 2, "(bold), falls from 0.5 to 0.45"),
         ([0.9, 0.1, 0.9, 0.1], 2, "(bold), stays at 0.5"),
-        ([0.1, 0.9, 0.2], 2, "the loss is not compared, as there are less than two passes over the 2 folds, and ϖ"),
+        ([0.1, 0.9, 0.2], 2, "the loss is not compared, as there are less than two cycles of 2 steps, and ϖ"),
         ([0.5, 0.4], 1, "the loss on attacked batches falls from 0.5 to 0.4"),
         ([0.4, 0.6, *[0.1] * 17, 0.3], 1, "attacked batches, the mean of 2 steps, falls from 0.5 to 0.2"),
         ([0.5], 1, "Over 1 step of Adv-NTK the loss on attacked batches stays at 0.5"),
     ],
 )
-def test_losses_of_the_same_folds_are_compared(loss: list[float], folds: int, says: str) -> None:
-    assert says in training_caption(history(loss, folds))
+def test_losses_of_whole_cycles_are_compared(loss: list[float], cycle: int, says: str) -> None:
+    assert says in training_caption(history(loss, cycle))
 
 
-@pytest.mark.parametrize(("folds", "lines"), [(3, 2), (1, 1), (7, 1)])
-def test_the_mean_of_a_pass_is_drawn_over_the_steps(folds: int, lines: int) -> None:
-    drawn = training_figure(history(ZIGZAG, folds), LIGHT).axes[0].get_lines()
+@pytest.mark.parametrize(("cycle", "lines"), [(3, 2), (1, 1), (7, 1)])
+def test_the_mean_of_a_pass_is_drawn_over_the_steps(cycle: int, lines: int) -> None:
+    drawn = training_figure(history(ZIGZAG, cycle), LIGHT).axes[0].get_lines()
     assert len(drawn) == lines
     if lines == 2:
         assert np.ptp(np.diff(np.asarray(drawn[1].get_ydata()))) < 1e-12  # the zigzag is gone
@@ -112,6 +112,6 @@ def test_dynamics_are_told_as_they_go(results: dict[str, Any], says: str) -> Non
     assert "first rises" not in words
 
 
-def test_folds_are_checked() -> None:
-    with pytest.raises(RequestError, match=r"training\.folds: 0; "):
-        replace(history([0.5], 1), folds=0)
+def test_cycles_are_checked() -> None:
+    with pytest.raises(RequestError, match=r"training\.cycle: 0; "):
+        replace(history([0.5], 1), cycle=0)

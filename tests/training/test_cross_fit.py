@@ -27,6 +27,8 @@ _RNG = np.random.default_rng(8)
 _CENTRES = _RNG.uniform(-0.3, 0.3, (K, 4, 4, 1))
 Y = _RNG.integers(0, K, N)
 X = _CENTRES[Y] + _RNG.uniform(-0.2, 0.2, (N, 4, 4, 1))
+Y_VAL = _RNG.integers(0, K, 15)
+X_VAL = _CENTRES[Y_VAL] + _RNG.uniform(-0.2, 0.2, (15, 4, 4, 1))
 NET = network("mlp-2")
 SETTINGS: dict[str, Any] = {
     "steps": 6, "lr": 0.05, "batch": 8, "folds": FOLDS, "clean_weight": 0.5, "seed": 3, "tolerance": 1e-12
@@ -75,6 +77,48 @@ def test_more_folds_than_images_leave_one_image_out() -> None:
     assert np.bincount(_recipe(folds=1000).fold).tolist() == [1] * N
 
 
+def test_every_second_step_attacks_validation_images() -> None:
+    """The first, third, ... see as many as a fold has, under the network of all folds; the others, folds in turn."""
+    recipe, alone = _recipe(validation=(X_VAL, Y_VAL), batch=6), _recipe(batch=6)
+    seen: list[int] = []
+    for step in range(4 * FOLDS):
+        left_out, x, y, indices = recipe.held_out(step)
+        if step % 2:
+            for ours, theirs in zip((left_out, x, y, indices), alone.held_out(step // 2), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        else:
+            assert not left_out.any()
+            np.testing.assert_array_equal(x, X_VAL[indices])
+            np.testing.assert_array_equal(y, Y_VAL[indices])
+            assert len(indices) == 6
+            seen += indices.tolist()
+    assert set(seen) == set(range(15)), "two batches of an epoch leave three out, others in each"
+    few = _recipe(validation=(X_VAL[:4], Y_VAL[:4])).held_out(0)
+    assert sorted(few[3]) == [0, 1, 2, 3], "all, where there are fewer than a batch"
+
+
+@pytest.mark.parametrize("clean_weight", [0.0, 0.5])
+def test_gradient_on_validation_images(gram: Array, clean_weight: float) -> None:
+    """Every training image has one, and its size is that of the loss's differences, at attacked images held fixed."""
+    fixed = np.clip(X_VAL + 0.05, -0.5, 0.5)
+    recipe = _recipe(
+        validation=(X_VAL, Y_VAL), clean_weight=clean_weight, batch=100, attack=lambda *a, indices, **k: fixed[indices]
+    )
+    a = np.log(TIME) + 0.3 * np.random.default_rng(1).standard_normal(N)
+    dynamics, blank = ATDynamics(gram, np.eye(K)[Y]), KernelPredictor(NET, X, np.zeros((N, K)), batch=16)
+    record, gradient = recipe.examine(2, a, dynamics, blank)
+    assert (gradient != 0).all()
+    chosen = recipe.held_out(2)[3]
+    parts = [(1.0, NET.ntk(fixed[chosen], X)), (clean_weight, NET.ntk(X_VAL[chosen], X))]
+    c = dynamics.coefficients(np.exp(a), tol=1e-12).value
+    assert record.loss == pytest.approx(sum(w * soft_error(k @ c, Y_VAL[chosen]).value for w, k in parts), rel=1e-9)
+    slope = sum(w * k.T @ soft_error(k @ c, Y_VAL[chosen]).gradient for w, k in parts)
+    direction, h = np.random.default_rng(2).standard_normal(N), 1e-5
+    ahead, behind = (dynamics.coefficients(np.exp(a + s * h * direction), tol=1e-12).value for s in (1, -1))
+    expected = float((slope * (ahead - behind)).sum() / (2 * h))
+    assert float(gradient @ direction) == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
 @pytest.mark.parametrize("clean_weight", [0.0, 0.5])
 @pytest.mark.parametrize("step", [0, 5])
 def test_gradient_against_differences_through_a_dense_exponential(gram: Array, step: int, clean_weight: float) -> None:
@@ -118,20 +162,21 @@ def test_starts_uniform_and_first_step_has_the_asked_length(gram: Array, tmp_pat
 
 
 @pytest.mark.parametrize("stop", [0, 3])
-def test_resumed_run_is_the_same_to_the_last_bit(gram: Array, tmp_path: Path, stop: int) -> None:
+@pytest.mark.parametrize("validation", [None, (X_VAL, Y_VAL)])
+def test_resumed_run_is_the_same_to_the_last_bit(gram: Array, tmp_path: Path, stop: int, validation: Any) -> None:
     def die(step: int, record: StepRecord) -> None:
         if step == stop:
             raise Stopped
 
-    whole = _train(gram, tmp_path / "whole")
+    whole = _train(gram, tmp_path / "whole", validation=validation)
     with pytest.raises(Stopped):
-        _train(gram, tmp_path / "t", die)
+        _train(gram, tmp_path / "t", die, validation=validation)
     taken: list[int] = []
 
     def never() -> float:
         raise AssertionError("the start is committed")
 
-    run = _train(gram, tmp_path / "t", lambda step, record: taken.append(step), time=never)
+    run = _train(gram, tmp_path / "t", lambda step, record: taken.append(step), time=never, validation=validation)
     assert taken == list(range(stop + 1, 6))
     np.testing.assert_array_equal(run.varpi, whole.varpi)
     assert run.history == whole.history
