@@ -1,4 +1,4 @@
-"""Recipes that exist for the ablation alone: the default and the paper's with one thing changed."""
+"""Recipes that exist for the ablation alone: cross-fit and the paper's with one thing changed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Varied(CrossFitRecipe):
 
     @cached_property
     def optimiser(self) -> Optimiser:
-        """The default's, or the same without a schedule."""
+        """Cross-fit's, or the same without a schedule."""
         if not self._constant:
             return super().optimiser
         n = len(self._x)
