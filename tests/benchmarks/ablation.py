@@ -157,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['network']}, {result['n_train']} training images, {result['n_held']} held-out images a seed; "
         f"{result['compared']} variants compared, * where p < 0.05 / {result['compared']}",
-        f"{'':3}{'':42}{'seeds':>6}{'clean':>7}{'PGD-20':>7}{'APGD':>6}   {'minus folds alone: clean':24}"
+        f"{'':3}{'':42}{'seeds':>6}{'clean':>7}{'PGD-20':>7}{'APGD':>6}   {'less folds alone: clean':24}"
         f"{'robust':24}minus uniform: robust",
     ]
 
