@@ -4,7 +4,8 @@
 
 Two runs a seed, on the same images: ``cross-fit`` with PGD on margins in training and in the choice of the uniform
 time, and the paper's recipe as the paper has it (PGD on the squared error). The uniform time is chosen on validation
-images; the test images are attacked once everything is chosen. Killed and started again, it goes on.
+images; the test images are attacked once everything is chosen. Killed and started again, it goes on; ``--recipes
+cross-fit`` leaves the paper's for later.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from advntk_dist.progress import Display
 
 TIER = "standard"
 TIMES = [5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2]
+METHODS = {"cross-fit": ("early_stopped", "adv_ntk"), "paper": ("adv_ntk",)}
 RESULTS = Path(__file__).parent / "results"
 Outcomes = dict[str, NDArray[np.bool_]]
 
@@ -62,7 +64,8 @@ def one_seed(seed: int, arguments: argparse.Namespace, display: Display) -> tupl
     """Both runs and their evaluations."""
     found: dict[str, Outcomes] = {}
     notes: dict[str, Any] = {"seed": seed}
-    for recipe, methods in (("cross-fit", ("early_stopped", "adv_ntk")), ("paper", ("adv_ntk",))):
+    for recipe in arguments.recipes:
+        methods = METHODS[recipe]
         folder = arguments.out / f"{recipe}-{seed}"
         results = run(configuration(recipe, seed, arguments), folder, display=display).results
         path, tier = evaluate_run_tier(folder, TIER, methods=methods, display=display)
@@ -111,7 +114,7 @@ def summary(
             right = resampled(np.concatenate([f[name][what] for f in found]).astype(float), every)
             methods[name] |= {what: right["mean"], f"{what}_interval": right["interval"]}
     paired: dict[str, dict[str, Any]] = {}
-    for other in ("best uniform time", "paper"):
+    for other in [name for name in found[0] if name != "cross-fit"]:
         paired[f"cross-fit minus {other}"] = compared = {}
         for what in whats:
             won = [f["cross-fit"][what].astype(float) - f[other][what] for f in found]
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--network", default="mlp-5")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipes", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--n-train", type=int, default=10_000)
     parser.add_argument("--n-val", type=int, default=2_000)
     parser.add_argument("--n-test", type=int, default=2_000)
@@ -153,7 +157,7 @@ def main() -> None:
             "tier": TIER, "network": arguments.network, "n_train": arguments.n_train, "n_val": arguments.n_val,
             "n_test": arguments.n_test, "radius": config.attack.radius, "times": TIMES,
             "attack_of_training": {r: configuration(r, seed, arguments).attack.model_dump(mode="json")
-                                   for r in ("cross-fit", "paper")},
+                                   for r in arguments.recipes},
             **summary(seeds, found, rows), "environment": environment(),
         }  # fmt: skip
         path = arguments.json or RESULTS / f"recipes-{arguments.network}.json"
