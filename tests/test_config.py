@@ -300,7 +300,7 @@ def test_recipes_bring_their_own_numbers() -> None:
     assert numbers("paper", lr=0.1) == (50, 0.1, 128)
 
 
-@pytest.mark.parametrize("key", ["folds = 4", "clean_weight = 0.1", "validation = false"])
+@pytest.mark.parametrize("key", ["folds = 4", "clean_weight = 0.1", "validation = true"])
 def test_keys_of_cross_fit_are_refused_by_the_papers_recipe(key: str) -> None:
     with pytest.raises(ConfigError, match="folds, clean_weight and validation belong to recipe"):
         parse_config(f'[train]\nrecipe = "paper"\n{key}\n', where="f.toml")
@@ -313,6 +313,6 @@ def test_the_papers_recipe_is_written_as_before_there_was_another() -> None:
 
 
 def test_cross_fit_survives_being_written() -> None:
-    text = '[train]\nrecipe = "cross-fit"\nfolds = 3\nclean_weight = 0.0\nvalidation = false\n'
+    text = '[train]\nrecipe = "cross-fit"\nfolds = 3\nclean_weight = 0.0\nvalidation = true\n'
     config = parse_config(text, where="f.toml")
     assert parse_config(config.to_toml(), where="again") == config

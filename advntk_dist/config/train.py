@@ -30,8 +30,9 @@ class TrainConfig(Section):
     """Of cross-fit: parts of the training images, of which each step leaves one out."""
     clean_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
     """Of cross-fit: weight of the error on clean images beside that on attacked ones."""
-    validation: bool = True
-    """Of cross-fit: whether every second step attacks validation images, with no fold left out."""
+    validation: bool = False
+    """Of cross-fit: whether every second step attacks validation images, with no fold left out. It raised robust
+    accuracy with half as many of them as training images, and overfits them where they are fewer."""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,15 +43,16 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:
-        if self.recipe == "paper" and (self.folds, self.clean_weight, self.validation) != (5, 0.4, True):
+        if self.recipe == "paper" and (self.folds, self.clean_weight, self.validation) != (5, 0.4, False):
             raise ValueError('folds, clean_weight and validation belong to recipe = "cross-fit"')
         return self
 
     @model_serializer(mode="wrap", when_used="json")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave cross-fit's keys out of the paper's recipe: identities of earlier runs stay what they were."""
+        """Leave out keys that came later and are not used: identities of earlier runs stay what they were."""
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in OF_CROSS_FIT}
+        unused = OF_CROSS_FIT if self.recipe == "paper" else () if self.validation else ("validation",)
+        return {k: v for k, v in values.items() if k not in unused}
 
 
 class EvaluationConfig(Section):

@@ -42,9 +42,9 @@ class AdvNTKClassifier(KernelClassifier):
     """An infinitely wide network with one learned training time per sample, robust against small perturbations.
 
     Adv-NTK of Fu & Wang (2024, algorithm 1), by the recipe ``cross-fit``, which starts at the best uniform time and
-    lowers a soft count of errors on training images that are left out in turn and on validation images, or by the
-    ``paper``'s, which descends the squared error on perturbed validation images from 0. A part of the data is set aside
-    for validation: both recipes learn from it, and cross-fit chooses its uniform time there.
+    lowers a soft count of errors on training images that are left out in turn, or by the ``paper``'s, which descends
+    the squared error on perturbed validation images from 0. A part of the data is set aside for validation: cross-fit
+    chooses its uniform time there, the paper's recipe learns from it.
 
     Parameters
     ----------

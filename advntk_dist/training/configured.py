@@ -43,7 +43,8 @@ def recipe_of(
     config
         Says which recipe, and its numbers.
     train, val
-        Training and validation images; the paper's recipe learns from the latter, cross-fit from both.
+        Training and validation images; the paper's recipe learns from the latter, cross-fit from the former, or from
+        both where ``config.validation`` is set.
     attack
         Called as attack(predictor, x, y, seed=..., indices=...).
     time

@@ -1,9 +1,7 @@
-"""Cross-fit on folds alone with one thing changed at a time, against itself and the best uniform time; JSON, table.
+"""Adv-NTK's recipe with one thing changed at a time, against the recipe itself and the best uniform time; JSON, table.
 
     python tests/benchmarks/ablation.py --images PATH --out FOLDER [--seeds 0 1] [--variants NAME ...]
     python tests/benchmarks/ablation.py --table
-
-Steps on validation images in turn with folds were the first to beat folds alone, and are the default since.
 
 CIFAR-10 (JPEG), radius 8/255. A seed divides the publisher's TRAINING set into training, validation and held-out
 images; all variants of the seed share them, and the publisher's test set is not looked at. Held-out images are attacked
@@ -30,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ablation_lab import Lab, Right, Settings
-from ablation_variants import BASE, UNIFORM, VARIANTS, Variant
+from ablation_variants import DEFAULT, UNIFORM, VARIANTS, Variant
 from advntk_dist.environment import environment
 from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.intervals import paired_interval
@@ -113,7 +111,7 @@ def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]
             continue
         row: dict[str, Any] = {"group": variant.group, "name": variant.name, "seeds": sorted(runs)}
         row |= accuracies(runs, row["seeds"])
-        for key, other in (("minus_base", BASE), ("minus_uniform", UNIFORM)):
+        for key, other in (("minus_default", DEFAULT), ("minus_uniform", UNIFORM)):
             if other in found and other != variant.name:
                 row[key] = difference(runs, found[other])
         row["by_seed"] = {
@@ -126,7 +124,7 @@ def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]
         "radius": "8/255",
         "attacks": {"robust": "PGD-20 on margins", "harder": "the same, then APGD on dlr, 50 steps"},
         **asdict(settings),
-        "compared": sum(row["name"] not in (BASE, UNIFORM) for row in rows),
+        "compared": sum(row["name"] not in (DEFAULT, UNIFORM) for row in rows),
         "note": "intervals are 95% each, of images, without regard to how many variants were compared; "
         "p is of an exact McNemar test: hold it against 0.05 / compared",
         "not_measured": [variant.name for variant in VARIANTS if variant.name not in found],
@@ -157,7 +155,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['network']}, {result['n_train']} training images, {result['n_held']} held-out images a seed; "
         f"{result['compared']} variants compared, * where p < 0.05 / {result['compared']}",
-        f"{'':3}{'':42}{'seeds':>6}{'clean':>7}{'PGD-20':>7}{'APGD':>6}   {'less folds alone: clean':24}"
+        f"{'':3}{'':42}{'seeds':>6}{'clean':>7}{'PGD-20':>7}{'APGD':>6}   {'minus cross-fit: clean':24}"
         f"{'robust':24}minus uniform: robust",
     ]
 
@@ -173,7 +171,7 @@ def table(result: dict[str, Any]) -> str:
         harder = f"{100 * row['harder']:.1f}" if "harder" in row else ""
         lines.append(
             f"{row['group']:3}{row['name']:42}{len(row['seeds']):6}{100 * row['clean']:7.1f}{100 * row['robust']:7.1f}"
-            f"{harder:>6}   {gap(row, 'minus_base', 'clean'):24}{gap(row, 'minus_base', 'robust'):24}"
+            f"{harder:>6}   {gap(row, 'minus_default', 'clean'):24}{gap(row, 'minus_default', 'robust'):24}"
             f"{gap(row, 'minus_uniform', 'robust')}"
         )
     if result["not_measured"]:

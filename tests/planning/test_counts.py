@@ -131,9 +131,9 @@ def test_recipes_attack_their_own_images() -> None:
 
     assert of("train.recipe=paper") == ((50, 128),)
     assert of("train.recipe=paper", "data.n_val=50") == ((50, 50),)
-    assert of("train.recipe=cross-fit") == ((15, 200), (15, 200))
-    assert of("train.steps=7", "data.n_val=50") == ((3, 200), (4, 50))
-    assert of("train.validation=false") == ((30, 200), (0, 200))
+    assert of("train.recipe=cross-fit") == ((30, 200), (0, 200))
+    assert of("train.validation=true") == ((15, 200), (15, 200))
+    assert of("train.validation=true", "train.steps=7", "data.n_val=50") == ((3, 200), (4, 50))
 
 
 def test_kernel_blocks_are_powers_of_two() -> None:
