@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from advntk_dist.config.values import Positive, Section, Seed
 
 OF_CROSS_FIT = ("folds", "clean_weight", "validation")
+"""Keys that the paper's recipe has no use for."""
 
 
 class TrainConfig(Section):
@@ -43,7 +44,8 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:
-        if self.recipe == "paper" and (self.folds, self.clean_weight, self.validation) != (5, 0.4, False):
+        usual = type(self).model_fields
+        if self.recipe == "paper" and any(getattr(self, key) != usual[key].default for key in OF_CROSS_FIT):
             raise ValueError('folds, clean_weight and validation belong to recipe = "cross-fit"')
         return self
 
@@ -51,8 +53,9 @@ class TrainConfig(Section):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out keys that came later and are not used: identities of earlier runs stay what they were."""
         values: dict[str, Any] = handler(self)
-        unused = OF_CROSS_FIT if self.recipe == "paper" else () if self.validation else ("validation",)
-        return {k: v for k, v in values.items() if k not in unused}
+        if not self.validation:
+            del values["validation"]
+        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in OF_CROSS_FIT}
 
 
 class EvaluationConfig(Section):

@@ -159,12 +159,10 @@ class _Predictor:
 
     def _train(self) -> dict[str, float]:
         m, t, n = self.measured, self.config.train, self.n
-        kinds = step_images(self.config)
-        batches = sum(steps * -(-images // self.config.evaluation.batch) for steps, images in kinds)
-        blocks = sum(steps * kernel_blocks(images, n, m.edge_limit) for steps, images in kinds)
+        blocks = sum(steps * kernel_blocks(images, n, m.edge_limit) for steps, images in step_images(self.config))
         twins = 1 if t.recipe == "paper" else 2  # clean images are predicted beside attacked ones
         return {
-            "attacks": batches * self._attack(),
+            "attacks": self.counts.train.attacked_batches * self._attack(),
             "kernels of attacked images": twins * blocks * m.block * self.driver,
             **self._step_solves(),
             **self._loading(),

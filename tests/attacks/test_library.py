@@ -20,6 +20,8 @@ X = np.random.default_rng(4).uniform(-0.45, 0.45, (M, *SHAPE)).astype(np.float32
 DARK = X / 5
 """Far from the edges of the pixel range: in l2 the library cuts to the range before the ball, we after it."""
 NORMS = [("linf", np.inf, 0.1), ("l2", 2, 0.15)]
+ALL_NORMS = pytest.mark.parametrize(("norm", "theirs", "radius"), [*NORMS, ("l1", 1, 0.3)])
+LOSSES = pytest.mark.parametrize(("loss", "slope"), [("squared-error", squared_error), ("margin", best_wrong)])
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,20 @@ def art() -> Any:
     return toolbox()
 
 
-@pytest.mark.parametrize(("norm", "theirs", "radius"), [*NORMS, ("l1", 1, 0.3)])
-@pytest.mark.parametrize(("loss", "slope"), [("squared-error", squared_error), ("margin", best_wrong)])
+def problem(quadratic: Make, norm: str, seed: int) -> tuple[Any, Any, Any]:
+    """A predictor, images (M, *SHAPE) and labels (M,)."""
+    y = np.random.default_rng(seed).integers(0, K, M)
+    return quadratic(SHAPE, K, seed, 3.0), X if norm == "linf" else DARK, y
+
+
+def begin_together(monkeypatch: pytest.MonkeyPatch, x: Any, radius: float, norm: Any, seed: int) -> None:
+    """Let the library's gradient steps begin at our random start, and project as ours do."""
+    start_at(monkeypatch, "fast_gradient", random_start(x, radius, norm, seed, None) - x)
+    exact_projection(monkeypatch)
+
+
+@ALL_NORMS
+@LOSSES
 @pytest.mark.parametrize("seed", range(4))
 def test_pgd_equals_the_library(
     art: Any,
@@ -42,11 +56,8 @@ def test_pgd_equals_the_library(
     seed: int,
 ) -> None:
     """In l1 a step of ours changes a hundredth of the pixels: here one, as a step of the library does."""
-    predictor = quadratic(SHAPE, K, seed, 3.0)
-    x = X if norm == "linf" else DARK
-    y = np.random.default_rng(seed).integers(0, K, M)
-    start_at(monkeypatch, "fast_gradient", random_start(x, radius, norm, seed, None) - x)
-    exact_projection(monkeypatch)
+    predictor, x, y = problem(quadratic, norm, seed)
+    begin_together(monkeypatch, x, radius, norm, seed)
     attack = art.ProjectedGradientDescentNumpy(
         estimator(predictor, SHAPE, K, slope),
         norm=theirs,
@@ -62,8 +73,8 @@ def test_pgd_equals_the_library(
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize(("norm", "theirs", "radius"), [*NORMS, ("l1", 1, 0.3)])
-@pytest.mark.parametrize(("loss", "slope"), [("squared-error", squared_error), ("margin", best_wrong)])
+@ALL_NORMS
+@LOSSES
 @pytest.mark.parametrize("random", [False, True])
 def test_fgsm_equals_the_library(
     art: Any,
@@ -77,11 +88,8 @@ def test_fgsm_equals_the_library(
     random: bool,
 ) -> None:
     """From the images, and from random starts."""
-    predictor = quadratic(SHAPE, K, 1, 3.0)
-    x = X if norm == "linf" else DARK
-    y = np.random.default_rng(1).integers(0, K, M)
-    start_at(monkeypatch, "fast_gradient", random_start(x, radius, norm, 7, None) - x)
-    exact_projection(monkeypatch)
+    predictor, x, y = problem(quadratic, norm, 1)
+    begin_together(monkeypatch, x, radius, norm, 7)
     attack = art.FastGradientMethod(
         estimator(predictor, SHAPE, K, slope), norm=theirs, eps=radius, eps_step=radius, num_random_init=int(random)
     )

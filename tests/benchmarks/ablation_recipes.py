@@ -15,7 +15,6 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training import CrossFitRecipe, PaperRecipe, StepRecord
 from advntk_dist.training.cross_fit import MEMORY
-from advntk_dist.training.loop import batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser
 from advntk_dist.training.soft_error import SoftError, soft_error
 
@@ -102,15 +101,9 @@ class Absolute(Varied):
 class OnValidation(Varied):
     """No cross-fitting: nothing is left out, and each step attacks validation images, as many as a fold has."""
 
-    def __init__(self, *arguments: Any, x_val: Images, y_val: Labels, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._x_val, self._y_val = x_val, y_val
-
     def held_out(self, step: int) -> tuple[NDArray[np.bool_], Images, Labels, Labels]:
-        """No training image, and a batch of validation images."""
-        n = len(self._x)
-        chosen = batch_of_epochs(len(self._x_val), min(self._batch, n // self._folds), step, self.seed)
-        return np.zeros(n, bool), self._x_val[chosen], self._y_val[chosen], chosen
+        """What every second step of cross-fit sees where it has validation images."""
+        return super().held_out(2 * step)
 
 
 class Compensated(Varied):

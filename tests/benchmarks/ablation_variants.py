@@ -94,7 +94,7 @@ def set_to(**values: Any) -> Changes:
 
 def on_validation(lab: Lab) -> dict[str, Any]:
     """The validation images, for recipes that attack them."""
-    return {"x_val": lab.val.x, "y_val": lab.val.y}
+    return {"validation": (lab.val.x, lab.val.y)}
 
 
 def default_iterates(lab: Lab) -> Array:
@@ -178,7 +178,7 @@ VARIANTS = [
     Variant("", DEFAULT, lambda lab: made(lab, default_iterates(lab)[-1]), True),
     named("b", "paper", paper, True),
     changed("c", "no cross-fitting", on_validation, OnValidation),
-    changed("c", "folds and validation in turn", lambda lab: {"validation": (lab.val.x, lab.val.y)}),
+    changed("c", "folds and validation in turn", on_validation),
     changed("c", "longer times while a fold is out", kind=Compensated),
     changed(
         "c", "no cross-fitting, clean weight 0", lambda lab: on_validation(lab) | {"clean_weight": 0.0}, OnValidation
