@@ -15,7 +15,7 @@ Family = Literal["mlp", "cnn", "resnet"]
 RESNET_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Basic blocks in each of the four stages."""
 
-BackendChoice = Literal["auto", "neural-tangents", "xla", "pallas"]
+BackendChoice = Literal["auto", "neural-tangents", "xla"]
 BACKENDS: tuple[str, ...] = get_args(BackendChoice)
 
 KNOWN = ("mlp-2 and deeper", "cnn-1 and deeper", "resnet-18", "resnet-34", "package.module:function")

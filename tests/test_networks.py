@@ -79,6 +79,7 @@ def test_bad_names(name: str) -> None:
     [
         ({"activation": "tanh"}, "relu, gelu, erf, sigmoid"),
         ({"backend": "torch"}, "neural-tangents"),
+        ({"backend": "pallas"}, "no 'pallas'; there are auto, neural-tangents, xla"),
         ({"W_std": 0.0}, "W_std must be > 0"),
         ({"W_std": np.nan}, "W_std must be > 0"),
         ({"b_std": -1.0}, "b_std >= 0"),

@@ -59,7 +59,7 @@ class NetworkConfig(Section):
     activation: Activation = "relu"
     """relu, gelu, erf or sigmoid."""
     backend: BackendChoice = "auto"
-    """What computes the kernel: neural-tangents, xla or pallas; auto takes the fastest that can."""
+    """What computes the kernel: neural-tangents or xla; auto takes the fastest that can."""
 
     @field_validator("name")
     @classmethod

@@ -37,7 +37,7 @@ class KernelBackend(Tiles, Protocol):
 
     @property
     def name(self) -> str:
-        """Short name of the backend: "neural-tangents", "xla" or "pallas"."""
+        """Short name of the backend: "neural-tangents" or "xla"."""
         ...
 
 

@@ -14,9 +14,7 @@ from advntk_dist.spec import NetworkSpec, parse_name
 def select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
     """The asked backend, or for "auto" the fastest one that is exact for this network.
 
-    "auto" takes xla on GPUs too: pallas has been proved in interpret mode and compiled for them, but not yet been
-    measured on one. No device is touched here: the process that asks for a network need not be the one that
-    computes, so that pallas without a GPU is refused by its tiles.
+    No device is touched here: the process that asks for a network need not be the one that computes.
 
     Raises
     ------
@@ -25,18 +23,11 @@ def select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
     """
     known = parse_name(spec.name)
     ours = known is not None and spec.activation == "relu"
-    if spec.backend in ("xla", "pallas") and not ours:
+    if spec.backend == "xla" and not ours:
         raise NetworkError(
-            f"network.backend: {spec.backend} computes built-in networks with relu, not {spec.name} with "
+            f"network.backend: xla computes built-in networks with relu, not {spec.name} with "
             f"{spec.activation}; use backend auto or neural-tangents"
         )
     if known is None or not ours or spec.backend == "neural-tangents":
         return NeuralTangentsBackend(kernel_fn)
-    if spec.backend == "pallas":
-        from advntk_dist.kernels.pallas import PallasBackend  # half a second that nobody else should wait for
-
-        try:
-            return PallasBackend(*known, spec.W_std, spec.b_std)
-        except ValueError as error:
-            raise NetworkError(f"network.backend: {error}; use backend auto or xla") from error
     return XlaBackend(*known, spec.W_std, spec.b_std)
