@@ -13,12 +13,11 @@ from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import (
     LIGHT,
     Theme,
-    drawing,
+    draw,
     headroom,
     log_axis,
     new_figure,
     percent_axis,
-    png_bytes,
     title,
 )
 from advntk_dist.storage.location import Location
@@ -134,8 +133,6 @@ def _beyond(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def write_dynamics_plot(results: dict[str, Any], folder: Location) -> Location:
     """Write dynamics.png into a run directory."""
-    with drawing(LIGHT):
-        content = png_bytes(dynamics_figure(results, LIGHT))
     path = folder / "dynamics.png"
-    replace_file(path, content)
+    replace_file(path, draw(lambda theme: dynamics_figure(results, theme), LIGHT))
     return path

@@ -18,7 +18,7 @@ from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.pictures import examples_figure, methods_figure, varpi_figure
 from advntk_dist.report.scores import method_scores
 from advntk_dist.report.spectrum import spectrum_caption, spectrum_figure
-from advntk_dist.report.style import DARK, LIGHT, Theme, drawing, png_bytes
+from advntk_dist.report.style import DARK, LIGHT, Theme, draw
 
 NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")
 
@@ -54,11 +54,7 @@ def _data_uri(png: bytes) -> str:
 
 def plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
     """Draw a figure in both themes, with its caption and what a screen reader says."""
-    rendered = []
-    for theme in (LIGHT, DARK):
-        with drawing(theme):
-            rendered.append(png_bytes(figure(theme)))
-    return Plot(rendered[0], rendered[1], caption, alt)
+    return Plot(draw(figure, LIGHT), draw(figure, DARK), caption, alt)
 
 
 def dynamics_plot(results: dict[str, Any]) -> Plot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,12 @@ def png_bytes(figure: Figure) -> bytes:
     # savefig would lay the figure out in a drawing of its own before the one that counts.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def draw(figure: Callable[[Theme], Figure], theme: Theme) -> bytes:
+    """The PNG of a figure in a theme."""
+    with drawing(theme):
+        return png_bytes(figure(theme))
 
 
 def percent_axis(axes: Axes) -> None:

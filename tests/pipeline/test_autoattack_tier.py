@@ -22,9 +22,10 @@ from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 from advntk_dist.storage.location import Location
 from tests.autoattack_stand_in import stand_in
+from tests.filled import fill_gram
 
 QUIET = Display(quiet=True)
-IMAGES = 40
+IMAGES = 60
 HERE = all(importlib.util.find_spec(name) is not None for name in ("torch", "autoattack"))
 
 
@@ -77,7 +78,7 @@ def test_a_finished_run_under_autoattack(
     assert "PyTorch" in row["predicted"]["without"]
     assert row["seconds"] > 0
     assert "adv_ntk, apgd-t says: there are 2 points with zero gradient!" in out
-    assert "tier autoattack on 40 test images" in out
+    assert f"tier autoattack on {IMAGES} test images" in out
     ran = len(package.ran)
     _, both = evaluated(copy, ["adv_ntk", "ntk"])
     assert both["methods"]["adv_ntk"] == row
@@ -87,7 +88,7 @@ def test_a_finished_run_under_autoattack(
 
 def test_a_flag_of_the_whole_result(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def only_square(images: Any, labels: Any, part: str) -> Any:
-        return (1 - images, labels) if part == "square" else (images, labels)
+        return noise(images, labels, part) if part == "square" else (images, labels)
 
     stand_in(monkeypatch, only_square)
     row = evaluated(copy, ["ntk"])[1]["methods"]["ntk"]
@@ -153,10 +154,10 @@ def test_what_it_cannot_do(finished: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not HERE, reason="needs torch and autoattack; the command says how to get them")
-def test_the_code_of_its_authors(small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None) -> None:
+def test_the_code_of_its_authors(small_settings: tuple[str, ...], tmp_path: Path) -> None:
     """On a run of its own with few test images: each part takes thousands of steps."""
     config = load_config("digits", (*small_settings, "data.n_test=24", "attack.radius=0.1"))
-    run(config, tmp_path / "run", display=QUIET)
+    run(config, fill_gram(config, tmp_path / "run"), display=QUIET)
     _, found = evaluate_run_tier(tmp_path / "run", "autoattack", methods=["adv_ntk"], display=QUIET)
     _, ours = evaluate_run_tier(tmp_path / "run", "standard", methods=["adv_ntk"], display=QUIET)
     row = found["methods"]["adv_ntk"]

@@ -96,14 +96,14 @@ def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFix
 
 
 def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(
-    finished: Path,
+    built: Path,
     small_settings: tuple[str, ...],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     ray_cluster: None,
 ) -> None:
     folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
+    shutil.copytree(built, folder)
     chunks = {p: p.read_bytes() for p in (folder / "gram.zarr" / "ntk" / "c").rglob("*") if p.is_file()}
     assert len(chunks) == 6
     victim = sorted(chunks)[3]

@@ -124,7 +124,7 @@ def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
 
 
 @pytest.mark.slow
-def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path) -> None:
+def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path, ray_cluster: None) -> None:
     here = evaluate_run_tier(copy, "standard", methods=["adv_ntk"], display=QUIET)[1]
     other = tmp_path / "other"
     shutil.copytree(finished, other)
@@ -136,9 +136,7 @@ def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Pat
     assert len({e["pid"] for e in ready}) == len(ready)
 
 
-def test_workers_are_no_part_of_what_a_run_is(
-    finished: Path, small_settings: tuple[str, ...], ray_cluster: None
-) -> None:
+def test_workers_are_no_part_of_what_a_run_is(finished: Path, small_settings: tuple[str, ...]) -> None:
     more = load_config("digits", (*small_settings, "evaluation.workers=2"))
     assert digest(more) == digest(load_config("digits", small_settings))
     assert not run(more, finished, display=QUIET).worked

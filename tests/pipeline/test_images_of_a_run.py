@@ -14,26 +14,29 @@ from advntk_dist.config import load_config
 from advntk_dist.errors import DatasetError, ImagesChangedError
 from advntk_dist.pipeline.images import load_images
 from advntk_dist.pipeline.rundir import RunDirectory
+from tests.filled import fill_gram
 
 SETTINGS = (
     "data.name=photos",
-    "data.n_train=24",
-    "data.n_val=6",
-    "data.n_test=10",
+    "data.n_train=200",  # numbers, and size and classes of images, as of the small run: nothing is compiled again
+    "data.n_val=20",
+    "data.n_test=30",
     "network.name=mlp-2",
+    "gram.tile=80",
     "gram.workers=1",
     "attack.steps=1",
     "train.steps=1",
     "train.batch=8",
     "evaluation.times=[1e-2]",
+    "evaluation.batch=40",
 )
 CHANGED = "the images of 'photos' changed since this run; put back those that it was made from"
 
 
 def photos(folder: Path, seed: int = 0) -> None:
-    """Two classes of 20 images of 6 x 6."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, 20, 6, 6), dtype=np.uint8)
-    for label, name in enumerate(("cat", "dog")):
+    """Ten classes of 25 images of 8 x 8."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (10, 25, 8, 8), dtype=np.uint8)
+    for label, name in enumerate(("cat", "dog", *"abcdefgh")):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(pixels[label]):
             Image.fromarray(image).save(folder / name / f"{i}.png")
@@ -55,8 +58,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fill_gram(load_config("digits", SETTINGS), place / "run")
     command = ["run", "digits", "--out", str(place / "run"), *(w for s in SETTINGS for w in ("--set", s))]
     code, _, err = call(capsys, *command)
     assert code == 0, err

@@ -45,11 +45,19 @@ def called(*arguments: str) -> int:
     return left.value.code
 
 
+def put(folder: Path, url: str) -> None:
+    """What a folder holds, at a URL: a run is the same files wherever it lies."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            location(url).joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
+
+
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_run_that_an_outage_ends_goes_on(
     scheme: str,
     request: pytest.FixtureRequest,
     finished: Path,
+    filled: Path,
     small_config: RunConfig,
     s3: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,6 +66,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     request.getfixturevalue(scheme)
     url = f"{scheme}://bucket/{uuid.uuid4().hex}/run"
     local = json.loads((finished / "results.json").read_text())
+    put(filled, url)
 
     # The store goes away when the second step of the training is committed, and stays away.
     def fault(method: str, path: str) -> str | None:
@@ -118,12 +127,9 @@ def test_a_run_that_an_outage_ends_goes_on(
 def test_every_command_on_a_finished_run_takes_its_url(
     finished: Path, s3: FaultProxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a run is the same files wherever it lies: one is copied from a disk."""
-    root = location(f"s3://bucket/{uuid.uuid4().hex}/run")
-    for file in finished.rglob("*"):
-        if file.is_file():
-            root.joinpath(*file.relative_to(finished).parts).write_bytes(file.read_bytes())
-    url = str(root)
+    url = f"s3://bucket/{uuid.uuid4().hex}/run"
+    put(finished, url)
+    root = location(url)
     for command, written in (
         (("status", url), None),
         (("gram", "info", url), None),

@@ -59,7 +59,6 @@ def test_json_of_commands_on_a_finished_run(
     small_settings: tuple[str, ...],
     tmp_path: Path,
     printed: Callable[..., Any],
-    ray_cluster: None,
 ) -> None:
     run = str(shutil.copytree(finished, tmp_path / "run"))
     found = printed("run", "digits", "--out", run, *words(small_settings))

@@ -104,10 +104,10 @@ def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_attack_of_the_papers_code_is_marked(
-    small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    small_settings: tuple[str, ...], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config("digits", (*small_settings, "attack.name=pgd-reference", "attack.loss=squared-error"))
-    run(config, tmp_path / "run", display=QUIET)
+    run(config, shutil.copytree(filled, tmp_path / "run"), display=QUIET)
     arguments = ["-q", "evaluate", str(tmp_path / "run"), "--images", "20", "--method", "ntk"]
     for tier, marked in (("fast", True), ("standard", False)):
         with pytest.raises(SystemExit) as stopped:

@@ -249,7 +249,12 @@ def test_stored_results_that_are_damaged_are_exit_code_3(
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line(
-    address: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    address: str,
+    words: str,
+    asks_for_ray: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is asked of it has begun by then, so that the same command with another address goes on."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may have one
