@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from advntk_dist.report import dynamics, figures
+from advntk_dist.report import dynamics, figures, style
 from advntk_dist.report.style import Theme
 
 
@@ -23,8 +23,8 @@ def pixel(colour: str) -> bytes:
     return buffer.getvalue()
 
 
-def _pixel_of(figure: Callable[[Theme], Figure], theme: Theme) -> bytes:
-    return pixel(theme.surface)
+def _pixels(figure: Callable[[Theme], Figure], *themes: Theme) -> list[bytes]:
+    return [pixel(theme.surface) for theme in themes]
 
 
 @contextmanager
@@ -32,18 +32,21 @@ def undrawn() -> Iterator[None]:
     """No figure is drawn: drawing those of one report takes as long as a small run."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (dynamics, figures):
-            patch.setattr(module, "draw", _pixel_of)
+            patch.setattr(module, "draw", _pixels)
         yield
 
 
 @contextmanager
-def drawn() -> Iterator[None]:
-    """Figures are drawn after all, inside of :func:`undrawn`."""
-    from advntk_dist.report.style import draw
+def drawn(*themes: Theme) -> Iterator[None]:
+    """Figures are drawn after all, inside of :func:`undrawn`: in these themes, by default in all."""
+
+    def some(figure: Callable[[Theme], Figure], *asked: Theme) -> list[bytes]:
+        real = iter(style.draw(figure, *(theme for theme in asked if not themes or theme in themes)))
+        return [next(real) if not themes or theme in themes else pixel(theme.surface) for theme in asked]
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (dynamics, figures):
-            patch.setattr(module, "draw", draw)
+            patch.setattr(module, "draw", some)
         yield
 
 

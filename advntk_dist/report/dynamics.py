@@ -133,6 +133,7 @@ def _beyond(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def write_dynamics_plot(results: dict[str, Any], folder: Location) -> Location:
     """Write dynamics.png into a run directory."""
+    (content,) = draw(lambda theme: dynamics_figure(results, theme), LIGHT)
     path = folder / "dynamics.png"
-    replace_file(path, draw(lambda theme: dynamics_figure(results, theme), LIGHT))
+    replace_file(path, content)
     return path

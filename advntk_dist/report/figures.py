@@ -54,7 +54,8 @@ def _data_uri(png: bytes) -> str:
 
 def plot(figure: Callable[[Theme], Figure], caption: str, alt: str) -> Plot:
     """Draw a figure in both themes, with its caption and what a screen reader says."""
-    return Plot(draw(figure, LIGHT), draw(figure, DARK), caption, alt)
+    light, dark = draw(figure, LIGHT, DARK)
+    return Plot(light, dark, caption, alt)
 
 
 def dynamics_plot(results: dict[str, Any]) -> Plot:

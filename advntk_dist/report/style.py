@@ -100,10 +100,18 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw(figure: Callable[[Theme], Figure], theme: Theme) -> bytes:
-    """The PNG of a figure in a theme."""
-    with drawing(theme):
-        return png_bytes(figure(theme))
+def draw(figure: Callable[[Theme], Figure], *themes: Theme) -> list[bytes]:
+    """The PNGs of a figure, one a theme; laid out once, which takes half of the time, as no colour moves anything."""
+    made, pngs = list[Figure](), list[bytes]()
+    for theme in themes:
+        with drawing(theme):
+            made.append(figure(theme))
+            if len(made) > 1:
+                made[-1].set_layout_engine("none")
+                for axes, placed in zip(made[-1].axes, made[0].axes, strict=True):
+                    axes.set_position(placed.get_position(original=True), which="original")
+            pngs.append(png_bytes(made[-1]))
+    return pngs
 
 
 def percent_axis(axes: Axes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from advntk_dist.cli import main
@@ -21,7 +23,9 @@ from advntk_dist.pipeline.dynamics_request import DynamicsRequest
 from advntk_dist.pipeline.flows import adversarial_flow, class_distances
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import read_dynamics
+from advntk_dist.report.figures import dynamics_plot
 from advntk_dist.solve.dense import dense_coefficients
+from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)
 
@@ -58,6 +62,16 @@ def test_files_agree_and_the_run_is_left_as_it_was(worked: Path, finished: Path)
     assert set(zarr.open_group(worked / "dynamics.zarr", mode="r")) == set(
         zarr.open_group(finished / "dynamics.zarr", mode="r")
     )
+
+
+def test_the_plot_is_drawn_in_both_themes(worked: Path) -> None:
+    with drawn():
+        plot = dynamics_plot(_results(worked))
+    for content, ground in ((plot.light, 0.8), (plot.dark, 0.2)):
+        pixels = imread(io.BytesIO(content))[..., :3]
+        assert pixels.shape[:2] == plot.size[::-1]
+        assert float(np.std(pixels)) > 0.02
+        assert (float(np.median(pixels)) > ground) == (content is plot.light)
 
 
 def test_standard_training_is_what_the_run_found(worked: Path) -> None:

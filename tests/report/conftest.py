@@ -24,6 +24,8 @@ from advntk_dist.report import (
 from advntk_dist.report.compare import ComparedRun, write_comparison
 from advntk_dist.report.paired import pairs_of
 from advntk_dist.storage.location import local
+from tests.undrawn import drawn
+from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 
 N_TEST = 497
 RADIUS = 0.2
@@ -167,7 +169,8 @@ def results() -> dict[str, Any]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the report of a whole digits run."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(make_inputs(), folder)
+    with drawn():
+        write_report(make_inputs(), folder)
     return folder
 
 
@@ -186,7 +189,8 @@ def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [compared_run("first"), compared_run("second", 0.02, train={"lr": 0.5}), compared_run("third", -0.05)]
     pairs = pairs_of({"paired": [_pair("second: Adv-NTK", "first: Adv-NTK", 0.0, 0.02)]})
-    return local(write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html", pairs))
+    with drawn():
+        return local(write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html", pairs))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.figures import NAMES
 from advntk_dist.storage.location import local
+from tests.undrawn import drawn
 
 FLAGS = [
     "--headless",
@@ -117,7 +118,8 @@ def examined(make: Callable[..., ReportInputs], tmp_path_factory: pytest.TempPat
     curve = make().curve
     assert curve is not None
     parts = dict.fromkeys(("training", "varpi", "y_train", "examples", "extremes", "spectrum"))
-    return local(write_report(make(curve=replace(curve, chosen_t=float(curve.times[0])), **parts), folder))
+    with drawn():
+        return local(write_report(make(curve=replace(curve, chosen_t=float(curve.times[0])), **parts), folder))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
