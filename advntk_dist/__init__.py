@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from advntk_dist.estimators import AdvNTKClassifier as AdvNTKClassifier
     from advntk_dist.estimators import NTKClassifier as NTKClassifier
     from advntk_dist.gram import GramStore as GramStore
+    from advntk_dist.gram import WorkerPool as WorkerPool
     from advntk_dist.gram import build_gram as build_gram
     from advntk_dist.gram import open_gram as open_gram
     from advntk_dist.networks import network as network
@@ -40,6 +41,7 @@ _HOMES = {
     "KernelPredictor": "predictor",
     "NTKClassifier": "estimators",
     "RunConfig": "config",
+    "WorkerPool": "gram",
     "apgd": "attacks",
     "apgd_targeted": "attacks",
     "build_gram": "gram",
@@ -65,6 +67,7 @@ __all__ = [
     "KernelPredictor",
     "NTKClassifier",
     "RunConfig",
+    "WorkerPool",
     "apgd",
     "apgd_targeted",
     "build_gram",

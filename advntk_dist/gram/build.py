@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist import metrics
 from advntk_dist.errors import GramBuildError, RequestError
 from advntk_dist.gram import chunks
-from advntk_dist.gram.cluster import ray_session
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
@@ -50,6 +50,7 @@ def build_gram(
     kinds: tuple[str, ...] = ("ntk",),
     workers: int | None = None,
     address: str | None = None,
+    pool: WorkerPool | None = None,
     on_progress: ProgressSink | None = None,
     on_event: EventSink | None = None,
     on_plan: PlanSink | None = None,
@@ -79,6 +80,9 @@ def build_gram(
         work for minutes: they wait for the nodes of an autoscaler. A cluster of neither is waited for.
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
+    pool
+        Workers that other builds have left, and that stay for the next one, in place of new ones; with it no address,
+        as it has one.
     on_progress
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
@@ -106,6 +110,9 @@ def build_gram(
     """
     if workers is not None and workers < 1:
         raise RequestError(f"workers is {workers}; it must be at least 1")
+    if pool is not None and address is not None:
+        raise RequestError("address: give it to the pool, whose cluster is used")
+    crew = WorkerPool(address) if pool is None else pool
     images, others = np.asarray(x), None if columns is None else np.asarray(columns)
     fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds, columns=others)
     floats = [compute_images(part, tile, dtype) for part in (images, others) if part is not None]
@@ -123,15 +130,18 @@ def build_gram(
             plan = plan_gram(opened.fingerprint, workers=min(workers or cores, cores), missing=missing)
             if isinstance(path, Path):
                 plan.check_disk(path)
-            if address is None:
+            if crew.address is None:
                 plan.check_memory()
             # A worker that waits for an object store to come back is not taken for one that hangs.
             patient = 0.0 if isinstance(path, Path) else 2 * patience()
             ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline, grace=patient)
-            staffing = Staffing(workers, grows=address is not None or ray.is_initialized(), error=GramBuildError)
-            with ray_session(address, image_bytes=sum(part.nbytes for part in floats)):
+            with ExitStack() as cleanup:
+                if pool is None:
+                    cleanup.callback(crew.close)
+                crew.connect(sum(part.nbytes for part in floats))
+                staffing = Staffing(workers, grows=crew.grows, error=GramBuildError)
                 job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
-                job.run(net, floats, ledger, staffing)
+                job.run(net, floats, ledger, staffing, crew)
     return opened
 
 
@@ -145,21 +155,19 @@ class _Job:
         self.on_progress, self.on_plan, self.on_event = on_progress, on_plan, on_event
         self.watch = BuildWatch(store.path, self.done, plan.tiles_total)
 
-    def run(self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, staffing: Staffing) -> None:
+    def run(
+        self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, staffing: Staffing, pool: WorkerPool
+    ) -> None:
         references = [ray.put(part) for part in images]
         images.clear()  # from here on only the shared copy is needed
         rows, columns = references[0], references[1] if len(references) > 1 else None
-        pool = WorkerPool((net.spec, rows, columns, str(self.store.path), self.store.fingerprint))
 
         def target(work: float) -> Staff:
             self.staff = staffing.now(work)
             return self.staff
 
-        try:
-            with self.watch:
-                run_tiles(ledger, pool, target=target, on_receipt=self._tile, on_event=self._event)
-        finally:
-            pool.close()
+        with pool.job(net.spec, rows, columns, str(self.store.path), self.store.fingerprint), self.watch:
+            run_tiles(ledger, pool, target=target, on_receipt=self._tile, on_event=self._event)
 
     def _tile(self, receipt: Receipt) -> None:
         self.done += 1

@@ -43,7 +43,17 @@ def ray_announced(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None, image_bytes: int = 0) -> Iterator[None]:
-    """Have Ray initialised; shut it down at the end only if it was started here.
+    """Have Ray initialised; shut it down at the end only if it was started here. Parameters as of :func:`have_ray`."""
+    ours = have_ray(address, num_cpus, image_bytes)
+    try:
+        yield
+    finally:
+        if ours:
+            stop_ray()
+
+
+def have_ray(address: str | None = None, num_cpus: int | None = None, image_bytes: int = 0) -> bool:
+    """Have Ray initialised; says whether it was not before, so that the caller has to :func:`stop_ray` it.
 
     Parameters
     ----------
@@ -61,8 +71,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         If no cluster answers at ``address``, or it holds credentials.
     """
     if ray.is_initialized():
-        yield
-        return
+        return False
     if address is not None:
         refuse_credentials_in_address("--address", address)  # before anything repeats it
     _listener.get()("starting Ray" if address is None else f"joining the Ray cluster at {address}")
@@ -79,17 +88,15 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, image_b
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"{where} ({reason}); check --address, or leave it out to start Ray here") from error
     except BaseException as error:  # an interruption: what has started of Ray must not outlive it
-        _stop_ray()
+        stop_ray()
         if isinstance(error, SystemExit):  # Ray's own handler of SIGTERM, before the program's is put back
             raise KeyboardInterrupt from error
         raise
-    try:
-        yield
-    finally:
-        _stop_ray()
+    return True
 
 
-def _stop_ray() -> None:
+def stop_ray() -> None:
+    """Shut Ray down, or leave the cluster; the program's handler of SIGTERM stays."""
     with _own_handler_of_termination():
         ray.shutdown()
 

@@ -8,8 +8,10 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 from numpy.typing import NDArray
 
@@ -21,6 +23,9 @@ from advntk_dist.gram.gpu import unused_gpu
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.objects import forwarded
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.compute import TileComputer
 
 
 @dataclass(frozen=True)
@@ -61,49 +66,43 @@ class Failure:
 
 
 class GramWorker:
-    """Computes tiles of one store. Ray runs it with two threads: one computes while the other writes.
+    """Computes tiles of one store after another. Ray runs it with two threads: one computes while the other writes."""
 
-    Parameters
-    ----------
-    spec
-        The network.
-    x, columns
-        Float images (n, H, W, C) of rows and columns in the store's dtype, shared memory of the node; columns is
-        None for a symmetric matrix.
-    path
-        The store.
-    fingerprint
-        The store's: a worker that outlives its driver must not write into another store.
-    """
+    def __init__(self) -> None:
+        self.compute_lock = threading.Lock()
 
-    def __init__(
+    def ready(
         self,
         spec: NetworkSpec,
         x: NDArray[Any],
         columns: NDArray[Any] | None,
         path: str,
         fingerprint: dict[str, Any],
-    ) -> None:
-        self.spec, self.x, self.columns = spec, x, x if columns is None else columns
-        self.path, self.fingerprint = path, fingerprint
-        self.compute_lock = threading.Lock()
-        self.threads = threading.local()
+    ) -> WorkerInfo | Failure:
+        """Take up a store: import JAX, make the network and compile the kernel on one block of real images.
 
-    def ready(self) -> WorkerInfo | Failure:
-        """Import JAX, make the network and compile the kernel on one block of real images."""
+        Parameters
+        ----------
+        spec
+            The network.
+        x, columns
+            Float images (n, H, W, C) of rows and columns in the store's dtype, shared memory of the node; columns is
+            None for a symmetric matrix.
+        path
+            The store.
+        fingerprint
+            The store's: a worker that outlives its driver must not write into another store.
+        """
+        self.path, self.fingerprint = path, fingerprint
+        self.x, self.columns = x, x if columns is None else columns
+        self.threads = threading.local()
         try:
             import jax
 
-            from advntk_dist.gram.compute import TileComputer
-            from advntk_dist.networks import from_spec
-
             if (wrong := unused_gpu()) is not None:
                 return Failure(f"a worker on {socket.gethostname()} {wrong}")
-            self.store = GramStore.open(self.path)
-            shape = self.x.shape[1:]
-            self.compute = TileComputer(
-                from_spec(self.spec), self.store.tile, self.store.kinds, shape, self.store.dtype
-            )
+            self.store = GramStore.open(path)
+            self.compute = _computer(spec, self.store.tile, self.store.kinds, x.shape[1:], self.store.dtype)
             pair_seconds = self.compute.warm_up(self.x, self.columns)
             context = ray.get_runtime_context()
             return WorkerInfo(
@@ -113,6 +112,11 @@ class GramWorker:
             if isinstance(error, StoreUnreachableError):
                 return Failure(str(error), unreachable=True)
             return Failure(f"a worker on {socket.gethostname()} cannot start: {type(error).__name__}: {error}")
+
+    def rest(self) -> None:
+        """Let go of the images of a store that is done with, which are shared memory of the node, and of its tiles."""
+        del self.x, self.columns
+        self.threads = threading.local()
 
     def tile(self, i: int, j: int, attempt: int) -> Receipt | Failure:
         """Compute tile (i, j) of every kind, write it, and return the receipt of its commit."""
@@ -151,6 +155,17 @@ class GramWorker:
             self.threads.room = {kind: aligned_empty(shape, self.store.dtype) for kind in self.store.kinds}
         room: dict[str, NDArray[Any]] = self.threads.room
         return room
+
+
+@lru_cache(maxsize=8)
+def _computer(
+    spec: NetworkSpec, tile: int, kinds: tuple[str, ...], image_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> TileComputer:
+    """What computes tiles of a kind; kept from one store to the next, so that nothing compiles twice."""
+    from advntk_dist.gram.compute import TileComputer
+    from advntk_dist.networks import from_spec
+
+    return TileComputer(from_spec(spec), tile, kinds, image_shape, dtype)
 
 
 def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import advntk_dist.gram.build as build_module
+import advntk_dist.gram.pool as pool_module
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.networks import Network, network
 
@@ -67,4 +68,28 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **keywords: Any) -> None:
         raise AssertionError("this build must not start Ray")
 
-    monkeypatch.setattr(build_module, "ray_session", refuse)
+    monkeypatch.setattr(pool_module, "have_ray", refuse)
+
+
+WARM = pytest.StashKey[WorkerPool]()
+
+
+@pytest.fixture(scope="session")
+def _warm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[WorkerPool]:
+    with WorkerPool() as pool:
+        request.session.stash[WARM] = pool
+        yield pool
+
+
+@pytest.fixture
+def pool(_warm: WorkerPool) -> WorkerPool:
+    """Workers for builds that are about something else than their start; a build without them would wait for cores."""
+    return _warm
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Who comes next and needs the cores of the cluster finds them free, unless it builds with the same workers."""
+    names = getattr(nextitem, "fixturenames", ())
+    here = nextitem is not None and nextitem.path.parent == Path(__file__).parent
+    if WARM in item.session.stash and not (here and ("pool" in names or "ray_cluster" not in names)):
+        item.session.stash[WARM].close()

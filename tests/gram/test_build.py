@@ -3,23 +3,26 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ray.util import placement_group, remove_placement_group
 
 from advntk_dist.errors import DatasetError, GramBuildError, RequestError, StoreBusyError, StoreMismatchError
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.lock import builder_lock
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network, network
 from advntk_dist.storage.location import local
+from tests.waiting import wait_until
 
 TILE = 8
 
@@ -52,11 +55,52 @@ def _chunk_hashes(store: GramStore) -> dict[str, str]:
     }
 
 
-def test_fresh_build_of_both_kinds(ray_cluster: None, fill: Any, net: Network, images: NDArray, tmp_path: Path) -> None:
+USER_NETWORK = """
+import jax.numpy as jnp
+
+def spoilt():
+    def kernel_fn(x1, x2, get):
+        a, b = x1.reshape(len(x1), -1), x2.reshape(len(x2), -1)
+        # A bright first pixel makes the kernel of an image not finite.
+        return a @ b.T / (a[:, :1] < 0.49)
+    return lambda: None, lambda: None, kernel_fn
+"""
+
+
+def test_user_network_whose_kernel_is_not_finite_fails_fast(
+    pool: WorkerPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user_networks.py").write_text(USER_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = network("user_networks:spoilt")
+    x = np.minimum(images, 200)
+    x[13, 0, 0, 0] = 255
+    events: list[dict[str, Any]] = []
+    with pytest.raises(GramBuildError, match=r"tile \(1, [123]\) of ntk: the kernel is not finite for image 13;") as e:
+        build_gram(net, x, store=tmp_path / "a.zarr", tile=TILE, workers=1, pool=pool, on_event=events.append)
+    assert "\n" not in str(e.value)
+    assert not [e for e in events if e["event"] == "tile_again"], "trying again would not help"
+    assert 0 < int(GramStore.open(tmp_path / "a.zarr").committed().sum()) < 10
+
+
+def test_network_that_workers_cannot_import_fails_fast(
+    pool: WorkerPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advntk_dist.gram.worker as worker_module
+
+    (tmp_path / "hidden_networks.py").write_text(USER_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = network("hidden_networks:spoilt")
+    monkeypatch.setattr(worker_module, "import_path", lambda: "")
+    with pytest.raises(GramBuildError, match=r"cannot start: NetworkError.*hidden_networks"):
+        build_gram(net, images, store=tmp_path / "a.zarr", tile=TILE, workers=1, pool=pool)
+
+
+def test_fresh_build_of_both_kinds(pool: WorkerPool, net: Network, images: NDArray, tmp_path: Path) -> None:
     watch = Watch()
     store = build_gram(
-        net, images, store=tmp_path / "a.zarr", tile=TILE, dtype="float64", kinds=("nngp", "ntk"),
-        on_progress=watch.progress, on_event=watch.events.append,
+        net, images, store=tmp_path / "a.zarr", tile=TILE, dtype="float64", kinds=("nngp", "ntk"), workers=1,
+        pool=pool, on_progress=watch.progress, on_event=watch.events.append,
     )  # fmt: skip
     assert store.kinds == ("ntk", "nngp")
     assert verify_gram(store).ok
@@ -70,7 +114,7 @@ def test_fresh_build_of_both_kinds(ray_cluster: None, fill: Any, net: Network, i
 
 
 def test_only_missing_and_damaged_tiles_are_computed(
-    ray_cluster: None, fill: Any, net: Network, images: NDArray, tmp_path: Path
+    pool: WorkerPool, fill: Any, net: Network, images: NDArray, tmp_path: Path
 ) -> None:
     undisturbed = _chunk_hashes(fill("undisturbed.zarr"))
     store = fill(places=[(0, 0), (0, 1), (1, 1), (1, 2), (2, 3), (3, 3)])
@@ -82,7 +126,8 @@ def test_only_missing_and_damaged_tiles_are_computed(
     (store.path / "commits" / "ntk" / "c" / "2" / "3" / "0").write_bytes(b"")
     assert len(verify_gram(store).damaged) == 3
     watch = Watch()
-    assert build_gram(net, images, store=store.path, tile=TILE, workers=1, on_progress=watch.progress).is_complete
+    built = build_gram(net, images, store=store.path, tile=TILE, workers=1, pool=pool, on_progress=watch.progress)
+    assert built.is_complete
     assert watch.places == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (2, 2), (2, 3)]
     assert watch.done[0] == 3
     assert verify_gram(store).ok
@@ -105,7 +150,7 @@ def test_incomplete_store_would_need_ray(no_ray: None, fill: Any, net: Network, 
 
 
 def test_killed_worker_is_replaced(
-    ray_cluster: None, fill: Any, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, fill: Any, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     killed: list[int] = []
     events: list[dict[str, Any]] = []
@@ -119,8 +164,9 @@ def test_killed_worker_is_replaced(
                 os.kill(receipt.pid, signal.SIGKILL)
 
     store = build_gram(
-        net, images, store=tmp_path / "a.zarr", tile=3, workers=1, on_progress=kill_the_first, on_event=events.append
-    )
+        net, images, store=tmp_path / "a.zarr", tile=3, workers=1, pool=pool, on_progress=kill_the_first,
+        on_event=events.append,
+    )  # fmt: skip
     assert verify_gram(store).ok
     lost = [e for e in events if e["event"] == "worker_lost"]
     assert len(lost) == 1
@@ -130,7 +176,18 @@ def test_killed_worker_is_replaced(
     assert _chunk_hashes(store) == _chunk_hashes(fill("b.zarr", tile=3))
 
 
-def test_stopped_worker_is_replaced(ray_cluster: None, net: Network, images: NDArray[np.uint8], tmp_path: Path) -> None:
+@pytest.fixture
+def one_core(ray_cluster: None) -> Iterator[None]:
+    """One core of the cluster's two is somebody else's."""
+    group = placement_group([{"CPU": 1}])
+    assert group.wait(60)
+    yield
+    remove_placement_group(group)
+
+
+def test_stopped_worker_is_replaced(
+    one_core: None, pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
     stopped: list[int] = []
     events: list[dict[str, Any]] = []
 
@@ -139,58 +196,14 @@ def test_stopped_worker_is_replaced(ray_cluster: None, net: Network, images: NDA
             stopped.append(receipt.pid)
             os.kill(receipt.pid, signal.SIGSTOP)
 
-    # Both CPUs of the cluster are taken, so the replacement only starts if the stopped process is really gone.
+    # It has the only core, so the replacement only starts if the stopped process is really gone.
     store = build_gram(
-        net, images, store=tmp_path / "a.zarr", tile=3, on_progress=stop_the_first, on_event=events.append, deadline=1.0
-    )
+        net, images, store=tmp_path / "a.zarr", tile=3, pool=pool, workers=1, on_progress=stop_the_first,
+        on_event=events.append, deadline=3.0,
+    )  # fmt: skip
     assert verify_gram(store).ok
-    assert [e["reason"] for e in events if e["event"] == "worker_lost"] == ["no result for 1 s"]
-    for _ in range(100):
-        if not Path(f"/proc/{stopped[0]}").exists():
-            break
-        time.sleep(0.1)
-    assert not Path(f"/proc/{stopped[0]}").exists()
-
-
-USER_NETWORK = """
-import jax.numpy as jnp
-
-def spoilt():
-    def kernel_fn(x1, x2, get):
-        a, b = x1.reshape(len(x1), -1), x2.reshape(len(x2), -1)
-        # A bright first pixel makes the kernel of an image not finite.
-        return a @ b.T / (a[:, :1] < 0.49)
-    return lambda: None, lambda: None, kernel_fn
-"""
-
-
-def test_user_network_whose_kernel_is_not_finite_fails_fast(
-    ray_cluster: None, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "user_networks.py").write_text(USER_NETWORK)
-    monkeypatch.syspath_prepend(tmp_path)
-    net = network("user_networks:spoilt")
-    x = np.minimum(images, 200)
-    x[13, 0, 0, 0] = 255
-    events: list[dict[str, Any]] = []
-    with pytest.raises(GramBuildError, match=r"tile \(1, [123]\) of ntk: the kernel is not finite for image 13;") as e:
-        build_gram(net, x, store=tmp_path / "a.zarr", tile=TILE, workers=1, on_event=events.append)
-    assert "\n" not in str(e.value)
-    assert not [e for e in events if e["event"] == "tile_again"], "trying again would not help"
-    assert 0 < int(GramStore.open(tmp_path / "a.zarr").committed().sum()) < 10
-
-
-def test_network_that_workers_cannot_import_fails_fast(
-    ray_cluster: None, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import advntk_dist.gram.worker as worker_module
-
-    (tmp_path / "hidden_networks.py").write_text(USER_NETWORK)
-    monkeypatch.syspath_prepend(tmp_path)
-    net = network("hidden_networks:spoilt")
-    monkeypatch.setattr(worker_module, "import_path", lambda: "")
-    with pytest.raises(GramBuildError, match=r"cannot start: NetworkError.*hidden_networks"):
-        build_gram(net, images, store=tmp_path / "a.zarr", tile=TILE, workers=1)
+    assert [e["reason"] for e in events if e["event"] == "worker_lost"] == ["no result for 3 s"]
+    wait_until(lambda: not Path(f"/proc/{stopped[0]}").exists())
 
 
 def test_image_that_is_not_finite_fails_before_the_first_tile(no_ray: None, net: Network, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
 from advntk_dist.networks import Network
@@ -112,12 +113,12 @@ def test_rectangular_store_grows_along_both_axes(net: Network, images: NDArray[n
 
 
 def test_growth_and_rectangles_through_ray(
-    ray_cluster: None, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     path, receipts = tmp_path / "cross.zarr", []
     _complete(_open(path, net, images[:8], columns=images[8:]), net, images[:8], images[8:])
     store = build_gram(
-        net, images[:16], columns=images[8:], store=path, tile=8, workers=1,
+        net, images[:16], columns=images[8:], store=path, tile=8, workers=1, pool=pool,
         on_progress=lambda done, total, receipt: receipts.append(receipt),
     )  # fmt: skip
     assert sorted((r.i, r.j) for r in receipts if r is not None) == [(1, 0), (1, 1), (1, 2)]

@@ -48,16 +48,11 @@ def everyone(folder: Path, gpus: int) -> dict[str, dict[str, Any]]:
     """What one actor of each kind says, with a GPU for those that take one where there are any."""
     data = load_dataset("digits")
     x, net = data.x[:32].astype(np.float32) / 255 - 0.5, network("mlp-2")
-    store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1)
     said: dict[str, dict[str, Any]] = {}
-    pool = WorkerPool((net.spec, ray.put(x), None, str(store.path), store.fingerprint))
-    try:
-        number = pool.start(gpus > 0)
-        while not pool.poll(1.0):
-            pass
-        said["gram"] = ray.get(pool._members[number].actor.__ray_call__.remote(account), timeout=60)
-    finally:
-        pool.close()
+    with WorkerPool() as pool:
+        store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1, pool=pool)
+        (worker,) = pool._resting
+        said["gram"] = ray.get(worker.actor.__ray_call__.remote(account), timeout=60)
     crew = Crew(120.0, 600.0)
     crew.start((net.spec, ray.put(x), 16), gpus > 0)
     member = crew.members[0]

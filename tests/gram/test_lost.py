@@ -61,7 +61,7 @@ def test_it_is_told_in_one_line(error: RayError, said: str) -> None:
 def test_a_worker_that_is_gone_costs_a_build_its_tiles(
     monkeypatch: pytest.MonkeyPatch, error: RayError, said: str
 ) -> None:
-    pool = WorkerPool(())
+    pool = WorkerPool()
     pool._members[3], pool._waiting["its tile"] = _Member(None), 3
     _answers(monkeypatch, error)
     assert pool.poll(0.0) == [(3, Lost(said))]
@@ -102,7 +102,7 @@ def test_a_holder_that_is_gone_is_replaced(monkeypatch: pytest.MonkeyPatch, erro
 
 
 def test_what_else_goes_wrong_in_ray_ends_it_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, crew, operator = WorkerPool(()), Crew(120.0, 600.0), Holders()
+    pool, crew, operator = WorkerPool(), Crew(120.0, 600.0), Holders()
     pool._members[3], pool._waiting["its tile"] = _Member(None), 3
     crew.members.append(Member(0, None, "its batch", 0.0))
     _answers(monkeypatch, CONFUSED, CONFUSED, CONFUSED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.layout import is_absent
 from advntk_dist.gram.lock import builder_lock
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.view import dask_view, open_gram
@@ -33,14 +34,35 @@ from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
-
-if TYPE_CHECKING:
-    from tests.conftest import FaultProxy
+from tests.conftest import FaultProxy, fault_proxy
 
 TILE = 8
 
 
 BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def proxy(s3_server: int) -> Iterator[FaultProxy]:
+    with fault_proxy(s3_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
+    """As everywhere, but one for all, and with one patience: the workers of a build serve for the next one, too."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("GOOGLE_BASE_URL", proxy.url)
+    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "4")
+    monkeypatch.setenv("ADVNTK_STORE_TIMEOUT", "5")
+    proxy.fault, proxy.out, proxy.google = lambda method, path: None, False, False
+    return proxy
+
+
+@pytest.fixture
+def gs(s3: FaultProxy) -> FaultProxy:
+    s3.google = True
+    return s3
 
 
 @pytest.fixture
@@ -91,7 +113,7 @@ def chunks_of(store: GramStore) -> dict[tuple[int, int], bytes]:
 
 @BOTH
 def test_build_through_faults_equals_the_local_one(
-    ray_cluster: None, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
+    pool: WorkerPool, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
 ) -> None:
     turns, kinds = itertools.count(1), itertools.cycle(["500", "503", "drop", "cut", "short"])
 
@@ -104,7 +126,7 @@ def test_build_through_faults_equals_the_local_one(
 
     s3.fault = fault
     events: list[dict[str, Any]] = []
-    store = build_gram(net, images, store=str(place), tile=TILE, workers=2, on_event=events.append)
+    store = build_gram(net, images, store=str(place), tile=TILE, workers=2, pool=pool, on_event=events.append)
     s3.fault = lambda method, path: None
     assert store.path == place
     assert store.is_complete
@@ -119,31 +141,30 @@ def test_build_through_faults_equals_the_local_one(
 
 @BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
-    ray_cluster: None,
+    pool: WorkerPool,
     s3: FaultProxy,
     place: ObjectPath,
     fill: Any,
     stock: Stock,
     net: Network,
     images: NDArray[np.uint8],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "1")
     stock(places=[(0, 0), (0, 1), (3, 3)])
 
     def fail(done: int, total: int, receipt: Any) -> None:
         s3.out = done >= 5
 
     with pytest.raises(StoreUnreachableError, match="run the same command again") as caught:
-        build_gram(net, images, store=place, tile=TILE, workers=1, on_progress=fail)
+        build_gram(net, images, store=place, tile=TILE, workers=1, pool=pool, on_progress=fail)
     assert caught.value.exit_code == 3
     s3.out = False
     before = int(GramStore.open(place).committed().sum())
     assert before >= 5
     receipts: list[Any] = []
     store = build_gram(
-        net, images, store=place, tile=TILE, workers=1, on_progress=lambda d, t, r: receipts.append(r) if r else None
-    )
+        net, images, store=place, tile=TILE, workers=1, pool=pool,
+        on_progress=lambda d, t, r: receipts.append(r) if r else None,
+    )  # fmt: skip
     assert len(receipts) == 10 - before
     assert chunks_of(store) == chunks_of(fill())
 

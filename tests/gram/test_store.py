@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,12 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreMismatchError,
 )
+from advntk_dist.gram import chunks
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.finite import require_finite
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import open_gram
 from advntk_dist.grid import TileGrid
 from advntk_dist.networks import Network, network
@@ -103,6 +109,94 @@ def test_first_commit_stays(fill: Any) -> None:
     again = store.write_tile("ntk", store.grid.at(0, 0), np.zeros((8, 8), np.float32), attempt=2)
     assert again == record
     assert store.read_tile("ntk", 0, 0).all()
+
+
+def _computed_elsewhere(values: NDArray[np.float32], writer: int) -> NDArray[np.float32]:
+    """The tile as a processor of another kind computes it: other last bits."""
+    return (values * np.float32(1 + 2e-7 * writer)).astype(np.float32)
+
+
+@pytest.mark.parametrize("first_dies", [False, True])
+@pytest.mark.parametrize("after", [0, 1, 2], ids=["nothing", "its chunk", "its record"])
+def test_two_writers_with_other_last_bits_leave_one_sound_tile(
+    fill: Any, monkeypatch: pytest.MonkeyPatch, after: int, first_dies: bool
+) -> None:
+    """The second writes the whole tile at each point of the first one's way; then the first goes on, or dies there."""
+    computed = fill("other.zarr").read_tile("ntk", 0, 1)
+    store, writes = fill(places=[]), 0
+    tile, real = store.grid.at(0, 1), chunks.write_durable
+
+    def meet(*payload: Any, **keywords: Any) -> bool:
+        nonlocal writes
+        if writes == after:
+            writes = -1
+            store.write_tile("ntk", tile, _computed_elsewhere(computed, 2), attempt=2)
+            if first_dies:
+                raise KeyboardInterrupt
+        written = real(*payload, **keywords)
+        writes += writes >= 0
+        return written
+
+    monkeypatch.setattr(chunks, "write_durable", meet)
+    if first_dies and after < 2:
+        with pytest.raises(KeyboardInterrupt):
+            store.write_tile("ntk", tile, _computed_elsewhere(computed, 1))
+    else:
+        store.write_tile("ntk", tile, _computed_elsewhere(computed, 1))
+        store.write_tile("ntk", tile, _computed_elsewhere(computed, 2), attempt=2)
+    monkeypatch.undo()
+    report = verify_gram(store)
+    assert (report.checked, report.damaged) == (1, ())
+    stored = store.read_tile("ntk", 0, 1)
+    assert (stored == _computed_elsewhere(computed, 1 if after else 2)).all(), "the chunk of the first stays"
+    assert not list(store.path.rglob("*.partial"))
+
+
+def test_many_writers_at_once_leave_one_sound_tile(fill: Any) -> None:
+    computed, store = fill("other.zarr"), fill(places=[])
+    with ThreadPoolExecutor(8) as pool:
+        for t in store.grid:
+            values = computed.read_tile("ntk", t.i, t.j)
+            start = threading.Barrier(8)
+
+            def write(writer: int, t: Any = t, values: Any = values, start: Any = start) -> None:
+                start.wait(30)
+                store.write_tile("ntk", t, _computed_elsewhere(values, writer))
+
+            list(pool.map(write, range(8)))
+    assert verify_gram(store).ok
+
+
+@pytest.mark.parametrize("there", ["other values", "damaged", "of fewer images"])
+def test_a_chunk_that_is_not_this_tile_is_replaced(fill: Any, there: str) -> None:
+    """A chunk proves nothing: what is left without a commit counts only where its values are the tile's."""
+    expected, store = fill("other.zarr"), fill(places=[])
+    values = expected.read_tile("ntk", 0, 1)
+    left = np.where(np.arange(8) < 5, values, np.nan) if there == "of fewer images" else 1.1 * values
+    payload = chunks.encode(left.astype(np.float32))
+    chunks.write_durable(store.chunk_path("ntk", 0, 1), payload[:-1] + b"x" if there == "damaged" else payload)
+    store.write_tile("ntk", store.grid.at(0, 1), values)
+    assert (store.read_tile("ntk", 0, 1) == values).all()
+    assert not verify_gram(store).damaged
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_without_links(fill: Any, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    if error == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            fill()
+        assert not list((fill(places=[]).path / "ntk").rglob("*.partial"))
+        return
+    store = fill()
+    assert verify_gram(store).ok
+    store.commits["ntk"].remove(0, 1)
+    values = store.grid.at(0, 1), _computed_elsewhere(fill("other.zarr").read_tile("ntk", 0, 1), 3)
+    store.write_tile("ntk", *values)
+    assert verify_gram(store).ok
 
 
 def test_chunk_without_record_is_not_committed(fill: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.watch import read_builder, watch_path
 from advntk_dist.gram.worker import Receipt
@@ -41,7 +42,7 @@ def test_status_without_a_build(fill: Any) -> None:
 
 
 def test_status_from_another_process_during_a_build(
-    ray_cluster: None, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     answers: list[dict[str, Any]] = []
 
@@ -50,7 +51,7 @@ def test_status_from_another_process_during_a_build(
             command = [sys.executable, "-c", ASK, str(tmp_path / "a.zarr")]
             answers.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
-    store = build_gram(net, images, store=tmp_path / "a.zarr", tile=3, workers=1, on_progress=ask)
+    store = build_gram(net, images, store=tmp_path / "a.zarr", tile=3, workers=1, pool=pool, on_progress=ask)
     (answer,) = answers
     assert answer["total"] == 45
     assert 1 <= answer["done"] < 45

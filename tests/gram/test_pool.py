@@ -1,0 +1,220 @@
+"""Workers that stay from one build to the next."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+
+import advntk_dist.gram.pool as pool_module
+from advntk_dist.errors import RequestError
+from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.pool import WorkerPool, _Member
+from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.verify import verify_gram
+from advntk_dist.gram.view import dask_view
+from advntk_dist.gram.worker import Receipt, worker_environment
+from advntk_dist.networks import Network, network
+from tests.waiting import wait_until
+
+TILE = 8
+
+
+class Builds:
+    """Builds by one worker of a pool, which process it was, and what was said."""
+
+    def __init__(self, folder: Path, pool: WorkerPool) -> None:
+        self.folder, self.pool = folder, pool
+        self.pids: list[int] = []
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, name: str, net: Network, x: NDArray[Any], **keywords: Any) -> GramStore:
+        pids: set[int] = set()
+
+        def progress(done: int, total: int, receipt: Receipt | None) -> None:
+            if receipt is not None:
+                pids.add(receipt.pid)
+
+        wanted = {"tile": TILE, "workers": 1} | keywords
+        store = build_gram(
+            net, x, store=self.folder / name, pool=self.pool, on_progress=progress, on_event=self.events.append,
+            **wanted,
+        )  # fmt: skip
+        assert verify_gram(store).ok
+        self.pids += pids
+        return store
+
+
+@pytest.fixture
+def builds(pool: WorkerPool, tmp_path: Path) -> Builds:
+    return Builds(tmp_path, pool)
+
+
+def _tiles(store: GramStore) -> dict[tuple[int, int], bytes]:
+    return {(t.i, t.j): store.chunk_path(kind, t.i, t.j).read_bytes() for kind in store.kinds for t in store.grid}
+
+
+def test_one_worker_builds_one_store_after_another(builds: Builds, net: Network, images: NDArray[np.uint8]) -> None:
+    """The same bits as from a new one; and other images, tiles, kinds, columns or another network are no trouble."""
+    builds.pool.close()
+    fresh = builds("fresh", net, images)
+    assert _tiles(builds("again", net, images)) == _tiles(fresh)
+    other = builds("other", net, images[::-1], tile=5)
+    np.testing.assert_allclose(np.asarray(dask_view(other)), np.asarray(dask_view(fresh))[::-1, ::-1], rtol=2e-6)
+    deep, wide = network("mlp-3", W_std=1.5), np.random.default_rng(1).integers(0, 256, (20, 5, 5, 1), dtype=np.uint8)
+    both = builds("both", deep, wide, dtype="float64", kinds=("ntk", "nngp"), columns=wide[4:])
+    x = wide / 255.0 - 0.5
+    np.testing.assert_allclose(np.asarray(dask_view(both, "ntk")), deep.ntk(x, x[4:]), rtol=1e-7)
+    np.testing.assert_allclose(np.asarray(dask_view(both, "nngp")), deep.nngp(x, x[4:]), rtol=1e-7)
+    assert _tiles(builds("last", net, images)) == _tiles(fresh)
+    assert len(builds.pids) == 5
+    assert len(set(builds.pids)) == 1
+    assert [e["worker"] for e in builds.events if e["event"] == "worker_started"] == [0] * 5, "numbered in each build"
+
+
+def test_a_worker_that_dies_at_rest_is_replaced(builds: Builds, net: Network, images: NDArray[np.uint8]) -> None:
+    builds("a", net, images)
+    (pid,) = builds.pids
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    builds.events.clear()
+    builds("b", net, images)
+    (lost,) = [e for e in builds.events if e["event"] == "worker_lost"]
+    assert (lost["tiles"], lost["was_ready"]) == ([], False)
+    assert builds.pids[1] != pid
+
+
+def test_a_worker_with_a_tile_in_hand_is_not_kept_and_one_at_rest_ends_with_the_pool(
+    builds: Builds, net: Network, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    builds("a", net, images)
+    (pid,) = builds.pids
+
+    def interrupt(done: int, total: int, receipt: Receipt | None) -> None:
+        if receipt is not None:
+            raise KeyboardInterrupt
+
+    pool = builds.pool
+    with pytest.raises(KeyboardInterrupt):
+        build_gram(net, images, store=tmp_path / "b", tile=3, workers=1, pool=pool, on_progress=interrupt)
+    assert not pool._resting
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    builds("b", net, images, tile=3)
+    rests = builds.pids[-1]
+    assert Path(f"/proc/{rests}").exists()
+    pool.close()
+    wait_until(lambda: not Path(f"/proc/{rests}").exists())
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, why="its core is not free")
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Actors that would be killed."""
+    actors: list[Any] = []
+    monkeypatch.setattr(ray, "kill", lambda actor, no_restart: actors.append(actor))
+    return actors
+
+
+@pytest.mark.parametrize("what", ["PYTHONPATH", "AWS_ENDPOINT_URL", "ADVNTK_STORE_PATIENCE"])
+def test_a_worker_of_another_environment_is_not_kept(
+    what: str, killed: list[Any], net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, of_a_core, of_a_gpu = WorkerPool(), worker_environment(1, False), worker_environment(1, True)
+    pool._resting = [_Member("a", False, of_a_core), _Member("b", True, of_a_core), _Member("c", True, of_a_gpu)]
+    with pool.job(net.spec):
+        assert killed == ["b"]
+    if what == "PYTHONPATH":
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setenv(what, "7")
+    with pool.job(net.spec):
+        assert killed == ["b", "a", "c"]
+    assert not pool._resting
+
+
+def test_workers_of_the_other_kind_make_way(killed: list[Any], net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is to have the cluster's GPU would wait for their cores for ever."""
+
+    def refuse(actor_class: type) -> Any:
+        raise AssertionError("a new one is started")
+
+    monkeypatch.setattr(ray, "remote", refuse)
+    pool = WorkerPool()
+    pool._resting = [_Member(name, False, worker_environment(1, gpu=False)) for name in ("a", "b")]
+    with pool.job(net.spec), pytest.raises(AssertionError, match="a new one is started"):
+        pool.start(gpu=True)
+    assert killed == ["a", "b"]
+
+
+def test_a_pool_is_of_one_build_and_of_one_cluster(
+    no_ray: None, net: Network, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    pool = WorkerPool()
+    refused = pytest.raises(RequestError, match="pool: another build is using it")
+    with pool.job(net.spec), refused, pool.job(net.spec):
+        pytest.fail("it has one")
+    with pool.job(net.spec):
+        pass
+    with pytest.raises(RequestError, match="address: give it to the pool"):
+        build_gram(net, images, store=tmp_path / "a", pool=pool, address="127.0.0.1:1")
+
+
+class Rays:
+    """The Ray of this process, which a pool and others start and stop."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started, self.now = 0, ""
+        monkeypatch.setattr(pool_module, "_driver", lambda: self.now or None)
+        monkeypatch.setattr(pool_module, "have_ray", self.have)
+        monkeypatch.setattr(pool_module, "stop_ray", self.stop)
+
+    def have(self, address: str | None, image_bytes: int) -> bool:  # noqa: ARG002 - what is replaced
+        if self.now:
+            return False
+        self.started += 1
+        self.now = f"driver {self.started}"
+        return True
+
+    def stop(self) -> None:
+        self.now = ""
+
+
+def test_ray_is_stopped_where_it_was_started(killed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rays = Rays(monkeypatch)
+    with WorkerPool() as pool:
+        pool.close()
+        assert rays.started == 0
+        pool.connect(10)
+        pool.connect(20)
+        assert (rays.started, pool.grows) == (1, False)
+        pool._resting = [_Member("a")]
+    assert (rays.now, killed) == ("", ["a"])
+    rays.have(None, 0)  # somebody else's
+    with pool:
+        pool.connect()
+        assert pool.grows
+    assert rays.now == "driver 2"
+
+
+def test_a_ray_that_others_have_stopped_takes_its_workers_along(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rays, pool = Rays(monkeypatch), WorkerPool()
+    for again in (False, True):
+        pool.connect()
+        pool._resting = [_Member("a")]
+        rays.stop()
+        rays.have(None, 0)  # somebody else's
+        if again:
+            pool.connect()
+            assert not pool._resting
+        pool.close()
+        assert rays.now, "it is not the pool's to stop"
+        rays.stop()
+    assert killed == []
