@@ -160,7 +160,7 @@ def test_an_outcome_that_never_settles_is_an_error(monkeypatch: pytest.MonkeyPat
 def test_rates_beyond_reason_are_an_error_at_once() -> None:
     config = CONFIG.model_copy(update={"inner_time": 3.0, "end": 1.0})
     with pytest.raises(SolverError, match=r"flow\.inner_time"):
-        run_flow(net(4), 0, X, Y, X_TEST, config)
+        run_flow(net(), 0, X, Y, X_TEST, config)
 
 
 def test_a_network_without_widths_is_refused() -> None:

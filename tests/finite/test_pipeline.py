@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -10,18 +11,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config as load_run
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
+from advntk_dist.finite.trials import Trial
+from advntk_dist.pipeline import finite_width
 from advntk_dist.pipeline.finite_width import run_finite_width
 from advntk_dist.progress import Display
+from advntk_dist.report.finite_page import make_plots
 from advntk_dist.report.finite_words import training_caption
+from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)
 SHARED = (
@@ -70,10 +78,27 @@ def infinite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_trials_here(
+    function: Callable[..., None],
+    trials: Sequence[Trial],
+    shared: Sequence[Any],
+    large: Sequence[Any],
+    *,
+    address: str | None,
+    on_done: Callable[[Trial], None],
+) -> None:
+    """In this process, one after the other: each worker of Ray would compile them anew."""
+    for trial in trials:
+        function(trial, *shared, *large)
+        on_done(trial)
+
+
 @pytest.fixture(scope="module")
-def finished(infinite: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+def finished(infinite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finite") / "run"
-    assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finite_width, "run_trials", run_trials_here)
+        assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
     return folder
 
 
@@ -128,18 +153,55 @@ def test_a_second_start_changes_nothing(finished: Path, capsys: pytest.CaptureFi
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
 
 
-def test_lost_trials_are_run_again_with_the_same_numbers(finished: Path, infinite: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
+def lose_trials(finished: Path, folder: Path, *lost: str) -> Path:
+    """A copy of a finished run as after a kill between the two evaluations of the training; its training."""
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
-    shutil.rmtree(folder / "trials" / "flow-w64-s1.zarr")
+    for name in lost:
+        shutil.rmtree(folder / "trials" / name)
     training = folder / "trials" / "training-w16-s0.zarr"
-    kept = training / "history" / "c" / "0" / "0"
-    assert kept.exists()
-    for lost in ("history/c/1", "state/c/1", "validation_1", "test_1"):  # as after a kill between the evaluations
-        shutil.rmtree(training / lost)
+    assert (training / "history" / "c" / "0" / "0").exists()
+    for part in ("history/c/1", "state/c/1", "validation_1", "test_1"):
+        shutil.rmtree(training / part)
+    return training
+
+
+def test_lost_trials_are_run_again_with_the_same_numbers(
+    finished: Path, infinite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copy"
+    lose_trials(finished, folder, "flow-w64-s1.zarr")
+    monkeypatch.setattr(finite_width, "run_trials", run_trials_here)
     assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
     assert numbers(folder) == numbers(finished)
+
+
+def test_lost_trials_are_run_again_on_ray(finished: Path, infinite: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """To rounding: another process draws and trains the networks."""
+    folder = tmp_path / "copy"
+    lose_trials(finished, folder, "flow-w16-s1.zarr")
+    assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
+    done = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    kept = len((finished / "events.jsonl").read_text().splitlines())
+    assert [(e["width"], e["seed"]) for e in done[kept:] if e["event"] == "trial"] == [(16, 1), (16, 0)]
+    found, wanted = numbers(folder), numbers(finished)
+    for row, other in zip(found["flow"]["rows"], wanted["flow"]["rows"], strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    for name in ("finite_at", "finite_at_best"):
+        for key in ("clean", "robust"):
+            assert found["methods"][name][key] == pytest.approx(wanted["methods"][name][key], abs=1.5 / 40)
+
+
+def test_plots_are_drawn(finished: Path) -> None:
+    with drawn():
+        plots = make_plots(numbers(finished) | {"seconds": {}})
+    assert set(plots) == {"width", "ensemble", "training", "methods"}
+    for plot in plots.values():
+        for content, ground in ((plot.light, 0.8), (plot.dark, 0.2)):
+            pixels = imread(io.BytesIO(content))[..., :3]
+            assert pixels.shape[:2] == plot.size[::-1]
+            assert float(np.std(pixels)) > 0.02
+            assert (float(np.median(pixels)) > ground) == (content is plot.light)
 
 
 def command(folder: Path) -> subprocess.Popen[bytes]:
@@ -200,8 +262,8 @@ def test_an_unfinished_or_damaged_directory_says_so(infinite: Path, tmp_path: Pa
         run_finite_width(config(), tmp_path / "b", infinite=infinite, display=QUIET)
 
 
-def test_an_error_in_a_trial_comes_back_by_name(infinite: Path, tmp_path: Path) -> None:
-    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=50", "flow.widths=[32, 64]"))
+def test_an_error_in_a_trial_comes_back_by_name(infinite: Path, tmp_path: Path, ray_cluster: None) -> None:
+    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=50", "flow.seeds=1"))
     with pytest.raises(SolverError, match=r"width 64, seed \d: flow.*flow\.inner_time"):
         run_finite_width(wild, tmp_path / "a", infinite=infinite, display=QUIET)
 
