@@ -40,8 +40,8 @@ def random_start(
 ) -> Images:
     """A point drawn uniformly from the ball around each image, cut to the pixel range.
 
-    Each image draws from a stream of its own, keyed by its index, so that a result does not depend on how
-    images were batched.
+    Each image draws from a stream of its own, keyed by its index, so that starts do not depend on how images were
+    batched, and what an attack finds from there depends on it by rounding only.
     """
     keys = keys_of(indices, len(x))
     out = np.empty_like(x)

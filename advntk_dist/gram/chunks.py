@@ -7,6 +7,7 @@ of what it has written, which the commit record needs.
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -22,6 +23,8 @@ from advntk_dist.storage.location import Location
 CRC_BYTES = 4
 READS = 3
 """Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP}
 
 PARTIAL = ".partial"
 """Suffix of a chunk file that is still being written, the same as zarr's."""
@@ -120,10 +123,24 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: 
     return np.frombuffer(payload, little, count=int(np.prod(shape))).reshape(shape)
 
 
-def write_durable(path: Location, *payload: bytes | memoryview) -> None:
+def write_durable(path: Location, *payload: bytes | memoryview, new: bool = False) -> bool:
     """Write a file, the payload's parts in order, whole or not at all: a partial one, flushed, renamed, folder flushed.
 
     An object is written by one put, which is as good.
+
+    Parameters
+    ----------
+    path
+        The file or object.
+    payload
+        Its bytes, in parts.
+    new
+        Write only where nothing is there yet: of several writers at once one succeeds.
+
+    Returns
+    -------
+    bool
+        Whether it was written; only with ``new`` it may be False.
 
     Raises
     ------
@@ -133,19 +150,36 @@ def write_durable(path: Location, *payload: bytes | memoryview) -> None:
         If an object store refuses, or does not answer.
     """
     if not isinstance(path, Path):
-        path.write_bytes(b"".join(payload))
-        return
+        return path.write_bytes(b"".join(payload), new=new)
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         write_flushed(partial, payload)
-        partial.replace(path)
-    except BaseException:
+        if not new:
+            partial.replace(path)
+        written = not new or _place(partial, path)
+    finally:
         partial.unlink(missing_ok=True)
-        raise
     for folder in {path.parent, *(folder.parent for folder in missing)}:
         flush_folder(folder)
+    return written
+
+
+def _place(partial: Path, path: Path) -> bool:
+    """Give a file its name, unless another file has it; whether it has it now."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without links, such as a mounted bucket: two writers in the same moment are not told apart.
+        if path.exists():
+            return False
+        partial.replace(path)
+    return True
 
 
 def flush_folder(folder: Location) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.grid import TileGrid, mirror, spans
 from advntk_dist.kernels.compiled import pad_rows
-from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.kernels.scope import kernel_scope, tile_compiler_options
 
 if TYPE_CHECKING:
     from advntk_dist.kernels.backend import KernelKind
@@ -26,7 +26,9 @@ def block_edge(tile: int, limit: int) -> int:
 class TileComputer:
     """Tiles of one store, whole or ragged, by a single compiled function.
 
-    All kernels are computed in one pass: traced together, XLA keeps one copy of what they share.
+    All kernels are computed in one pass: traced together, XLA keeps one copy of what they share. On one kind of
+    processor values depend on nothing but images, network, dtype and tile, to the last bit; other kinds of processors
+    agree to rounding.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ class TileComputer:
             prepared = net.backend.prepare(b)
             return tuple(net.backend.tile(a, prepared, cast("KernelKind", kind)) for kind in kinds)
 
-        self._block = jax.jit(block)
+        self._block = jax.jit(block, compiler_options=tile_compiler_options())
 
     def warm_up(self, rows: NDArray[Any], cols: NDArray[Any]) -> float:
         """Compile on one block of real images, and return the seconds that an entry then takes."""

@@ -32,8 +32,8 @@ def open_for_build(
 ) -> GramStore:
     """Open the store at ``path`` for the images x (and columns), made or enlarged as need be.
 
-    A store of the first n images is enlarged in place: whole tiles stay, ragged ones at its old edge lose their
-    commits. The caller holds the builder's lock; a process that dies anywhere in here leaves a store that the next
+    A store of the first n images is enlarged in place: whole tiles stay, ragged ones at its old edge are
+    taken out. The caller holds the builder's lock; a process that dies anywhere in here leaves a store that the next
     call finishes.
 
     Raises
@@ -90,8 +90,8 @@ def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
     larger = TileGrid(fingerprint["n"], fingerprint["n_columns"], store.tile, symmetric=store.symmetric)
     for t in store.grid:
         if larger.at(t.i, t.j).shape != t.shape:
-            for log in store.commits.values():
-                log.remove(t.i, t.j)
+            for kind in store.kinds:
+                store.take_back(kind, t.i, t.j)
     file = store.path / "zarr.json"
     meta = json.loads(file.read_text())
     meta["attributes"][ATTRIBUTE]["fingerprint"] = fingerprint

@@ -22,6 +22,10 @@ from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
 
+ROUNDING = {"float32": 2.0**-6, "float64": 2.0**-20}
+"""How far two computations of one tile may lie apart, in units of its largest value: rounding, which the angle between
+nearly equal images magnifies to its square root, and each layer by a little more."""
+
 
 class GramStore:
     """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
@@ -134,6 +138,9 @@ class GramStore:
     ) -> CommitRecord:
         """Store the values of a tile, then its commit record. The first commit of a tile stays.
 
+        Processes may write one tile at the same time, with other last bits if their processors are of other kinds: the
+        chunk of the first is never replaced, and whoever comes later commits that chunk in place of its own.
+
         Raises
         ------
         GramBuildError
@@ -157,17 +164,39 @@ class GramStore:
             return first
         path = self.chunk_path(kind, tile.i, tile.j)
         data, crc = chunks.parts(padded)
-        chunks.write_durable(path, data, crc)
+        expected = chunks.checksum(crc)
+        if not chunks.write_durable(path, data, crc, new=True):
+            there = self._same_to_rounding(path, padded)
+            if there is None:  # what a builder that died has left, or nobody's: no one is about to commit it
+                chunks.write_durable(path, data, crc)
+            else:
+                expected = there
         try:
             checksum = chunks.check_file(path, data.nbytes)
         except chunks.ChunkDamagedError as error:
             raise GramBuildError(f"{path}: what was written does not read back ({error}); check the disk") from error
-        if checksum != chunks.checksum(crc):
+        if checksum != expected:
             raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
         now = time.time_ns() // 10**6
         record = CommitRecord(checksum, data.nbytes + chunks.CRC_BYTES, round(compute_seconds * 1e6), attempt, now)
         self.commits[kind].write(tile.i, tile.j, record)
         return record
+
+    def _same_to_rounding(self, path: Location, padded: NDArray[Any]) -> int | None:
+        """Checksum of the sound chunk at ``path`` if its values are these but for rounding, else None."""
+        try:
+            payload = chunks.read_checked(path, padded.nbytes)
+        except (chunks.ChunkDamagedError, FileNotFoundError):
+            return None
+        there = chunks.decode(payload, padded.shape, self.dtype, verify=False)
+        size = float(np.nanmax(np.abs(padded)))
+        same = np.allclose(there, padded, rtol=0.0, atol=ROUNDING[self.dtype.name] * size, equal_nan=True)
+        return chunks.checksum(payload) if same else None
+
+    def take_back(self, kind: str, i: int, j: int) -> None:
+        """Take tile (i, j) out: its commit, then its chunk. The caller holds the builder's lock."""
+        self.commits[kind].remove(i, j)
+        self.chunk_path(kind, i, j).unlink(missing_ok=True)
 
     def read_tile(self, kind: str, i: int, j: int, verify: bool = True) -> NDArray[Any]:
         """Values of a stored tile, read-only; for a symmetric store i <= j.

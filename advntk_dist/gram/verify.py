@@ -101,9 +101,6 @@ def _check(store: GramStore, kind: str, tile: Tile) -> DamagedTile | int | Liter
 
 
 def invalidate(store: GramStore, tiles: Iterable[tuple[str, int, int]]) -> None:
-    """Take the commits of tiles (kind, i, j) back, so that the next build computes just these.
-
-    The caller holds the builder's lock. Chunks stay: presence proves nothing, and they are overwritten whole.
-    """
-    for kind, i, j in tiles:
-        store.commits[kind].remove(i, j)
+    """Take tiles (kind, i, j) out, so that the next build computes just these. The caller holds the builder's lock."""
+    for tile in tiles:
+        store.take_back(*tile)

@@ -26,21 +26,37 @@ def kernel_scope() -> Iterator[None]:
 
 
 _WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+_ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 
-@cache
 def compiler_options() -> dict[str, Any] | None:
     """Options for ``jax.jit`` of kernels on this machine's default device.
 
     XLA uses half of the vector registers of a CPU with AVX-512 unless told otherwise; loops over pairs, which are
     arithmetic in registers, take a third longer then.
     """
-    if jax.default_backend() != "cpu" or not _has_avx512():
+    return _wide_vectors() or None
+
+
+def tile_compiler_options() -> dict[str, Any] | None:
+    """Options for ``jax.jit`` of what computes the tiles of a store.
+
+    Matrix products in one thread: with several, XLA takes small products another way, with other last bits. So the
+    bytes of a tile are the same from every process on one kind of processor, whatever cores and flags it has.
+    """
+    if jax.default_backend() != "cpu":
         return None
+    return _wide_vectors() | _ONE_THREAD
+
+
+@cache
+def _wide_vectors() -> dict[str, Any]:
+    if jax.default_backend() != "cpu" or not _has_avx512():
+        return {}
     try:
         jax.jit(lambda x: x + 1, compiler_options=_WIDE_VECTORS).lower(jnp.zeros(1)).compile()
     except jax.errors.JaxRuntimeError:  # an option of the compiler, not of JAX: releases may drop it
-        return None
+        return {}
     return _WIDE_VECTORS
 
 

@@ -102,27 +102,35 @@ class ObjectPath:
         """The object as text; errors as :meth:`read_bytes`."""
         return self.read_bytes().decode(encoding)
 
-    def write_bytes(self, content: bytes) -> None:
-        """Put the object, whole or not at all.
+    def write_bytes(self, content: bytes, *, new: bool = False) -> bool:
+        """Put the object, whole or not at all; with ``new`` only where there is none. Whether it was put.
+
+        A put whose answer was lost is tried again, so that ``new`` may say False of what this call has put.
 
         Raises
         ------
         StoreError
-            If the store refuses, or does not answer.
+            If the store refuses, does not answer, or knows no conditional writes.
         StoreBusyError
             If another process has taken the place over.
         """
         refuse_if_lost(str(self))
-        store, large = self.store, len(content) > _MULTIPART
+        store, large = self.store, len(content) > _MULTIPART and not new
         import obstore
+        from obstore.exceptions import AlreadyExistsError
 
+        mode: Any = "create" if new else "overwrite"
         try:
             patiently(
                 str(self),
-                lambda: obstore.put(store, self.key, content, use_multipart=large, chunk_size=_PART),
+                lambda: obstore.put(store, self.key, content, mode=mode, use_multipart=large, chunk_size=_PART),
+                conflicts=new,
             )
+        except AlreadyExistsError:
+            return False
         except FileNotFoundError:
             raise no_bucket(str(self)) from None
+        return True
 
     def head(self) -> dict[str, Any] | None:
         """Size, e_tag, version and last_modified (the store's clock) of the object; None where there is none."""

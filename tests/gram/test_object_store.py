@@ -19,6 +19,7 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreUnreachableError,
 )
+from advntk_dist.gram import chunks
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
@@ -167,6 +168,28 @@ def test_outage_ends_a_build_and_the_next_one_goes_on(
     )  # fmt: skip
     assert len(receipts) == 10 - before
     assert chunks_of(store) == chunks_of(fill())
+
+
+@BOTH
+def test_two_writers_with_other_last_bits_leave_one_sound_tile(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes between the chunk of the first and its commit, as a processor of another kind would."""
+    store = stock(places=[(0, 1)])
+    values, tile, met = store.read_tile("ntk", 0, 1), store.grid.at(0, 1), 0
+    store.take_back("ntk", 0, 1)
+    real = chunks.write_durable
+
+    def meet(*payload: Any, **keywords: Any) -> bool:
+        nonlocal met
+        met += 1
+        if met == 2:
+            store.write_tile("ntk", tile, values * np.float32(1 + 4e-7), attempt=2)
+        return real(*payload, **keywords)
+
+    monkeypatch.setattr(chunks, "write_durable", meet)
+    store.write_tile("ntk", tile, values)
+    assert met == 4, "a chunk, refused, and two records"
+    assert not verify_gram(store).damaged
+    np.testing.assert_array_equal(store.read_tile("ntk", 0, 1), values)
 
 
 @BOTH
