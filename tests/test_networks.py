@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from advntk_dist.errors import DatasetError, NetworkError
 from advntk_dist.networks import Network, network
 from advntk_dist.neural_tangents_adapter import VERSION, stax
 from advntk_dist.spec import NetworkSpec, parse_name
+from tests.golden.make_kernels import NETWORKS, golden
 
 pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
 
 _RNG = np.random.default_rng(0)
-X1 = _RNG.uniform(-0.5, 0.5, (5, 4, 4, 2))
-X2 = _RNG.uniform(-0.5, 0.5, (7, 4, 4, 2))
+X1, X2 = golden("networks")["x1"], golden("networks")["x2"]
 
 
 @pytest.mark.parametrize(
@@ -149,42 +148,13 @@ def _assert_equal(values: NDArray[Any], kernel_fn: Any, kind: str, x1: Any = X1,
     np.testing.assert_allclose(values, expected, rtol=1e-11)
 
 
-def _layers_mlp_4(act: Any) -> Any:
-    dense = partial(stax.Dense, 1, W_std=1.76, b_std=0.18)
-    return stax.serial(stax.Flatten(), dense(), act(), dense(), act(), dense(), act(), dense())
-
-
-def _layers_cnn_2(act: Any) -> Any:
-    conv = partial(stax.Conv, 1, (3, 3), padding="SAME", W_std=1.76, b_std=0.18)
-    return stax.serial(conv(), act(), conv(), act(), stax.Flatten(), stax.Dense(1, W_std=1.76, b_std=0.18))
-
-
-def _layers_resnet_18(act: Any) -> Any:
-    conv = partial(stax.Conv, 1, (3, 3), padding="SAME", W_std=1.76, b_std=None)
-    layers = [conv()]
-    for shortcut in [conv, stax.Identity] * 4:
-        main = stax.serial(act(), conv(), act(), conv())
-        layers.append(stax.serial(stax.FanOut(2), stax.parallel(main, shortcut()), stax.FanInSum()))
-    return stax.serial(*layers, act(), stax.Flatten(), stax.Dense(1, W_std=1.76, b_std=0.18))
-
-
-@pytest.mark.parametrize(
-    ("name", "activation", "layers"),
-    [
-        ("mlp-4", "relu", _layers_mlp_4(stax.Relu)),
-        ("mlp-4", "gelu", _layers_mlp_4(stax.Gelu)),
-        ("mlp-4", "erf", _layers_mlp_4(stax.Erf)),
-        ("mlp-4", "sigmoid", _layers_mlp_4(stax.Sigmoid_like)),
-        ("cnn-2", "relu", _layers_cnn_2(stax.Relu)),
-        ("cnn-2", "gelu", _layers_cnn_2(stax.Gelu)),
-        ("resnet-18", "relu", _layers_resnet_18(stax.Relu)),
-    ],
-)
-def test_kernels_equal_neural_tangents(name: str, activation: str, layers: Any) -> None:
+@pytest.mark.parametrize(("name", "activation"), NETWORKS)
+def test_kernels_equal_neural_tangents(name: str, activation: str) -> None:
+    """Whose values for the same layers, written out, are in tests/golden/kernels.npz."""
     net = network(name, activation=activation)
     for kind, values in (("ntk", net.ntk(X1, X2)), ("nngp", net.nngp(X1, X2))):
         assert values.shape == (5, 7)
-        _assert_equal(values, layers[2], kind)
+        np.testing.assert_allclose(values, golden(f"networks/{name}/{activation}")[kind], rtol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +164,7 @@ def test_kernels_equal_neural_tangents(name: str, activation: str, layers: Any) 
         pytest.param("mlp-3", "gelu", marks=pytest.mark.slow),
         ("mlp-3", "erf"),
         pytest.param("mlp-3", "sigmoid", marks=pytest.mark.slow),
-        ("cnn-2", "relu"),
+        pytest.param("cnn-2", "relu", marks=pytest.mark.slow),
     ],
 )
 def test_dtypes_are_kept(name: str, activation: str) -> None:
@@ -299,12 +269,12 @@ def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64]
 @pytest.mark.parametrize(
     ("name", "activation", "width"),
     [
-        ("mlp-3", "relu", 64),
+        pytest.param("mlp-3", "relu", 64, marks=pytest.mark.slow),
         ("mlp-3", "relu", 256),
         pytest.param("mlp-3", "gelu", 64, marks=pytest.mark.slow),
         ("mlp-3", "erf", 64),
         pytest.param("mlp-3", "sigmoid", 64, marks=pytest.mark.slow),
-        ("cnn-2", "relu", 32),
+        pytest.param("cnn-2", "relu", 32, marks=pytest.mark.slow),
         pytest.param("resnet-18", "relu", 32, marks=pytest.mark.slow),
     ],
 )

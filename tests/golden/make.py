@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 W_STD, B_STD = 1.76, 0.18
 FOLDER = Path(__file__).parent
+SIZES = ("small", "large", "zeros")
 CASES: dict[str, dict[str, Any]] = {
     "mlp3_relu": {"shape": (6, 6, 1), "train": 24, "val": 6, "seed": 1},
     "cnn2_relu": {"shape": (5, 5, 2), "train": 16, "val": 4, "seed": 2},
@@ -75,18 +76,28 @@ def reference(case: str) -> dict[str, Array]:
         k_val = np.asarray(kernel(x_val, x_train, "ntk"))
         out = {"ntk_train": theta, "ntk_val": k_val, "nngp_val": np.asarray(kernel(x_val, x_train, "nngp"))}
         gradient = jax.jit(jax.grad(_squared_error), static_argnums=4)
-        inverse = np.linalg.inv(theta)
-        out["f_ntk"] = k_val @ inverse @ y
-        for size in ("small", "large", "zeros"):
-            varpi = given[f"varpi_{size}"]
-            c = inverse @ (np.eye(len(theta)) - expm(-theta * varpi)) @ y
-            residual = k_val @ c - y_val
-            pulled = k_val.T @ residual / len(y_val)
-            out[f"f_{size}"] = k_val @ c
-            out[f"loss_{size}"] = np.asarray(0.5 * (residual**2).sum() / len(y_val))
-            out[f"grad_varpi_{size}"] = np.array([_along(i, theta, varpi, inverse, y, pulled) for i in range(len(y))])
+        for size in SIZES:
+            c = _coefficients(theta, given[f"varpi_{size}"], y)
             out[f"grad_x_{size}"] = np.asarray(gradient(x_val, x_train, c, y_val, kernel))
+    return out | dynamics(given, theta, k_val)
+
+
+def dynamics(given: dict[str, NDArray[Any]], theta: Array, k_val: Array) -> dict[str, Array]:
+    """The golden values that follow from the inputs and the kernels."""
+    y, y_val, inverse = np.eye(4)[given["y_train"]], np.eye(4)[given["y_val"]], np.linalg.inv(theta)
+    out = {"f_ntk": k_val @ inverse @ y}
+    for size in SIZES:
+        varpi = given[f"varpi_{size}"]
+        out[f"f_{size}"] = k_val @ _coefficients(theta, varpi, y)
+        residual = out[f"f_{size}"] - y_val
+        pulled = k_val.T @ residual / len(y_val)
+        out[f"loss_{size}"] = np.asarray(0.5 * (residual**2).sum() / len(y_val))
+        out[f"grad_varpi_{size}"] = np.array([_along(i, theta, varpi, inverse, y, pulled) for i in range(len(y))])
     return out
+
+
+def _coefficients(theta: Array, varpi: Array, y: Array) -> Array:
+    return np.asarray(np.linalg.inv(theta) @ (np.eye(len(theta)) - expm(-theta * varpi)) @ y)
 
 
 def _along(i: int, theta: Array, varpi: Array, inverse: Array, y: Array, pulled: Array) -> float:

@@ -1,4 +1,7 @@
-"""Kernels of ReLU MLPs equal those of neural-tangents, and are finite where those are not."""
+"""Kernels of ReLU MLPs equal those of neural-tangents, and are finite where those are not.
+
+By default neural-tangents' values are those of tests/golden/kernels.npz: its graphs take long to compile.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +15,47 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import NetworkError
 from advntk_dist.networks import Network, network
+from tests.golden.make_kernels import MLPS, Case, golden
 
 Array = NDArray[Any]
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=5, deadline=None)
-cases = pytest.mark.parametrize(
-    ("depth", "W_std", "b_std", "shape"),
-    [(2, 1.0, 0.0, (2, 3, 1)), (3, 0.6, 0.5, (4, 4, 3)), (5, 1.76, 0.18, (8, 8, 1)), (10, 1.41, 0.05, (3, 5, 3))],
-)
+cases = pytest.mark.parametrize("case", MLPS, ids=lambda c: f"mlp-{c.depth}")
 
 
 def images(seed: int, n: int, shape: tuple[int, ...], dtype: type = np.float64) -> Array:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (n, *shape)).astype(dtype)
 
 
-def both(depth: int, W_std: float, b_std: float) -> tuple[Network, Network]:
-    ours = network(f"mlp-{depth}", W_std=W_std, b_std=b_std, backend="xla")
-    return ours, network(f"mlp-{depth}", W_std=W_std, b_std=b_std, backend="neural-tangents")
+def net_of(case: Case, backend: str = "xla") -> Network:
+    return network(f"mlp-{case.depth}", W_std=case.W_std, b_std=case.b_std, backend=backend)
 
 
+@cases
+@pytest.mark.parametrize(("dtype", "rtol", "tolerance"), [(np.float64, 1e-12, 1e-9), (np.float32, 2e-6, 1e-4)])
+def test_kernels_and_gradients_equal_those_of_neural_tangents(
+    dtype: type, rtol: float, tolerance: float, case: Case
+) -> None:
+    net, expected = net_of(case), golden(f"{case.name}/drawn")
+    a, b, w = (expected[k].astype(dtype) for k in "abw")
+    for kind in ("ntk", "nngp"):
+        value = getattr(net, kind)(a, b)
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, expected[kind], rtol=rtol, atol=rtol * np.abs(expected[kind]).max())
+    gradient, exact = net.ntk_vjp(a, b, w)[1], expected["gradient"]
+    assert gradient.dtype == dtype
+    assert np.linalg.norm(gradient - exact) <= tolerance * np.linalg.norm(exact)
+
+
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 2e-6)])
 @few
 @given(seeds)
-def test_values_equal_those_of_neural_tangents(
-    dtype: type, rtol: float, depth: int, W_std: float, b_std: float, shape: tuple[int, ...], seed: int
-) -> None:
-    ours, theirs = both(depth, W_std, b_std)
-    a, b = images(seed, 5, shape, dtype), images(seed + 1, 7, shape, dtype)
+def test_values_equal_those_of_neural_tangents_anywhere(dtype: type, rtol: float, case: Case, seed: int) -> None:
+    ours, theirs = net_of(case), net_of(case, "neural-tangents")
+    a, b = images(seed, 5, case.shape, dtype), images(seed + 1, 7, case.shape, dtype)
     for kind in ("ntk", "nngp"):
         value, exact = getattr(ours, kind)(a, b), getattr(theirs, kind)(a.astype(np.float64), b.astype(np.float64))
         assert value.dtype == dtype
@@ -48,15 +63,16 @@ def test_values_equal_those_of_neural_tangents(
         np.testing.assert_allclose(value, exact, rtol=rtol, atol=rtol * np.abs(exact).max())
 
 
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-4)])
 @few
 @given(seeds)
-def test_gradients_equal_those_of_neural_tangents(
-    dtype: type, tolerance: float, depth: int, W_std: float, b_std: float, shape: tuple[int, ...], seed: int
+def test_gradients_equal_those_of_neural_tangents_anywhere(
+    dtype: type, tolerance: float, case: Case, seed: int
 ) -> None:
-    ours, theirs = both(depth, W_std, b_std)
-    a, b = images(seed, 4, shape, dtype), images(seed + 1, 6, shape, dtype)
+    ours, theirs = net_of(case), net_of(case, "neural-tangents")
+    a, b = images(seed, 4, case.shape, dtype), images(seed + 1, 6, case.shape, dtype)
     weight: Array = np.random.default_rng(seed).standard_normal((4, 6)).astype(dtype)
     gradient = ours.ntk_vjp(a, b, weight)[1]
     exact = theirs.ntk_vjp(*(v.astype(np.float64) for v in (a, b, weight)))[1]

@@ -1,4 +1,7 @@
-"""The xla backend equals neural-tangents and finite differences, and is exact and finite on degenerate images."""
+"""The xla backend equals neural-tangents and finite differences, and is exact and finite on degenerate images.
+
+By default neural-tangents' values are those of tests/golden/kernels.npz: its graphs take long to compile.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +20,16 @@ from advntk_dist import architectures
 from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend, blocks
-from advntk_dist.spec import Family
+from tests.golden.make_kernels import CASES, LEFT, LEVELS, PARALLEL, RIGHT, Case, golden
 
 pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
 
 Array = NDArray[Any]
-LEFT, RIGHT = 5, 6
 VALUES = {np.float64: 1e-12, np.float32: 2e-6}
 GRADIENTS = {np.float64: 1e-9, np.float32: 1e-4}
 
 
-class Case(NamedTuple):
-    family: Family
-    depth: int
-    W_std: float
-    b_std: float
-    shape: tuple[int, int, int]
-
-
-MLP = Case("mlp", 3, 0.7, 0.4, (3, 4, 2))
-CASES = [
-    MLP,
-    Case("cnn", 1, 1.76, 0.0, (3, 5, 1)),
-    Case("cnn", 2, 0.6, 0.5, (1, 8, 5)),
-    Case("cnn", 4, 1.76, 0.18, (5, 4, 3)),
-    Case("resnet", 18, 1.2, 0.18, (4, 4, 3)),
-]
+MLP = CASES[0]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.family}-{c.depth}-b{c.b_std}")
 convolutions = pytest.mark.parametrize("case", CASES[2:], ids=lambda c: f"{c.family}-{c.depth}")
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -94,40 +81,57 @@ def weights(seed: int, dtype: Any = np.float64) -> Array:
     return np.random.default_rng(seed).standard_normal((LEFT, RIGHT)).astype(dtype)
 
 
-def degenerate(case: Case, dtype: Any) -> tuple[Array, Array]:
-    """Identical, duplicated, constant and all-zero images on both sides, and one beside another."""
-    a, b = images(0, LEFT, case, dtype), images(1, RIGHT, case, dtype)
-    b[0] = a[0]
-    a[1], b[1] = a[0], a[0]
-    a[2], b[2] = 0.3, 0.3
-    b[3] = 0.2
-    a[3], b[4] = 0.0, 0.0
-    a[4] = b[5] + 1e-4 * images(2, 1, case, dtype)[0]
-    return a, b
-
-
 def close(got: Array, expected: Array, tolerance: float) -> None:
     """Relative, but an entry that is a difference of larger ones can be as exact as those only."""
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+def drawn(case: Case, group: str, dtype: Any) -> tuple[dict[str, Array], list[Array]]:
+    """Golden values, and the images and weights (a, b, w) that they belong to."""
+    stored = golden(f"{case.name}/{group}")
+    return stored, [stored[k].astype(dtype) for k in "abw"]
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+def test_values_equal_those_of_neural_tangents(case: Case, dtype: Any, kind: str) -> None:
+    expected, (a, b, _) = drawn(case, "drawn", dtype)
+    value = ours(case).value(a, b, kind)
+    assert value.dtype == dtype
+    close(value, expected[kind], VALUES[dtype])
+
+
+@cases
+@dtypes
+def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any) -> None:
+    expected, (a, b, w) = drawn(case, "drawn", dtype)
+    tile, gradient = ours(case).vjp(a, b, w)
+    assert tile.dtype == gradient.dtype == dtype
+    assert gradient.shape == a.shape
+    close(tile, expected["ntk"], VALUES[dtype])
+    assert np.linalg.norm(gradient - expected["gradient"]) <= GRADIENTS[dtype] * np.linalg.norm(expected["gradient"])
+
+
+@pytest.mark.slow
 @cases
 @dtypes
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @few
 @given(seeds)
-def test_values_equal_those_of_neural_tangents(case: Case, dtype: Any, kind: str, seed: int) -> None:
+def test_values_equal_those_of_neural_tangents_anywhere(case: Case, dtype: Any, kind: str, seed: int) -> None:
     a, b = images(seed, LEFT, case, dtype), images(seed + 1, RIGHT, case, dtype)
     value = ours(case).value(a, b, kind)
     assert value.dtype == dtype
     close(value, theirs(case).value(a.astype(np.float64), b.astype(np.float64), kind), VALUES[dtype])
 
 
+@pytest.mark.slow
 @cases
 @dtypes
 @few
 @given(seeds)
-def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any, seed: int) -> None:
+def test_gradients_equal_those_of_neural_tangents_anywhere(case: Case, dtype: Any, seed: int) -> None:
     a, b, w = images(seed, LEFT, case, dtype), images(seed + 1, RIGHT, case, dtype), weights(seed, dtype)
     tile, gradient = ours(case).vjp(a, b, w)
     expected = theirs(case).vjp(*(v.astype(np.float64) for v in (a, b, w)))
@@ -169,19 +173,14 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
 @cases
 @dtypes
 def test_degenerate_images(case: Case, dtype: Any) -> None:
-    a, b = degenerate(case, dtype)
-    if case.family == "mlp":
-        a[4] = images(3, 1, case, dtype)[0]  # its float32 matrix product cannot tell images that differ by 1e-4
-    w = weights(3, dtype)
-    exact = [v.astype(np.float64) for v in (a, b, w)]
+    stored, (a, b, w) = drawn(case, "degenerate", dtype)
     tile, gradient = ours(case).vjp(a, b, w)
     for kind in ("ntk", "nngp"):
         # At coincident directions neural-tangents keeps half the digits of float64.
-        expected = theirs(case).value(*exact[:2], kind)
-        close(ours(case).value(a, b, kind), expected, max(VALUES[dtype], 1e-7))
+        close(ours(case).value(a, b, kind), stored[kind], max(VALUES[dtype], 1e-7))
     np.testing.assert_array_equal(np.isfinite(tile), True)
     np.testing.assert_array_equal(np.isfinite(gradient), True)
-    expected = theirs(case).vjp(*exact)[1]
+    expected = stored["gradient"]
     known = np.isfinite(expected)
     assert np.linalg.norm((gradient - expected)[known]) <= max(GRADIENTS[dtype], 1e-6) * np.linalg.norm(expected[known])
 
@@ -231,12 +230,10 @@ def test_the_gradient_at_a_coincident_pair_is_the_symmetric_limit(case: Case) ->
 
 def test_constant_images_without_bias_are_parallel_in_float32() -> None:
     """Parallel patches of different norms: rounding must not open an angle."""
-    case = Case("cnn", 3, 1.3, 0.0, (4, 4, 1))
-    levels = np.array([0.1, 0.23, 0.37, 0.5, -0.41, -0.5])
-    x = np.broadcast_to(levels[:, None, None, None], (RIGHT, *case.shape))
-    value = ours(case).value(x[:LEFT].astype(np.float32), x.astype(np.float32), "ntk")
-    same, opposite = theirs(case).value(x[1:4], x[3:6:2], "ntk")[-1] / 0.25
-    products = levels[:LEFT, None] * levels
+    x = np.broadcast_to(LEVELS[:, None, None, None], (RIGHT, *PARALLEL.shape)).astype(np.float32)
+    value = ours(PARALLEL).value(x[:LEFT], x, "ntk")
+    same, opposite = golden("parallel")["ntk"] / 0.25
+    products = LEVELS[:LEFT, None] * LEVELS
     # neural-tangents keeps half the digits of float64 at parallel directions
     close(value, np.where(products > 0, same, -opposite) * products, 2e-6)
 
@@ -265,6 +262,22 @@ def test_backends_are_values() -> None:
     assert first == second
     assert hash(first) == hash(second)
     assert first.name == "xla"
+
+
+@pytest.mark.gpu
+@dtypes
+@pytest.mark.parametrize(
+    "case", [Case("mlp", 5, 1.76, 0.18, (32, 32, 3)), Case("cnn", 3, 0.8, 0.4, (28, 28, 1))], ids=lambda c: c.family
+)
+def test_on_a_gpu(case: Case, dtype: Any) -> None:
+    """At the size of real images, whatever the GPU's products and roots round to."""
+    assert jax.default_backend() == "gpu"
+    a, b, w = images(11, LEFT, case, dtype), images(12, RIGHT, case, dtype), weights(11, dtype)
+    tile, gradient = ours(case).vjp(a, b, w)
+    expected = theirs(case).vjp(*(v.astype(np.float64) for v in (a, b, w)))
+    close(tile, expected[0], VALUES[dtype])
+    close(ours(case).value(a, b, "ntk"), expected[0], VALUES[dtype])
+    assert np.linalg.norm(gradient - expected[1]) <= GRADIENTS[dtype] * np.linalg.norm(expected[1])
 
 
 @pytest.mark.parametrize(
