@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -45,9 +46,9 @@ _GOOGLE = {"gcs_base_url": "", "disable_oauth": True, "client_email": "", "priva
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes of one session, and those that they start, share what XLA compiles; the next session starts anew.
+    """Processes of a session, and those that they start, share what XLA compiles, and one key of Google's.
 
-    And they have one key of Google's, which asks nobody for a token.
+    The key asks nobody for a token. What was compiled stays for the next session, in the user's cache folder.
     """
     if hasattr(config, "workerinput"):
         return
@@ -59,16 +60,34 @@ def pytest_configure(config: pytest.Config) -> None:
     key.write_text(json.dumps(_GOOGLE))
     os.environ["GOOGLE_SERVICE_ACCOUNT"] = str(key)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = TemporaryDirectory(prefix="compiled", ignore_cleanup_errors=True)
-        config.add_cleanup(folder.cleanup)
-        os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": str(_compiled()),
+            "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # the oldest go first
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        }
 
 
+def _compiled() -> Path:
+    """Folder of compiled programs: of this kind of processor, as a home folder may serve machines of several kinds."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().partition("flags")[2].partition("\n")[0] if cpuinfo.exists() else platform.processor()
+    folder = caches / "advntk-dist" / f"tests-{platform.machine()}-{zlib.crc32(flags.encode()):08x}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what was not asked for; keep the tests of a file on one worker, and all that use Ray on the first one."""
     for item in items:
         for marker, why in _OPTIONAL.items():
             if marker in item.keywords and not config.getoption(f"--run-{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))
+    on_ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else str(item.path)))
+    items.sort(key=lambda item: item.path not in on_ray)  # the longest group starts first
 
 
 @pytest.fixture(autouse=True)

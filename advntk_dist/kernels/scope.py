@@ -35,7 +35,9 @@ def compiler_options() -> dict[str, Any] | None:
     XLA uses half of the vector registers of a CPU with AVX-512 unless told otherwise; loops over pairs, which are
     arithmetic in registers, take a third longer then.
     """
-    return _wide_vectors() or None
+    if jax.default_backend() != "cpu" or not _has_avx512():
+        return None
+    return _known(**_WIDE_VECTORS) or None
 
 
 def tile_compiler_options() -> dict[str, Any] | None:
@@ -46,18 +48,17 @@ def tile_compiler_options() -> dict[str, Any] | None:
     """
     if jax.default_backend() != "cpu":
         return None
-    return _wide_vectors() | _ONE_THREAD
+    return (compiler_options() or {}) | _known(**_ONE_THREAD)
 
 
 @cache
-def _wide_vectors() -> dict[str, Any]:
-    if jax.default_backend() != "cpu" or not _has_avx512():
-        return {}
+def _known(**options: Any) -> dict[str, Any]:
+    """The options, or none if the compiler does not know them: they are its own, and releases of it may drop them."""
     try:
-        jax.jit(lambda x: x + 1, compiler_options=_WIDE_VECTORS).lower(jnp.zeros(1)).compile()
-    except jax.errors.JaxRuntimeError:  # an option of the compiler, not of JAX: releases may drop it
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.zeros(1)).compile()
+    except jax.errors.JaxRuntimeError:
         return {}
-    return _WIDE_VECTORS
+    return options
 
 
 def _has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -46,7 +46,7 @@ def _margin(predictor: Any, x: Any, y: Any = Y) -> NDArray[np.float64]:
 def kernel() -> KernelPredictor:
     rng = np.random.default_rng(1)
     x = rng.uniform(-0.5, 0.5, (40, *SHAPE)).astype(np.float32)
-    return KernelPredictor(network("mlp-3"), x, 1e-3 * rng.standard_normal((40, K)), batch=8)
+    return KernelPredictor(network("mlp-2"), x, 1e-3 * rng.standard_normal((40, K)), batch=8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -65,13 +65,17 @@ def test_no_image_leaves_the_ball_or_the_pixel_range(quadratic: Make, name: str,
 
 @pytest.mark.parametrize("restarts", [1, 3])
 @pytest.mark.parametrize(("name", "norm"), POSSIBLE)
-def test_result_does_not_depend_on_batching(kernel: KernelPredictor, name: str, norm: Any, restarts: int) -> None:
+def test_result_depends_on_batching_by_rounding_only(
+    kernel: KernelPredictor, name: str, norm: Any, restarts: int
+) -> None:
+    """Random numbers are those of the image; products of another batch may round the last bit another way."""
     x = X.astype(np.float32)
     keywords: dict[str, Any] = {"radius": RADIUS[norm], "norm": norm, "seed": 4, "restarts": restarts} | _few(name)
     whole = ATTACKS[name](kernel, x, Y, **keywords)
     order = np.random.default_rng(0).permutation(M)
     for part in (order[:3], order[3:4], order[4:]):
-        np.testing.assert_array_equal(ATTACKS[name](kernel, x[part], Y[part], indices=part, **keywords), whole[part])
+        found = ATTACKS[name](kernel, x[part], Y[part], indices=part, **keywords)
+        np.testing.assert_allclose(found, whole[part], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd", "apgd-targeted", "square"])
@@ -87,17 +91,26 @@ def test_seeds_matter(quadratic: Make, name: str) -> None:
 def test_restarts_are_disjoint_parts_of_a_stream() -> None:
     starts = [random_start(X, 0.1, "linf", 3, None, restart) for restart in range(3)]
     np.testing.assert_array_equal(starts[0], random_start(X, 0.1, "linf", 3, None))
+    for norm in ("linf", "l2", "l1"):
+        whole, some = random_start(X, 0.1, norm, 3, None), np.array([7, 2, 9])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(random_start(X[some], 0.1, norm, 3, some), whole[some])  # type: ignore[arg-type]
     assert len(np.unique(np.concatenate(starts).reshape(3 * M, -1), axis=0)) == 3 * M
 
 
 @pytest.mark.parametrize(
     ("norm", "loss"),
-    [("linf", "margin"), ("linf", "dlr"), ("linf", "cross-entropy"), ("l2", "dlr"), ("l1", "squared-error")],
+    [
+        ("linf", "margin"),
+        ("linf", "cross-entropy"),
+        ("l2", "dlr"),
+        ("l1", "squared-error"),
+        pytest.param("linf", "dlr", marks=pytest.mark.slow),
+    ],
 )
 def test_any_loss_on_the_device_equals_step_by_step(norm: Any, loss: Any) -> None:
     rng = np.random.default_rng(6)
     predictor = KernelPredictor(
-        network("mlp-3"), rng.uniform(-0.5, 0.5, (30, *SHAPE)), rng.standard_normal((30, K)), batch=8
+        network("mlp-2"), rng.uniform(-0.5, 0.5, (30, *SHAPE)), rng.standard_normal((30, K)), batch=8
     )
 
     class General:

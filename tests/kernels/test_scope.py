@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,6 @@ import jax.numpy as jnp
 import pytest
 
 from advntk_dist.kernels import scope
-
-
-@pytest.fixture(autouse=True)
-def _asked_anew() -> Iterator[None]:
-    scope.compiler_options.cache_clear()
-    yield
-    scope.compiler_options.cache_clear()
 
 
 def test_the_options_compile() -> None:
@@ -30,7 +22,14 @@ def test_the_options_compile() -> None:
 def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scope, "_has_avx512", lambda: True)
     monkeypatch.setattr(scope, "_WIDE_VECTORS", {"xla_cpu_no_such_option": 512})
+    monkeypatch.setattr(scope, "_ONE_THREAD", {"xla_cpu_nor_this_one": False})
     assert scope.compiler_options() is None
+    assert not scope.tile_compiler_options()
+
+
+def test_tiles_are_computed_in_one_thread() -> None:
+    if jax.default_backend() == "cpu":
+        assert (scope.tile_compiler_options() or {})["xla_cpu_multi_thread_eigen"] is False
 
 
 def test_wide_vectors_need_a_processor_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,101 @@
+"""Time README's test command in a fresh clone, its environment built, every cache of ours empty; prints and writes JSON.
+
+    python tests/benchmarks/suite.py [--workers 1] [--load 2] [--repeat 1] [--out FILE]
+
+Processor seconds are those of the whole machine while the command runs, user and system: Ray's processes outlive
+those that started them, and no process is told what all of them took. So run it on a machine that does nothing else;
+``idle_load`` says what it did in the ten seconds before. With ``--load`` that many processes spin beside the command,
+and the processor seconds are theirs as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from advntk_dist.environment import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+GOALS = {"wall_minutes": 10.0, "processor_minutes": 18.0}
+
+
+def readme_command() -> str:
+    """The second command of the README, which is the last line of what CI runs."""
+    return (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+
+
+def processor_seconds() -> float:
+    """User and system seconds of all processes of this machine since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0))
+
+
+def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dict[str, Any]:
+    """One run of the command in ``clone``: minutes, processor minutes, and pytest's closing line."""
+    command = readme_command() if workers is None else readme_command().replace("pytest", f"pytest -n{workers}")
+    kept = {"UV_CACHE_DIR": subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_"))}
+    env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": kept["UV_CACHE_DIR"].strip()}
+    idle = psutil.cpu_percent(interval=10.0)
+    with ExitStack() as stack:
+        for _ in range(load):
+            spin = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(spin.kill)
+        started, before = time.monotonic(), processor_seconds()
+        done = subprocess.run(["bash", "-c", command], cwd=clone, env=env, capture_output=True, text=True, check=False)
+        wall, spent = time.monotonic() - started, processor_seconds() - before
+    closing = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d+ passed", line)), "")
+    if done.returncode:
+        print(done.stdout[-6000:], done.stderr[-2000:], file=sys.stderr)
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", closing)}
+    return {
+        "command": command,
+        "exit": done.returncode,
+        "counts": counts,
+        "wall_minutes": round(wall / 60, 2),
+        "processor_minutes": round(spent / 60, 2),
+        "busy_beside": load,
+        "idle_load": idle,
+    }
+
+
+def main() -> None:
+    """Clone, build the environment, run, print, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", type=int, help="of pytest-xdist, in place of the two of the command")
+    parser.add_argument("--load", type=int, default=0, help="processes that spin beside it")
+    parser.add_argument("--repeat", type=int, default=1, help="runs, the compiled programs of one kept for the next")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="suite") as folder:
+        clone, caches = Path(folder, "clone"), Path(folder, "caches")
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        shared = ROOT.parent / "shared"
+        if shared.is_dir():  # real data that tests look for beside the checkout
+            Path(folder, "shared").symlink_to(shared)
+        subprocess.run(["uv", "sync", "-q"], cwd=clone, check=True)
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
+        for turn in range(options.repeat):
+            found = measure(clone, caches, workers=options.workers, load=options.load)
+            runs.append({"compiled_programs": "kept" if turn else "none", **found})
+            print(json.dumps(runs[-1]), flush=True)
+    report = {"commit": commit.stdout.strip(), "goals": GOALS, "runs": runs, "environment": environment()}
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    sys.exit(max(run["exit"] for run in runs))
+
+
+if __name__ == "__main__":
+    main()
