@@ -4,33 +4,64 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig
 from advntk_dist.gram import GramStore
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.worker import Receipt
+from advntk_dist.networks import Network
 from advntk_dist.pipeline.problem import Problem
+from advntk_dist.storage.location import Location
+
+
+def build_gram_here(
+    net: Network,
+    x: NDArray[Any],
+    *,
+    store: Location,
+    tile: int,
+    dtype: str,
+    on_progress: Callable[[int, int, Receipt | None], None] = lambda done, total, receipt: None,
+    **_: Any,
+) -> GramStore:
+    """:func:`advntk_dist.build_gram` in this process: what is missing is computed, and nobody starts Ray."""
+    opened = GramStore.create_or_open(store, make_fingerprint(net, x, tile=tile, dtype=dtype), net.spec.as_dict())
+    floats = compute_images(x, tile, dtype)
+    compute = TileComputer(net, opened.tile, ("ntk",), x.shape[1:], opened.dtype)
+    committed, total = opened.committed(), len(opened.grid)
+    missing = [t for t in opened.grid if not committed[t.i, t.j]]
+    on_progress(total - len(missing), total, None)
+    for done, t in enumerate(missing, total - len(missing) + 1):
+        values = compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"]
+        opened.write_tile("ntk", t, values)
+        on_progress(done, total, Receipt(t.i, t.j, 1, 0.0, 0.0, values.nbytes, "", 0, 0))
+    return opened
 
 
 def fill_gram(config: RunConfig, folder: Path) -> Path:
     """Put the whole Gram matrix of a run into its directory; returns the directory."""
     problem, gram = Problem(config), config.gram
-    net, images = problem.net, problem.train.raw
-    fingerprint = make_fingerprint(net, images, tile=gram.tile, dtype=gram.dtype)
     folder.mkdir(parents=True, exist_ok=True)
-    store = GramStore.create_or_open(folder / "gram.zarr", fingerprint, net.spec.as_dict())
-    floats = compute_images(images, gram.tile, gram.dtype)
-    compute = TileComputer(net, store.tile, ("ntk",), images.shape[1:], store.dtype)
-    for t in store.grid:
-        store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
+    build_gram_here(problem.net, problem.train.raw, store=folder / "gram.zarr", tile=gram.tile, dtype=gram.dtype)
     return folder
+
+
+@contextmanager
+def matrices_filled_here() -> Iterator[None]:
+    """Matrices that a stage builds are computed in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advntk_dist.pipeline.solving.build_gram", build_gram_here)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from advntk_dist.config import RunConfig, load_config
 from advntk_dist.planning.calibration import Calibration, Pilot, Sample, kernel_keys
 from advntk_dist.planning.counts import Images
 from advntk_dist.planning.pilot import strength_grid
+from tests.filled import no_ray as no_ray
+from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 
 DIGITS = Images((8, 8, 1), 10)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
+from tests.filled import matrices_filled_here
+from tests.filled import no_ray as no_ray
 
 from . import command, request
 
@@ -29,7 +33,14 @@ def namesake(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("grid")
-    assert command(*request(archive, out)) == 0
+    with matrices_filled_here():
+        assert command(*request(archive, out)) == 0
     return out
+
+
+@pytest.fixture
+def matrices_filled() -> Iterator[None]:
+    with matrices_filled_here():
+        yield

@@ -41,7 +41,7 @@ def test_table_holds_what_the_cells_hold(finished: Path) -> None:
 
 
 def test_a_killed_grid_goes_on_to_the_same_table(
-    finished: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, matrices_filled: None, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Laboratory.run
     done: list[Cell] = []

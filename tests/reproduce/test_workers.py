@@ -17,17 +17,21 @@ from advntk_dist.pipeline import solving
 from advntk_dist.progress import Display
 from advntk_dist.reproduce.grid import METHODS, Sizes
 from advntk_dist.reproduce.job import Grid, reproduce
+from tests.filled import matrices_filled_here
 
 from . import TABLES, command, request
 
-BATCHES = ("--n-test", "300", "--method", "ntk,adv-ntk", "--attack", "pgd")
+BATCHES = ("--n-test", "300", "--attack", "pgd")
+
+pytestmark = pytest.mark.usefixtures("matrices_filled")
 
 
 @pytest.fixture(scope="module")
-def several_batches(archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+def several_batches(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid with two full batches of test images, and one that is not, attacked in one process."""
     out = tmp_path_factory.mktemp("serial")
-    assert command(*request(archive, out), *BATCHES) == 0
+    with matrices_filled_here():
+        assert command(*request(archive, out), *BATCHES, "--method", "ntk") == 0
     return out
 
 
@@ -37,27 +41,40 @@ def events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
 
 
-def test_workers_give_the_same_numbers(several_batches: Path, archive: Path, tmp_path: Path) -> None:
-    assert command(*request(archive, tmp_path), *BATCHES, "--workers", "2") == 0
+def same_with_workers(serial: Path, archive: Path, out: Path, methods: str) -> int:
+    """Cells of a grid whose batches went to two workers; the grid in one process has the same numbers."""
+    assert command(*request(archive, out), *BATCHES, "--method", methods, "--workers", "2") == 0
     for name in TABLES:
-        assert (tmp_path / name).read_text() == (several_batches / name).read_text()
-    paths = [path.relative_to(tmp_path) for path in sorted(tmp_path.glob("cells/*/*.json"))]
-    assert len(paths) == 3
+        assert (out / name).read_text() == (serial / name).read_text()
+    paths = [path.relative_to(out) for path in sorted(out.glob("cells/*/*.json"))]
     for path in paths:
-        spread, serial = (json.loads((folder / path).read_text()) for folder in (tmp_path, several_batches))
-        assert spread | {"seconds": 0} == serial | {"seconds": 0}
-    assert events(tmp_path).count("evaluator_started") >= 2
-    assert "evaluator_started" not in events(several_batches)
+        there, here = (json.loads((folder / path).read_text()) for folder in (out, serial))
+        assert there | {"seconds": 0} == here | {"seconds": 0}
+    assert events(out).count("evaluator_started") >= 2
+    assert "evaluator_started" not in events(serial)
+    return len(paths)
+
+
+def test_workers_give_the_same_numbers(several_batches: Path, archive: Path, tmp_path: Path, ray_cluster: None) -> None:
+    assert same_with_workers(several_batches, archive, tmp_path, "ntk") == 2
+
+
+@pytest.mark.slow
+def test_workers_that_make_way_for_training_give_the_same_numbers(
+    archive: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    assert command(*request(archive, tmp_path / "serial"), *BATCHES, "--method", "ntk,adv-ntk") == 0
+    assert same_with_workers(tmp_path / "serial", archive, tmp_path / "spread", "ntk,adv-ntk") == 3
 
 
 def test_the_address_reaches_matrix_operator_and_workers(
-    several_batches: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    several_batches: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
 ) -> None:
     seen: dict[str, str | None] = {}
 
     def told(name: str, real: Any, *arguments: Any, address: str | None, **more: Any) -> Any:
         seen[name] = address
-        return real(*arguments, **more)
+        return real(*arguments, **more | ({"workers": 1} if name == "EvaluationPool" else {}))
 
     for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (spread, "EvaluationPool")):
         monkeypatch.setattr(where, name, partial(told, name, getattr(where, name)))
@@ -69,7 +86,7 @@ def test_the_address_reaches_matrix_operator_and_workers(
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
-def test_progress_of_every_cell_is_shown(terminal: bool, archive: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_progress_of_every_cell_is_shown(terminal: bool, archive: Path, tmp_path: Path) -> None:
     out = io.StringIO()
     display = Display(Console(file=out, force_terminal=terminal, width=200, highlight=False))
     sizes = Sizes(60, 20, 20, 10)
