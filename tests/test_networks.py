@@ -270,7 +270,7 @@ def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64]
     ("name", "activation", "width"),
     [
         pytest.param("mlp-3", "relu", 64, marks=pytest.mark.slow),
-        ("mlp-3", "relu", 256),
+        pytest.param("mlp-3", "relu", 256, marks=pytest.mark.slow),
         pytest.param("mlp-3", "gelu", 64, marks=pytest.mark.slow),
         ("mlp-3", "erf", 64),
         pytest.param("mlp-3", "sigmoid", 64, marks=pytest.mark.slow),
@@ -291,7 +291,10 @@ def test_nngp_is_the_covariance_of_finite_networks(name: str, activation: str, w
     _within_statistics(draws, net.nngp(X1[:3], X1[:3]), bias=2 / width)
 
 
-@pytest.mark.parametrize(("name", "activation", "width"), [("mlp-3", "relu", 256), ("cnn-2", "relu", 32)])
+@pytest.mark.parametrize(
+    ("name", "activation", "width"),
+    [("mlp-3", "relu", 256), ("cnn-1", "relu", 32), pytest.param("cnn-2", "relu", 32, marks=pytest.mark.slow)],
+)
 def test_ntk_is_the_tangent_kernel_of_finite_networks(name: str, activation: str, width: int) -> None:
     init_fn, apply_fn, _ = _finite(name, activation, 1, width)
     x = jnp.asarray(X1[:3], jnp.float32)

@@ -124,12 +124,14 @@ def test_padding_repeats_a_real_image() -> None:
     np.testing.assert_array_equal(blocks.reshape(-1, 4, 4, 1)[: len(X)], X)
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_padding_never_leaks(net: Network) -> None:
-    one = net.compiled.matrix(X[:1], Z[:1], "ntk")
+    """One row and five columns, filled up to a block of 8 by 8; and rows of which one is alone in its block."""
+    one = net.compiled.matrix(X[:1], Z[:5], "ntk")
     many = net.compiled.matrix(X[:9], Z[:9], "ntk")
-    np.testing.assert_allclose(one[0, 0], many[0, 0], rtol=1e-13)
-    gradient = net.compiled.matrix_vjp(X[:1], Z[:3], np.ones((1, 3)))[1]
-    np.testing.assert_allclose(gradient[0], net.compiled.matrix_vjp(X[:9], Z[:3], np.ones((9, 3)))[1][0], rtol=1e-11)
+    np.testing.assert_allclose(one[0], many[0, :5], rtol=1e-13)
+    gradient = net.compiled.matrix_vjp(X[:1], Z[:5], np.ones((1, 5)))[1]
+    np.testing.assert_allclose(gradient[0], net.compiled.matrix_vjp(X[:9], Z[:5], np.ones((9, 5)))[1][0], rtol=1e-11)
 
 
 def test_callers_settings_are_left_alone() -> None:

@@ -32,11 +32,22 @@ def net_of(case: Case, backend: str = "xla") -> Network:
     return network(f"mlp-{case.depth}", W_std=case.W_std, b_std=case.b_std, backend=backend)
 
 
-@cases
-@pytest.mark.parametrize(("dtype", "rtol", "tolerance"), [(np.float64, 1e-12, 1e-9), (np.float32, 2e-6, 1e-4)])
-def test_kernels_and_gradients_equal_those_of_neural_tangents(
-    dtype: type, rtol: float, tolerance: float, case: Case
-) -> None:
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        (MLPS[0], np.float32),
+        (MLPS[1], np.float64),
+        (MLPS[3], np.float32),
+        (MLPS[3], np.float64),
+        pytest.param(MLPS[0], np.float64, marks=pytest.mark.slow),
+        pytest.param(MLPS[1], np.float32, marks=pytest.mark.slow),
+        pytest.param(MLPS[2], np.float32, marks=pytest.mark.slow),
+        pytest.param(MLPS[2], np.float64, marks=pytest.mark.slow),
+    ],
+    ids=lambda v: f"mlp-{v.depth}" if isinstance(v, Case) else v.__name__,
+)
+def test_kernels_and_gradients_equal_those_of_neural_tangents(case: Case, dtype: type) -> None:
+    rtol, tolerance = (1e-12, 1e-9) if dtype is np.float64 else (2e-6, 1e-4)
     net, expected = net_of(case), golden(f"{case.name}/drawn")
     a, b, w = (expected[k].astype(dtype) for k in "abw")
     for kind in ("ntk", "nngp"):
@@ -80,6 +91,7 @@ def test_gradients_equal_those_of_neural_tangents_anywhere(
     assert np.linalg.norm(gradient - exact) <= tolerance * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_gradient_matches_finite_differences() -> None:
     net = network("mlp-4", backend="xla")
     a, b = images(0, 3, (3, 3, 2)), images(1, 4, (3, 3, 2))
@@ -94,7 +106,7 @@ def test_gradient_matches_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("b_std", [0.0, 0.18])
+@pytest.mark.parametrize("b_std", [0.0, pytest.param(0.18, marks=pytest.mark.slow)])
 def test_degenerate_images_give_finite_kernels_and_gradients(dtype: type, b_std: float) -> None:
     net = network("mlp-5", b_std=b_std, backend="xla")
     a, b = images(0, 8, (4, 4, 3), dtype), images(1, 8, (4, 4, 3), dtype)
