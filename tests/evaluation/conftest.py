@@ -15,7 +15,7 @@ from advntk_dist.evaluation.subject import Subject
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 
-N, M = 200, 40
+N, M = 200, 40  # as in the small run of tests/pipeline, with which compiled functions are shared
 Array = NDArray[Any]
 
 
@@ -42,6 +42,7 @@ class Problem:
         self.net, self.attack = network("mlp-2"), AttackConfig(radius=0.15)
         x = data.x.astype(np.float64) / 255 - 0.5
         self.x_train, self.x, self.y = x[:N], x[N : N + M].astype(np.float32), data.y[N : N + M]
+        self.more, self.y_more = x[N : N + M + 15].astype(np.float32), data.y[N : N + M + 15]
         theta = np.asarray(self.net.ntk(self.x_train, self.x_train), np.float64)
         self.c = np.linalg.solve(theta + 0.3 * np.eye(N), np.eye(10)[data.y[:N]])
         self.predictor = KernelPredictor(self.net, self.x_train.astype(np.float32), self.c, batch=M)

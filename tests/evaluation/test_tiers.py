@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.config import AttackConfig
-from advntk_dist.data import load_dataset
 from advntk_dist.evaluation.cost import Calibration, Cost, Priced, Timed, passes_of, predict_cost
-from advntk_dist.evaluation.tiers import TIERS, classes_of, evaluate_tier, short_name, tier_attacks
-from advntk_dist.networks import network
+from advntk_dist.evaluation.tiers import TIERS, Tier, classes_of, evaluate_tier, short_name, tier_attacks
 from advntk_dist.predictor import KernelPredictor
+from tests.evaluation.conftest import Problem
 
 RUN = AttackConfig(radius=0.2, seed=5, steps=7)
 
@@ -106,16 +105,14 @@ def test_cost_adds_up_and_bounds_the_expectation() -> None:
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[KernelPredictor, NDArray[Any], NDArray[np.int64]]:
-    data, n, m = load_dataset("digits"), 150, 40
-    x = data.x.astype(np.float32) / 255 - 0.5
-    net = network("mlp-2")
-    theta = np.asarray(net.ntk(x[:n], x[:n]), np.float64)
-    c = np.linalg.solve(theta + 0.3 * np.eye(n), np.eye(10)[data.y[:n]])
-    return KernelPredictor(net, x[:n], c, batch=16), x[n : n + m], data.y[n : n + m]
+def small(problem: Problem) -> tuple[KernelPredictor, NDArray[Any], NDArray[np.int64]]:
+    """The last batch is not full."""
+    return problem.predictor, problem.more, problem.y_more
 
 
-def test_the_standard_tier_on_a_kernel_predictor(small: Any) -> None:
+def test_the_standard_tier_on_a_kernel_predictor(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer steps and queries; how many it has is held to above."""
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 40, 3, 150))
     predictor, x, y = small
     told: list[str] = []
     attack = AttackConfig(radius=0.1, seed=1)
@@ -144,8 +141,8 @@ def test_other_coefficients_share_the_prepared_training_images(small: Any) -> No
 
 def test_a_batch_is_timed(small: Any) -> None:
     predictor, x, y = small
-    rows = Timed(repeats=1)(predictor, x[:16], y[:16], np.arange(16))
-    assert rows.shape == (16, 2)
+    rows = Timed(repeats=1)(predictor, x[:40], y[:40], np.arange(40))
+    assert rows.shape == (40, 2)
     assert (rows == rows[0]).all()
     assert 0 < rows[0, 0] < 5
     assert 0 < rows[0, 1] < 5

@@ -153,43 +153,41 @@ def test_a_second_start_changes_nothing(finished: Path, capsys: pytest.CaptureFi
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
 
 
-def lose_trials(finished: Path, folder: Path, *lost: str) -> Path:
-    """A copy of a finished run as after a kill between the two evaluations of the training; its training."""
+def interrupted(finished: Path, folder: Path) -> Path:
+    """A copy of a finished run as after a kill between the two evaluations of the training."""
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
-    for name in lost:
-        shutil.rmtree(folder / "trials" / name)
     training = folder / "trials" / "training-w16-s0.zarr"
     assert (training / "history" / "c" / "0" / "0").exists()
     for part in ("history/c/1", "state/c/1", "validation_1", "test_1"):
         shutil.rmtree(training / part)
-    return training
+    return folder
 
 
 def test_lost_trials_are_run_again_with_the_same_numbers(
     finished: Path, infinite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "copy"
-    lose_trials(finished, folder, "flow-w64-s1.zarr")
+    folder = interrupted(finished, tmp_path / "copy")
+    shutil.rmtree(folder / "trials" / "flow-w64-s1.zarr")
     monkeypatch.setattr(finite_width, "run_trials", run_trials_here)
     assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
     assert numbers(folder) == numbers(finished)
 
 
-def test_lost_trials_are_run_again_on_ray(finished: Path, infinite: Path, tmp_path: Path, ray_cluster: None) -> None:
-    """To rounding: another process draws and trains the networks."""
-    folder = tmp_path / "copy"
-    lose_trials(finished, folder, "flow-w16-s1.zarr")
+def test_a_lost_trial_is_run_again_on_ray(finished: Path, infinite: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """To rounding: another process goes on with it."""
+    folder = interrupted(finished, tmp_path / "copy")
+    before = len((folder / "events.jsonl").read_text().splitlines())
     assert run_finite_width(config(), folder, infinite=infinite, display=QUIET).worked
-    done = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    kept = len((finished / "events.jsonl").read_text().splitlines())
-    assert [(e["width"], e["seed"]) for e in done[kept:] if e["event"] == "trial"] == [(16, 1), (16, 0)]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()[before:]]
+    assert [(e["width"], e["seed"]) for e in events if e["event"] == "trial"] == [(16, 0)]
     found, wanted = numbers(folder), numbers(finished)
-    for row, other in zip(found["flow"]["rows"], wanted["flow"]["rows"], strict=True):
-        assert row == pytest.approx(other, rel=1e-3)
-    for name in ("finite_at", "finite_at_best"):
-        for key in ("clean", "robust"):
-            assert found["methods"][name][key] == pytest.approx(wanted["methods"][name][key], abs=1.5 / 40)
+    assert found["flow"] == wanted["flow"]
+    for points, others in zip(*(n["training"]["seeds"].values() for n in (found, wanted)), strict=True):
+        for point, other in zip(points, others, strict=True):
+            assert point["loss"] == pytest.approx(other["loss"], rel=1e-3)
+            for key in ("robust_train", "clean", "robust"):
+                assert point[key] == pytest.approx(other[key], abs=1.5 / 40)
 
 
 def test_plots_are_drawn(finished: Path) -> None:
