@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from ray.cluster_utils import Cluster
 
 OBJECT_STORE = 150 * 2**20
 
+# Whoever is at work here has an environment of its own; and nobody reads logs, or scales these nodes.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+QUIET = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+
 
 class Nodes:
     """Raylets on this machine, the first of which is the head and the driver's; they come and go."""
 
     def __init__(self, count: int, **head: Any) -> None:
         _be_patient()
-        first = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": OBJECT_STORE} | head
+        first = {"num_cpus": 1, "object_store_memory": OBJECT_STORE} | QUIET | head
         cluster: Any = Cluster(initialize_head=True, head_node_args=first)
         self.cluster = cluster
         self.head: str = cluster.head_node.node_id

@@ -139,6 +139,7 @@ class EvaluationPool:
                         member.info = outcome
                         self._on_event({"event": "evaluator_ready", "worker": member.number, **asdict(outcome)})
                     elif isinstance(outcome, Failure):
+                        member.batch = None  # it has answered, and may go on for the next caller
                         raise EvaluationError(outcome.message)
                     elif isinstance(outcome, str):
                         self._lose(member, outcome, staff.total)

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from advntk_dist.gram.verify import verify_gram as verify_gram
     from advntk_dist.gram.view import open_gram as open_gram
 
-# Ray reads this when it is first imported: under `uv run` it would build each worker an environment of its own.
+# Ray reads these when it is first imported. Under `uv run` it would build each worker an environment of its own.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Ray would start a worker for each core at once. Ours have an environment of their own, so these would only take time.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 _HOMES = {
     "GramStore": "store",

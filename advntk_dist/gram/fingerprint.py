@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.errors import RequestError, StoreMismatchError
-from advntk_dist.kernels.scope import MATMUL_PRECISION
-from advntk_dist.neural_tangents_adapter import VERSION
 
 if TYPE_CHECKING:
     from advntk_dist.networks import Network
@@ -42,6 +40,10 @@ def make_fingerprint(
     RequestError
         If tile, dtype or kinds are not possible, or the images of rows and columns differ in shape.
     """
+    # Loaded by the network, and needed by none of those who only open a store: they start a second sooner.
+    from advntk_dist.kernels.scope import MATMUL_PRECISION
+    from advntk_dist.neural_tangents_adapter import VERSION
+
     check_request(tile, dtype, kinds)
     if x.ndim != 4 or len(x) == 0:
         raise RequestError(f"images have shape {x.shape}; a Gram matrix needs (n, H, W, C) with n at least 1")

@@ -16,7 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.errors import GramBuildError, RequestError
-from advntk_dist.gram.cluster import have_ray, stop_ray
+from advntk_dist.gram import cluster
 from advntk_dist.gram.lost import LOST, reason
 from advntk_dist.gram.worker import Failure, GramWorker, Receipt, WorkerInfo, worker_environment
 from advntk_dist.spec import NetworkSpec, parse_name
@@ -82,7 +82,7 @@ class WorkerPool:
         """Have Ray initialised, until the pool is closed; errors as of :func:`advntk_dist.gram.cluster.have_ray`."""
         if self._driver is not None and self._driver != _driver():
             self._resting, self._owns_ray = [], False  # somebody has stopped the Ray that they were of
-        self._owns_ray = have_ray(self.address, image_bytes=image_bytes) or self._owns_ray
+        self._owns_ray = cluster.have_ray(self.address, image_bytes=image_bytes) or self._owns_ray
         self._driver = _driver()
 
     @property
@@ -202,7 +202,7 @@ class WorkerPool:
         if self._driver is not None and self._driver == _driver():
             self._dismiss(list(self._resting))
             if self._owns_ray:
-                stop_ray()
+                cluster.stop_ray()
         self._resting, self._driver, self._owns_ray = [], None, False
 
     def _end(self, *, keep: bool) -> None:

@@ -16,7 +16,8 @@ from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import network
 
 
-def main(store: Path, log: Path, options: dict[str, Any]) -> int:
+def main() -> int:
+    store, log, options = Path(sys.argv[1]), Path(sys.argv[2]), dict[str, Any](json.loads(sys.argv[3]))
     pause = options.pop("pause", 0.0)
     x = np.random.default_rng(0).integers(0, 256, (options.pop("n"), 8, 8, 1), dtype=np.uint8)
     with log.open("a", buffering=1) as file:
@@ -40,4 +41,4 @@ def main(store: Path, log: Path, options: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))
+    raise SystemExit(main())

@@ -1,8 +1,6 @@
-"""Build a store on several nodes twice, the second time losing one; prints what happened as JSON.
+"""Build a store on several nodes twice, the first time killing a raylet, after which a node joins; prints JSON.
 
-    cluster_driver.py FOLDER remove|kill
-
-``remove`` ends a node in good order and goes on with those that are left; ``kill`` kills a raylet, and another joins.
+cluster_driver.py FOLDER
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ TILE = 6
 
 
 class Loss:
-    """Takes a node away once all have computed something; slows the build down, so that it is not over before."""
+    """Kills a node once all have computed something; slows the build down, so that it is not over before."""
 
-    def __init__(self, nodes: Nodes, how: str) -> None:
-        self.nodes, self.how, self.victim, self.slow = nodes, how, "", 0.1
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes, self.victim, self.slow = nodes, "", 0.1
         self.events: list[dict[str, Any]] = []
         self.receipts: list[tuple[Receipt, float]] = []
 
@@ -48,17 +46,16 @@ class Loss:
         at_work = {self.home(r.pid) for r, _ in self.receipts}
         if not self.victim and self.nodes.others.keys() < at_work:
             self.victim = next(iter(self.nodes.others))
-            if self.how == "kill":
-                self.nodes.lose(self.victim)
-                self.nodes.add_meanwhile()
-            else:
-                self.nodes.remove(self.victim)
+            self.nodes.lose(self.victim)
+            self.nodes.add_meanwhile()
         if self.nodes.joined and self.nodes.joined[0][0] in at_work:
             self.slow = 0.0
 
     def answer(self, store: GramStore) -> dict[str, Any]:
         receipts = [receipt for receipt, _ in self.receipts]
-        answer: dict[str, Any] = {
+        name, joined = self.nodes.joined[0]
+        ready = [e for e in self.events if e["event"] == "worker_ready" and e["node"] == name]
+        return {
             "ok": verify_gram(store).ok,
             "tiles": len(receipts),
             "distinct": len({(r.i, r.j) for r in receipts}),
@@ -66,20 +63,15 @@ class Loss:
             "lost": [e["reason"] for e in self.events if e["event"] == "worker_lost"],
             "nodes": len({self.home(r.pid) for r in receipts}),
             "attempts": max(r.attempt for r in receipts),
+            "join_to_tile": min(at for r, at in self.receipts if r.pid == ready[0]["pid"]) - joined,
         }
-        if self.how == "kill":
-            name, joined = self.nodes.joined[0]
-            ready = [e for e in self.events if e["event"] == "worker_ready" and e["node"] == name]
-            answer["join_to_tile"] = min(at for r, at in self.receipts if r.pid == ready[0]["pid"]) - joined
-        return answer
 
 
-def main(folder: Path, how: str) -> None:
-    n = 240 if how == "kill" else 96
-    x = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+def main(folder: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (240, 8, 8, 1), dtype=np.uint8)
     net = network("mlp-2")
-    with several_nodes(3 if how == "kill" else 2) as nodes:
-        loss = Loss(nodes, how)
+    with several_nodes(3) as nodes:
+        loss = Loss(nodes)
         store = build_gram(
             net, x, store=folder / "a", tile=TILE, address=nodes.address, on_progress=loss.progress,
             on_event=loss.events.append,
@@ -93,4 +85,4 @@ def main(folder: Path, how: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,23 +23,25 @@ from advntk_dist.gram.verify import verify_gram
 from advntk_dist.grid import Tile
 from advntk_dist.networks import network
 from advntk_dist.storage.location import local
+from tests.terminal import Process, Terminal
+from tests.waiting import wait_until
 
 DRIVER = Path(__file__).with_name("chaos_driver.py")
 OPTIONS: dict[str, Any] = {"n": 480, "tile": 8, "deadline": 4.0}  # 1830 tiles, a few milliseconds each
 DURING = ("kill worker", "stop worker", "kill driver", "second builder")
 DEADLY = DURING[:3]
-SHORT = OPTIONS | {"n": 200, "pause": 0.03}  # 325 tiles, slow enough to be hit
+SHORT = OPTIONS | {"n": 104, "pause": 0.05, "workers": 1}  # 91 tiles, slow enough to be hit
 BETWEEN = ("flip chunk", "cut chunk", "lose chunk", "flip record", "cut record", "leave partial")
 
 
 class Chaos:
     """A store, the driver that builds it, and the faults that have hit each tile."""
 
-    def __init__(self, folder: Path, seed: int, options: dict[str, Any] | None = None) -> None:
-        self.store, self.log = folder / "gram.zarr", folder / "log.jsonl"
+    def __init__(self, forks: Terminal, folder: Path, seed: int, options: dict[str, Any] | None = None) -> None:
+        self.forks, self.store, self.log = forks, folder / "gram.zarr", folder / "log.jsonl"
         self.random = random.Random(seed)
         self.options = dict(OPTIONS if options is None else options)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Process | None = None
         self.starts = 0
         self._read, self._events = 0, list[dict[str, Any]]()
         self.damage: Counter[tuple[int, int]] = Counter()
@@ -50,12 +50,10 @@ class Chaos:
     def start(self) -> None:
         self.starts += 1
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(self.store), str(self.log), json.dumps(self.options)],
-            stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-        )  # fmt: skip
+        words = (str(self.store), str(self.log), json.dumps(self.options))
+        self.process = self.forks.start(str(DRIVER), *words, environment=environment)
 
-    def finish(self) -> tuple[int, str]:
+    def finish(self) -> tuple[int | None, str]:
         assert self.process is not None
         _, err = self.process.communicate(timeout=240)
         lines = [line for line in err.splitlines() if "Error: " in line]
@@ -80,31 +78,33 @@ class Chaos:
 
     def wait_for_tiles(self, count: int) -> bool:
         """Wait until this run has finished ``count`` tiles; False if it ended before."""
-        assert self.process is not None
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            events = self.run_events()
-            if any(e["event"] == "end" for e in events) or self.process.poll() is not None:
-                return False
-            if sum(e["event"] == "tile" for e in events) >= count:
-                return True
-            time.sleep(0.05)
-        raise AssertionError("the build makes no progress")
+        process = self.process
+        assert process is not None
+
+        def ended() -> bool:
+            return any(e["event"] == "end" for e in self.run_events()) or process.poll() is not None
+
+        def finished() -> int:
+            return sum(e["event"] == "tile" for e in self.run_events())
+
+        wait_until(lambda: ended() or finished() >= count, why="the build makes no progress")
+        return not ended()
 
     def wait_for(self, name: str) -> None:
         """Wait for an event of this run."""
-        deadline = time.monotonic() + 120
-        while not any(e["event"] == name for e in self.run_events()):
-            assert time.monotonic() < deadline, f"no {name}"
-            time.sleep(0.05)
+        wait_until(lambda: any(e["event"] == name for e in self.run_events()), why=f"no {name}")
 
     def worker(self) -> int | None:
         """A living worker of this run."""
+        alive = self.workers()
+        return self.random.choice(alive) if alive else None
+
+    def workers(self) -> list[int]:
+        """Those of this run that live."""
         events = self.run_events()
         lost = {e["worker"] for e in events if e["event"] == "worker_lost"}
         ready = [e["pid"] for e in events if e["event"] == "worker_ready" and e["worker"] not in lost]
-        alive = [pid for pid in ready if Path(f"/proc/{pid}").exists()]
-        return self.random.choice(alive) if alive else None
+        return [pid for pid in ready if Path(f"/proc/{pid}").exists()]
 
     def signal_worker(self, number: signal.Signals) -> bool:
         pid = self.worker()
@@ -123,7 +123,7 @@ class Chaos:
         elif fault == "stop worker":
             self.faults[fault] += self.signal_worker(signal.SIGSTOP)
         else:
-            second = Chaos(self.store.parent, 0, self.options)
+            second = Chaos(self.forks, self.store.parent, 0, self.options)
             second.log = self.log.with_name("second.jsonl")
             second.start()
             code, message = second.finish()
@@ -155,19 +155,21 @@ class Chaos:
 
     def kill_driver_for_good(self) -> None:
         assert self.process is not None
+        workers = self.workers()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait(30)
         self.faults["kill driver"] += 1
-        time.sleep(2.0)  # its workers may still commit the tile they have
+        # they may still commit the tile they have
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), why="its workers outlive it")
 
     def check(self, reference: Path) -> None:
         """Byte-identical to the undisturbed store, and nothing was computed more often than the faults explain."""
         store = GramStore.open(self.store)
-        report = verify_gram(store)
+        report, calm = verify_gram(store), GramStore.open(reference)
         assert report.ok, report
         for t in store.grid:
             ours = store.chunk_path("ntk", t.i, t.j).read_bytes()
-            assert ours == GramStore.open(reference).chunk_path("ntk", t.i, t.j).read_bytes(), t
+            assert ours == calm.chunk_path("ntk", t.i, t.j).read_bytes(), t
         assert not list(self.store.rglob("*.partial"))
         drivers = self.faults["kill driver"]
         computed = Counter(tuple(e["tile"]) for e in self.events() if e["event"] == "tile")
@@ -203,16 +205,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_short_chaos(tmp_path: Path) -> None:
+def test_short_chaos(forks: Terminal, tmp_path: Path) -> None:
     (tmp_path / "calm").mkdir()
     reference = undisturbed(tmp_path / "calm", SHORT)
-    chaos = Chaos(tmp_path, 0, SHORT)
+    chaos = Chaos(forks, tmp_path, 0, SHORT)
     chaos.start()
     chaos.wait_for("worker_started")
     chaos.strike_during("second builder")
-    assert chaos.wait_for_tiles(30)
+    assert chaos.wait_for_tiles(10)
     chaos.strike_during("kill worker")
-    assert chaos.wait_for_tiles(100)
+    assert chaos.wait_for_tiles(30)
     chaos.kill_driver_for_good()
     for fault in BETWEEN:
         chaos.strike_between(fault)
@@ -226,8 +228,8 @@ def test_short_chaos(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_long_chaos(reference: Path, tmp_path: Path, seed: int) -> None:
-    chaos = Chaos(tmp_path, seed, {**OPTIONS, "pause": 0.1})
+def test_long_chaos(forks: Terminal, reference: Path, tmp_path: Path, seed: int) -> None:
+    chaos = Chaos(forks, tmp_path, seed, {**OPTIONS, "pause": 0.1})
     chaos.start()
     seen = 0
     while sum(chaos.faults[fault] for fault in DEADLY) < 20:
@@ -248,7 +250,7 @@ def test_long_chaos(reference: Path, tmp_path: Path, seed: int) -> None:
         seen = 0
     assert chaos.process is not None
     chaos.process.kill()
-    chaos.process.communicate()
+    chaos.process.wait(30)
     chaos.faults["kill driver"] += 1
     chaos.options["pause"] = 0.0
     chaos.start()
@@ -271,8 +273,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_full_disk(reference: Path, tmp_path: Path, small_disk: Path) -> None:
-    chaos = Chaos(tmp_path, 0)
+def test_full_disk(forks: Terminal, reference: Path, tmp_path: Path, small_disk: Path) -> None:
+    chaos = Chaos(forks, tmp_path, 0)
     chaos.store = small_disk / "gram.zarr"
     chaos.options["pause"] = 0.02
     chaos.start()

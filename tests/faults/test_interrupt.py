@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from advntk_dist.config import load_config
+from tests.filled import fill_gram
+from tests.terminal import Terminal
+from tests.waiting import wait_until
 
 SETTINGS = (
     "data.n_train=120",
@@ -21,6 +25,8 @@ SETTINGS = (
     "data.n_test=40",
     "gram.tile=40",
     "gram.workers=1",
+    "network.name=mlp-2",
+    "evaluation.times=[1e-2, 1e-1]",
     "train.steps=200",
     "train.batch=16",
 )
@@ -35,13 +41,14 @@ main()
 """
 
 
-def test_one_signal_and_the_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_one_signal_and_the_run_says_how_to_go_on(forks: Terminal, tmp_path: Path) -> None:
     """The second command goes on from the first one's steps, and is stopped in its turn."""
+    fill_gram(load_config("digits", SETTINGS), tmp_path / "run")
     arguments = ["run", "digits", "--out", str(tmp_path / "run"), *(w for s in SETTINGS for w in ("--set", s))]
     events = tmp_path / "run" / "events.jsonl"
     done = 0
     for number in (signal.SIGTERM, signal.SIGINT):
-        code, err = signalled(arguments, number, events, done)
+        code, err = signalled(forks, arguments, number, events, done)
         assert code == 1, err
         assert "Traceback" not in err
         last = err.strip().splitlines()[-1]
@@ -83,7 +90,7 @@ def test_ctrl_c_while_ray_starts_and_while_kernels_compile(tmp_path: Path, event
         start_new_session=True,
     ) as started:
         try:
-            wait_until(lambda: event in names(events), started)
+            wait_until(lambda: event in names(events) or started.poll() is not None)
             time.sleep(seconds)
             assert started.poll() is None
             os.killpg(started.pid, signal.SIGINT)
@@ -144,15 +151,6 @@ def interrupted(arguments: list[str]) -> str:
     return f"advntk: interrupted; nothing is lost, go on with: {shlex.join(['advntk', *arguments])}"
 
 
-def wait_until(there: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for something to be so, while a process goes on."""
-    deadline = time.monotonic() + 100
-    while not there():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None
-        time.sleep(0.05)
-
-
 def in_group(group: int) -> bool:
     """Whether a process of a group is there."""
     try:
@@ -162,22 +160,20 @@ def in_group(group: int) -> bool:
     return True
 
 
-def signalled(arguments: list[str], number: signal.Signals, events: Path, done: int) -> tuple[int, str]:
+def signalled(
+    forks: Terminal, arguments: list[str], number: signal.Signals, events: Path, done: int
+) -> tuple[int | None, str]:
     """Exit code and standard error of a run that gets a signal once it has gone past ``done`` steps."""
-    started = subprocess.Popen(
-        [sys.executable, "-c", START, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    started = forks.start("advntk_dist.cli", *arguments)
     try:
-        deadline = time.monotonic() + 150
-        while not any(step > done for step in committed(events)):
-            assert time.monotonic() < deadline, "training did not begin"
-            assert started.poll() is None, started.communicate()[1]
-            time.sleep(0.1)
+        wait_until(
+            lambda: started.poll() is not None or any(step > done for step in committed(events)), 150,
+            "training did not begin",
+        )  # fmt: skip
         started.send_signal(number)
         _, err = started.communicate(timeout=60)
     finally:
         started.kill()
-        started.wait(10)
     return started.returncode, err
 
 

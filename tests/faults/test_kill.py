@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,10 @@ import pytest
 from advntk_dist.config import load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
+from tests.filled import fill_gram
+from tests.terminal import Process, Terminal
+from tests.undrawn import undrawn
+from tests.waiting import wait_until
 
 SETTINGS = (
     "data.n_train=240",
@@ -30,23 +32,21 @@ SETTINGS = (
     "evaluation.times=[1e-3, 1e-2, 1e-1]",
     "evaluation.batch=8",
 )
-SHORT = ("gram.workers=1", "data.n_train=160", "data.n_test=64", "train.steps=15", "evaluation.times=[1e-3, 1e-2]")
-"""Enough for two kills."""
+SHORT = ("data.n_train=80", "data.n_val=32", "data.n_test=48", "train.steps=15", "train.batch=16", "attack.steps=2")
+"""Enough for two kills, and few images."""
 
 
-def start(folder: Path, settings: tuple[str, ...]) -> subprocess.Popen[bytes]:
+def start(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     words = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "advntk_dist", "run", "digits", "--out", str(folder), *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
-    )
+    arguments = ("run", "digits", "--out", str(folder), *words)
+    return forks.start("advntk_dist.cli", *arguments, environment=environment, undrawn=True)
 
 
-def finish(folder: Path, settings: tuple[str, ...]) -> dict[str, Any]:
-    process = start(folder, settings)
+def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str, Any]:
+    process = start(forks, folder, settings)
     _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err.decode()
+    assert process.returncode == 0, err
     return comparable(json.loads((folder / "results.json").read_text()))
 
 
@@ -54,36 +54,45 @@ def comparable(results: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes")}
 
 
-def kill_somewhere(folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:
+def kill_somewhere(forks: Terminal, folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:
     """Start, wait until a random number of events has been written, kill; the last event before that."""
     events = folder / "events.jsonl"
-    before = len(events.read_text().splitlines()) if events.exists() else 0
-    process = start(folder, settings)
-    target, deadline = before + rng.randint(1, 20), time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if events.exists() and len(events.read_text().splitlines()) >= target:
-            break
-        time.sleep(0.01)
+
+    def written() -> int:
+        return len(events.read_text().splitlines()) if events.exists() else 0
+
+    target = written() + rng.randint(1, 20)
+    process = start(forks, folder, settings)
+    wait_until(lambda: written() >= target or process.poll() is not None, 120, "the run makes no progress")
     time.sleep(rng.uniform(0, 0.2))
     process.kill()
     assert process.wait(timeout=30) == -signal.SIGKILL, "the run ended before it could be killed: make it longer"
-    assert process.stderr is not None
-    process.stderr.close()
     return events.read_text().splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed", "settings"),
-    [(2, 0, (*SETTINGS, *SHORT)), pytest.param(10, 1, SETTINGS, marks=pytest.mark.slow)],
-    ids=["short", "ten"],
-)
-@pytest.mark.timeout(900)
-def test_results_are_those_of_an_uninterrupted_run(
-    kills: int, seed: int, settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
-) -> None:
-    undisturbed = run(load_config("digits", settings), tmp_path / "undisturbed", display=Display(quiet=True))
+def check(forks: Terminal, tmp_path: Path, kills: int, seed: int, settings: tuple[str, ...]) -> None:
+    """A run that is killed again and again, in the folder "killed", ends as one in "undisturbed"."""
+    with undrawn():
+        undisturbed = run(load_config("digits", settings), tmp_path / "undisturbed", display=Display(quiet=True))
     rng, folder = random.Random(seed), tmp_path / "killed"
-    stages = [json.loads(kill_somewhere(folder, settings, rng)).get("stage") for _ in range(kills)]
-    killed = finish(folder, settings)
+    stages = [json.loads(kill_somewhere(forks, folder, settings, rng)).get("stage") for _ in range(kills)]
+    killed = finish(forks, folder, settings)
     assert killed == comparable(undisturbed.results), stages
     print(f"killed in stages {stages}")
+
+
+def test_results_are_those_of_an_uninterrupted_run(forks: Terminal, tmp_path: Path) -> None:
+    """The matrix is there; test_chaos_gram.py has those killed who build it."""
+    settings = (*SETTINGS, *SHORT)
+    for name in ("undisturbed", "killed"):
+        fill_gram(load_config("digits", settings), tmp_path / name)
+    check(forks, tmp_path, 2, 0, settings)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_results_are_those_of_an_uninterrupted_run_however_often(
+    forks: Terminal, tmp_path: Path, ray_cluster: None
+) -> None:
+    """The build of the matrix included."""
+    check(forks, tmp_path, 10, 1, SETTINGS)

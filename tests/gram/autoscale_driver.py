@@ -84,6 +84,7 @@ def main(folder: Path) -> None:
             time.sleep(0.3 if len(at_work) < NODES else 0.0)
 
     head = {"num_cpus": 0, "gcs_server_port": port, "autoscaling_config": str(folder / "cluster.json")}
+    head["no_monitor"] = False  # the autoscaler runs in it
     with several_nodes(1, **head, env_vars=names | {"RAY_NODE_TYPE_NAME": "ray.head.default"}) as nodes:
         store = build_gram(
             network("mlp-2"), x, store=folder / "a", tile=6, address=nodes.address, on_progress=progress,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import advntk_dist.gram.pool as pool_module
+from advntk_dist.gram import cluster
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.images import compute_images
@@ -68,7 +68,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **keywords: Any) -> None:
         raise AssertionError("this build must not start Ray")
 
-    monkeypatch.setattr(pool_module, "have_ray", refuse)
+    monkeypatch.setattr(cluster, "have_ray", refuse)
 
 
 WARM = pytest.StashKey[WorkerPool]()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import NodeDiedError
 
 import advntk_dist.gram.pool as pool_module
 from advntk_dist.errors import RequestError
+from advntk_dist.gram import cluster
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.pool import WorkerPool, _Member
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
-from advntk_dist.gram.worker import Receipt, worker_environment
+from advntk_dist.gram.worker import Receipt, WorkerInfo, worker_environment
 from advntk_dist.networks import Network, network
+from advntk_dist.spec import NetworkSpec
 from tests.waiting import wait_until
 
 TILE = 8
@@ -76,6 +80,9 @@ def test_one_worker_builds_one_store_after_another(builds: Builds, net: Network,
     assert len(builds.pids) == 5
     assert len(set(builds.pids)) == 1
     assert [e["worker"] for e in builds.events if e["event"] == "worker_started"] == [0] * 5, "numbered in each build"
+    builds.pool.close()
+    wait_until(lambda: not Path(f"/proc/{builds.pids[0]}").exists(), why="it outlives the pool")
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, why="its core is not free")
 
 
 def test_a_worker_that_dies_at_rest_is_replaced(builds: Builds, net: Network, images: NDArray[np.uint8]) -> None:
@@ -90,35 +97,52 @@ def test_a_worker_that_dies_at_rest_is_replaced(builds: Builds, net: Network, im
     assert builds.pids[1] != pid
 
 
-def test_a_worker_with_a_tile_in_hand_is_not_kept_and_one_at_rest_ends_with_the_pool(
-    builds: Builds, net: Network, images: NDArray[np.uint8], tmp_path: Path
-) -> None:
-    builds("a", net, images)
-    (pid,) = builds.pids
-
-    def interrupt(done: int, total: int, receipt: Receipt | None) -> None:
-        if receipt is not None:
-            raise KeyboardInterrupt
-
-    pool = builds.pool
-    with pytest.raises(KeyboardInterrupt):
-        build_gram(net, images, store=tmp_path / "b", tile=3, workers=1, pool=pool, on_progress=interrupt)
-    assert not pool._resting
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
-    builds("b", net, images, tile=3)
-    rests = builds.pids[-1]
-    assert Path(f"/proc/{rests}").exists()
-    pool.close()
-    wait_until(lambda: not Path(f"/proc/{rests}").exists())
-    wait_until(lambda: ray.available_resources().get("CPU") == 2, why="its core is not free")
-
-
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Actors that would be killed."""
     actors: list[Any] = []
     monkeypatch.setattr(ray, "kill", lambda actor, no_restart: actors.append(actor))
     return actors
+
+
+class Actor:
+    """Stands for an actor that is asked to rest: what it answers, or None while it hangs."""
+
+    def __init__(self, answer: str | Exception | None = "at rest") -> None:
+        self.answer = answer
+        self.rest = SimpleNamespace(remote=lambda: self)
+
+
+@pytest.mark.parametrize("name", ["mlp-2", "users.module:network"])
+def test_only_workers_that_are_idle_and_well_are_kept(
+    name: str, killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(asked: list[Actor], num_returns: int, timeout: float) -> tuple[list[Actor], list[Actor]]:
+        return [a for a in asked if a.answer is not None], [a for a in asked if a.answer is None]
+
+    def get(asked: Actor) -> object:
+        if isinstance(asked.answer, Exception):
+            raise asked.answer
+        return asked.answer
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", get)
+    idle, busy, starting, hung, dead = Actor(), Actor(), Actor(), Actor(None), Actor(NodeDiedError(""))
+    ready = WorkerInfo(1, "node", "here", "cpu", 1.0)
+    pool = WorkerPool()
+
+    def interrupted() -> None:
+        for number, actor in enumerate((idle, busy, starting, hung, dead)):
+            pool._members[number] = _Member(actor, info=None if actor is starting else ready)
+        pool._waiting = {"a tile": 1, "its readiness": 2}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), pool.job(NetworkSpec(name)):
+        interrupted()
+    kept = [] if ":" in name else [idle]
+    assert [member.actor for member in pool._resting] == kept, "no module of a user is imported twice"
+    assert {id(actor) for actor in killed} == {id(a) for a in (idle, busy, starting, hung, dead) if a not in kept}
+    assert pool.ready == []
 
 
 @pytest.mark.parametrize("what", ["PYTHONPATH", "AWS_ENDPOINT_URL", "ADVNTK_STORE_PATIENCE"])
@@ -171,8 +195,8 @@ class Rays:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started, self.now = 0, ""
         monkeypatch.setattr(pool_module, "_driver", lambda: self.now or None)
-        monkeypatch.setattr(pool_module, "have_ray", self.have)
-        monkeypatch.setattr(pool_module, "stop_ray", self.stop)
+        monkeypatch.setattr(cluster, "have_ray", self.have)
+        monkeypatch.setattr(cluster, "stop_ray", self.stop)
 
     def have(self, address: str | None, image_bytes: int) -> bool:  # noqa: ARG002 - what is replaced
         if self.now:

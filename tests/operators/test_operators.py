@@ -104,7 +104,12 @@ def make(request: pytest.FixtureRequest) -> Make:
     return FROM_ARRAYS[request.param]
 
 
-@pytest.fixture(scope="module", params=[*FROM_ARRAYS, *FROM_STORES, *ON_RAY])
+_ONE_HOLDER = pytest.param("resident", marks=pytest.mark.slow)  # two do all that one does
+
+
+@pytest.fixture(
+    scope="module", params=[*FROM_ARRAYS, *FROM_STORES, *(_ONE_HOLDER if k == "resident" else k for k in ON_RAY)]
+)
 def operator(request: pytest.FixtureRequest, stored: Callable[..., GramStore]) -> Iterator[GramOperator]:
     """Every operator, over the same matrix."""
     name = request.param

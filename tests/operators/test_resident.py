@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError
 from advntk_dist.gram.store import GramStore
@@ -57,33 +56,6 @@ def test_a_damaged_tile_is_named(stored: Stored) -> None:
         operator_for_store(store, memory=1, operator="resident")
 
 
-def test_a_holder_that_is_lost_again_and_again_ends_the_product(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ResidentOperator(stored(THETA, TILE), holders=1) as operator:
-        started = 0
-
-        def die(vectors: object) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        class Doomed:
-            """Stands for an actor whose process is killed whenever it is asked."""
-
-            product: Any = ray.remote(die).options(max_retries=0)
-
-        def start(number: int) -> Any:
-            nonlocal started
-            started += 1
-            return Doomed()
-
-        operator._kill(0)
-        monkeypatch.setattr(operator, "_start", start)
-        monkeypatch.setattr(operator, "_kill", lambda number: operator._actors.pop(number, None))
-        with pytest.raises(SolverError, match=rf"holder 0 of 1 was lost {MAX_LOSSES} times.*ray status"):
-            operator.matmat(V)
-        assert started == MAX_LOSSES
-
-
 def _node(name: str, cpus: int, memory: float) -> dict[str, Any]:
     return {"NodeID": name, "Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cpus, "memory": memory}}
 
@@ -97,14 +69,27 @@ def test_a_lost_seat_goes_to_the_node_with_most_room(monkeypatch: pytest.MonkeyP
     assert other_seat(taken, 500, avoid="b") == Seat("b", 2), "a has no room for a second one"
 
 
-def test_a_lost_node_without_room_elsewhere_ends_the_product_at_once(
+def test_a_holder_that_finds_no_place_or_is_lost_again_and_again_ends_the_product(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ResidentOperator(stored(THETA, TILE), holders=1) as operator:
+        dead, started = operator._actors[0], 0
         os.kill(operator.holdings[0].pid, signal.SIGKILL)
-        monkeypatch.setattr("ray.nodes", lambda: [_node("other", 4, 100)])
-        with pytest.raises(SolverError, match=r"none of the 1 that are left has room.*run the same command again"):
+        with monkeypatch.context() as patch:
+            patch.setattr("ray.nodes", lambda: [_node("other", 4, 100)])
+            with pytest.raises(SolverError, match=r"none of the 1 that are left has room.*run the same command again"):
+                operator.matmat(V)
+
+        def start(number: int) -> Any:
+            nonlocal started
+            started += 1
+            return dead
+
+        operator._losses[0] = 0
+        monkeypatch.setattr(operator, "_start", start)
+        with pytest.raises(SolverError, match=rf"holder 0 of 1 was lost {MAX_LOSSES} times.*ray status"):
             operator.matmat(V)
+        assert started == MAX_LOSSES
 
 
 def test_ray_must_run(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
     nodes_driver.py FOLDER lose|keep|short SETTING...
 
 With ``lose`` a raylet is killed while tiles are computed, another while holders of tiles train, and a third while
-batches are judged; after each another node joins. With ``short`` one is killed in training, and nothing takes its
-place; then the same job runs undisturbed, in this process as far as it can, in the folder "undisturbed" beside.
+batches are judged; after each another node joins. With ``short`` there are two, the matrix is there, one is killed in
+training, and nothing takes its place; then the same job runs undisturbed in this process, in the folder "undisturbed"
+beside.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 
 if TYPE_CHECKING:
+    from tests.filled import fill_gram
     from tests.several_nodes import Nodes, several_nodes
+    from tests.undrawn import undrawn
 else:
+    from filled import fill_gram
     from several_nodes import Nodes, several_nodes
+    from undrawn import undrawn
 
-COUNT = 3
+COUNT = {"lose": 3, "keep": 3, "short": 2}
 IN_STAGES = {"lose": ("gram", "train", "evaluate"), "keep": (), "short": ("train",)}
 """Where a node is taken away."""
 
@@ -54,13 +59,13 @@ class Losses:
             self._lose(next((node for node in self.home.values() if node in self.nodes.others), ""))
         if name == "step" and details["step"] == 2:
             self.stage = "train"  # the choice of a time lies inside this stage
-            self._lose(next(iter(self.nodes.others)))
+            self._lose(next(iter(self.nodes.others), ""))
 
     def begin(self, stage: str) -> None:
         if self.stage != stage:
             self.home.clear()
             if self.how != "short":
-                self.nodes.wait_for(COUNT, 150)
+                self.nodes.wait_for(COUNT[self.how], 150)
         self.stage = stage
 
     def _lose(self, name: str) -> None:
@@ -98,15 +103,17 @@ def main(folder: Path, how: str, settings: list[str]) -> None:
         def say(self, text: str) -> None:
             said.append(text)
 
-    with several_nodes(COUNT) as nodes:
+    alone = load_config("digits", [*(s for s in settings if "workers" not in s), "solver.operator=memory"])
+    if how == "short":
+        for name in (folder, folder.with_name("undisturbed")):
+            fill_gram(alone, name)
+    with undrawn(), several_nodes(COUNT[how]) as nodes:
         losses = Losses(nodes, how)
         ray.init(nodes.address, log_to_driver=False)
         _follow(losses)
         run(load_config("digits", settings), folder, address=nodes.address, display=Listening(quiet=True))
-        if how == "short":  # no address: only tiles are computed by an actor
-            alone = [setting for setting in settings if "workers" not in setting]
-            alone += ["gram.workers=1", "solver.operator=memory"]
-            run(load_config("digits", alone), folder.with_name("undisturbed"), display=Display(quiet=True))
+        if how == "short":  # no address: no actor either
+            run(alone, folder.with_name("undisturbed"), display=Display(quiet=True))
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
         homes = {e["pid"]: e["node"] for e in events if e["event"] == "worker_ready"}
         answer = {

@@ -1,0 +1,15 @@
+"""Where the drivers are started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.terminal import Terminal, terminal
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Terminal]:
+    with terminal() as found:
+        yield found
