@@ -24,15 +24,15 @@ class Quadratic:
 
     def predict(self, x: ArrayLike) -> Array:
         flat = np.asarray(x, np.float64).reshape(len(np.asarray(x)), -1)
-        return np.asarray(flat @ self.linear.T + 0.5 * np.einsum("mi,kij,mj->mk", flat, self.quadratic, flat))
+        return np.asarray(flat @ self.linear.T + 0.5 * ((flat @ self.quadratic) * flat).sum(axis=-1).T)
 
     def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> NDArray[np.float64]:
         self.gradient_calls += 1
         images = np.asarray(x)
         flat = images.reshape(len(images), -1).astype(np.float64)
-        jacobian = self.linear[None] + np.einsum("kij,mj->mki", self.quadratic, flat)
+        slopes = self.linear[:, None] + flat @ self.quadratic  # (k, m, pixels)
         return np.asarray(
-            np.einsum("mk,mki->mi", np.asarray(cotangent), jacobian).reshape(images.shape).astype(images.dtype)
+            np.einsum("mk,kmi->mi", np.asarray(cotangent), slopes).reshape(images.shape).astype(images.dtype)
         )
 
 

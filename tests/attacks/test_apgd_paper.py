@@ -118,8 +118,15 @@ def algorithm_1(evaluate: Any, clean: Array, start: Array, radius: float, norm: 
     return f_max
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("loss", ["margin", "dlr"])
+@pytest.mark.parametrize(
+    ("loss", "norm"),
+    [
+        ("margin", "l2"),
+        ("dlr", "linf"),
+        pytest.param("margin", "linf", marks=pytest.mark.slow),
+        pytest.param("dlr", "l2", marks=pytest.mark.slow),
+    ],
+)
 def test_apgd_is_the_algorithm_of_the_paper(mlp: Mlp, norm: Any, loss: Any) -> None:
     """From the same starts the same images fall, and of those that are left the loss rises as far.
 

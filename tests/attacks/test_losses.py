@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,14 +27,18 @@ T = (Y + 1 + _RNG.integers(0, K - 1, M)) % K
 WANTED = np.eye(K)[Y]
 
 
+@partial(jax.jit, static_argnums=0)
+def traced_and_differentiated(loss: LossName, f: Any) -> Any:
+    """Values and slopes as JAX traces them, and the derivative of the values."""
+    return loss_and_slope(loss, f, WANTED, T), jax.grad(lambda g: loss_and_slope(loss, g, WANTED, T)[0].sum())(f)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 def test_slopes_are_those_of_the_values(loss: LossName, scale: float) -> None:
     value, slope = loss_and_slope(loss, scale * F, WANTED, T)
     with kernel_scope():
-        f = jnp.asarray(scale * F)
-        traced, slopes = jax.jit(loss_and_slope, static_argnums=0)(loss, f, WANTED, T)
-        expected = jax.grad(lambda g: loss_and_slope(loss, g, WANTED, T)[0].sum())(f)
+        (traced, slopes), expected = traced_and_differentiated(loss, scale * F)
     assert value.dtype == slope.dtype == np.float64
     np.testing.assert_allclose(traced, value, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(slopes, slope, rtol=1e-9, atol=1e-12 / scale)

@@ -325,8 +325,24 @@ def test_missing_and_absent_paths_say_what_to_give(tmp_path: Path) -> None:
     assert "not a readable .tar" in refused(text)
 
 
+REAL = Path("data", "cifar10_jpeg", "test.tar")
+
+
+def test_real_jpeg_files(shared_dir: Path, tmp_path: Path) -> None:
+    """Every 50th image of the archive, in an archive of their own."""
+    with tarfile.open(shared_dir / REAL) as whole, tarfile.open(tmp_path / "part.tar", "w") as part:
+        files = [member for member in whole if member.isfile()]
+        for member in files[::50]:
+            part.addfile(member, whole.extractfile(member))
+    data = load_dataset(str(tmp_path / "part.tar"), resize=4)
+    assert data.x.shape == (200, 4, 4, 3)
+    assert data.classes[0] == "airplane"
+    assert np.bincount(data.y).tolist() == [20] * 10
+
+
+@pytest.mark.slow
 def test_real_archive_of_jpeg_files(shared_dir: Path) -> None:
-    data = load_dataset(str(shared_dir / "data" / "cifar10_jpeg" / "test.tar"), resize=4)
+    data = load_dataset(str(shared_dir / REAL), resize=4)
     assert data.x.shape == (10_000, 4, 4, 3)
     assert data.classes[0] == "airplane"
     assert np.bincount(data.y).tolist() == [1000] * 10

@@ -20,7 +20,7 @@ from advntk_dist.networks import network
 B, K, SHAPE = 4, 3, (3, 3, 2)
 BACKENDS: dict[str, Any] = {
     "mlp-2": XlaBackend("mlp", 2, 1.76, 0.18),
-    "mlp-4": XlaBackend("mlp", 4, 1.3, 0.0),
+    "mlp-3": XlaBackend("mlp", 3, 1.3, 0.0),
     "cnn-1": XlaBackend("cnn", 1, 1.76, 0.18),
     "erf": network("mlp-3", activation="erf").backend,
 }
@@ -58,10 +58,10 @@ def _functions(name: str) -> tuple[Any, Any]:
     ("name", "blocks", "block"),
     [
         ("mlp-2", 1, 5),
-        ("mlp-4", 3, 4),
+        ("mlp-3", 3, 4),
         ("cnn-1", 2, 3),
         ("erf", 2, 5),
-        pytest.param("mlp-4", 1, 7, marks=pytest.mark.slow),
+        pytest.param("mlp-3", 1, 7, marks=pytest.mark.slow),
     ],
 )
 @settings(max_examples=4, deadline=None, derandomize=True)
@@ -71,26 +71,26 @@ def test_sums_over_blocks_equal_whole_tiles(name: str, blocks: int, block: int, 
     x, z, prepared, c, u = _problem(name, blocks, block, seed=seed)
     with kernel_scope():
         expected = whole(x, z, c, u)
-        for budget in (0, 2**20) if name == "mlp-4" else (2**20,):
+        for budget in (0, 2**20) if name == "mlp-3" else (2**20,):
             f, slope = by_blocks(x, prepared, c, u, budget=budget)
             np.testing.assert_allclose(f, expected[0], rtol=1e-12, atol=1e-12)
             np.testing.assert_allclose(slope, expected[1], rtol=1e-10, atol=1e-12)
 
 
 def test_residuals_are_kept_within_the_budget_only() -> None:
-    x, _, prepared, c, _ = _problem("mlp-4", 2, 5)
+    x, _, prepared, c, _ = _problem("mlp-3", 2, 5)
     needed = 2 * 5 * B * 8
     with kernel_scope():
         for budget, shape in ((needed - 1, None), (needed, (2, 5, B))):
-            _, left = jax.eval_shape(partial(values, BACKENDS["mlp-4"], budget=budget), x, prepared, c)
+            _, left = jax.eval_shape(partial(values, BACKENDS["mlp-3"], budget=budget), x, prepared, c)
             assert getattr(left, "shape", None) == shape
         x, _, prepared, c, _ = _problem("cnn-1", 2, 3)
         assert jax.eval_shape(partial(values, BACKENDS["cnn-1"], budget=2**30), x, prepared, c)[1] is None
 
 
 def test_a_gradient_with_residuals_takes_no_product_over_the_pixels_again() -> None:
-    backend = BACKENDS["mlp-4"]
-    x, _, prepared, c, u = _problem("mlp-4", 1, 8)
+    backend = BACKENDS["mlp-3"]
+    x, _, prepared, c, u = _problem("mlp-3", 1, 8)
 
     def step(keep: bool) -> int:
         def f(x: jax.Array) -> jax.Array:
@@ -108,10 +108,10 @@ def test_a_gradient_with_residuals_takes_no_product_over_the_pixels_again() -> N
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_parts_do_not_show(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, _, prepared, c, u = _problem("mlp-4", 1, 24, dtype)
+    x, _, prepared, c, u = _problem("mlp-3", 1, 24, dtype)
 
     def both() -> tuple[Any, Any]:
-        backend = XlaBackend("mlp", 4, 1.3, 0.0)
+        backend = XlaBackend("mlp", 3, 1.3, 0.0)
         return jax.jit(lambda *a: (values(backend, *a[:3])[0], gradient(backend, *a)))(x, prepared, c, u)  # type: ignore[no-any-return]
 
     with kernel_scope():
