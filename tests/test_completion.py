@@ -14,19 +14,21 @@ from advntk_dist.cli import main
 PROGRAM = "import sys; from advntk_dist.cli import main; main(); "
 
 
-def complete(line: str) -> list[str]:
-    """What bash is offered for the last word of a line."""
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_ADVNTK_COMPLETE": "bash_complete"}
+def asked(line: str) -> dict[str, str]:
+    """The environment in which bash asks for the last word of a line."""
+    return {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_ADVNTK_COMPLETE": "bash_complete"}
+
+
+def test_a_process_completes_a_word() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=os.environ | asked,
+        env=os.environ | asked("advntk run dig"),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stderr == ""
-    return done.stdout.splitlines()
+    assert (done.stdout, done.stderr) == ("plain,digits\n", "")
 
 
 @pytest.mark.parametrize(
@@ -44,8 +46,15 @@ def complete(line: str) -> list[str]:
         ("advntk plan digits --save", ["plain,--save-calibration"]),
     ],
 )
-def test_words_are_completed(line: str, expected: list[str]) -> None:
-    assert complete(line) == expected
+def test_words_are_completed(
+    line: str, expected: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in asked(line).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main([])
+    out, err = capsys.readouterr()
+    assert (out.splitlines(), err) == (expected, "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

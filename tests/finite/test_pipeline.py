@@ -23,9 +23,10 @@ from advntk_dist.cli import main
 from advntk_dist.config import load_config as load_run
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
-from advntk_dist.finite.trials import Trial
+from advntk_dist.finite.trials import Trial, flow_trial, run_trials
 from advntk_dist.pipeline import finite_width
 from advntk_dist.pipeline.finite_width import run_finite_width
+from advntk_dist.pipeline.problem import Problem
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots
 from advntk_dist.report.finite_words import training_caption
@@ -260,10 +261,21 @@ def test_an_unfinished_or_damaged_directory_says_so(infinite: Path, tmp_path: Pa
         run_finite_width(config(), tmp_path / "b", infinite=infinite, display=QUIET)
 
 
-def test_an_error_in_a_trial_comes_back_by_name(infinite: Path, tmp_path: Path, ray_cluster: None) -> None:
-    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=50", "flow.seeds=1"))
-    with pytest.raises(SolverError, match=r"width 64, seed \d: flow.*flow\.inner_time"):
+def test_an_error_in_a_trial_comes_back_by_name(tmp_path: Path, ray_cluster: None) -> None:
+    wild = config().flow.model_copy(update={"inner_time": 10.0})
+    problem = Problem(config())
+    parts = [part.x.astype(np.float64) for part in (problem.train.first(10), problem.test.first(4))]
+    trial = Trial(str(tmp_path / "trial.zarr"), (("configuration", "wild"),), problem.net.spec, 16, 1)
+    with pytest.raises(SolverError, match=r"width 16, seed 1: flow.*flow\.inner_time"):
+        run_trials(flow_trial, [trial], (wild,), (parts[0], problem.targets[:10], parts[1]), address=None)
+
+
+def test_an_error_in_a_trial_ends_the_command(infinite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finite_width, "run_trials", run_trials_here)
+    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=10"))
+    with pytest.raises(SolverError, match=r"flow.*width 64.*flow\.inner_time"):
         run_finite_width(wild, tmp_path / "a", infinite=infinite, display=QUIET)
+    assert not (tmp_path / "a" / "results.json").exists()
 
 
 @pytest.mark.parametrize("name", preset_names())

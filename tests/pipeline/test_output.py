@@ -18,18 +18,19 @@ import pytest
 from advntk_dist import chatter
 from advntk_dist.cli import main
 
+# As the small run, so that little is compiled again.
 TINY = (
-    "data.n_train=40",
+    "data.n_train=200",
     "data.n_val=20",
     "data.n_test=20",
     "network.name=mlp-2",
-    "gram.tile=32",
+    "gram.tile=160",
     "gram.workers=1",
     "attack.steps=2",
     "train.steps=2",
     "train.batch=16",
     "evaluation.times=[1e-2]",
-    "evaluation.batch=32",
+    "evaluation.batch=40",
 )
 CHATTER = ("ray", "jax", "xla", "warning", "cuda", "pid=", "raylet", "dashboard")
 """Words of libraries' logs, none of which belongs to a line of our own."""
@@ -158,7 +159,7 @@ def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
     for text in (done.stdout, done.stderr):
         assert all(c.isprintable() or c == "\n" for c in text)
     lines = done.stderr.replace(str(tmp_path), "").splitlines()
-    assert lines[0] == "mlp-2 (W_std 1.76, b_std 0.18, relu) on digits: 40 training images -> /run"
+    assert lines[0] == "mlp-2 (W_std 1.76, b_std 0.18, relu) on digits: 200 training images -> /run"
     for said in ("starting Ray", "compiles the kernel", "compiling the attack", "compiling the steps", "the report"):
         assert sum(said in line for line in lines) == 1, said
     assert not any("found done" in line for line in lines)
