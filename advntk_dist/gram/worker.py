@@ -184,8 +184,6 @@ def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
         "ZARR_THREADING__MAX_WORKERS": threads,
         "PYTHONPATH": import_path(),
     }
-    if cpus == 1:
-        env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     if gpu:
         env |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.90"}
     else:

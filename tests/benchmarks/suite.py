@@ -1,4 +1,4 @@
-"""Time README's test command in a fresh clone, its environment built, every cache of ours empty; prints and writes JSON.
+"""Time README's test command in a fresh clone, environment built, every cache of ours empty; prints and writes JSON.
 
     python tests/benchmarks/suite.py [--workers 1] [--load 2] [--repeat 1] [--out FILE]
 
