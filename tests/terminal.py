@@ -20,10 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-IMPORTED = (
-    "advntk_dist.cli", "advntk_dist.pipeline.run", "advntk_dist.report.figures", "advntk_dist.gram.build",
-    "advntk_dist.evaluation.spread", "advntk_dist.jobs.client", "advntk_dist.jobs.follow", "ray.job_submission",
-)  # fmt: skip
+RUNS = ("advntk_dist.cli", "advntk_dist.pipeline.run", "advntk_dist.report.figures", "advntk_dist.gram.build")
+"""Modules that runs and builds import."""
 
 
 class Process:
@@ -96,15 +94,18 @@ class Terminal:
 
 
 @contextmanager
-def terminal() -> Iterator[Terminal]:
-    """A terminal; what still runs at the end is killed."""
+def terminal(*modules: str, **environment: str) -> Iterator[Terminal]:
+    """A terminal whose programs find these modules imported; what still runs at the end is killed.
+
+    Ray and others read some variables as they are imported: those that are given here.
+    """
     with TemporaryDirectory(prefix="terminal", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, str(Path(__file__).resolve()), "serve"]
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        command = [sys.executable, str(Path(__file__).resolve()), *modules]
+        variables = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} | environment
         # To a file, what JAX has to say of forks: it need not, as none of its threads has begun.
         with Path(folder, "server").open("w") as said:
             server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environment,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=variables,
             )  # fmt: skip
         found = Terminal(server, Path(folder))
         try:
@@ -119,7 +120,7 @@ def terminal() -> Iterator[Terminal]:
 
 def _serve() -> None:
     """Fork a child for each line of standard input, and note how each ends."""
-    for module in IMPORTED:
+    for module in sys.argv[1:]:
         import_module(module)
     folders: dict[int, Path] = {}
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.terminal import Terminal, terminal
+from tests.terminal import RUNS, Terminal, terminal
 
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Terminal]:
-    with terminal() as found:
+    with terminal(*RUNS) as found:
         yield found

@@ -22,6 +22,7 @@ import pytest
 import requests
 
 from tests.conftest import FaultProxy, fault_proxy
+from tests.terminal import Terminal, terminal
 
 TOKEN = "planted-token-0123456789abcdef0123456789abcdef"
 SECRETS = {
@@ -49,12 +50,24 @@ class Head:
     metrics: int
     folder: Path
     runs: Path
-    environment: dict[str, str]
+    forks: Terminal
 
-    def advntk(self, *words: str, timeout: float = 150, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command on another machine, as it were: with the token, without the cluster's other secrets."""
+    def advntk(
+        self, *words: str, timeout: float = 150, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """A command on another machine, as it were: with the token, without the cluster's other secrets.
+
+        In a process of its own, as Ray reads a token once; only a fresh one imports everything anew.
+        """
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ADVNTK_RUNS"))}
         env |= {"HOME": str(self.folder), "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": "10.255.255.1:6379"} | environment
+        if not fresh:
+            process = self.forks.start("advntk_dist.cli", *words, environment=env)
+            try:
+                out, err = process.communicate(timeout)
+            finally:
+                process.kill()
+            return subprocess.CompletedProcess(words, int(process.returncode or 0), out, err)
         return subprocess.run(
             [sys.executable, "-m", "advntk_dist", *words],
             env=env, capture_output=True, text=True, timeout=timeout, check=False,
@@ -81,7 +94,10 @@ def free_ports(n: int) -> Iterator[list[int]]:
 
 @contextmanager
 def running_head(
-    runs: Path, ports: list[int] | None = None, settings: Mapping[str, str] = MappingProxyType({})
+    forks: Terminal,
+    runs: Path,
+    ports: list[int] | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Head]:
     """Start a head that holds the planted secrets, with settings in its environment; end it with all its processes."""
     if ports is None:
@@ -107,7 +123,7 @@ def running_head(
         ]  # fmt: skip
         with (Path(name) / "head.log").open("w") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        head = Head(f"http://127.0.0.1:{dashboard}", metrics, Path(name), runs, env)
+        head = Head(f"http://127.0.0.1:{dashboard}", metrics, Path(name), runs, forks)
         try:
             _wait_until_it_takes_jobs(head, process)
             yield head
@@ -139,6 +155,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[Terminal]:
+    modules = ("advntk_dist.cli", "advntk_dist.jobs.client", "advntk_dist.jobs.follow", "ray.job_submission")
+    with terminal(*modules, RAY_AUTH_MODE="token") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def store(s3_server: int) -> Iterator[FaultProxy]:
     """The object store of the head and its jobs."""
     with fault_proxy(s3_server) as proxy:
@@ -146,9 +169,9 @@ def store(s3_server: int) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory, store: FaultProxy) -> Iterator[Head]:
+def head(tmp_path_factory: pytest.TempPathFactory, store: FaultProxy, forks: Terminal) -> Iterator[Head]:
     settings = {"AWS_ENDPOINT_URL": store.url, "ADVNTK_STORE_PATIENCE": "2", "ADVNTK_STORE_TIMEOUT": "5"}
-    with running_head(tmp_path_factory.mktemp("runs"), settings=settings) as found:
+    with running_head(forks, tmp_path_factory.mktemp("runs"), settings=settings) as found:
         yield found
 
 
@@ -163,7 +186,9 @@ class Submitted:
 
 @pytest.fixture(scope="session")
 def submitted(head: Head) -> Submitted:
-    done = head.advntk("submit", "digits", "--address", head.dashboard, *SMALL, "--follow", "--json", timeout=200)
+    done = head.advntk(
+        "submit", "digits", "--address", head.dashboard, *SMALL, "--follow", "--json", timeout=200, fresh=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     deadline, counters = time.monotonic() + 30, head.scrape()
     # Ray hands metrics on every few seconds; images are the last that the run counts.

@@ -16,6 +16,8 @@ from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 from tests.conftest import FaultProxy
 from tests.jobs.conftest import IMAGES, SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
+from tests.terminal import Terminal
+from tests.waiting import wait_until
 
 
 def test_job_does_the_run_where_the_cluster_keeps_runs(head: Head, submitted: Submitted) -> None:
@@ -127,34 +129,26 @@ def _objects() -> dict[str, bytes]:
 
 
 @pytest.mark.cluster
-def test_job_whose_head_dies_goes_on_when_submitted_again(tmp_path: Path) -> None:
+def test_job_whose_head_dies_goes_on_when_submitted_again(tmp_path: Path, forks: Terminal) -> None:
     paper = ("--set", "train.recipe=paper", "--set", "train.steps=3")
     words = ("submit", "digits", "--set", "gram.tile=50", *paper, "--follow")
     with free_ports(7) as ports:
         pass
-    with running_head(tmp_path, ports) as first:
+    with running_head(forks, tmp_path, ports) as first:
         begun = first.advntk(*words[:-1], "--address", first.dashboard)
         assert begun.returncode == 0, begun.stderr
-        _wait_for_tiles(tmp_path / "digits" / "events.jsonl", 3)
+        log = tmp_path / "digits" / "events.jsonl"
+        wait_until(lambda: log.exists() and log.read_text().count('"event": "tile"') >= 3, 120, "no tiles came")
     lost = first.advntk(*words, "--address", first.dashboard)
     assert lost.returncode == 2
     assert "no Ray dashboard answers" in lost.stderr
-    with running_head(tmp_path, ports) as second:
+    with running_head(forks, tmp_path, ports) as second:
         done = second.advntk(*words, "--address", second.dashboard, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in (tmp_path / "digits" / "events.jsonl").read_text().splitlines()]
     assert sum(e["event"] == "run begins" for e in events) == 2
     tiles = [(e["receipt"]["i"], e["receipt"]["j"]) for e in events if e["event"] == "tile"]
     assert len(tiles) - len(set(tiles)) <= 2, "committed tiles are not computed again, but for events a kill cut short"
-
-
-def _wait_for_tiles(events: Path, n: int, seconds: float = 120) -> None:
-    import time
-
-    deadline = time.monotonic() + seconds
-    while not events.exists() or events.read_text().count('"event": "tile"') < n:
-        assert time.monotonic() < deadline, "no tiles came"
-        time.sleep(0.2)
 
 
 def test_prometheus_is_given_what_was_done(submitted: Submitted) -> None:
