@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (N, 4, 4, 1), dtype=np.uint8)
 
 
+@lru_cache(maxsize=32)
+def computer(net: Network, tile: int, kinds: tuple[str, ...], shape: tuple[int, ...], dtype: str) -> TileComputer:
+    """What computes tiles in this process: one for all tests, so that nothing compiles twice."""
+    return TileComputer(net, tile, kinds, shape, np.dtype(dtype))
+
+
 Fill = Callable[..., GramStore]
 
 
@@ -50,7 +57,7 @@ def fill(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> Fill:
         fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds)
         store = GramStore.create_or_open(tmp_path / name, fingerprint, net.spec.as_dict())
         floats = compute_images(images, tile, dtype)
-        compute = TileComputer(net, store.tile, kinds, images.shape[1:], store.dtype)
+        compute = computer(net, store.tile, kinds, images.shape[1:], dtype)
         wanted = None if places is None else set(places)
         for t in store.grid:
             if wanted is None or (t.i, t.j) in wanted:

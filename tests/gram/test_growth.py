@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import advntk_dist.gram.growth as growth_module
 from advntk_dist.errors import StoreMismatchError
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
@@ -19,6 +18,7 @@ from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
 from advntk_dist.networks import Network
+from tests.gram.conftest import computer
 
 
 def _open(path: Path, net: Network, x: NDArray[Any], tile: int = 8, columns: NDArray[Any] | None = None) -> GramStore:
@@ -30,7 +30,7 @@ def _complete(store: GramStore, net: Network, x: NDArray[Any], columns: NDArray[
     """Compute what is missing in this process; how many tiles that was."""
     rows = compute_images(x, store.tile, "float32")
     cols = rows if columns is None else compute_images(columns, store.tile, "float32")
-    compute = TileComputer(net, store.tile, store.kinds, x.shape[1:], store.dtype)
+    compute = computer(net, store.tile, store.kinds, x.shape[1:], "float32")
     missing = [t for t in store.grid if not store.committed()[t.i, t.j]]
     for t in missing:
         symmetric = store.symmetric and t.on_diagonal

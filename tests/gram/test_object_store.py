@@ -21,7 +21,6 @@ from advntk_dist.errors import (
 )
 from advntk_dist.gram import chunks
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
@@ -36,6 +35,7 @@ from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 from tests.conftest import FaultProxy, fault_proxy
+from tests.gram.conftest import computer
 
 TILE = 8
 
@@ -92,7 +92,7 @@ def stock(place: ObjectPath, net: Network, images: NDArray[np.uint8]) -> Stock:
         fingerprint = make_fingerprint(net, x, tile=TILE, dtype="float32", kinds=("ntk",))
         store = open_for_build(place, fingerprint, net.spec.as_dict(), x)
         floats = compute_images(x, store.tile, "float32")
-        compute = TileComputer(net, store.tile, ("ntk",), x.shape[1:], store.dtype)
+        compute = computer(net, store.tile, ("ntk",), x.shape[1:], "float32")
         done = store.committed()
         for t in store.grid:
             if not done[t.i, t.j] and (places is None or (t.i, t.j) in set(places)):
