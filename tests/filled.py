@@ -56,11 +56,16 @@ def fill_gram(config: RunConfig, folder: Path) -> Path:
     return folder
 
 
+def fill_matrices_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have matrices that a stage builds computed in this process."""
+    monkeypatch.setattr("advntk_dist.pipeline.solving.build_gram", build_gram_here)
+
+
 @contextmanager
 def matrices_filled_here() -> Iterator[None]:
-    """Matrices that a stage builds are computed in this process."""
+    """:func:`fill_matrices_here` for fixtures that live longer than a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("advntk_dist.pipeline.solving.build_gram", build_gram_here)
+        fill_matrices_here(patch)
         yield
 
 

@@ -119,14 +119,14 @@ def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(
     assert code == 0
     assert "gram incomplete" in out
     assert "tiles   5 of 6" in out
-    times = {p: p.stat().st_mtime_ns for p in chunks}
+    times = {p: p.stat().st_mtime_ns for p in chunks if p.exists()}  # the damaged bytes went with their record
     settings = [word for setting in small_settings for word in ("--set", setting)]
     code, out, _ = advntk(capsys, "--quiet", "gram", "build", "digits", "--out", str(folder), *settings)
     assert code == 0
     assert "6 of 6 tiles" in out
     assert "gram done" in advntk(capsys, "status", str(folder))[1]
     assert {p: p.read_bytes() for p in chunks} == chunks
-    assert [p for p in chunks if p.stat().st_mtime_ns != times[p]] == [victim]
+    assert [p for p in chunks if p.stat().st_mtime_ns != times.get(p)] == [victim]
 
 
 def test_a_matrix_that_is_not_complete_is_sound_as_far_as_it_goes(

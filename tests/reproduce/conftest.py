@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.filled import matrices_filled_here
+from tests.filled import fill_matrices_here, matrices_filled_here
 from tests.filled import no_ray as no_ray
 
 from . import command, request
@@ -41,6 +40,5 @@ def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def matrices_filled() -> Iterator[None]:
-    with matrices_filled_here():
-        yield
+def matrices_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_matrices_here(monkeypatch)
