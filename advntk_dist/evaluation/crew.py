@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.worker import EvaluationWorker, Failure, Ready
+from advntk_dist.gram.end import end
 from advntk_dist.gram.lost import LOST, reason
 from advntk_dist.gram.staff import Staff
 from advntk_dist.gram.worker import worker_environment
@@ -130,15 +127,13 @@ class Crew:
         return None
 
     def kill(self, member: Member) -> None:
-        """Kill and forget an actor, even one whose process is stopped."""
+        """Kill and forget an actor, even one that hangs on a batch."""
         self.members.remove(member)
-        with contextlib.suppress(*LOST):
-            ray.kill(member.actor, no_restart=True)
-        if member.info is not None:
-            # A stopped process never reads Ray's message; someone on its own node has to send the signal.
-            place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
-            task = ray.remote(_kill_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)
-            task.remote(member.info.pid)
+        if member.info is None or member.batch is None:
+            with contextlib.suppress(*LOST):
+                ray.kill(member.actor, no_restart=True)
+        else:
+            end(member.actor, EvaluationWorker.__name__, member.info.node, member.info.pid)
 
 
 def _outcome(reference: Any) -> Any:
@@ -151,10 +146,3 @@ def _outcome(reference: Any) -> Any:
         return Failure(f"a worker failed: {reason(error.cause or error)}")
     except RayError as error:
         return Failure(f"Ray failed a worker ({reason(error)}); run the same command again")
-
-
-def _kill_process(pid: int) -> None:
-    command = Path(f"/proc/{pid}/cmdline")
-    # The number may have been given to another process meanwhile.
-    if command.exists() and b"EvaluationWorker" in command.read_bytes():
-        os.kill(pid, signal.SIGKILL)

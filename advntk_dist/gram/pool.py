@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from advntk_dist.errors import GramBuildError, RequestError
 from advntk_dist.gram import cluster
+from advntk_dist.gram.end import end
 from advntk_dist.gram.lost import LOST, reason
 from advntk_dist.gram.worker import Failure, GramWorker, Receipt, WorkerInfo, worker_environment
 from advntk_dist.spec import NetworkSpec, parse_name
@@ -189,12 +186,10 @@ class WorkerPool:
     def kill(self, worker: int) -> None:
         """Kill a worker that hangs, even one whose process is stopped, so that Ray frees its cores."""
         member = self._members[worker]
-        ray.kill(member.actor, no_restart=True)
-        if member.info is not None:
-            # A stopped process never reads Ray's message; someone on its own node has to send the signal.
-            place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
-            task = ray.remote(_kill_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)
-            task.remote(member.info.pid)
+        if member.info is None:
+            ray.kill(member.actor, no_restart=True)
+        else:
+            end(member.actor, GramWorker.__name__, member.info.node, member.info.pid)
         self.forget(worker)
 
     def close(self) -> None:
@@ -234,10 +229,3 @@ class WorkerPool:
 def _driver() -> str | None:
     """What tells the Ray that this process uses now from one that it used before."""
     return ray.get_runtime_context().get_worker_id() if ray.is_initialized() else None
-
-
-def _kill_process(pid: int) -> None:
-    command = Path(f"/proc/{pid}/cmdline")
-    # The number may have been given to another process meanwhile.
-    if command.exists() and b"GramWorker" in command.read_bytes():
-        os.kill(pid, signal.SIGKILL)
