@@ -109,7 +109,7 @@ def running_head(
         env |= {**settings} | {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": name, "ADVNTK_RUNS": str(runs),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0",
             # a busy machine takes longer than Ray thinks
             "RAY_agent_register_timeout_ms": "200000", "RAY_raylet_start_wait_time_s": "100",
         }  # fmt: skip
@@ -120,6 +120,7 @@ def running_head(
             f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}",
             f"--runtime-env-agent-port={environment_agent}", f"--ray-client-server-port={client}",
             f"--object-store-memory={200 * 2**20}", f"--temp-dir={name}/ray",
+            "--no-monitor", "--include-log-monitor=false",  # nothing here scales, and nobody reads logs
         ]  # fmt: skip
         with (Path(name) / "head.log").open("w") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
