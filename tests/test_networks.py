@@ -202,9 +202,9 @@ def test_uint8_images_are_scaled() -> None:
         ("mlp-3", "relu"),
         ("mlp-3", "gelu"),
         ("mlp-3", "erf"),
-        ("mlp-3", "sigmoid"),
+        pytest.param("mlp-3", "sigmoid", marks=pytest.mark.slow),
         ("cnn-2", "relu"),
-        ("cnn-2", "gelu"),
+        pytest.param("cnn-2", "gelu", marks=pytest.mark.slow),
     ],
 )
 def test_input_gradient_against_finite_differences(name: str, activation: str) -> None:

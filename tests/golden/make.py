@@ -84,7 +84,8 @@ def reference(case: str) -> dict[str, Array]:
 
 def dynamics(given: dict[str, NDArray[Any]], theta: Array, k_val: Array) -> dict[str, Array]:
     """The golden values that follow from the inputs and the kernels."""
-    y, y_val, inverse = np.eye(4)[given["y_train"]], np.eye(4)[given["y_val"]], np.linalg.inv(theta)
+    y, y_val = np.eye(4)[given["y_train"]], np.eye(4)[given["y_val"]]
+    inverse: Array = np.linalg.inv(theta).astype(np.float64)
     out = {"f_ntk": k_val @ inverse @ y}
     for size in SIZES:
         varpi = given[f"varpi_{size}"]

@@ -1,4 +1,4 @@
-"""Make kernels.npz: kernels and input gradients as neural-tangents computes them, in float64.
+"""Make kernels.npz: kernels, input gradients and an ensemble as neural-tangents computes them, in float64.
 
 The layers are written out here, without the package's networks, and JAX differentiates the kernel. Images and weights
 are rounded to float32, so that one value serves both dtypes. Run this file to write kernels.npz again.
@@ -68,6 +68,10 @@ NETWORKS = [
     ("resnet-18", "relu"),
 ]
 """Networks and activations, at W_std 1.76 and b_std 0.18."""
+
+
+LAW_TIMES = (0.0, 0.3, 20.0, np.inf)
+"""Times at which the mean and covariance of an infinite ensemble are stored."""
 
 
 def kernel_fn(family: str, depth: int, W_std: float, b_std: float, activation: str = "relu") -> Any:
@@ -144,14 +148,34 @@ def reference() -> Iterator[tuple[str, Values]]:
             yield f"{case.name}/{group}", given | values(given)
     levels = np.broadcast_to(LEVELS[:, None, None, None], (len(LEVELS), *PARALLEL.shape))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        values = np.asarray(jax.jit(kernel_fn(*PARALLEL[:4]), static_argnums=2)(levels[1:4], levels[3:6:2], "ntk"))
-        yield "parallel", {"ntk": values[-1]}
+        parallel = np.asarray(jax.jit(kernel_fn(*PARALLEL[:4]), static_argnums=2)(levels[1:4], levels[3:6:2], "ntk"))
+        yield "parallel", {"ntk": parallel[-1]}
         x1, x2 = (np.random.default_rng(seed).uniform(-0.5, 0.5, (n, 4, 4, 2)) for seed, n in ((0, 5), (1, 7)))
         yield "networks", {"x1": x1, "x2": x2}
         for name, activation in NETWORKS:
             family, depth = name.split("-")
             kernel = jax.jit(kernel_fn(family, int(depth), 1.76, 0.18, activation), static_argnums=2)
             yield f"networks/{name}/{activation}", {k: np.asarray(kernel(x1, x2, k)) for k in ("ntk", "nngp")}
+    yield "law", law()
+
+
+def law() -> Values:
+    """An ensemble of mlp-2 trained for a common time, by neural-tangents' own predictor."""
+    import neural_tangents as nt
+
+    from advntk_dist.neural_tangents_adapter import stax  # noqa: F401  # makes neural-tangents importable
+
+    rng = np.random.default_rng(5)
+    x, x_test = (rng.uniform(-0.5, 0.5, (n, 2, 2, 1)) for n in (12, 6))
+    y = np.eye(3)[rng.integers(0, 3, 12)]
+    out: Values = {"x": x, "x_test": x_test, "y": y}
+    with jax.enable_x64(True):
+        predict = nt.predict.gradient_descent_mse_ensemble(kernel_fn("mlp", 2, 1.3, 0.4), x, y, learning_rate=1.0)
+        for i, t in enumerate(LAW_TIMES):
+            # Its loss is the mean over samples and outputs: its clock runs slower by their number.
+            found = predict(t=None if np.isinf(t) else t * y.size, x_test=x_test, get="ntk", compute_cov=True)
+            out |= {f"mean {i}": np.asarray(found.mean), f"covariance {i}": np.asarray(found.covariance)}
+    return out
 
 
 @cache

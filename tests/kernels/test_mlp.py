@@ -46,7 +46,7 @@ def net_of(case: Case, backend: str = "xla") -> Network:
     ],
     ids=lambda v: f"mlp-{v.depth}" if isinstance(v, Case) else v.__name__,
 )
-def test_kernels_and_gradients_equal_those_of_neural_tangents(case: Case, dtype: type) -> None:
+def test_kernels_and_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any) -> None:
     rtol, tolerance = (1e-12, 1e-9) if dtype is np.float64 else (2e-6, 1e-4)
     net, expected = net_of(case), golden(f"{case.name}/drawn")
     a, b, w = (expected[k].astype(dtype) for k in "abw")

@@ -15,15 +15,14 @@ from scipy.linalg import expm
 from advntk_dist import architectures, output_law
 from advntk_dist.errors import RequestError
 from advntk_dist.networks import network
-from advntk_dist.neural_tangents_adapter import stax  # noqa: F401  # makes neural-tangents importable
 from advntk_dist.theory.output_law import OutputLaw
+from tests.golden.make_kernels import LAW_TIMES, golden
 
 Array = NDArray[np.float64]
 
 N, M, K = 12, 6, 3
 RNG = np.random.default_rng(5)
-X, X_TEST = (RNG.uniform(-0.5, 0.5, (size, 2, 2, 1)) for size in (N, M))
-Y = np.eye(K)[RNG.integers(0, K, N)]
+X, X_TEST, Y = (golden("law")[name] for name in ("x", "x_test", "y"))
 SETTINGS: dict[str, Any] = {"W_std": 1.3, "b_std": 0.4}
 
 
@@ -44,20 +43,12 @@ def law(**keywords: Any) -> OutputLaw:
     return output_law(parts.pop("theta"), Y, **{**parts, "tol": 1e-11, **keywords})
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 20.0, np.inf])
-def test_common_time_equals_neural_tangents(t: float) -> None:
-    import neural_tangents as nt
-
-    net = network("mlp-2", **SETTINGS)
-    with jax.enable_x64(True):
-        predict = nt.predict.gradient_descent_mse_ensemble(net.kernel_fn, X, Y, learning_rate=1.0)
-        # neural-tangents' loss is the mean over samples and outputs: its clock runs slower by their number.
-        time = None if np.isinf(t) else t * Y.size
-        expected = predict(t=time, x_test=X_TEST, get="ntk", compute_cov=True)
-        mean, covariance = np.asarray(expected.mean), np.asarray(expected.covariance)
-    found = law(t=t)
-    np.testing.assert_allclose(found.mean, mean, atol=2e-7)
-    np.testing.assert_allclose(found.covariance, covariance, atol=2e-7)
+@pytest.mark.parametrize("i", range(len(LAW_TIMES)))
+def test_common_time_equals_neural_tangents(i: int) -> None:
+    """Whose ensemble is in tests/golden/kernels.npz."""
+    found = law(t=LAW_TIMES[i])
+    np.testing.assert_allclose(found.mean, golden("law")[f"mean {i}"], atol=2e-7)
+    np.testing.assert_allclose(found.covariance, golden("law")[f"covariance {i}"], atol=2e-7)
 
 
 def test_different_times_equal_the_dense_formula() -> None:
