@@ -13,6 +13,8 @@ import advntk_dist as advntk
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import split
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.gram import WorkerPool, build_gram
+from advntk_dist.pipeline import solving
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
@@ -123,13 +125,22 @@ def test_how_it_is_computed_may_change_between_starts(finished: Path, small_sett
 
 
 def test_gram_build_grows_a_matrix_that_nothing_rests_on_to_the_store_that_run_makes(
-    built: Path, small_config: RunConfig, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
+    built: Path,
+    small_config: RunConfig,
+    small_settings: tuple[str, ...],
+    tmp_path: Path,
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "g"
-    first = build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
-    assert len(first.grid) == 3
-    assert verify(folder, tiles=1).values is not None
-    grown = build_gram_only(small_config, folder, display=QUIET)
+    with WorkerPool() as pool:  # one worker for both, which takes seconds to start
+        monkeypatch.setattr(
+            solving, "build_gram", lambda *given, address, **told: build_gram(*given, pool=pool, **told)
+        )
+        first = build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
+        assert len(first.grid) == 3
+        assert verify(folder, tiles=1).values is not None
+        grown = build_gram_only(small_config, folder, display=QUIET)
     assert {t for t in grown.grid if grown.commits["ntk"].intact(t.i, t.j)} == set(grown.grid)
     kept = [e for e in events_of(folder) if e["event"] == "tile"]
     assert [e["total"] for e in kept] == [3] * 3 + [6] * 3
@@ -156,7 +167,8 @@ def test_a_run_that_is_trained_does_not_grow(finished: Path, small_settings: tup
 
 def test_a_run_that_builds_its_matrix_is_the_run_that_finds_it(built: Path, finished: Path) -> None:
     """To rounding: two processes computed the tiles."""
-    np.testing.assert_allclose(*(np.asarray(advntk.open_gram(f / "gram.zarr")) for f in (built, finished)), rtol=2e-4)
+    ours, theirs = (np.asarray(advntk.open_gram(folder / "gram.zarr")) for folder in (built, finished))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
     own, other = (json.loads((folder / "results.json").read_text())["methods"] for folder in (built, finished))
     for method, row in own.items():
         for name in ("clean", "robust"):
