@@ -32,7 +32,7 @@ def work(path: Path, memory: int, scratch: Path, scale: float) -> dict[str, floa
     assert type(operator) is TiledOperator, operator.description
     rng = np.random.default_rng(0)
     y = np.eye(K)[rng.integers(0, K, store.n)]
-    dynamics = ATDynamics(operator, y, memory=memory, scratch=scratch, ridge=1e-1)
+    dynamics = ATDynamics(operator, y, memory=memory, scratch=scratch, ridge=1.0)
     varpi = scale * rng.uniform(0.5, 2.0, store.n)
     solutions = dynamics.trajectory(varpi, [1e-2, 1.0, np.inf], tol=1e-6)
     k_val = rng.standard_normal((M, store.n)) / store.n
