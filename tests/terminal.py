@@ -120,8 +120,10 @@ def terminal(*modules: str, **environment: str) -> Iterator[Terminal]:
 
 def _serve() -> None:
     """Fork a child for each line of standard input, and note how each ends."""
+    before = dict(os.environ)
     for module in sys.argv[1:]:
         import_module(module)
+    imported = {k: v for k, v in os.environ.items() if before.get(k) != v}
     folders: dict[int, Path] = {}
 
     def ended(*_: Any) -> None:
@@ -142,7 +144,7 @@ def _serve() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until its folder is known
         pid = os.fork()
         if not pid:
-            _child(asked)
+            _child(asked, imported)
             return
         folders[pid] = Path(asked["folder"])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -150,7 +152,7 @@ def _serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _child(asked: dict[str, Any]) -> None:
+def _child(asked: dict[str, Any], imported: dict[str, str]) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has ignored
@@ -161,7 +163,7 @@ def _child(asked: dict[str, Any]) -> None:
         os.dup2(opened, descriptor)
         os.close(opened)
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(imported | asked["environment"])  # as if the modules had only now set their variables
     if asked["undrawn"]:
         from undrawn import undrawn  # type: ignore[import-not-found]  # it lies beside this file
 

@@ -44,15 +44,14 @@ def account(actor: Any) -> dict[str, Any]:
     }
 
 
-def everyone(folder: Path, gpus: int) -> dict[str, dict[str, Any]]:
+def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, Any]]:
     """What one actor of each kind says, with a GPU for those that take one where there are any."""
     data = load_dataset("digits")
     x, net = data.x[:32].astype(np.float32) / 255 - 0.5, network("mlp-2")
     said: dict[str, dict[str, Any]] = {}
-    with WorkerPool() as pool:
-        store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1, pool=pool)
-        (worker,) = pool._resting
-        said["gram"] = ray.get(worker.actor.__ray_call__.remote(account), timeout=60)
+    store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1, pool=pool)
+    said["gram"] = ray.get(pool._resting[-1].actor.__ray_call__.remote(account), timeout=60)
+    pool.close()
     crew = Crew(120.0, 600.0)
     crew.start((net.spec, ray.put(x), 16), gpus > 0)
     member = crew.members[0]
@@ -66,9 +65,9 @@ def everyone(folder: Path, gpus: int) -> dict[str, dict[str, Any]]:
     return said
 
 
-def test_actors_keep_to_what_they_hold(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actors_keep_to_what_they_hold(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # of the driver: no business of its workers
-    for kind, said in everyone(tmp_path, gpus=0).items():
+    for kind, said in everyone(tmp_path, 0, pool).items():
         holds = said.get("holds", 1)
         assert said["environment"]["JAX_PLATFORMS"] == "cpu", kind
         assert said["environment"]["CUDA_VISIBLE_DEVICES"] == "", kind
@@ -94,7 +93,7 @@ def _on_two_gpus(folder: Path) -> dict[str, Any]:
         "import json, sys, ray; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "import test_live_actors as here\n"
         "ray.init('local', num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "print(json.dumps(here.everyone(Path(sys.argv[2]), gpus=1)))"
+        "print(json.dumps(here.everyone(Path(sys.argv[2]), 1, here.WorkerPool())))"
     )
     words = [sys.executable, "-c", program, str(Path(__file__).parent), str(folder)]
     environment = os.environ | {FAKE: "1"}

@@ -13,6 +13,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.plan import GramPlan, free_disk, free_memory, plan_gram
+from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
 
@@ -60,13 +61,13 @@ def test_free_space_is_that_of_the_machine(tmp_path: Path) -> None:
     assert 2**20 < free_memory() < 2**50
 
 
-def test_measured_memory_stays_within_the_plan(ray_cluster: None, net: Network, tmp_path: Path) -> None:
+def test_measured_memory_stays_within_the_plan(pool: WorkerPool, net: Network, tmp_path: Path) -> None:
     """Tiles as large as in real work, so that they weigh against the fixed cost of a worker."""
     x = np.random.default_rng(0).integers(0, 256, (3000, 32, 32, 3), dtype=np.uint8)
     plans: list[GramPlan] = []
     receipts: list[Receipt | None] = []
     store = build_gram(
-        net, x, store=tmp_path / "a.zarr", tile=1500, kinds=("ntk", "nngp"), workers=1,
+        net, x, store=tmp_path / "a.zarr", tile=1500, kinds=("ntk", "nngp"), workers=1, pool=pool,
         on_plan=plans.append, on_progress=lambda done, total, receipt: receipts.append(receipt),
     )  # fmt: skip
     (plan,) = plans

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from tests.terminal import Terminal
+
 JOB = f"advntk-{'0' * 16}-1"
-FOLLOW = """
-import sys
-from advntk_dist.cli import main
-from advntk_dist.jobs import client, follow
-follow._SILENCE = follow._PAUSE = 0.5
-follow._TRIES, client._ANSWER_SECONDS = 2, 1
-main(["submit", sys.argv[1], "--address", sys.argv[2], "--follow"])
-"""
 
 
 class _SilentServer:
@@ -85,28 +78,29 @@ def _serving(server: _SilentServer) -> Iterator[str]:
         loop.close()
 
 
-def _follow(address: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: Ray reads a token once, and this one must not become that of the other tests."""
-    words = [sys.executable, "-c", FOLLOW, JOB, address]
-    environment = os.environ | {"RAY_AUTH_TOKEN": "planted" * 5}
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def _follow(forks: Terminal, address: str) -> tuple[int | None, str, str]:
+    """Exit code, output and errors of a process of its own: Ray reads a token once, and this one is not for others."""
+    driver, environment = Path(__file__).with_name("follow_driver.py"), os.environ | {"RAY_AUTH_TOKEN": "planted" * 5}
+    process = forks.start(str(driver), JOB, address, environment=environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
 
 
 @pytest.mark.parametrize("silent", [1, 3])
-def test_connection_that_falls_silent_is_made_anew(silent: int) -> None:
+def test_connection_that_falls_silent_is_made_anew(forks: Terminal, silent: int) -> None:
     server = _SilentServer(silent, deaf=False)
     with _serving(server) as address:
-        done = _follow(address)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["one", "two", f"{JOB}: succeeded"], "each line once"
+        code, out, err = _follow(forks, address)
+    assert code == 0, err
+    assert out.splitlines() == ["one", "two", f"{JOB}: succeeded"], "each line once"
     assert server.tails == silent + 1
 
 
-def test_server_that_falls_silent_for_good_is_given_up() -> None:
+def test_server_that_falls_silent_for_good_is_given_up(forks: Terminal) -> None:
     with _serving(_SilentServer(99, deaf=True)) as address:
-        done = _follow(address)
-    assert done.returncode == 1
-    assert done.stdout == "one\n"
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("advntk: ")]
+        code, out, err = _follow(forks, address)
+    assert code == 1
+    assert out == "one\n"
+    (line,) = [line for line in err.splitlines() if line.startswith("advntk: ")]
     assert line.startswith(f"advntk: {address} does not answer any more; the job may go on: follow it with")
-    assert "planted" not in done.stderr
+    assert "planted" not in err
