@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 from rich.console import Console
 
 from advntk_dist.evaluation import spread
+from advntk_dist.evaluation.evaluator import InProcess
+from advntk_dist.networks import Network
 from advntk_dist.pipeline import solving
+from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.reproduce.grid import METHODS, Sizes
 from advntk_dist.reproduce.job import Grid, reproduce
@@ -67,15 +71,31 @@ def test_workers_that_make_way_for_training_give_the_same_numbers(
     assert same_with_workers(tmp_path / "serial", archive, tmp_path / "spread", "ntk,adv-ntk") == 3
 
 
+class Here:
+    """A pool without actors: what a real one gives is held to one process above."""
+
+    def __init__(self, net: Network, x_train: Any, batch: int, **_: Any) -> None:
+        self.make = partial(KernelPredictor, net, x_train, batch=batch)
+
+    def evaluator(self, coefficients: Callable[[], Any], x: Any, y: Any) -> InProcess:
+        return InProcess(lambda: self.make(coefficients()), x, y)
+
+    def release(self) -> None:
+        """There is nothing to release."""
+
+    close = release
+
+
 def test_the_address_reaches_matrix_operator_and_workers(
-    several_batches: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+    several_batches: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, str | None] = {}
 
     def told(name: str, real: Any, *arguments: Any, address: str | None, **more: Any) -> Any:
         seen[name] = address
-        return real(*arguments, **more | ({"workers": 1} if name == "EvaluationPool" else {}))
+        return real(*arguments, **more)
 
+    monkeypatch.setattr(spread, "EvaluationPool", Here)
     for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (spread, "EvaluationPool")):
         monkeypatch.setattr(where, name, partial(told, name, getattr(where, name)))
     assert command(*request(archive, tmp_path), *BATCHES, "--method", "ntk", "--address", "head:10001") == 0
