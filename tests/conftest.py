@@ -84,7 +84,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, why in _OPTIONAL.items():
             if marker in item.keywords and not config.getoption(f"--run-{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))
-    on_ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    on_ray = {
+        item.path
+        for item in items
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("skip")
+    }
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else str(item.path)))
     items.sort(key=lambda item: item.path not in on_ray)  # the longest group starts first
@@ -143,6 +147,7 @@ class FaultProxy(ThreadingHTTPServer):
 
 class _Forward(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go in two writes, and the second would wait for an answer
     server: FaultProxy
 
     def do_GET(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.errors import SolverError
 from advntk_dist.solve.phi import phi_1
 
 Array = NDArray[np.float64]
@@ -28,6 +29,11 @@ class LinearisedFlow:
         eta S, the rate of the inner flow times its length.
     residual
         f_0(X) - Y, (n, k).
+
+    Raises
+    ------
+    SolverError
+        If the inner flow is so strong that its exponential exceeds float64.
     """
 
     def __init__(self, theta: Array, ark: Array, strength: float, residual: Array) -> None:
@@ -35,9 +41,17 @@ class LinearisedFlow:
         root = np.zeros((n, k, n, k))
         for i, block in enumerate(ark):
             values, vectors = np.linalg.eigh(block)
-            root[i, :, i, :] = (vectors * np.exp(0.5 * strength * values)) @ vectors.T
+            with np.errstate(over="ignore"):  # what is not finite is refused below
+                root[i, :, i, :] = (vectors * np.exp(0.5 * strength * values)) @ vectors.T
         self._root = root.reshape(n * k, n * k)
-        self._values, self._vectors = np.linalg.eigh(self._root @ theta @ self._root)
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = self._root @ theta @ self._root
+        if not np.isfinite(whole).all():
+            raise SolverError(
+                f"finite: the inner flow multiplies residuals by more than float64 holds (strength {strength:g}, "
+                f"ARK up to {np.abs(ark).max():.3g}); take a smaller flow.inner_time or flow.eta"
+            )
+        self._values, self._vectors = np.linalg.eigh(whole)
         self._start = self._vectors.T @ (self._root @ residual.ravel())
 
     @property

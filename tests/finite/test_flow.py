@@ -70,6 +70,13 @@ def test_linearised_flow_solves_its_equation() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-8)
 
 
+def test_an_inner_flow_beyond_float64_is_refused() -> None:
+    theta, ark = np.eye(N * K), np.broadcast_to(np.eye(K), (N, K, K))
+    LinearisedFlow(theta, ark, 700.0, Y)
+    with pytest.raises(SolverError, match=r"strength 800, ARK up to 1\); take a smaller flow\.inner_time or flow\.eta"):
+        LinearisedFlow(theta, ark, 800.0, Y)
+
+
 def test_inner_flow_follows_its_equation_to_fourth_order() -> None:
     with kernel_scope():
         params, targets = net().init(0, X.shape[1:], "float64"), jnp.asarray(Y)

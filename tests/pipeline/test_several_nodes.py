@@ -37,8 +37,8 @@ TINY = (
 @pytest.fixture(scope="module")
 def settings(small_settings: tuple[str, ...]) -> list[str]:
     elastic = [setting for setting in small_settings if not setting.startswith("gram.workers")]
-    # 36 tiles and 4 batches a time, so that all nodes get some
-    return [*elastic, "gram.tile=16", "solver.operator=resident", "evaluation.batch=16"]
+    # 28 tiles and 4 batches a time, so that all nodes get some
+    return [*elastic, "gram.tile=32", "solver.operator=resident", "evaluation.batch=16"]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def _same_tiles(*folders: Path) -> None:
         np.testing.assert_array_equal(ours.read_tile("ntk", t.i, t.j), theirs.read_tile("ntk", t.i, t.j))
 
 
-def _varpi(folder: Path, n: int = 120) -> NDArray[Any]:
+def _varpi(folder: Path, n: int = 200) -> NDArray[Any]:
     steps = json.loads((folder / "results.json").read_text())["methods"]["adv_ntk"]["steps"]
     group = zarr.open_group(folder / "train.zarr", mode="r")
     found = Records(group, "varpi", steps + 1, (n,)).read_all()
