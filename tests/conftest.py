@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "ray_cluster" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("skip")
     }
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: item.path not in on_ray)  # the longest group starts first
 
 
