@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from advntk_dist.networks import Network, network
 from advntk_dist.neural_tangents_adapter import VERSION, stax
 from advntk_dist.spec import NetworkSpec, parse_name
 from tests.golden.make_kernels import NETWORKS, golden
+from tests.kernels.unoptimised import options
 
 pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
 
@@ -258,6 +260,12 @@ def _finite(name: str, activation: str, outputs: int, width: int) -> Any:
     )
 
 
+def _drawn(one: Any, seed: int) -> NDArray[np.float64]:
+    """one(key) for DRAWS keys."""
+    keys = jax.random.split(jax.random.key(seed), DRAWS)
+    return np.asarray(jax.jit(partial(jax.lax.map, one), compiler_options=options())(keys), np.float64)
+
+
 def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64], bias: float) -> None:
     """The mean over draws lies within 4.5 standard errors and the known bias of a finite width."""
     error = draws.std(axis=0, ddof=1) / len(draws) ** 0.5
@@ -286,7 +294,7 @@ def test_nngp_is_the_covariance_of_finite_networks(name: str, activation: str, w
         f = apply_fn(init_fn(key, x.shape)[1], x)
         return f @ f.T / OUTPUTS
 
-    draws = np.asarray(jax.lax.map(jax.jit(covariance), jax.random.split(jax.random.key(1), DRAWS)), np.float64)
+    draws = _drawn(covariance, seed=1)
     net = network(name, W_std=1.3, b_std=0.4, activation=activation)
     _within_statistics(draws, net.nngp(X1[:3], X1[:3]), bias=2 / width)
 
@@ -303,7 +311,7 @@ def test_ntk_is_the_tangent_kernel_of_finite_networks(name: str, activation: str
         jacobian = jax.jacobian(lambda p: apply_fn(p, x)[:, 0])(init_fn(key, x.shape)[1])
         return sum(j.reshape(3, -1) @ j.reshape(3, -1).T for j in jax.tree.leaves(jacobian))
 
-    draws = np.asarray(jax.lax.map(jax.jit(tangent), jax.random.split(jax.random.key(2), DRAWS)), np.float64)
+    draws = _drawn(tangent, seed=2)
     net = network(name, W_std=1.3, b_std=0.4, activation=activation)
     _within_statistics(draws, net.ntk(X1[:3], X1[:3]), bias=2 / width)
 

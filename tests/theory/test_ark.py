@@ -20,6 +20,7 @@ from advntk_dist.spec import ACTIVATIONS, NetworkSpec, parse_name
 from advntk_dist.theory import ark as theory
 from advntk_dist.theory.ark_general import ark_from_differences
 from advntk_dist.theory.moments import MOMENTS, SIGMOID_SCALE
+from tests.kernels.unoptimised import options
 
 X = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5, 4, 2))
 SMALL = X[:2, :4, :3, :1]
@@ -87,7 +88,9 @@ def test_recursion_equals_the_mixed_derivative_of_the_kernel(name: str, activati
             return net.kernel_fn(a[None], b[None], "nngp")[0, 0]  # type: ignore[no-any-return]
 
         image = jnp.asarray(SMALL[0])
-        mixed = jax.jit(jax.jacfwd(jax.grad(kernel, 0), 1))(image, image).reshape(image.size, image.size)
+        mixed = jax.jit(jax.jacfwd(jax.grad(kernel, 0), 1), compiler_options=options())(image, image).reshape(
+            image.size, image.size
+        )
         expected = float(jnp.trace(mixed))
     np.testing.assert_allclose(net.ark(SMALL[:1])[0], expected, rtol=1e-9)
 
@@ -135,7 +138,7 @@ def _draws(name: str, activation: str, width: int, seeds: int) -> NDArray[np.flo
 
     keys = jax.random.split(jax.random.key(1), seeds)
     return np.asarray(
-        jax.jit(lambda k: jax.lax.map(one, k, batch_size=25))(keys),
+        jax.jit(lambda k: jax.lax.map(one, k, batch_size=25), compiler_options=options())(keys),
         dtype=np.float64,
     )
 
