@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
 from tests.golden import make_kernels
-from tests.kernels.unoptimised import unoptimised
 
 Golden = dict[str, NDArray[Any]]
 
@@ -23,12 +21,6 @@ FOLDER = Path(__file__).parent
 MAKE = runpy.run_path(str(FOLDER / "make.py"))
 OWN = {"mlp3_relu": ("mlp-3", "relu"), "cnn2_relu": ("cnn-2", "relu"), "mlp2_erf": ("mlp-2", "erf")}
 SHARED = {"mlp3_relu": "mlp-3", "cnn2_relu": "cnn-2"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly_compiled() -> Iterator[None]:
-    with unoptimised():
-        yield
 
 
 def _load(path: Path) -> Golden:
@@ -114,7 +106,7 @@ def test_own_limit_of_infinite_time(own: tuple[Network, Golden]) -> None:
 
 
 @pytest.fixture(scope="module", params=SHARED)
-def published(request: pytest.FixtureRequest, shared_dir: Path, _quickly_compiled: None) -> tuple[Network, Golden]:
+def published(request: pytest.FixtureRequest, shared_dir: Path) -> tuple[Network, Golden]:
     return network(SHARED[request.param]), _load(shared_dir / "golden" / f"{request.param}.npz")
 
 
