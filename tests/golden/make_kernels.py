@@ -6,7 +6,6 @@ are rounded to float32, so that one value serves both dtypes. Run this file to w
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -93,9 +92,7 @@ def kernel_fn(family: str, depth: int, W_std: float, b_std: float, activation: s
             main = stax.serial(act(), conv(), act(), conv())
             layers.append(stax.serial(stax.FanOut(2), stax.parallel(main, shortcut()), stax.FanInSum()))
         layers += [act(), stax.Flatten()]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".FanIn. layers assume independent inputs")
-        return stax.serial(*layers, dense())[2]
+    return stax.serial(*layers, dense())[2]
 
 
 def images(seed: int, n: int, shape: tuple[int, ...]) -> Array:

@@ -54,6 +54,7 @@ def test_golden_files_are_what_the_naive_reference_computes(case: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
 def test_golden_kernels_are_what_neural_tangents_computes() -> None:
     made = dict(make_kernels.reference())
     for group, values in made.items():
