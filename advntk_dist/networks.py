@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.backend import KernelBackend, KernelKind
-from advntk_dist.kernels.compiled import CompiledKernel
+from advntk_dist.kernels.compiled import CompiledKernel, compiled_kernel
 from advntk_dist.kernels.select import select_backend
 from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
@@ -92,7 +92,7 @@ class Network:
     @cached_property
     def compiled(self) -> CompiledKernel:
         """The jitted tile functions, compiled once a shape."""
-        return CompiledKernel(self.backend, per_pixel=self.family != "mlp")
+        return compiled_kernel(self.backend, self.family != "mlp")
 
     def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
         """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C)."""

@@ -325,3 +325,10 @@ def test_missing_parts_of_neural_tangents_explain_themselves() -> None:
 
     with pytest.raises(ImportError, match="does not work with current JAX"):
         neural_tangents.empirical_ntk_fn(lambda p, x: x)
+
+
+def test_networks_that_differ_in_their_outputs_alone_compile_once() -> None:
+    assert network("mlp-3", classes=2).compiled is network("mlp-3", classes=7).compiled
+    assert network("mlp-3").compiled is not network("mlp-3", b_std=0.5).compiled
+    erf = [network("mlp-3", activation="erf", classes=classes) for classes in (2, 7)]
+    assert erf[0].compiled is not erf[1].compiled, "neural-tangents' functions are their networks' own"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -128,6 +128,12 @@ class CompiledKernel:
         """d sum(cotangent * K(x, prepared) c) / d x, in the dtype of x, for a cotangent (b, k)."""
         with kernel_scope():
             return np.asarray(self._pull_back(x, prepared, coefficients, cotangent))
+
+
+@lru_cache(maxsize=64)
+def compiled_kernel(backend: KernelBackend, per_pixel: bool) -> CompiledKernel:
+    """The functions of a backend, the same for all networks that have it: kernels do not depend on their outputs."""
+    return CompiledKernel(backend, per_pixel=per_pixel)
 
 
 def _edge_for(edge: int, *sizes: int) -> int:

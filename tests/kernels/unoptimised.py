@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from advntk_dist.attacks.ascent import compiled_ascent, compiled_value_and_gradient
+from advntk_dist.kernels.compiled import compiled_kernel
 from advntk_dist.networks import from_spec
 
 
@@ -28,7 +29,7 @@ def unoptimised() -> Iterator[None]:
     """Networks and attacks made within are compiled with these options, and forgotten afterwards."""
 
     def forget() -> None:
-        for made in (from_spec, compiled_ascent, compiled_value_and_gradient):
+        for made in (from_spec, compiled_kernel, compiled_ascent, compiled_value_and_gradient):
             made.cache_clear()
 
     with pytest.MonkeyPatch.context() as patch:
