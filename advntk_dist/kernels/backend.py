@@ -40,6 +40,8 @@ class KernelBackend(Tiles, Protocol):
         """Short name of the backend: "neural-tangents" or "xla"."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 @runtime_checkable
 class CombiningTiles(Tiles, Protocol):
