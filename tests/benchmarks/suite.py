@@ -43,7 +43,7 @@ def processor_seconds() -> float:
 
 def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dict[str, Any]:
     """One run of the command in ``clone``: minutes, processor minutes, and pytest's closing line."""
-    command = readme_command() if workers is None else readme_command().replace("pytest", f"pytest -n{workers}")
+    command = readme_command() if workers is None else readme_command().replace("& pytest", f"& pytest -n{workers}")
     kept = {"UV_CACHE_DIR": subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout}
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_"))}
     env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": kept["UV_CACHE_DIR"].strip()}

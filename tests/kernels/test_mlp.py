@@ -38,7 +38,7 @@ def net_of(case: Case, backend: str = "xla") -> Network:
         (MLPS[0], np.float32),
         (MLPS[1], np.float64),
         (MLPS[3], np.float32),
-        (MLPS[3], np.float64),
+        pytest.param(MLPS[3], np.float64, marks=pytest.mark.slow),
         pytest.param(MLPS[0], np.float64, marks=pytest.mark.slow),
         pytest.param(MLPS[1], np.float32, marks=pytest.mark.slow),
         pytest.param(MLPS[2], np.float32, marks=pytest.mark.slow),
