@@ -32,6 +32,7 @@ def none(_: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
     return np.zeros_like(g)
 
 
+@pytest.mark.slow
 def test_an_honest_predictor_passes_every_check(problem: Problem, honest: Subject) -> None:
     told: list[Check] = []
     source = problem.predictor.with_coefficients(problem.c + 1e-3)

@@ -18,7 +18,6 @@ def answers(drive: Callable[..., str], tmp_path_factory: pytest.TempPathFactory)
     return dict(json.loads(drive(driver, str(folder), timeout=280)))
 
 
-@pytest.mark.cluster
 def test_a_build_waits_for_a_core_and_moves_to_a_gpu(answers: dict[str, Answer]) -> None:
     answer = answers["grown"]
     print(f"from joining to the first tile: {answer['join_to_tile']:.1f} s")
