@@ -205,7 +205,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_short_chaos(forks: Terminal, tmp_path: Path) -> None:
     (tmp_path / "calm").mkdir()
     reference = undisturbed(tmp_path / "calm", SHORT)

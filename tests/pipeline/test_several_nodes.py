@@ -47,7 +47,6 @@ def undisturbed(settings: list[str], drive: Drive, tmp_path_factory: pytest.Temp
     return folder, json.loads(drive(DRIVER, str(folder), "keep", *settings, timeout=500))
 
 
-@pytest.mark.cluster
 def test_a_job_loses_a_node_in_training_and_ends_as_an_undisturbed_one(drive: Drive, tmp_path: Path) -> None:
     where = json.loads(drive(DRIVER, str(tmp_path / "run"), "short", *TINY, timeout=280))
     assert "2 Ray actors on 2 nodes" in where["operator"]
