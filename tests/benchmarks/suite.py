@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -41,11 +42,21 @@ def processor_seconds() -> float:
     return float(times.user + times.system + getattr(times, "nice", 0.0))
 
 
+def processor() -> str:
+    """Name of the processor and whether it has AVX-512, both of which the figures depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor()
+    text = cpuinfo.read_text()
+    name = text.partition("model name\t: ")[2].partition("\n")[0]
+    return f"{name}, {'with' if 'avx512f' in text else 'without'} AVX-512"
+
+
 def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dict[str, Any]:
     """One run of the command in ``clone``: minutes, processor minutes, and pytest's closing line."""
     command = readme_command() if workers is None else readme_command().replace("& pytest", f"& pytest -n{workers}")
     kept = {"UV_CACHE_DIR": subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout}
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_", "PYTHON"))}
     env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": kept["UV_CACHE_DIR"].strip()}
     idle = psutil.cpu_percent(interval=10.0)
     with ExitStack() as stack:
@@ -91,7 +102,8 @@ def main() -> None:
             found = measure(clone, caches, workers=options.workers, load=options.load)
             runs.append({"compiled_programs": "kept" if turn else "none", **found})
             print(json.dumps(runs[-1]), flush=True)
-    report = {"commit": commit.stdout.strip(), "goals": GOALS, "runs": runs, "environment": environment()}
+    report = {"commit": commit.stdout.strip(), "goals": GOALS, "runs": runs}
+    report |= {"processor": processor(), "environment": environment()}
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
     sys.exit(max(run["exit"] for run in runs))
