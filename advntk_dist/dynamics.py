@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.errors import RequestError
 from advntk_dist.operators import GramOperator, as_operator
 from advntk_dist.operators.cores import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
@@ -21,6 +22,7 @@ from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.gradient import time_integral
 from advntk_dist.solve.krylov import KrylovBasis
 from advntk_dist.solve.lanczos import krylov_basis
+from advntk_dist.solve.limit import least_squares_limit, rank_cutoff
 from advntk_dist.solve.plan import plan_solver
 from advntk_dist.solve.solution import Solution, Status
 
@@ -38,7 +40,9 @@ class ATDynamics:
     Parameters
     ----------
     theta
-        Gram matrix (n, n): numpy array, dask array, or :class:`GramOperator`.
+        Gram matrix (n, n): numpy array, dask array, or :class:`GramOperator`; positive semi-definite. Of an array that
+        is symmetric to rounding only, what lies on and above the diagonal is taken as the matrix: errors are those of
+        its solutions.
     y
         Targets (n, k), usually one-hot.
     ridge
@@ -56,7 +60,20 @@ class ATDynamics:
     ValueError
         If y does not have n rows, or is not finite.
     RequestError
-        If the memory is too little for any solve.
+        If an array is no symmetric matrix of floats, or the memory is too little for any solve.
+
+    Notes
+    -----
+    t = infinity. Of a matrix that is not singular c(infinity) = Theta^-1 Y on the samples with varpi > 0. Of a singular
+    one, as with two equal images, c(t) may grow without end and f_t(x) still has a limit; c(infinity) gives it:
+
+        c(infinity) = D^1/2 S^+ D^1/2 Y,    S = D^1/2 Theta D^1/2,
+
+    S^+ the pseudo-inverse. Theta c(infinity) is then the weighted least-squares fit, the minimiser of
+    || D^1/2 (Theta c - Y) ||: what of D^1/2 Y lies in the null space of S is left out (``Solution.left_out`` says how
+    much), and equal images with different labels get the mean of the labels, weighted by varpi. An eigenvalue counts
+    as 0 up to the rounding of entries of the matrix's dtype, 4 (eps(dtype) sqrt(n) + eps(float64) n) times the mean of
+    the diagonal (:func:`advntk_dist.solve.limit.rank_cutoff`); with a ridge, none does.
     """
 
     def __init__(
@@ -92,9 +109,10 @@ class ATDynamics:
         varpi
             Effective training times (n,), >= 0, or one number for all.
         t
-            Common factor of the times; numpy.inf for the plain NTK regressor on the samples with varpi > 0.
+            Common factor of the times; numpy.inf for the plain NTK regressor on the samples with varpi > 0 (the class's
+            notes define it where the matrix is singular).
         tol
-            Wanted bound on the relative error, Frobenius norm.
+            Wanted bound on the relative error, Frobenius norm, between 0 and 1.
         throw
             Raise when the tolerance is missed; otherwise return the solution with its failed status.
 
@@ -102,6 +120,8 @@ class ATDynamics:
         ------
         ValueError
             If varpi or t is negative, not a number, or of the wrong shape.
+        RequestError
+            If tol is not between 0 and 1.
         SolverError
             If the tolerance is missed and ``throw`` is set.
         """
@@ -114,13 +134,14 @@ class ATDynamics:
         d = self._varpi(varpi)
         if any(not t >= 0 for t in times):
             raise ValueError(f"times must be >= 0, got {list(times)}")
+        _require_tolerance(tol)
         with blas_threads(self._threads):
             return self._trajectory(d, times, tol, throw)
 
     def _trajectory(self, d: Array, times: Sequence[float], tol: float, throw: bool) -> list[Solution]:
         finite = [t for t in times if np.isfinite(t)]
+        limit = self._infinite(d, tol) if len(finite) < len(times) else None  # first: it may need a basis's memory
         basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
-        limit = self._infinite(d, tol) if len(finite) < len(times) else None
         served = [t for t in finite if t > 0]
         found = dict(zip(served, basis.solve(served), strict=True)) if basis is not None else {}
         solutions = []
@@ -132,7 +153,8 @@ class ATDynamics:
                 solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
             else:
                 solution = _solution(basis, *found[t], tol)
-                if not solution.ok and basis.status is Status.STAGNATED and t < max(finite):
+                ended = basis.status in (Status.STAGNATED, Status.NOT_POSITIVE)
+                if not solution.ok and ended and t < max(finite):
                     # Rounding ended this basis at the largest time; a smaller one may still be within reach.
                     alone = self._basis(d, t, tol)
                     solution = _solution(alone, *alone.solve([t])[0], tol)
@@ -152,6 +174,7 @@ class ATDynamics:
             (m,) each: positive Ritz values, descending, and for each the bound || S q - lambda q || of its distance to
             an eigenvalue of S. Only those known to a tenth of their size.
         """
+        _require_tolerance(tol)
         with blas_threads(self._threads):
             basis = self._basis(self._varpi(varpi), t, tol)
         errors = np.linalg.norm(basis.coupling, axis=0) + basis.noise + basis.clamped
@@ -189,6 +212,8 @@ class ATDynamics:
         ------
         ValueError
             If shapes do not fit.
+        RequestError
+            If tol is not between 0 and 1.
         SolverError
             If a solve misses the tolerance.
         """
@@ -228,10 +253,13 @@ class ATDynamics:
         ------
         ValueError
             If shapes do not fit.
+        RequestError
+            If tol is not between 0 and 1.
         SolverError
             If a solve misses the tolerance.
         """
         d = self._varpi(varpi)
+        _require_tolerance(tol)
         with blas_threads(self._threads):
             forward = self._basis(d, 1.0, tol)
             solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
@@ -278,7 +306,8 @@ class ATDynamics:
         support = (d > 0)[:, None]
         if not support.any():
             return Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
-        ridge = self.ridge * self.operator.diagonal_mean()
+        diagonal = self.operator.diagonal_mean()
+        cutoff = 0.0 if self.ridge else rank_cutoff(self.operator.n, diagonal, self.operator.dtype)
 
         def matmat(v: Array) -> Array:
             return np.asarray(np.where(support, self.operator.matmat(np.where(support, v, 0.0)), 0.0))
@@ -287,12 +316,33 @@ class ATDynamics:
             matmat,
             np.where(support, self.y, 0.0),
             tolerance=tol,
-            ridge=ridge,
+            ridge=self.ridge * diagonal,
             max_passes=self.max_passes,
             rank=self.plan.rank,
+            cutoff=cutoff,
         )
+        left = self.max_passes - solution.passes
+        if solution.status is Status.NOT_POSITIVE and not self.ridge and left > 3:
+            self._last = None  # one basis at a time
+            limit = least_squares_limit(
+                matmat,
+                d,
+                self.y,
+                cutoff=cutoff,
+                tolerance=tol,
+                max_passes=left,
+                rank=self.plan.rank,
+                max_columns=self.plan.max_columns,
+                budget=ColumnBudget(self.plan.basis, self.scratch),
+            )
+            solution = replace(limit, passes=limit.passes + solution.passes)
         # The preconditioner leaves rounding outside the support.
         return replace(solution, value=np.where(support, solution.value, 0.0))
+
+
+def _require_tolerance(tol: float) -> None:
+    if not 0 < tol < 1:
+        raise RequestError(f"tol: must be > 0 and < 1, a bound on the relative error, got {tol}")
 
 
 def _solution(basis: KrylovBasis, value: Array, error: float, tol: float) -> Solution:

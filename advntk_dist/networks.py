@@ -95,11 +95,19 @@ class Network:
         return compiled_kernel(self.backend, self.family != "mlp")
 
     def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
-        """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C)."""
+        """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C).
+
+        Raises
+        ------
+        ValueError
+            If the images differ in shape.
+        GramBuildError
+            If a value is not finite, as of images or a network that are too large; the message names the images.
+        """
         return self._values(x1, x2, "ntk")
 
     def nngp(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
-        """Kernel (m, n) of the network's outputs at random initialisation (NNGP)."""
+        """Kernel (m, n) of the network's outputs at random initialisation (NNGP); errors as for :meth:`ntk`."""
         return self._values(x1, x2, "nngp")
 
     def ntk_vjp(self, x1: ArrayLike, x2: ArrayLike, weight: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -109,6 +117,8 @@ class Network:
         ------
         ValueError
             If ``weight`` is not of shape (m, n), or the images differ in shape.
+        GramBuildError
+            As for :meth:`ntk`.
         """
         a, b = _pair(x1, x2)
         w = np.asarray(weight, dtype=a.dtype)

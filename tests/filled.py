@@ -17,7 +17,9 @@ from advntk_dist.config import RunConfig
 from advntk_dist.gram import GramStore
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
+from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
 from advntk_dist.pipeline.problem import Problem
@@ -35,7 +37,8 @@ def build_gram_here(
     **_: Any,
 ) -> GramStore:
     """:func:`advntk_dist.build_gram` in this process: what is missing is computed, and nobody starts Ray."""
-    opened = GramStore.create_or_open(store, make_fingerprint(net, x, tile=tile, dtype=dtype), net.spec.as_dict())
+    opened = open_for_build(store, make_fingerprint(net, x, tile=tile, dtype=dtype), net.spec.as_dict(), x)
+    invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
     floats = compute_images(x, tile, dtype)
     compute = TileComputer(net, opened.tile, ("ntk",), x.shape[1:], opened.dtype)
     committed, total = opened.committed(), len(opened.grid)

@@ -123,6 +123,7 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("solver.memory=lots", ["solver.memory", "lots"]),
         ("evaluation.times=3", ["evaluation.times: must be a list such as [0.1, 1.0], got 3"]),
         ("data.class_subset=cat", ["data.class_subset: must be a list of classes", "cat"]),
+        ("data.duplicates=keep", ["data.duplicates", "'warn', 'drop' or 'refuse'", "keep"]),
         ('evaluation.times=["a"]', ["evaluation.times.0", "number"]),
         # impossible values
         ("data.n_train=1", ["data.n_train", "2"]),

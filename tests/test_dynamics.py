@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from advntk_dist.dynamics import ATDynamics
-from advntk_dist.errors import SolverError
+from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.solve.dense import dense_coefficients, dense_gradient
 from advntk_dist.solve.solution import Status
@@ -227,7 +227,7 @@ def test_failed_basis_is_not_kept(spectral: Spectral) -> None:
     assert dynamics.coefficients(1.0, 1e-2, 1e-6).ok
     early, late = dynamics.trajectory(1.0, [1e-2, 1e4], 1e-6, throw=False)
     assert early.ok
-    assert late.status is Status.STAGNATED
+    assert late.status is Status.NOT_POSITIVE
     assert late.error > 1e-6
 
 
@@ -254,9 +254,59 @@ def test_missed_tolerance_raises_with_advice(
     assert np.linalg.norm(solution.value - reference) <= solution.error * np.linalg.norm(reference)
 
 
-def test_matrix_that_is_not_positive_is_named(spectral: Spectral) -> None:
-    with pytest.raises(SolverError, match=r"not positive definite.*solver\.ridge"):
-        ATDynamics(spectral(np.r_[np.ones(N - 5), -np.ones(5)]), Y).coefficients(1.0, np.inf)
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e30])
+def test_matrix_that_is_not_positive_is_named(spectral: Spectral, unit: float) -> None:
+    dynamics = ATDynamics(spectral(np.r_[np.ones(N - 5), -np.ones(5)]) * unit, Y)
+    for t in (1 / unit, 100 / unit, np.inf):
+        with pytest.raises(SolverError, match=r"not positive semi-definite.*of -[1-9]\.\de[-+]0[01] times the largest"):
+            dynamics.coefficients(1.0, t)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_units_of_the_matrix_do_not_matter(theta: Array, dtype: Any, unit: float) -> None:
+    scaled = (theta * unit).astype(dtype)
+    for t in (1e-3 / unit, 1 / unit, np.inf):
+        solution = ATDynamics(scaled, Y).coefficients(VARPI, t, 1e-9)
+        reference = dense_coefficients(scaled.astype(np.float64), Y, VARPI, t)
+        error = np.linalg.norm((solution.value - reference) * unit) / np.linalg.norm(reference * unit)
+        assert error <= solution.error + 1e-12
+
+
+@pytest.mark.parametrize("make", [np.asarray, np.asfortranarray, lambda a: _dask(a, chunks=((25, 35), (40, 20)))])
+def test_of_a_matrix_symmetric_to_rounding_the_upper_half_counts(theta: Array, make: Callable[[Array], Any]) -> None:
+    noise = 1 + 1e-7 * np.random.default_rng(3).standard_normal((N, N))
+    given = (theta * noise).astype(np.float32)
+    matrix = np.triu(given.astype(np.float64))
+    matrix = matrix + np.triu(matrix, 1).T
+    for t in (1.0, 20.0, np.inf):
+        solution = ATDynamics(make(given), Y).coefficients(1.0, t, 1e-10)
+        reference = dense_coefficients(matrix, Y, np.ones(N), t)
+        assert np.linalg.norm(solution.value - reference) <= (solution.error + 1e-13) * np.linalg.norm(reference)
+
+
+@pytest.mark.parametrize("make", [np.asarray, lambda a: _dask(a, chunks=25)])
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e30])
+def test_a_matrix_that_is_not_symmetric_is_refused(theta: Array, make: Callable[[Array], Any], unit: float) -> None:
+    skew = theta * unit
+    skew[3, 40] += 0.01 * skew.max()
+    with pytest.raises(RequestError, match="a Gram matrix is symmetric") as caught:
+        ATDynamics(make(skew), Y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tol", [0.0, -1e-8, 1.0, 2.0, np.nan, np.inf])
+def test_a_tolerance_that_is_none_is_refused(theta: Array, k_val: Array, tol: float) -> None:
+    dynamics = ATDynamics(theta, Y)
+    for ask in (
+        lambda: dynamics.coefficients(VARPI, tol=tol),
+        lambda: dynamics.coefficients(VARPI, np.inf, tol=tol),
+        lambda: dynamics.leading_eigenvalues(VARPI, tol=tol),
+        lambda: dynamics.loss_and_gradient(VARPI, k_val, Y_VAL, tol=tol),
+    ):
+        with pytest.raises(RequestError, match=r"tol: must be > 0 and < 1"):
+            ask()
+    assert dynamics.operator.passes == 0
 
 
 def test_gradient_fails_loudly(theta: Array, k_val: Array) -> None:

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist import architectures
-from advntk_dist.errors import DatasetError, NetworkError
+from advntk_dist.errors import DatasetError, GramBuildError, NetworkError
 from advntk_dist.networks import Network, network
 from advntk_dist.neural_tangents_adapter import VERSION, stax
 from advntk_dist.spec import NetworkSpec, parse_name
@@ -242,6 +242,18 @@ def test_impossible_inputs() -> None:
         net.ntk(X1 + 1, X2)
     with pytest.raises(DatasetError, match="not finite"):
         net.ntk(np.where(X1 > 0.4, np.nan, X1), X2)
+
+
+def test_values_that_are_not_finite_are_refused_as_by_a_build() -> None:
+    net, x = network("mlp-3", W_std=1e10), X1.astype(np.float32)
+    asked: list[Any] = [net.ntk, lambda a, b: net.ntk_vjp(a, b, np.ones((len(a), len(b))))]
+    for ask in asked:
+        with pytest.raises(
+            GramBuildError, match=r"the kernel is not finite for column image 0, .*use float64"
+        ) as caught:
+            ask(x, x[:2])
+        assert "\n" not in str(caught.value)
+    assert np.isfinite(net.ntk(X1, X1)).all(), "in float64 they are"
 
 
 OUTPUTS, DRAWS = 32, 32

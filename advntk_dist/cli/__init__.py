@@ -5,6 +5,7 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,20 @@ from advntk_dist.cli.status import status
 from advntk_dist.cli.submit import submit
 from advntk_dist.cli.talk import is_verbose, json_before, lay_out_examples
 from advntk_dist.errors import AdvNTKError
+
+_GO_ON = "nothing that was committed is lost, go on with: {again}"
+_FAULTS = {
+    errno.ENOSPC: (1, f"free some space; {_GO_ON}"),
+    errno.EDQUOT: (1, f"free some space; {_GO_ON}"),
+    errno.EIO: (1, f"the disk fails; {_GO_ON}"),
+    errno.EROFS: (2, "give a folder that can be written"),
+    errno.EACCES: (2, "give a place that may be read and written"),
+    errno.EPERM: (2, "give a place that may be read and written"),
+    errno.ENAMETOOLONG: (2, "give a shorter name"),
+    errno.ENOTDIR: (2, "a file is in the way; give another folder"),
+    errno.EISDIR: (3, f"a folder is in the way; move it away, and {_GO_ON}"),
+}
+"""What the operating system may refuse anywhere: the exit code, and how to go on."""
 
 _EPILOG = "Complete with the Tab key: `advntk completion --help`. Every command's help has an example."
 
@@ -87,6 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(1)
         except AdvNTKError as error:
             # Some messages begin with the command as it is typed.
-            click.echo(f"advntk: {str(error).removeprefix('advntk ')}", err=True)
+            _tell(str(error).removeprefix("advntk "))
             sys.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _FAULTS:
+                raise
+            code, remedy = _FAULTS[error.errno]
+            place = f"{error.filename}: " if error.filename else ""
+            _tell(f"{place}{error.strerror}; {remedy.format(again=again)}")
+            sys.exit(code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _tell(error: str) -> None:
+    """Print an error as one line, whatever the names in it hold."""
+    from advntk_dist.data.text import printable
+
+    click.echo(f"advntk: {printable(error)}", err=True)

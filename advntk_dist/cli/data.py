@@ -60,7 +60,10 @@ def data_fetch(name: str, to: Path | None, mirror: str | None, as_json: bool) ->
 )
 @json_option
 def data_info(name: str, path: str | None, resize: int | None, class_subset: str | None, as_json: bool) -> None:
-    """Print what a dataset holds: images, parts, classes with counts, fingerprint, mean of the pixels.
+    """Print what a dataset holds: images, parts, classes with counts, fingerprint, mean of the pixels, equal images.
+
+    Training, validation and test images that the data divide themselves (folders train, val and test; arrays x_train,
+    x_val, x_test) are counted apart, and a run draws each of its parts from the one of that name.
 
     A run takes a part of the classes by --set 'data.class_subset=["cat", "dog"]', and another size by --set
     data.resize=32.
@@ -81,6 +84,8 @@ def data_info(name: str, path: str | None, resize: int | None, class_subset: str
 
 
 def _print(summary: dict[str, Any]) -> None:
+    from advntk_dist.data.duplicates import Duplicates
+
     height, width, channels = summary["shape"]
     parts = summary["parts"]
     click.echo(f"dataset      {summary['name']}")
@@ -89,6 +94,8 @@ def _print(summary: dict[str, Any]) -> None:
     for label, values in (("pixel mean", summary["mean"]), ("pixel std", summary["std"])):
         click.echo(f"{label:<13}{', '.join(f'{value:.2f}' for value in values)} (of 255)")
     click.echo(f"fingerprint  {summary['fingerprint']}")
+    if duplicates := Duplicates.from_dict(summary["duplicates"]):
+        click.echo(f"equal images {duplicates}")
     column = max(5, *(len(row["name"]) for row in summary["classes"]))
     click.echo(f"{'label':>5}  {'class':<{column}}" + "".join(f"{part:>9}" for part in parts))
     for number, row in enumerate(summary["classes"]):

@@ -83,11 +83,17 @@ def gram_info(path: Location, as_json: bool) -> None:
 @click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest relative difference that passes for rounding.  [default: 1e-3 in float32, 1e-6 in float64]",
+)
 @json_option
-def gram_verify(path: Location, tiles: int, seed: int, passes: int, as_json: bool) -> None:
+def gram_verify(path: Location, tiles: int, seed: int, passes: int, limit: float | None, as_json: bool) -> None:
     """Check every stored byte, and a sample of values against float64.
 
-    Exit 3 if a tile is damaged, or missing of a matrix that a run was done with; 0 if all that is there is sound.
+    Exit 3 if a tile is damaged, or missing of a matrix that a run was done with, or if a value differs from float64 by
+    more than the limit; 0 if all that is there is sound.
 
     A damaged tile loses its commit record, so that `advntk gram build` computes just that tile again. Values are
     compared where RUN is a run directory, which knows the images.
@@ -96,10 +102,12 @@ def gram_verify(path: Location, tiles: int, seed: int, passes: int, as_json: boo
     """
     from advntk_dist.pipeline.gram import verify
 
-    found = verify(path, tiles=tiles, seed=seed, passes=passes)
+    found = verify(path, tiles=tiles, seed=seed, passes=passes, limit=limit)
     if as_json:
-        values = None if found.values is None else asdict(found.values)
+        values = None if found.values is None else asdict(found.values) | {"within_limit": found.values.within_limit}
         print_json({"path": str(found.store.path)} | asdict(found.bytes) | {"values": values, "why_not": found.why_not})
-        return
-    click.echo(f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet")
-    click.echo(str(found.values) if found.values else f"values not compared with float64: {found.why_not}")
+    else:
+        click.echo(f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet")
+        click.echo(str(found.values) if found.values else f"values not compared with float64: {found.why_not}")
+    if found.values is not None:
+        found.values.raise_if_wrong(found.store.path)

@@ -80,6 +80,11 @@ def print_results(results: dict[str, Any]) -> None:
     for name, row in results["methods"].items():
         click.echo(method_row(name, row))
     print_pairs(results)
+    if results.get("duplicates"):
+        from advntk_dist.data.duplicates import Duplicates
+
+        for line in Duplicates.from_dict(results["duplicates"]).lines():
+            click.echo(line)
 
 
 def method_row(name: str, row: dict[str, Any]) -> str:

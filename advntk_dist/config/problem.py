@@ -30,6 +30,8 @@ class DataConfig(Section):
     """Edge in pixels that images are brought to: shorter side scaled, antialiased, then the middle square."""
     class_subset: Annotated[tuple[str | Annotated[int, Field(ge=0)], ...], Field(strict=False)] | None = None
     """Names or numbers of the classes to keep; by default all."""
+    duplicates: Literal["warn", "drop", "refuse"] = "warn"
+    """What to do with equal images: warn, drop (before the split is drawn; the first one stays), or refuse."""
 
     @field_validator("class_subset")
     @classmethod
@@ -42,9 +44,10 @@ class DataConfig(Section):
 
     @model_serializer(mode="wrap", when_used="json")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the two newest keys out where they say nothing: identities of earlier runs stay what they were."""
+        """Leave the newest keys out where they say nothing: identities of earlier runs stay what they were."""
+        silent = {"resize": None, "class_subset": None, "duplicates": "warn"}
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if v is not None or k not in ("resize", "class_subset")}
+        return {k: v for k, v in values.items() if k not in silent or v != silent[k]}
 
 
 class NetworkConfig(Section):

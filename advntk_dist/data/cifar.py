@@ -15,6 +15,7 @@ import numpy as np
 from advntk_dist.data.cifar_kinds import CIFAR10, CIFAR100, Kind
 from advntk_dist.data.dataset import Dataset, check_labels, describe
 from advntk_dist.data.files import archive_holds, archive_members, read_bytes, require_path
+from advntk_dist.data.text import printable
 from advntk_dist.data.unpickle import load_pickled_arrays
 from advntk_dist.errors import DatasetError
 
@@ -106,7 +107,7 @@ def _files(place: Path, kind: Kind) -> Iterator[tuple[str, str, bytes]]:
     """Yield (batch file name, where it lies, contents)."""
     if not place.is_dir():
         for member, content in archive_members(place, _wanted(kind)):
-            yield PurePosixPath(member).name, f"{place}:{member}", content
+            yield PurePosixPath(member).name, f"{place}:{printable(member)}", content
         return
     first: tuple[str, str] | None = None
     for suffix, folder, name in _places(kind):

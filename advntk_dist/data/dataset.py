@@ -5,25 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
 from advntk_dist.grid import spans
 
 _HASH_BLOCK = 16 * 2**20
 """Bytes hashed at a time, so that an array with strides is never copied whole."""
+_AGAIN = "the file is damaged or of another format, get it again"
+PART_TITLES = {"train": "training", "val": "validation", "test": "test"}
+"""The parts of a split in words."""
+_CHANNELS = frozenset((1, 3, 4))
+"""Numbers of channels of grey images, of colours, and of colours with transparency."""
 
 
-def check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
-    """Raise DatasetError unless every label of the integer array ``y`` is one of 0..n_classes-1."""
+def check_labels(y: np.ndarray, n_classes: int, where: str, remedy: str = _AGAIN) -> None:
+    """Raise DatasetError, with a remedy, unless every label of the integer array ``y`` is one of 0..n_classes-1."""
     wrong = np.flatnonzero((y < 0) | (y >= n_classes))
     if wrong.size:
         raise DatasetError(
             f"{where}: image {wrong[0]} has label {y[wrong[0]]}, but there are {n_classes} classes "
-            f"(labels 0..{n_classes - 1}); the file is damaged or of another format, get it again"
+            f"(labels 0..{n_classes - 1}); {remedy}"
         )
 
 
@@ -32,6 +38,21 @@ def describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"a {type(value).__name__}"
+
+
+def channels_first(shape: tuple[int, ...], name: str) -> str | None:
+    """What is wrong with images of a shape (n, C, H, W), and the line that mends it; None for (n, H, W, C).
+
+    One, three or four rows of more than four columns in more than four channels are taken for channels.
+    """
+    if len(shape) != 4 or shape[1] not in _CHANNELS or min(shape[2:]) <= max(_CHANNELS):
+        return None
+    _, rows, columns, channels = shape
+    return (
+        f"{name} has shape {shape}, which as (n, H, W, C) is {rows} x {columns} images of {channels} channels; if the "
+        f"channels come first, give {name}.transpose(0, 2, 3, 1), and if there really are {rows} rows of pixels, "
+        f"{name}.transpose(0, 2, 1, 3)"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +71,19 @@ class Dataset:
         Class names; the label is the position.
     test_start
         Index of the first row of the publisher's own test set, None where the publisher has no split.
+    val_start
+        Index of the first row of the publisher's own validation set, which ends where the test set begins; None where
+        there is none. The rows before it are the training set.
+    files
+        Names of the images within the folder or archive that they are from, in the order of the rows; None where they
+        are no files.
+    dropped
+        Number of equal images that were left out of what the reader gave.
 
     Raises
     ------
     DatasetError
-        If a shape, dtype, label, class name or ``test_start`` is impossible.
+        If a shape, dtype, label, class name, ``test_start`` or ``val_start`` is impossible, or the channels come first.
     """
 
     name: str
@@ -62,6 +91,9 @@ class Dataset:
     y: np.ndarray
     classes: tuple[str, ...]
     test_start: int | None = None
+    val_start: int | None = None
+    files: tuple[str, ...] | None = None
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         """Check every field and freeze the arrays."""
@@ -85,9 +117,20 @@ class Dataset:
                 f"{where}: test_start is {self.test_start}, which leaves no training or no test rows "
                 f"out of {n}; use None for data without a test set of its own"
             )
+        if self.val_start is not None and not 1 <= self.val_start < (self.test_start or 0):
+            raise DatasetError(
+                f"{where}: val_start is {self.val_start}, which leaves no training or no validation rows before "
+                f"test_start = {self.test_start}; use None for data without a validation set of its own"
+            )
+        if self.files is not None and len(self.files) != n:
+            raise DatasetError(f"{where}: {n} images but {len(self.files)} names of files; give one name an image")
+        if (wrong := channels_first(self.x.shape, "x")) is not None:
+            raise DatasetError(f"{where}: {wrong}")
+        # Names come from files that nobody has checked, and are printed in many places.
+        object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "x", _frozen(self.x))
         object.__setattr__(self, "y", _frozen(self.y))
-        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "classes", tuple(printable(c) for c in self.classes))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -104,10 +147,48 @@ class Dataset:
         """Number of classes."""
         return len(self.classes)
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Rows (m,) int64 of the publisher's parts, "train", "val" and "test"; of "all" where there are none."""
+        if self.test_start is None:
+            return {"all": np.arange(len(self))}
+        if self.val_start is None:
+            return {"train": np.arange(self.test_start), "test": np.arange(self.test_start, len(self))}
+        return {
+            "train": np.arange(self.val_start),
+            "val": np.arange(self.val_start, self.test_start),
+            "test": np.arange(self.test_start, len(self)),
+        }
+
+    def take(self, rows: np.ndarray) -> Dataset:
+        """The dataset of some rows alone, given as ascending indices (m,); each part keeps at least one.
+
+        Raises
+        ------
+        DatasetError
+            If a part keeps none.
+        """
+        x, y = self.x[rows], self.y[rows]
+        for array in (x, y):
+            array.setflags(write=False)
+
+        def moved(start: int | None) -> int | None:
+            return None if start is None else int(np.searchsorted(rows, start))
+
+        return replace(
+            self,
+            x=x,
+            y=y,
+            test_start=moved(self.test_start),
+            val_start=moved(self.val_start),
+            files=None if self.files is None else tuple(self.files[row] for row in rows),
+        )
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hex sha256 over shape, dtype and bytes of x and y in order, and the class names."""
-        head = json.dumps(["advntk-dataset-1", list(self.classes)], ensure_ascii=True)
+        """Hex sha256 over shape, dtype and bytes of x and y in order, class names, and ``val_start`` where given."""
+        own_validation = [] if self.val_start is None else [self.val_start]  # other data keep the hash that they had
+        head = json.dumps(["advntk-dataset-1", list(self.classes), *own_validation], ensure_ascii=True)
         digest = hashlib.sha256(head.encode())
         _hash_array(digest.update, self.x)
         _hash_array(digest.update, self.y)

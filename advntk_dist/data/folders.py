@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from advntk_dist.data.files import Member, members, read_bytes, reason
+from advntk_dist.data.files import Member, members, read_bytes, reason, require_fewer
+from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-WHAT = "a folder, .tar, .tar.gz or .zip with one folder of images a class, or with train/CLASS/ and test/CLASS/ ones"
-_PARTS = ("train", "test")
-_LIKE_PARTS = frozenset((*_PARTS, "val", "valid", "validation", "dev", "training", "testing"))
+WHAT = (
+    "a folder, .tar, .tar.gz or .zip with one folder of images a class, or with train/CLASS/ and test/CLASS/ ones, and "
+    "val/CLASS/ where validation images are given"
+)
+_VALIDATION = ("val", "valid", "validation", "dev")
+_LIKE_PARTS = frozenset(("train", "test", *_VALIDATION, "training", "testing"))
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 _DEEPEST = 8
 _GLANCE = 20_000
@@ -37,14 +41,15 @@ class Listing:
         Labels in that order.
     classes
         Class names, sorted.
-    test_start
-        Number of training images, None where there is no test part.
+    test_start, val_start
+        Where the images of these parts begin, None where there is no such part.
     """
 
     rows: dict[PurePosixPath, int]
     labels: list[int]
     classes: tuple[str, ...]
     test_start: int | None
+    val_start: int | None
 
 
 def walk(place: Path) -> Iterator[Member]:
@@ -80,7 +85,7 @@ def list_images(place: Path) -> Listing:
     ------
     DatasetError
         If there are none, a folder has none, a file in a class folder is not an image by its name, a file lies deeper
-        than class/image, images lie beside class folders, a name is there twice, or parts are not train and test.
+        than class/image, images lie beside class folders, a name is there twice, or parts are not train, val and test.
     """
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
@@ -88,7 +93,10 @@ def list_images(place: Path) -> Listing:
         if member.is_folder:
             folders.add(member.path)
         elif member.read is None:
-            raise DatasetError(f"{place}: {str(member.path)!r} is a link or no plain file; give the files themselves")
+            raise DatasetError(
+                f"{place}: {str(member.path)!r} is a link, a pipe, a device or else no plain file; give the files "
+                "themselves"
+            )
         elif member.path in files:
             raise DatasetError(f"{place}: holds {str(member.path)!r} twice; remove one")
         else:
@@ -97,8 +105,8 @@ def list_images(place: Path) -> Listing:
     if not images:
         raise DatasetError(f"{place}: holds no image ({', '.join(sorted(SUFFIXES))}); set data.path to {WHAT}")
     skip = _wrapper(images)
-    split = _parts(place, {path.parts[skip] for path in images}, images, skip)
-    depth = skip + split
+    parts = _parts(place, {path.parts[skip] for path in images}, images, skip)
+    depth = skip + bool(parts)
     for path in sorted(files):
         inside = len(path.parts) - depth
         if inside > 2 or (path in images and inside < 2):
@@ -109,22 +117,28 @@ def list_images(place: Path) -> Listing:
     empty = min(folders - filled, default=None)
     if empty is not None:
         raise DatasetError(f"{place}: folder {str(empty)!r} holds no image; add images or remove it")
-    return _ordered(place, images, depth, split)
+    return _ordered(place, images, depth, parts)
 
 
-def _ordered(place: Path, images: set[PurePosixPath], depth: int, split: bool) -> Listing:
-    def is_test(path: PurePosixPath) -> bool:
-        return split and path.parts[depth - 1] == "test"
+def _ordered(place: Path, images: set[PurePosixPath], depth: int, parts: tuple[str, ...]) -> Listing:
+    def part(path: PurePosixPath) -> int:
+        return parts.index(path.parts[depth - 1]) if parts else 0
 
-    ordered = sorted(images, key=lambda path: (is_test(path), path.parts))
-    test_start = sum(not is_test(path) for path in ordered) if split else None
-    classes = tuple(sorted({path.parts[depth] for path in ordered[:test_start]}))
-    strange = sorted({path.parts[depth] for path in ordered} - set(classes))
-    if strange:
-        raise DatasetError(f"{place}: class {strange[0]!r} has test images but no training images; add some")
+    ordered = sorted(images, key=lambda path: (part(path), path.parts))
+    starts = [sum(part(path) < k for path in ordered) for k in range(len(parts))]
+    test_start = starts[-1] if parts else None
+    val_start = starts[1] if len(parts) == len(("train", "val", "test")) else None
+    first = starts[1] if parts else len(ordered)
+    classes = tuple(sorted({path.parts[depth] for path in ordered[:first]}))
+    strange = next((path for path in ordered[first:] if path.parts[depth] not in classes), None)
+    if strange is not None:
+        raise DatasetError(
+            f"{place}: class {strange.parts[depth]!r} has {strange.parts[depth - 1]} images but no training images; "
+            "add some"
+        )
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[path.parts[depth]] for path in ordered]
-    return Listing({path: row for row, path in enumerate(ordered)}, labels, classes, test_start)
+    return Listing({path: row for row, path in enumerate(ordered)}, labels, classes, test_start, val_start)
 
 
 def _wrapper(images: set[PurePosixPath]) -> int:
@@ -135,29 +149,56 @@ def _wrapper(images: set[PurePosixPath]) -> int:
     return skip
 
 
-def _parts(place: Path, tops: set[str], images: set[PurePosixPath], skip: int) -> bool:
-    """Whether the outermost folders are train and test; DatasetError where they are neither that nor classes."""
-    if tops == set(_PARTS) and all(len(path.parts) > skip + 2 for path in images):
-        return True
-    if tops <= _LIKE_PARTS:
-        raise DatasetError(
-            f"{place}: {', '.join(sorted(tops))} are parts of a dataset, not classes, and hold no train/CLASS/ and "
-            f"test/CLASS/ folders alone (validation images are drawn from train, data.n_val); it must be {WHAT}"
+def _parts(place: Path, tops: set[str], images: set[PurePosixPath], skip: int) -> tuple[str, ...]:
+    """Names of the outermost folders for training, validation (where there is one) and test images; empty for classes.
+
+    Raises
+    ------
+    DatasetError
+        If they are neither that nor classes.
+    """
+    if not tops <= _LIKE_PARTS:
+        return ()
+    deep = all(len(path.parts) > skip + 2 for path in images)
+    validation = tuple(name for name in _VALIDATION if name in tops)
+    if deep and len(validation) <= 1 and tops == {"train", *validation, "test"}:
+        return ("train", *validation, "test")
+    if not deep:
+        remedy = "put the images of each in one folder a class"
+    elif len(validation) > 1:
+        remedy = f"keep one of {' and '.join(validation)}"
+    elif tops == {"train", *validation}:
+        remedy = (
+            f"rename {validation[0]} to test, of which the results are (validation images are then drawn from train, "
+            "data.n_val), or add test"
         )
-    return False
+    else:
+        remedy = "name them train, val and test"
+    raise DatasetError(
+        f"{place}: {', '.join(sorted(tops))} are parts of a dataset, not classes; {remedy}; it must be {WHAT}"
+    )
 
 
 def _walk_folder(root: Path) -> Iterator[Member]:
-    def listed(folder: Path, inside: PurePosixPath) -> Iterator[Member]:
-        with _readable(folder), os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
-        for name, is_folder in found:
+    def listed(folder: Path, inside: PurePosixPath, around: frozenset[tuple[int, int]]) -> Iterator[Member]:
+        with _readable(folder):
+            about = folder.stat()
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
+        here = about.st_dev, about.st_ino
+        if here in around:
+            raise DatasetError(
+                f"{printable(str(folder))}: is a link to a folder around it, which never ends; remove it"
+            )
+        for name, is_folder, is_file in found:
             path, file = inside / name, folder / name
-            yield Member(path, None if is_folder else partial(read_bytes, file), is_folder)
+            yield Member(path, partial(read_bytes, file) if is_file else None, is_folder)
             if is_folder and len(path.parts) < _DEEPEST and not name.startswith("."):
-                yield from listed(file, path)
+                yield from listed(file, path, around | {here})
 
-    return listed(root, PurePosixPath())
+    for count, member in enumerate(listed(root, PurePosixPath(), frozenset())):
+        require_fewer(count, root)
+        yield member
 
 
 @contextmanager
@@ -165,4 +206,6 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatasetError(f"{folder}: cannot be listed ({reason(error)}); check its permissions") from error
+        raise DatasetError(
+            f"{printable(str(folder))}: cannot be listed ({reason(error)}); check its permissions"
+        ) from error

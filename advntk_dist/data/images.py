@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from advntk_dist.data.dataset import Dataset
-from advntk_dist.data.files import reason, require_path
+from advntk_dist.data.files import reason, require_path, require_room
 from advntk_dist.data.folders import WHAT, list_images, walk
 from advntk_dist.data.select import resize_image
 from advntk_dist.errors import DatasetError
@@ -36,8 +36,9 @@ def read_images(path: Path | None, edge: int | None = None) -> Dataset:
     Parameters
     ----------
     path
-        Folder, .tar, .tar.gz or .zip with ``CLASS/image``, or with ``train/CLASS/image`` and ``test/CLASS/image``;
-        folders around these do no harm. Classes are numbered in the order of their sorted names.
+        Folder, .tar, .tar.gz or .zip with ``CLASS/image``, or with ``train/CLASS/image``, ``test/CLASS/image`` and
+        possibly ``val/CLASS/image``; folders around these do no harm. Classes are numbered in the order of their
+        sorted names.
     edge
         Side in pixels to bring each image to while it is read; None where all have one size.
 
@@ -60,6 +61,7 @@ def read_images(path: Path | None, edge: int | None = None) -> Dataset:
     for name, pixels in _decoded(place, listing.rows.keys(), edge):
         if first is None:
             first = name
+            require_room(n * pixels.size, str(place))
             x = np.empty((n, *pixels.shape), np.uint8)
         height, width, channels = pixels.shape
         if (height, width) != x.shape[1:3]:
@@ -68,11 +70,13 @@ def read_images(path: Path | None, edge: int | None = None) -> Dataset:
                 f"{x.shape[1]}; set data.resize to the edge that all images should be brought to, for example 32"
             )
         if channels > x.shape[3]:
+            require_room(n * pixels.size, str(place))
             x = np.repeat(x, channels, axis=3)  # the grey images so far; happens once
         x[listing.rows[name]] = pixels
     x.setflags(write=False)
     y = np.array(listing.labels, dtype=np.int64)
-    return Dataset(place.name or str(place), x, y, listing.classes, listing.test_start)
+    files = tuple(map(str, listing.rows))
+    return Dataset(place.name or str(place), x, y, listing.classes, listing.test_start, listing.val_start, files)
 
 
 def _decoded(place: Path, names: Set[PurePosixPath], edge: int | None) -> Iterator[tuple[PurePosixPath, np.ndarray]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.data.dataset import Dataset
+from advntk_dist.data.duplicates import find_duplicates
 from advntk_dist.grid import spans
 
 _BLOCK = 4096
@@ -19,12 +20,12 @@ def summarise(data: Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``n``, ``shape`` (H, W, C), ``parts`` (numbers of rows: "train" and "test", or "all" where the
-        publisher has no test set), ``classes`` (a list of ``name`` and one count a part), ``fingerprint`` (sha256), and
-        ``mean`` and ``std`` of each channel in units of the pixels, 0..255.
+        ``name``, ``n``, ``shape`` (H, W, C), ``parts`` (numbers of rows: "train", "val" and "test" as the publisher
+        divides them, or "all"), ``classes`` (a list of ``name`` and one count a part), ``fingerprint`` (sha256),
+        ``mean`` and ``std`` of each channel in units of the pixels, 0..255, and ``duplicates``, see
+        :meth:`Duplicates.as_dict`.
     """
-    start = data.test_start
-    parts = {"all": data.y} if start is None else {"train": data.y[:start], "test": data.y[start:]}
+    parts = {part: data.y[rows] for part, rows in data.parts.items()}
     counts = {part: np.bincount(y, minlength=data.n_classes) for part, y in parts.items()}
     mean, std = _moments(data.x)
     return {
@@ -39,6 +40,7 @@ def summarise(data: Dataset) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "mean": mean.tolist(),
         "std": std.tolist(),
+        "duplicates": find_duplicates(data, data.parts).as_dict(),
     }
 
 

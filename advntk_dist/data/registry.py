@@ -14,6 +14,7 @@ from pathlib import Path
 from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.data.digits import read_digits
+from advntk_dist.data.files import require_plain
 from advntk_dist.data.folders import holds_class_folders
 from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
 from advntk_dist.data.npz import holds_npz, read_npz
@@ -62,6 +63,7 @@ def load_dataset(
     *,
     resize: int | None = None,
     class_subset: Sequence[str | int] | None = None,
+    drop_duplicates: bool = False,
 ) -> Dataset:
     """Load a dataset by name, or from a file or folder recognised by its content.
 
@@ -79,6 +81,8 @@ def load_dataset(
         Edge in pixels to bring the images to: the middle square, scaled, antialiased. None leaves them.
     class_subset
         Names or numbers of at least two classes to keep; labels are numbered anew. None keeps all.
+    drop_duplicates
+        Leave out every image that equals an earlier one, after all of the above; training images come first.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def load_dataset(
     DatasetError
         If the name is unknown, a file is missing, or its content is damaged or of another format.
     """
-    from advntk_dist.data import select  # Pillow is loaded only where it is used
+    from advntk_dist.data import duplicates, select  # Pillow is loaded only where it is used
 
     reader, place = _find(name, path)
     if resize is not None and reader.read_resized is not None:
@@ -99,7 +103,9 @@ def load_dataset(
         data = reader.read(place)
     if class_subset is not None:
         data = select.keep_classes(data, class_subset)
-    return data if resize is None else select.resize(data, resize)
+    if resize is not None:
+        data = select.resize(data, resize)
+    return duplicates.drop_duplicates(data) if drop_duplicates else data
 
 
 def _leads_to(name: str, path: str) -> bool:
@@ -128,6 +134,7 @@ def _find(name: str, path: str | Path | None) -> tuple[Reader, Path | None]:
             f"data.name {name!r} is itself a path: leave out data.path ({path}), "
             f"or set data.name to one of {', '.join(READERS)}"
         )
+    require_plain(Path(place))
     if is_npz:
         return READERS["npz"], Path(place)
     for reader in READERS.values():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from advntk_dist.data.dataset import Dataset
+from advntk_dist.data.dataset import PART_TITLES, Dataset
 from advntk_dist.errors import DatasetError
 from advntk_dist.suggest import did_you_mean
 
@@ -51,7 +52,7 @@ def resize(data: Dataset, edge: int) -> Dataset:
         for channel in range(channels):
             out[:, :, channel] = np.asarray(resize_image(Image.fromarray(image[:, :, channel]), edge))
     x.setflags(write=False)
-    return Dataset(data.name, x, data.y, data.classes, data.test_start)
+    return replace(data, x=x)
 
 
 def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
@@ -68,7 +69,7 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
     Raises
     ------
     DatasetError
-        If a class is unknown or named twice, one has no image, or no training or no test image is left.
+        If a class is unknown or named twice, one has no image, or a part of the publisher's keeps none.
     """
     numbers = [_number(data, item) for item in wanted]
     if len(numbers) < 2 or len(set(numbers)) != len(numbers):
@@ -86,16 +87,14 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
         raise DatasetError(
             f"data.class_subset: {data.name!r} has no image of class {data.classes[kept[min(absent)]]!r}; leave it out"
         )
-    test_start = None if data.test_start is None else int(np.searchsorted(rows, data.test_start))
-    if test_start is not None and not 0 < test_start < len(rows):
-        part = "training" if test_start == 0 else "test"
-        raise DatasetError(
-            f"data.class_subset = {list(wanted)}: {data.name!r} has no {part} image of these classes; name others"
-        )
-    x = data.x[rows]
-    x.setflags(write=False)
+    for part, held in data.parts.items():
+        if not np.isin(rows, held).any():
+            raise DatasetError(
+                f"data.class_subset = {list(wanted)}: {data.name!r} has no {PART_TITLES[part]} image of these classes; "
+                "name others"
+            )
     y.setflags(write=False)
-    return Dataset(data.name, x, y, tuple(data.classes[k] for k in kept), test_start)
+    return replace(data.take(rows), y=y, classes=tuple(data.classes[k] for k in kept))
 
 
 def _number(data: Dataset, item: str | int) -> int:

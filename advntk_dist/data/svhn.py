@@ -7,18 +7,21 @@ Source: Y. Netzer et al., "Reading Digits in Natural Images with Unsupervised Fe
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advntk_dist.data.dataset import Dataset, describe
-from advntk_dist.data.files import read_bytes, reason, require_path
+from advntk_dist.data.files import MOST_BYTES, read_bytes, reason, require_path
 from advntk_dist.errors import DatasetError
 
 _TRAIN, _TEST = "train_32x32.mat", "test_32x32.mat"
 _WHAT = f"the folder with {_TRAIN} and {_TEST} (advntk data fetch svhn)"
 _SHAPE = (32, 32, 3)
+_VARIABLES = ("X", "y")
 _MAGIC = b"MATLAB 5.0 MAT-file"
 
 
@@ -74,7 +77,7 @@ def _parse(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     content = read_bytes(file)
     if not content.startswith(_MAGIC):
@@ -83,9 +86,21 @@ def _load(file: Path) -> dict[str, Any]:
             "it is cut short or of another format, get it again"
         )
     try:
-        return dict(loadmat(io.BytesIO(content), variable_names=("X", "y")))  # type: ignore[arg-type]  # streams are documented
+        # Shapes first: a variable of zeros unpacks to a thousand times its bytes.
+        shapes: Sequence[tuple[str, tuple[int, ...], str]] = whosmat(io.BytesIO(content))  # type: ignore[arg-type]  # as below
+        size = sum(int(math.prod(shape)) for name, shape, _ in shapes if name in _VARIABLES)
+    except Exception as error:
+        raise _damaged(file, error) from error
+    if size > MOST_BYTES:
+        raise DatasetError(f"{file}: unpacks to {size:,} values, more than any file of SVHN holds; get it again")
+    try:
+        return dict(loadmat(io.BytesIO(content), variable_names=_VARIABLES))  # type: ignore[arg-type]  # streams are documented
     except Exception as error:
         # Damaged headers fail in any way that the parser's own code can fail; each means the same to the reader.
-        raise DatasetError(
-            f"{file}: not a readable MATLAB 5 file ({reason(error)}); it is cut short or damaged, get it again"
-        ) from error
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{file}: not a readable MATLAB 5 file ({reason(error)}); it is cut short or damaged, get it again"
+    )

@@ -89,22 +89,41 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return state | {"_predictor": None} if "_predictor" in state else state
 
     def decision_function(self, X: ArrayLike) -> Array:
-        """Outputs of the network: (m, classes), or (m,) for two classes, positive for the second one."""
+        """Outputs of the network: (m, classes), or (m,) for two classes, positive for the second one.
+
+        Raises
+        ------
+        ValueError
+            If X has other features than the training data, or its images have another shape or another scale of pixels
+            (DatasetError).
+        """
         check_is_fitted(self)
-        rows = validate_data(self, _flat(X)[0], reset=False, dtype=_DTYPES)
-        outputs = self.predictor_.predict(self._pixels.images(rows))
+        outputs = self.predictor_.predict(self._images(X))
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Labels (m,)."""
+        """Labels (m,); errors as :meth:`decision_function`."""
         scores = self.decision_function(X)
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def images(self, X: ArrayLike) -> NDArray[Any]:
-        """X as the images (m, H, W, C) in [-0.5, 0.5] that :attr:`predictor_` and attacks on it work with."""
+        """X as the images (m, H, W, C) in [-0.5, 0.5] that :attr:`predictor_` and attacks on it work with.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`decision_function`.
+        """
         check_is_fitted(self)
-        return self._pixels.images(validate_data(self, _flat(X)[0], reset=False, dtype=_DTYPES))
+        return self._images(X)
+
+    def _images(self, X: ArrayLike) -> NDArray[Any]:
+        flat, shape = _flat(X)
+        rows = validate_data(self, flat, reset=False, dtype=_DTYPES)
+        self._pixels.require_same_shape(shape)
+        self._pixels.require_same_scale(rows)
+        return self._pixels.images(rows)
 
     @abstractmethod
     def _learn(self, x: NDArray[Any], labels: NDArray[np.int64]) -> None:

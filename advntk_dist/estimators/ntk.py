@@ -32,8 +32,10 @@ class NTKClassifier(KernelClassifier):
     image_shape
         (H, W, C) of the rows of X; by default X's own shape, or no shape for fully connected networks.
     pixel_range
-        Values that become -0.5 and 0.5 (values outside are clipped); by default (0, 255) for uint8, (-0.5, 0.5) or
-        (0, 1) where all of X lies within, else the smallest and the largest value of X in ``fit``.
+        Values that become -0.5 and 0.5, whatever X holds (values outside are clipped); by default (0, 255) for uint8,
+        (0, 1) or (-0.5, 0.5) where all of X lies within, else the smallest and the largest value of X in ``fit``. By
+        default X on another scale than that of ``fit`` is refused where it is recognised, and warned of where more
+        than one value in a hundred is clipped.
     memory
         Memory of the solver in bytes. A Gram matrix of up to a quarter of it is computed in this process, without Ray.
     store

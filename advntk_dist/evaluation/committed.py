@@ -27,12 +27,21 @@ class CommittedRows:
         Images that are committed at once.
     on_span
         Called with the images of a span, and whether it was committed now or before.
+    of
+        Seal of the coefficients that the outcomes are of, as :class:`~advntk_dist.storage.records.Records` takes it.
     """
 
     def __init__(
-        self, group: zarr.Group, name: str, n: int, columns: int, span: int, on_span: Callable[[int, bool], None]
+        self,
+        group: zarr.Group,
+        name: str,
+        n: int,
+        columns: int,
+        span: int,
+        on_span: Callable[[int, bool], None],
+        of: int = 0,
     ) -> None:
-        self._records = Records(group, name, n, (columns,), span=span)
+        self._records = Records(group, name, n, (columns,), span=span, of=of)
         self._span, self._on_span = span, on_span
         self.table = np.full((n, columns), np.nan)
         self._open: list[slice] = []

@@ -33,6 +33,7 @@ def evaluate(
     batch: int,
     on_batch: Callable[[int, bool], None] = lambda images, fresh: None,
     evaluator: Evaluator | None = None,
+    of: int = 0,
 ) -> MethodResult:
     """Attack every image that is classified correctly, once; a clean error counts as a robust one.
 
@@ -54,16 +55,18 @@ def evaluate(
         Called after each batch with its number of images, and whether it was computed now or was there before.
     evaluator
         Where batches are judged; by default in this process, by ``predictor``, which is not called otherwise.
+    of
+        Seal of the predictor's coefficients where these are committed: outcomes of any others are not met again.
 
     Raises
     ------
-    StoreDamagedError
-        If a committed batch fails its checksum.
+    StoreError
+        If a batch cannot be committed.
     EvaluationError
         If the evaluator cannot judge a batch.
     """
     where = evaluator or InProcess(predictor, x, y)
-    rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, on_batch)
+    rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, on_batch, of)
     for work, found in where.map(rows.batches(rows.missing, is_right)):
         rows.table[work.indices] = np.where(found > 0, [1.0, np.nan, np.nan], 0.0)
     rows.commit()

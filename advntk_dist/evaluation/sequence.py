@@ -83,6 +83,7 @@ def evaluate_sequence(
     batch: int,
     on_batch: Callable[[str, int, bool], None] = lambda attack, images, fresh: None,
     on_attack: Callable[[AttackOutcome], None] = lambda outcome: None,
+    of: int = 0,
 ) -> SequenceResult:
     """Predict n images, then let each attack meet those that all before it have left.
 
@@ -108,13 +109,15 @@ def evaluate_sequence(
         Called after each commit with "clean" or the attack's name, the images, and whether they were done now.
     on_attack
         Called after each attack.
+    of
+        Seal of the predictor's coefficients where these are committed: outcomes of any others are not met again.
 
     Raises
     ------
     ValueError
         If two attacks share a name.
-    StoreDamagedError
-        If a committed batch fails its checksum.
+    StoreError
+        If a batch cannot be committed.
     EvaluationError
         If a batch cannot be judged.
     """
@@ -123,7 +126,7 @@ def evaluate_sequence(
 
     def committed(stage: str, columns: int) -> CommittedRows:
         return CommittedRows(
-            group, f"{name}_{stage}", n, columns, batch, lambda images, fresh: on_batch(stage, images, fresh)
+            group, f"{name}_{stage}", n, columns, batch, lambda images, fresh: on_batch(stage, images, fresh), of
         )
 
     rows = committed("clean", 1)

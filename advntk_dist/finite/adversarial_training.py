@@ -107,8 +107,8 @@ def train_adversarially(
     ------
     SolverError
         If the loss overflows.
-    StoreDamagedError
-        If a checkpoint fails its checksum.
+    StoreError
+        If a checkpoint cannot be written.
     """
     x, y = train
     wanted = targets(y, network.classes).astype(x.dtype)

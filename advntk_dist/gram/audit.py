@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal, eigvalsh
 
 from advntk_dist.data.dataset import fingerprint_images
-from advntk_dist.errors import StoreMismatchError
+from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
@@ -22,6 +22,11 @@ from advntk_dist.spec import NetworkSpec
 
 DENSE = 4096
 """Matrices of up to this many rows are decomposed whole; larger ones by Lanczos steps."""
+
+LIMITS = {"float32": 1e-3, "float64": 1e-6}
+"""Largest relative difference from float64 that passes for rounding, by the dtype of a store.
+
+It is that of images which are nearly equal: see the bound in :mod:`advntk_dist.kernels.xla.chain`. Others have 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class AuditReport:
         Largest |stored - float64| over the largest |float64| value of its tile.
     worst
         Row and column of the matrix where that is.
+    limit
+        What of it passes for rounding.
     smallest_eigenvalue, largest_eigenvalue
         Estimates; Lanczos bounds the smallest from above and the largest from below. None for a rectangular store.
     eigenvalue_noise
@@ -52,10 +59,25 @@ class AuditReport:
     tiles: tuple[tuple[int, int], ...]
     largest_difference: float
     worst: tuple[int, int]
+    limit: float
     smallest_eigenvalue: float | None
     largest_eigenvalue: float | None
     eigenvalue_noise: float
     passes: int
+
+    @property
+    def within_limit(self) -> bool:
+        """Whether the stored values are those of float64, but for rounding."""
+        return self.largest_difference <= self.limit
+
+    def raise_if_wrong(self, where: object) -> None:
+        """Raise StoreDamagedError naming the entry that is off by the most, if it is by more than rounding (exit 3)."""
+        if not self.within_limit:
+            raise StoreDamagedError(
+                f"{where}: values of {self.kind} differ from float64 by up to {self.largest_difference:.2g} of the "
+                f"largest of their tile, at {self.worst}, and rounding explains {self.limit:.2g}; build the matrix "
+                "anew with another --out, or give a larger --limit where the images there are almost the same"
+            )
 
     @property
     def above_noise(self) -> bool:
@@ -64,7 +86,11 @@ class AuditReport:
 
     def __str__(self) -> str:
         tiles = f"{len(self.tiles)} tiles of {self.kind} computed again in float64 (seed {self.seed})"
-        text = f"{tiles}: largest relative difference {self.largest_difference:.2g}, at {self.worst}"
+        side = "within" if self.within_limit else "NOT within"
+        text = (
+            f"{tiles}: largest relative difference {self.largest_difference:.2g}, at {self.worst}, {side} the limit of "
+            f"{self.limit:.2g}"
+        )
         if self.smallest_eigenvalue is None:
             return text
         how = f"at most {self.smallest_eigenvalue:.3g} after {self.passes} Lanczos steps"
@@ -82,6 +108,7 @@ def audit_gram(
     tiles: int = 4,
     seed: int = 0,
     passes: int = 20,
+    limit: float | None = None,
 ) -> AuditReport:
     """Compute a seeded sample of tiles again in float64, and estimate the ends of the spectrum.
 
@@ -99,6 +126,8 @@ def audit_gram(
         Of the sample and of the first Lanczos vector.
     passes
         Lanczos steps, each one pass over the store; none for up to ``DENSE`` rows.
+    limit
+        Largest relative difference that passes for rounding; that of the store's dtype in ``LIMITS`` by default.
 
     Raises
     ------
@@ -138,7 +167,8 @@ def audit_gram(
             largest, worst = float(relative), (t.row_start + int(row), t.col_start + int(col))
     low, high, steps = _spectrum(store, kind, generator, passes) if store.symmetric else (None, None, 0)
     noise = 2 * np.sqrt(squares / count) * np.sqrt(store.n)
-    return AuditReport(kind, seed, tuple(sorted(chosen)), largest, worst, low, high, float(noise), steps)
+    most = LIMITS[store.dtype.name] if limit is None else limit
+    return AuditReport(kind, seed, tuple(sorted(chosen)), largest, worst, most, low, high, float(noise), steps)
 
 
 def _spectrum(store: GramStore, kind: str, generator: np.random.Generator, passes: int) -> tuple[float, float, int]:

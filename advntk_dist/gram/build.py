@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist import metrics
 from advntk_dist.errors import GramBuildError, RequestError
-from advntk_dist.gram import chunks
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.images import compute_images
@@ -30,6 +29,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.watch import BuildWatch
 from advntk_dist.gram.worker import Receipt
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.patience import patience
 
@@ -119,7 +119,7 @@ def build_gram(
     path = location(store).resolve()
     with builder_lock(path):
         opened = open_for_build(path, fingerprint, net.spec.as_dict(), images, others)
-        chunks.remove_partials(path)
+        durable.remove_partials(path)
         invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
         done = opened.committed()
         missing = [t for t in opened.grid if not done[t.i, t.j]]

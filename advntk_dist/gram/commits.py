@@ -6,15 +6,17 @@ that is absent or damaged means that its tile is not committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import google_crc32c
 import numpy as np
 
-from advntk_dist.gram import chunks
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location
 
 FIELDS = {
@@ -23,6 +25,7 @@ FIELDS = {
     "compute_us": "time to compute the tile, microseconds",
     "attempt": "how many times the tile had been handed to a worker, this time included",
     "unix_ms": "time of the commit, milliseconds since 1970 UTC",
+    "seal": "checksum of what the tile belongs to: network, numbers, kernel, place, and crc32c",
 }
 
 
@@ -34,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What is known of a committed tile; the fields are those of ``FIELDS``, in order."""
+    """What is known of a committed tile; the fields are those of ``FIELDS``, in order, without the seal."""
 
     crc32c: int
     bytes: int
@@ -52,34 +55,44 @@ class CommitLog:
         Folder of the store.
     kind
         "ntk" or "nngp".
+    owner
+        What the tiles belong to, as JSON values: records of anything else do not count.
     """
 
-    def __init__(self, root: Location, kind: str) -> None:
+    def __init__(self, root: Location, kind: str, owner: Mapping[str, Any]) -> None:
         self.root, self.array = root, f"commits/{kind}"
+        self._owner = json.dumps([dict(owner), kind], sort_keys=True).encode()
+
+    def _seal(self, i: int, j: int, crc32c: int) -> int:
+        return int(google_crc32c.value(self._owner + json.dumps([int(i), int(j), crc32c]).encode()))
 
     def _path(self, i: int, j: int) -> Location:
-        return chunks.chunk_path(self.root, self.array, i, j, 0)
+        return durable.chunk_path(self.root, self.array, i, j, 0)
 
     def read(self, i: int, j: int) -> CommitRecord | None:
         """The record of tile (i, j), None where it is absent.
 
         Raises
         ------
-        chunks.ChunkDamagedError
-            If there is a record but its bytes are damaged.
+        durable.ChunkDamagedError
+            If there is a record but its bytes are damaged, or it is that of another tile.
         """
         try:
-            payload = chunks.read_checked(self._path(i, j), len(FIELDS) * np.dtype(np.int64).itemsize)
+            payload = durable.read_checked(self._path(i, j), len(FIELDS) * np.dtype(np.int64).itemsize)
         except FileNotFoundError:
             return None
-        values = chunks.decode(payload, (len(FIELDS),), np.int64, verify=False)
-        return None if values[0] < 0 else CommitRecord(*(int(v) for v in values))
+        *values, seal = (int(v) for v in durable.decode(payload, (len(FIELDS),), np.int64, verify=False))
+        if values[0] < 0:
+            return None
+        if seal != self._seal(i, j, values[0]):
+            raise durable.ChunkDamagedError("belongs to another tile or store")
+        return CommitRecord(*values)
 
     def intact(self, i: int, j: int) -> CommitRecord | None:
         """The record of tile (i, j), None where it is absent or damaged."""
         try:
             return self.read(i, j)
-        except chunks.ChunkDamagedError:
+        except durable.ChunkDamagedError:
             return None
 
     def each(self, ask: Callable[[int, int], T], places: Iterable[tuple[int, int]]) -> list[T]:
@@ -91,11 +104,13 @@ class CommitLog:
 
     def write(self, i: int, j: int, record: CommitRecord) -> None:
         """Write the record of tile (i, j) durably."""
-        chunks.write_durable(self._path(i, j), chunks.encode(np.array(astuple(record), np.int64)))
+        durable.write_durable(
+            self._path(i, j), durable.encode(np.array([*astuple(record), self._seal(i, j, record.crc32c)], np.int64))
+        )
 
     def remove(self, i: int, j: int) -> None:
         """Take the commit of tile (i, j) back, durably."""
         path = self._path(i, j)
         if path.exists():
             path.unlink(missing_ok=True)
-            chunks.flush_folder(path.parent)
+            durable.flush_folder(path.parent)

@@ -14,8 +14,11 @@ from advntk_dist.errors import RequestError, StoreMismatchError
 if TYPE_CHECKING:
     from advntk_dist.networks import Network
 
-FORMAT = 1
+FORMAT = 2
 """Version of the store's layout."""
+
+SIZES = ("n", "images", "n_columns", "columns", "gram.tile")
+"""Fields that change as a store grows."""
 
 DTYPES = ("float32", "float64")
 KINDS = ("ntk", "nngp")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
 from typing import Any
 
-import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.errors import StoreMismatchError
-from advntk_dist.gram import chunks
-from advntk_dist.gram.fingerprint import Fingerprint, require_same
-from advntk_dist.gram.layout import ATTRIBUTE, CREATING, is_absent
+from advntk_dist.gram.fingerprint import SIZES, Fingerprint, require_same
+from advntk_dist.gram.layout import CREATING, descriptions, is_absent, mend_layout
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import TileGrid
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location
-from advntk_dist.storage.zarr_store import zarr_at
-
-_SIZES = ("n", "images", "n_columns", "columns", "gram.tile")
 
 
 def open_for_build(
@@ -45,11 +40,12 @@ def open_for_build(
     """
     if not is_absent(path):
         stored = GramStore.open(path)
+        mend_layout(path, stored.fingerprint, stored.network)
         if _is_larger(stored.fingerprint, fingerprint):
             _require_prefix(stored, fingerprint, x, columns)
             _enlarge(stored, fingerprint)
     store = GramStore.create_or_open(path, fingerprint, network)
-    _resize_arrays(store)
+    mend_layout(path, fingerprint, network, grown=True)
     return store
 
 
@@ -60,7 +56,7 @@ def _is_larger(stored: Fingerprint, requested: Fingerprint) -> bool:
 
 def _require_prefix(store: GramStore, requested: Fingerprint, x: NDArray[Any], columns: NDArray[Any] | None) -> None:
     where, stored = str(store.path), store.fingerprint
-    ours = {k: v for k, v in requested.items() if k not in _SIZES}
+    ours = {k: v for k, v in requested.items() if k not in SIZES}
     require_same(where, stored, ours)
     if (stored["columns"] is None) != (columns is None):
         raise StoreMismatchError(where, "columns", stored["columns"], requested["columns"])
@@ -92,18 +88,5 @@ def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
         if larger.at(t.i, t.j).shape != t.shape:
             for kind in store.kinds:
                 store.take_back(kind, t.i, t.j)
-    file = store.path / "zarr.json"
-    meta = json.loads(file.read_text())
-    meta["attributes"][ATTRIBUTE]["fingerprint"] = fingerprint
-    chunks.write_durable(file, json.dumps(meta, indent=2).encode())
-
-
-def _resize_arrays(store: GramStore) -> None:
-    """Give the Zarr arrays the shape that the fingerprint says; they lag behind after an enlargement."""
-    group = zarr.open_group(**zarr_at(store.path), mode="r+")
-    for kind in store.kinds:
-        for name, shape in ((kind, (store.n, store.n_columns)), (f"commits/{kind}", store.grid.shape)):
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            if array.shape[:2] != shape:
-                array.resize((*shape, *array.shape[2:]))
+    # The description of the group decides; those of the arrays lag behind until the store is opened.
+    durable.write_durable(store.path / "zarr.json", descriptions(fingerprint, store.network)["zarr.json"])

@@ -1,21 +1,27 @@
-"""Making a store: the Zarr metadata, complete before the store appears under its name."""
+"""Making a store: the Zarr descriptions, complete before the store appears under its name, and mended where damaged."""
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import uuid
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import google_crc32c
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
-from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import FIELDS
 from advntk_dist.gram.fingerprint import Fingerprint
 from advntk_dist.grid import TileGrid
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location
+
+log = logging.getLogger(__name__)
 
 ATTRIBUTE = "advntk_gram"
 """Attribute of the Zarr group that holds the description of the store."""
@@ -29,24 +35,41 @@ def create_layout(root: Location, fingerprint: Fingerprint, network: dict[str, A
     It is made beside ``root`` and renamed into place, so that a store is there whole or not at all. In an object
     store, which knows no renaming, the description of the group is written last: without it there is no store.
     """
+    files = sorted(descriptions(fingerprint, network).items(), key=lambda item: -item[0].count("/"))
     if not isinstance(root, Path):
         root.remove_tree()
-        with TemporaryDirectory(prefix="advntk-gram-") as folder:
-            made = Path(folder) / root.name
-            _create_group(made, fingerprint, network)
-            files = [path.relative_to(made) for path in made.rglob("zarr.json")]
-            for file in sorted(files, key=lambda file: -len(file.parts)):
-                root.joinpath(*file.parts).write_bytes((made / file).read_bytes())
+        for name, content in files:
+            durable.write_durable(root.joinpath(*name.split("/")), content)
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     for left in root.parent.glob(f"{root.name}.*{CREATING}"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = root.with_name(f"{root.name}.{uuid.uuid4().hex}{CREATING}")
-    _create_group(temporary, fingerprint, network)
-    for path in temporary.rglob("zarr.json"):
-        chunks.write_durable(path, path.read_bytes())
+    for name, content in files:
+        durable.write_durable(temporary / name, content)
     temporary.rename(root)
-    chunks.flush_folder(root.parent)
+    durable.flush_folder(root.parent)
+
+
+def mend_layout(root: Location, fingerprint: Fingerprint, network: dict[str, Any], *, grown: bool = False) -> None:
+    """Write every description anew that is not as it should be; ``grown``: as the store was enlarged."""
+    for name in (wrong := wrong_descriptions(root, fingerprint, network)):
+        durable.write_durable(root.joinpath(*name.split("/")), descriptions(fingerprint, network)[name])
+    if wrong and not grown:
+        log.warning("%s: the description of %s is not as it was written, and is written anew", root, ", ".join(wrong))
+
+
+def wrong_descriptions(root: Location, fingerprint: Fingerprint, network: dict[str, Any]) -> list[str]:
+    """Paths below ``root`` of the zarr.json files that are missing, or say something else than they should."""
+    wrong = []
+    for name, content in descriptions(fingerprint, network).items():
+        try:
+            same = json.loads(root.joinpath(*name.split("/")).read_bytes()) == json.loads(content)
+        except (ValueError, OSError):
+            same = False
+        if not same:
+            wrong.append(name)
+    return wrong
 
 
 def is_absent(root: Location) -> bool:
@@ -56,9 +79,16 @@ def is_absent(root: Location) -> bool:
     return not root.is_file() and {path.name for path in root.iterdir()} <= {"ntk", "nngp", "commits"}
 
 
-def _create_group(folder: Path, fingerprint: Fingerprint, network: dict[str, Any]) -> None:
-    attributes: dict[str, Any] = {ATTRIBUTE: {"fingerprint": fingerprint, "network": network}}
-    group = zarr.open_group(folder, mode="w-", zarr_format=3, attributes=attributes)
+def checksum(fingerprint: Fingerprint, network: dict[str, Any]) -> int:
+    """The crc32c by which the description of a store shows that it is as it was written."""
+    return int(google_crc32c.value(json.dumps([fingerprint, network], sort_keys=True).encode()))
+
+
+def descriptions(fingerprint: Fingerprint, network: dict[str, Any]) -> dict[str, bytes]:
+    """Every zarr.json of a store, by its path below the store's folder."""
+    made: dict[str, Buffer] = {}
+    about = {"fingerprint": fingerprint, "network": network, "crc32c": checksum(fingerprint, network)}
+    group = zarr.create_group(MemoryStore(made), zarr_format=3, attributes={ATTRIBUTE: about})
     tile, shape = fingerprint["gram.tile"], (fingerprint["n"], fingerprint["n_columns"])
     for kind in fingerprint["kinds"]:
         _create_array(group, kind, shape, (tile, tile), fingerprint["gram.dtype"], float("nan"), {})
@@ -66,6 +96,7 @@ def _create_group(folder: Path, fingerprint: Fingerprint, network: dict[str, Any
         _create_array(
             group, f"commits/{kind}", (*down_across, len(FIELDS)), (1, 1, len(FIELDS)), "int64", -1, {"fields": FIELDS}
         )
+    return {name: content.to_bytes() for name, content in made.items()}
 
 
 def _create_array(

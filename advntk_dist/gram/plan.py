@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from advntk_dist.errors import RequestError
-from advntk_dist.gram.chunks import CRC_BYTES
 from advntk_dist.gram.fingerprint import Fingerprint
 from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.kernels.compiled import BLOCK_BYTES
+from advntk_dist.storage.durable import CRC_BYTES
 
 BASE_BYTES = 640 * 2**20
 """Memory of a worker before its first tile: Python, JAX, Ray and a compiled kernel (480 MiB measured for mlp-5)."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.watch import read_builder
 from advntk_dist.grid import TileGrid
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location
 
 
@@ -74,14 +74,14 @@ def read_status(path: Location, grid: TileGrid, commits: Mapping[str, CommitLog]
     records, damaged = [], 0
     for log in commits.values():
 
-        def read(i: int, j: int, log: CommitLog = log) -> CommitRecord | chunks.ChunkDamagedError | None:
+        def read(i: int, j: int, log: CommitLog = log) -> CommitRecord | durable.ChunkDamagedError | None:
             try:
                 return log.read(i, j)
-            except chunks.ChunkDamagedError as error:
+            except durable.ChunkDamagedError as error:
                 return error
 
         found = log.each(read, [(t.i, t.j) for t in grid])
-        damaged += sum(isinstance(record, chunks.ChunkDamagedError) for record in found)
+        damaged += sum(isinstance(record, durable.ChunkDamagedError) for record in found)
         records += [record for record in found if isinstance(record, CommitRecord)]
     builder = read_builder(path)
     times = [r.unix_ms for r in records]

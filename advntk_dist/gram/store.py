@@ -12,13 +12,13 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.errors import GramBuildError, StoreDamagedError, StoreError, StoreIncompleteError, StoreMismatchError
-from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import CommitLog, CommitRecord
-from advntk_dist.gram.fingerprint import FORMAT, Fingerprint, require_same
+from advntk_dist.gram.fingerprint import FORMAT, SIZES, Fingerprint, require_same
 from advntk_dist.gram.finite import require_finite
-from advntk_dist.gram.layout import ATTRIBUTE, create_layout, is_absent
+from advntk_dist.gram.layout import ATTRIBUTE, checksum, create_layout, is_absent
 from advntk_dist.gram.status import GramStatus, read_status
 from advntk_dist.grid import Tile, TileGrid
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
 
@@ -45,7 +45,8 @@ class GramStore:
         self.kinds: tuple[str, ...] = tuple(self.fingerprint["kinds"])
         self.symmetric = self.fingerprint["columns"] is None
         self.grid = TileGrid(self.n, self.n_columns, self.tile, symmetric=self.symmetric)
-        self.commits = {kind: CommitLog(path, kind) for kind in self.kinds}
+        owner = {field: value for field, value in self.fingerprint.items() if field not in SIZES}
+        self.commits = {kind: CommitLog(path, kind, owner) for kind in self.kinds}
 
     @classmethod
     def open(cls, path: str | Location) -> GramStore:
@@ -62,15 +63,18 @@ class GramStore:
         """
         root = location(path)
         try:
-            attributes = json.loads((root / "zarr.json").read_text())["attributes"][ATTRIBUTE]
-            stored_format = attributes["fingerprint"]["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            attributes = json.loads((root / "zarr.json").read_bytes())["attributes"][ATTRIBUTE]
+            fingerprint, network = attributes["fingerprint"], attributes["network"]
+            stored_format = fingerprint["format"]
+            if attributes.get("crc32c") != checksum(fingerprint, network) and stored_format == FORMAT:
+                raise ValueError("its checksum does not match")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             nothing = not root.exists() if isinstance(root, Path) else is_absent(root)
             if isinstance(error, FileNotFoundError) and nothing:
                 raise StoreIncompleteError(f"{root}: no Gram store here; make it with `advntk gram build`") from None
             raise StoreError(
                 f"{root}: not a Gram store, or its zarr.json is damaged ({type(error).__name__}: {error}); "
-                "give the path of a gram.zarr, or build into another folder"
+                "give the path of a gram.zarr; where it is one, move it away, and the same command builds it again"
             ) from error
         if stored_format != FORMAT:
             raise StoreMismatchError(str(root), "format", stored_format, FORMAT)
@@ -131,7 +135,7 @@ class GramStore:
 
     def chunk_path(self, kind: str, i: int, j: int) -> Location:
         """File or object of the chunk of tile (i, j)."""
-        return chunks.chunk_path(self.path, kind, i, j)
+        return durable.chunk_path(self.path, kind, i, j)
 
     def write_tile(
         self, kind: str, tile: Tile, values: NDArray[Any], *, attempt: int = 1, compute_seconds: float = 0.0
@@ -163,35 +167,35 @@ class GramStore:
         if first is not None:
             return first
         path = self.chunk_path(kind, tile.i, tile.j)
-        data, crc = chunks.parts(padded)
-        expected = chunks.checksum(crc)
-        if not chunks.write_durable(path, data, crc, new=True):
+        data, crc = durable.parts(padded)
+        expected = durable.checksum(crc)
+        if not durable.write_durable(path, data, crc, new=True):
             there = self._same_to_rounding(path, padded)
             if there is None:  # what a builder that died has left, or nobody's: no one is about to commit it
-                chunks.write_durable(path, data, crc)
+                durable.write_durable(path, data, crc)
             else:
                 expected = there
         try:
-            checksum = chunks.check_file(path, data.nbytes)
-        except chunks.ChunkDamagedError as error:
+            checksum = durable.check_file(path, data.nbytes)
+        except durable.ChunkDamagedError as error:
             raise GramBuildError(f"{path}: what was written does not read back ({error}); check the disk") from error
         if checksum != expected:
             raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
         now = time.time_ns() // 10**6
-        record = CommitRecord(checksum, data.nbytes + chunks.CRC_BYTES, round(compute_seconds * 1e6), attempt, now)
+        record = CommitRecord(checksum, data.nbytes + durable.CRC_BYTES, round(compute_seconds * 1e6), attempt, now)
         self.commits[kind].write(tile.i, tile.j, record)
         return record
 
     def _same_to_rounding(self, path: Location, padded: NDArray[Any]) -> int | None:
         """Checksum of the sound chunk at ``path`` if its values are these but for rounding, else None."""
         try:
-            payload = chunks.read_checked(path, padded.nbytes)
-        except (chunks.ChunkDamagedError, FileNotFoundError):
+            payload = durable.read_checked(path, padded.nbytes)
+        except (durable.ChunkDamagedError, FileNotFoundError):
             return None
-        there = chunks.decode(payload, padded.shape, self.dtype, verify=False)
+        there = durable.decode(payload, padded.shape, self.dtype, verify=False)
         size = float(np.nanmax(np.abs(padded)))
         same = np.allclose(there, padded, rtol=0.0, atol=ROUNDING[self.dtype.name] * size, equal_nan=True)
-        return chunks.checksum(payload) if same else None
+        return durable.checksum(payload) if same else None
 
     def take_back(self, kind: str, i: int, j: int) -> None:
         """Take tile (i, j) out: its commit, then its chunk. The caller holds the builder's lock."""
@@ -220,10 +224,10 @@ class GramStore:
             )
         try:
             payload = self._payload(kind, i, j, verify)
-            values = chunks.decode(payload, (self.tile, self.tile), self.dtype, verify=False)
-            if verify and chunks.checksum(payload) != record.crc32c:
-                raise chunks.ChunkDamagedError("checksum differs from the commit record")
-        except chunks.ChunkDamagedError as error:
+            values = durable.decode(payload, (self.tile, self.tile), self.dtype, verify=False)
+            if verify and durable.checksum(payload) != record.crc32c:
+                raise durable.ChunkDamagedError("checksum differs from the commit record")
+        except durable.ChunkDamagedError as error:
             raise StoreDamagedError(
                 f"{self.path}: tile ({i}, {j}) of {kind} is damaged ({error}); `advntk gram build` computes it again"
             ) from error
@@ -232,9 +236,9 @@ class GramStore:
     def _payload(self, kind: str, i: int, j: int, verify: bool) -> bytes:
         path = self.chunk_path(kind, i, j)
         try:
-            return chunks.read_checked(path, self.tile**2 * self.dtype.itemsize) if verify else path.read_bytes()
+            return durable.read_checked(path, self.tile**2 * self.dtype.itemsize) if verify else path.read_bytes()
         except FileNotFoundError:
-            raise chunks.ChunkDamagedError("committed, but its chunk is missing") from None
+            raise durable.ChunkDamagedError("committed, but its chunk is missing") from None
 
     def arrays(self) -> zarr.Group:
         """The group as plain zarr, read-only."""

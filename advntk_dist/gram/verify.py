@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError
-from advntk_dist.gram import chunks
 from advntk_dist.gram.commits import REQUESTS
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import Tile
+from advntk_dist.storage import durable
 
 
 class DamagedTile(NamedTuple):
@@ -91,13 +91,13 @@ def _check(store: GramStore, kind: str, tile: Tile) -> DamagedTile | int | Liter
     try:
         store.commits[kind].read(tile.i, tile.j)
         values = store.read_tile(kind, tile.i, tile.j)
-    except chunks.ChunkDamagedError as error:
+    except durable.ChunkDamagedError as error:
         return DamagedTile(kind, tile.i, tile.j, f"commit record: {error}")
     except StoreIncompleteError:
         return "missing"
     except StoreDamagedError as error:
         return DamagedTile(kind, tile.i, tile.j, str(error.__cause__ or error))
-    return store.tile**2 * values.itemsize + chunks.CRC_BYTES
+    return store.tile**2 * values.itemsize + durable.CRC_BYTES
 
 
 def invalidate(store: GramStore, tiles: Iterable[tuple[str, int, int]]) -> None:

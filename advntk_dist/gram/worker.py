@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import AdvNTKError, StoreUnreachableError
 from advntk_dist.gram.cluster import import_path
-from advntk_dist.gram.direct import aligned_empty
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.gpu import unused_gpu
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
+from advntk_dist.storage.direct_io import aligned_empty
 from advntk_dist.storage.objects import forwarded
 
 if TYPE_CHECKING:

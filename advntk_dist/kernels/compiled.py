@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.gram.finite import require_finite
 from advntk_dist.grid import TileGrid, spans
 from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
 from advntk_dist.kernels.combine import gradient, values
@@ -87,6 +88,11 @@ class CompiledKernel:
 
         With ``symmetric`` x1 and x2 are the same images: blocks below the diagonal are mirrored, and the
         result is symmetric to the last bit.
+
+        Raises
+        ------
+        GramBuildError
+            If a value is not finite, as of a build; the message names the images.
         """
         edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
         out = np.empty((len(x1), len(x2)), x1.dtype)
@@ -94,12 +100,19 @@ class CompiledKernel:
             for t in TileGrid(len(x1), len(x2), edge, symmetric=symmetric):
                 block = self._tile(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), kind)
                 out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+                require_finite(kind, t, out[t.rows, t.cols], symmetric=symmetric)
         if symmetric:
             np.copyto(out, out.T, where=np.tri(len(out), k=-1, dtype=bool))
         return out
 
     def matrix_vjp(self, x1: NDArray[Any], x2: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """NTK (m, n), and d sum(weight * NTK) / d x1 for float images and a weight (m, n) of one dtype."""
+        """NTK (m, n), and d sum(weight * NTK) / d x1 for float images and a weight (m, n) of one dtype.
+
+        Raises
+        ------
+        GramBuildError
+            If a value of the NTK is not finite, as of a build; the message names the images.
+        """
         edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
         out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)
         with kernel_scope():
@@ -108,6 +121,7 @@ class CompiledKernel:
                 w[: t.shape[0], : t.shape[1]] = weight[t.rows, t.cols]
                 block, g = self._tile_vjp(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), w)
                 out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+                require_finite("ntk", t, out[t.rows, t.cols], symmetric=False)
                 grad[t.rows] += np.asarray(g)[: t.shape[0]]
         return out, grad
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,11 @@ class GramOperator(ABC):
     @abstractmethod
     def diagonal_mean(self) -> float:
         """Mean of the diagonal: the scale of a relative ridge."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type that the entries were rounded to, which says what of the spectrum is noise; float64 if not known."""
+        return np.dtype(np.float64)
 
     @property
     @abstractmethod

@@ -92,6 +92,11 @@ class DaskOnRayOperator(GramOperator):
                 part.reraise()
             yield part
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.tiles.dtype
+
     def diagonal_mean(self) -> float:
         """Mean of the diagonal."""
         return diagonal_mean(self.tiles)

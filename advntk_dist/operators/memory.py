@@ -9,46 +9,45 @@ from numpy.typing import NDArray
 
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.cores import usable_cores
+from advntk_dist.operators.symmetry import not_a_matrix, require_symmetric
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.operators.tiles import ArrayTiles
 
 _TILE = 512
 
-SYMMETRIC_TO = 1e-3
-"""Largest difference of mirrored entries that is taken for rounding, relative to the largest entry."""
-
 
 class InMemoryOperator(TiledOperator):
-    """Products with a dense symmetric array, float32 or float64; only its upper half is read.
+    """Products with a dense symmetric array, float32 or float64.
+
+    The matrix is what lies on and above the diagonal, mirrored: where an array is symmetric to rounding only, solutions
+    and their errors are those of exactly this symmetric matrix.
 
     Raises
     ------
-    ValueError
+    RequestError
         If the array is not a symmetric matrix of floats.
     """
 
     def __init__(self, theta: NDArray[Any], *, threads: int | None = None) -> None:
         if theta.ndim != 2 or theta.shape[0] != theta.shape[1] or theta.dtype.kind != "f":
-            raise ValueError(
-                f"a Gram matrix is a square array of floats, got shape {theta.shape} and dtype {theta.dtype}"
-            )
-        self.theta = theta if theta.flags.c_contiguous or not theta.flags.f_contiguous else theta.T
-        self._require_symmetric()
-        super().__init__(ArrayTiles(self.theta, min(_TILE, len(theta))), threads=threads or usable_cores())
+            raise not_a_matrix(theta)
+        exact = self._is_symmetric(theta)
+        # Faster to read, and where it is exactly symmetric the same matrix.
+        self.theta = theta.T if exact and theta.flags.f_contiguous and not theta.flags.c_contiguous else theta
+        tiles = ArrayTiles(self.theta, min(_TILE, len(theta)), mirrored=not exact)
+        super().__init__(tiles, threads=threads or usable_cores())
 
-    def _require_symmetric(self) -> None:
+    @staticmethod
+    def _is_symmetric(theta: NDArray[Any]) -> bool:
+        """Whether mirrored entries are equal, not only to rounding; entries that are not finite are not looked at."""
         scale, gap = 0.0, 0.0
-        for t in TileGrid.square(len(self.theta), _TILE):
-            upper, lower = self.theta[t.rows, t.cols], self.theta[t.cols, t.rows].T
-            # Entries that are not finite are for the products to report.
-            scale = max(scale, float(np.abs(upper, where=np.isfinite(upper), out=np.zeros_like(upper)).max()))
-            difference = np.abs(upper - lower)
-            gap = max(gap, float(np.nanmax(difference, initial=0.0)))
-        if gap > SYMMETRIC_TO * scale:
-            raise ValueError(
-                f"a Gram matrix is symmetric; mirrored entries of this one differ by up to {gap:.3g} "
-                f"(largest entry {scale:.3g})"
-            )
+        for t in TileGrid.square(len(theta), _TILE):
+            upper, lower = theta[t.rows, t.cols], theta[t.cols, t.rows].T
+            finite = np.isfinite(upper) & np.isfinite(lower)  # products report others
+            scale = max(scale, float(np.abs(upper).max(where=finite, initial=0.0)))
+            gap = max(gap, float(np.abs(np.subtract(upper, lower, where=finite, out=np.zeros_like(upper))).max()))
+        require_symmetric(gap, scale)
+        return gap == 0
 
     @property
     def held_bytes(self) -> int:

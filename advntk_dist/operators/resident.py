@@ -189,6 +189,11 @@ class ResidentOperator(GramOperator):
             self._kill(number)
         super().close()
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.tiles.dtype
+
     def diagonal_mean(self) -> float:
         """Mean of the diagonal, read from the store."""
         return diagonal_mean(self.tiles)

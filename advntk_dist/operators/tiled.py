@@ -44,6 +44,11 @@ class TiledOperator(GramOperator):
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         return threaded_product(self.tiles, self._runs, self._rows, Vectors.of(v), self.threads)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.tiles.dtype
+
     def diagonal_mean(self) -> float:
         """Mean of the diagonal."""
         return diagonal_mean(self.tiles)

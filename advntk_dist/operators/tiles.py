@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.grid import Tile, TileGrid, spans
+from advntk_dist.grid import Tile, TileGrid, mirror, spans
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -48,16 +48,22 @@ class Tiles(Protocol):
 
 
 class ArrayTiles:
-    """Tiles of an array in memory; what lies below the diagonal tiles is never looked at."""
+    """Tiles of an array in memory; what lies below the diagonal tiles is never looked at.
 
-    def __init__(self, theta: NDArray[Any], tile: int) -> None:
-        self.theta = theta
+    With ``mirrored`` neither is what lies below the diagonal within these: it is that above it.
+    """
+
+    def __init__(self, theta: NDArray[Any], tile: int, *, mirrored: bool = False) -> None:
+        self.theta, self.mirrored = theta, mirrored
         self.grid = TileGrid.square(len(theta), tile)
         self.dtype: np.dtype[Any] = theta.dtype
 
     def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Views into the array."""
+        """Views into the array, or into a mirrored copy of a tile."""
         values = self.theta[t.rows, t.cols]
+        if self.mirrored and t.on_diagonal:
+            values = values.copy()
+            mirror(values)
         for panel in spans(t.shape[0], rows):
             yield panel, values[panel]
 

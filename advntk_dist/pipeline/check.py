@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +14,11 @@ from advntk_dist.evaluation.checklist import checklist
 from advntk_dist.evaluation.checks import white_box
 from advntk_dist.evaluation.subject import Outcome, Subject
 from advntk_dist.evaluation.verdict import Check
-from advntk_dist.pipeline.evaluate import DESCRIPTION, chosen_time, first_images, open_finished
+from advntk_dist.pipeline.evaluate import DESCRIPTION, first_images, open_finished
 from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 
 EXACT_BATCH = 8
@@ -42,9 +42,9 @@ def check_run(
         If the run is not finished, or there is no such method or number of images.
     """
     shown = display or Display()
-    folder, stages, before = open_finished(out, display=shown)
+    folder, stages, before, chosen = open_finished(out, display=shown)
     test = first_images(stages, min(images, len(stages.problem.test.y)))
-    sources = stages.sources(chosen_time(stages.config, before))
+    sources = stages.sources(chosen)
     if method not in sources:
         raise RequestError(f"--method: no method {method!r}; there are {', '.join(sources)}")
     problem, attack = stages.problem, stages.config.attack
@@ -86,7 +86,7 @@ def check_run(
             "environment": environment(),
         }
         path = folder.root / "check.json"
-        folder.write_text(path, json.dumps(report, indent=2) + "\n")
+        schema.write(path, schema.CheckResults, report)
     return path, report
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.paired import paired_differences
-from advntk_dist.pipeline.outcomes import TestOutcomes, read_outcomes
+from advntk_dist.pipeline.outcomes import RunOutcomes, read_results
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, write_comparison
@@ -42,18 +42,18 @@ def compare_runs(
     runs, outcomes = [], []
     for place, name in zip(places, _names(places), strict=True):
         folder = RunDirectory.at(place)
-        config, results = folder.stored_config(), folder.read_results()
+        config = folder.stored_config()
+        results, met = read_results(folder, config)
         if results is None:
             raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
-        stopped = list(config.evaluation.times).index(results["methods"]["early_stopped"]["t"])
-        outcomes.append(met := read_outcomes(folder, config, stopped))
+        outcomes.append(met)
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
     (display or Display(quiet=True)).say("writing the comparison")
     return write_comparison(runs, location(target), _pairs([run.name for run in runs], outcomes))
 
 
-def _pairs(names: Sequence[str], outcomes: Sequence[TestOutcomes | None]) -> tuple[Pair, ...]:
+def _pairs(names: Sequence[str], outcomes: Sequence[RunOutcomes | None]) -> tuple[Pair, ...]:
     """Each method of each run against the same of every run before it, where both met the same attacked images."""
     rows = []
     for (old, before), (new, after) in combinations(zip(names, outcomes, strict=True), 2):

@@ -7,7 +7,6 @@ Standard training is Xi(t) = t; adversarial training has Xi_i(t) = integral of e
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -21,6 +20,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.report.dynamics import write_dynamics_plot
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 
 
@@ -57,8 +57,8 @@ def dynamics(
         path = folder.root / "dynamics.json"
         folder.write_text(folder.root / "dynamics.csv", as_csv(results))
         write_dynamics_plot(results, folder.root)
-        folder.write_text(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
-    if folder.finished() is not None:
+        schema.write(path, schema.DynamicsResults, results)
+    if folder.results.exists():
         from advntk_dist.pipeline.run import rebuild_report
 
         rebuild_report(folder.root, display=shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +15,7 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline.dynamics_request import DynamicsRequest
 from advntk_dist.pipeline.flows import Flow, adversarial_flow, class_distances
 from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import SOLVE_FIELDS
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.storage import Records, guarded_group
@@ -54,13 +54,10 @@ class DynamicsStage(Stages):
         notes = Records(self._coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),)).read_all()
         assert notes is not None
 
-        def row(table: Records, i: int) -> Callable[[], Array]:
-            return lambda: self._row(table, i)
-
-        limit = row(uniform, infinite)
+        limit = CommittedCoefficients(uniform, infinite)
         sources = {
-            "standard": [row(uniform, i) for i in range(infinite)],
-            "adversarial": [row(solved.coefficients, i) for i in range(infinite)],
+            "standard": [CommittedCoefficients(uniform, i) for i in range(infinite)],
+            "adversarial": [CommittedCoefficients(solved.coefficients, i) for i in range(infinite)],
         }
         measures = self._measures(
             Records(group, "measures", 2 * infinite + 1, (3,), span=2 * infinite + 1), sources, limit
@@ -115,7 +112,7 @@ class DynamicsStage(Stages):
         name: str,
         part: Part,
         images: int | None,
-        sources: list[Callable[[], Array]],
+        sources: list[CommittedCoefficients],
         attack: AttackConfig,
         first: int = 0,
     ) -> list[MethodResult]:
@@ -132,7 +129,7 @@ class DynamicsStage(Stages):
             ]
 
     def _measures(
-        self, table: Records, sources: dict[str, list[Callable[[], Array]]], limit: Callable[[], Array]
+        self, table: Records, sources: dict[str, list[CommittedCoefficients]], limit: CommittedCoefficients
     ) -> Array:
         """MEASURES at every time of both flows, and at infinity: one pass over the matrix, one over the test images."""
         found = table.read(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,12 @@ from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.outcomes import read_results
 from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 
 DESCRIPTION = ("dataset", "network", "n_train", "n_val", "n_test")
@@ -43,10 +44,10 @@ def evaluate_again(
     RequestError
         If the run is not finished, or the attack is impossible.
     """
-    folder, stages, before = open_finished(out, address=address, workers=workers, display=display)
+    folder, stages, before, chosen = open_finished(out, address=address, workers=workers, display=display)
     asked_attack = _asked(stages.config, attack, overrides)
     with folder.claimed(stages.config), stages:
-        methods = stages.methods(chosen_time(stages.config, before), asked_attack)
+        methods = stages.methods(chosen, asked_attack)
     largest = max(m.max_perturbation for m in methods.values())
     results = {key: before[key] for key in DESCRIPTION} | {
         "attack": asked_attack.model_dump(mode="json") | {"max_perturbation": largest},
@@ -54,7 +55,7 @@ def evaluate_again(
         "paired": paired_differences(methods),
     }
     path = folder.root / f"results-{asked_attack.label}.json"
-    folder.write_text(path, json.dumps(results, indent=2) + "\n")
+    schema.write(path, schema.AttackedAgain, results)
     return path, results
 
 
@@ -64,21 +65,26 @@ def open_finished(
     address: str | None = None,
     workers: int | None = None,
     display: Display | None = None,
-) -> tuple[RunDirectory, Stages, dict[str, Any]]:
-    """The directory, stages and results of a run; RequestError if it is not finished."""
+) -> tuple[RunDirectory, Stages, dict[str, Any], int]:
+    """The directory, stages and results of a run, and the index of its time of early stopping.
+
+    Raises
+    ------
+    RequestError
+        If the run is not finished.
+    StoreDamagedError
+        If its results are not those of its outcomes.
+    """
     folder = RunDirectory.at(out)
-    config, results = folder.stored_config(), folder.read_results()
-    if results is None:
+    config = folder.stored_config()
+    results, outcomes = read_results(folder, config)
+    if results is None or outcomes is None:
         raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
     if workers is not None:
         evaluation = config.evaluation.model_copy(update={"workers": workers})
         config = config.model_copy(update={"evaluation": evaluation})
-    return folder, Stages(Problem(config), folder, EventLog(folder.events), display or Display(), address), results
-
-
-def chosen_time(config: RunConfig, results: dict[str, Any]) -> int:
-    """Index of the time at which the run stopped early."""
-    return list(config.evaluation.times).index(results["methods"]["early_stopped"]["t"])
+    stages = Stages(Problem(config), folder, EventLog(folder.events), display or Display(), address)
+    return folder, stages, results, outcomes.chosen
 
 
 def first_images(stages: Stages, images: int | None) -> Part:

@@ -1,12 +1,15 @@
 """events.jsonl: what a run did and when, one JSON object a line, only ever appended to.
 
 An object cannot be appended to: in an object store it is put whole, now and then and when a stage ends
-or fails, so that a kill loses the last seconds. One process writes it, the holder of the run.
+or fails, so that a kill loses the last seconds. One process writes it, the holder of the run. It can fail no work: what
+of it is damaged is passed over, and a local one that cannot be written is done without.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import resource
 import sys
 import time
@@ -17,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location
 from advntk_dist.storage.patience import briefly
+
+log = logging.getLogger(__name__)
 
 PUT_SECONDS = 5.0
 """Between puts of the events of a run in an object store, for each MiB of them that there is."""
@@ -38,14 +43,15 @@ class EventLog:
         self._last = 0.0
         self._text: str | None = None
         self._put = 0.0
+        self._given_up = False
 
     def write(self, event: str, **details: Any) -> None:
         """Append one event; in an object store, when its time comes.
 
         Raises
         ------
-        OSError, StoreError
-            If the events cannot be written.
+        StoreError
+            If an object store does not take them.
         """
         now = time.time()
         record: dict[str, Any] = {"time": round(now, 3), "event": event}
@@ -54,8 +60,13 @@ class EventLog:
             self._last = now
         line = json.dumps(record | details)
         if isinstance(self.path, Path):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                if not self._given_up:
+                    log.warning("%s: cannot be written (%s); the run goes on without", self.path, error.strerror)
+                self._given_up = True
             return
         if self._text is None:
             self._text = _text(self.path)
@@ -67,7 +78,7 @@ class EventLog:
     def flush(self) -> None:
         """Put what an object store does not have yet; errors as :meth:`write`."""
         if self._text is not None:
-            write_whole(self.path, self._text.encode("utf-8"))
+            write_durable(self.path, self._text.encode("utf-8"))
             self._put = time.monotonic()
 
     @contextmanager
@@ -89,37 +100,47 @@ class EventLog:
 
     def began(self) -> float | None:
         """Time of the first event, in seconds since 1970; None where there is none."""
-        return next((float(record["time"]) for record in self._records()), None)
+        return next((record["time"] for record in self.records()), None)
 
     def seconds(self) -> dict[str, float]:
         """Time spent in each stage so far, over all starts of the run."""
         total: defaultdict[str, float] = defaultdict(float)
-        for record in self._records():
-            if "stage" in record:
-                total[record["stage"]] += float(record["seconds"])
+        for record in self.records():
+            if isinstance(record.get("stage"), str) and _is_number(record.get("seconds")):
+                total[record["stage"]] += record["seconds"]
         return {name: round(value, 3) for name, value in total.items()}
 
     def peak_bytes(self) -> dict[str, int]:
         """Most memory that the process of the run and any of its workers have had so far, as far as it is known."""
         found = {"driver": 0, "worker": 0}
-        for record in self._records():
-            found["driver"] = max(found["driver"], record.get("peak_bytes", 0))
-            found["worker"] = max(found["worker"], record.get("receipt", {}).get("peak_bytes", 0))
+        for record in self.records():
+            receipt = record.get("receipt")
+            for who, row in (("driver", record), ("worker", receipt if isinstance(receipt, dict) else {})):
+                if _is_number(row.get("peak_bytes")):
+                    found[who] = max(found[who], int(row["peak_bytes"]))
         return found
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every event that is whole: its time, its name and its details."""
         text = _text(self.path) if self._text is None else self._text
         for line in text.splitlines():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that a kill cut short
+                record = json.loads(line)
+            except ValueError:
+                continue  # a line that a kill cut short, or damage
+            if isinstance(record, dict) and _is_number(record.get("time")) and isinstance(record.get("event"), str):
+                yield record
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _text(path: Location) -> str:
+    """The events as they lie there; bytes that are no text are replaced."""
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return path.read_bytes().decode("utf-8", "replace")
+    except (FileNotFoundError, IsADirectoryError):
         return ""
 
 

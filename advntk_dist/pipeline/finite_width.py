@@ -25,12 +25,20 @@ from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
+from advntk_dist.results import schema
 from advntk_dist.storage import Records
 from advntk_dist.storage.location import Location
 
 
 class FiniteRunDirectory(RunDirectory):
     """The directory of a finite-width run: config.toml has its two sections more."""
+
+    kind = schema.FiniteWidthResults
+
+    @property
+    def remedy(self) -> str:
+        """How results.json is written again where it is damaged."""
+        return "remove it and run the same command again, which computes nothing that is committed"
 
     def stored_config(self) -> FiniteWidthConfig:
         """The configuration that the directory belongs to; errors as :meth:`RunDirectory.stored_config`."""
@@ -84,7 +92,7 @@ def run_finite_width(
     problem = Problem(config)  # a wrong request fails before anything is written
     rows = None if infinite is None else infinite_rows(config, infinite)
     with folder.claimed(config):
-        results = folder.finished()
+        results = folder.read_results() if folder.report.exists() else None
         if results is not None:
             return RunOutcome(folder.root, results, worked=False)
         job = FiniteWidthJob(problem, config, folder.root, shown, address)
@@ -155,7 +163,7 @@ class FiniteWidthJob:
         training = [{"seed": seed} | p for seed, points in results["training"]["seeds"].items() for p in points]
         folder.write_text(folder.root / "adversarial_training.csv", csv_text(training))
         write_finite_report(results, config.to_toml(), folder.root)
-        folder.write_text(folder.results, json.dumps(results, indent=2) + "\n")
+        schema.write(folder.results, schema.FiniteWidthResults, results)
         return results
 
     def flow(self) -> dict[str, Any]:

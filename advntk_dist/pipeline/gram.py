@@ -54,9 +54,11 @@ def build_gram_only(
     from advntk_dist.pipeline.stages import Stages
 
     folder = RunDirectory.at(out)
-    problem = Problem(config)
+    problem, shown = Problem(config), display or Display()
     with folder.claimed(config):
-        return Stages(problem, folder, EventLog(folder.events), display or Display(), address).gram()
+        for line in problem.duplicates.lines():
+            shown.say(line)
+        return Stages(problem, folder, EventLog(folder.events), shown, address).gram()
 
 
 def open_store(path: Location) -> GramStore:
@@ -64,7 +66,7 @@ def open_store(path: Location) -> GramStore:
     return GramStore.open(path / "gram.zarr" if (path / "gram.zarr").is_dir() else path)
 
 
-def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -> Verdict:
+def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, limit: float | None = None) -> Verdict:
     """Check every stored byte, then compare a seeded sample of tiles with float64.
 
     Damaged tiles lose their commit records, so that the next build computes just these again.
@@ -73,8 +75,9 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -
     ----------
     path
         A run directory, or a store. Only a run directory says which images a store was built from.
-    tiles, seed, passes
-        Sample and Lanczos steps, see :func:`advntk_dist.gram.audit.audit_gram`; no audit with 0 tiles.
+    tiles, seed, passes, limit
+        Sample, Lanczos steps and what passes for rounding, see :func:`advntk_dist.gram.audit.audit_gram`; no audit
+        with 0 tiles. Values that are off by more are in the verdict, whose ``values.raise_if_wrong`` raises.
 
     Raises
     ------
@@ -107,5 +110,5 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20) -
 
     problem = Problem(folder.stored_config())
     with changed_images_named(folder.root, problem.dataset.name):
-        audited = audit_gram(store, problem.train.raw, tiles=tiles, seed=seed, passes=passes)
+        audited = audit_gram(store, problem.train.raw, tiles=tiles, seed=seed, passes=passes, limit=limit)
     return Verdict(store, report, audited)

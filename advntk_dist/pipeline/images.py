@@ -8,7 +8,7 @@ from typing import Any
 
 from advntk_dist.config import RunConfig
 from advntk_dist.data import Dataset, load_dataset
-from advntk_dist.errors import ImagesChangedError, StoreMismatchError
+from advntk_dist.errors import ImagesChangedError, StoreDamagedError, StoreMismatchError
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.storage.location import Location
 
@@ -16,7 +16,8 @@ from advntk_dist.storage.location import Location
 def load_images(config: RunConfig) -> Dataset:
     """The dataset that a configuration names; errors as :func:`advntk_dist.data.load_dataset`."""
     d = config.data
-    return load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset)
+    drop = d.duplicates == "drop"
+    return load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset, drop_duplicates=drop)
 
 
 def require_same_images(folder: RunDirectory, dataset: Dataset) -> None:
@@ -24,7 +25,10 @@ def require_same_images(folder: RunDirectory, dataset: Dataset) -> None:
     from advntk_dist.storage.records import read_group
 
     if (folder.coefficients / "zarr.json").exists():
-        stored = read_group(folder.coefficients)[1].get("data")
+        try:
+            stored = read_group(folder.coefficients)[1].get("data")
+        except StoreDamagedError:
+            return  # it is written anew, and solutions of other images do not count then
         if stored is not None and stored != dataset.fingerprint:
             raise ImagesChangedError(folder.root, dataset.name, stored, dataset.fingerprint)
 
@@ -52,8 +56,10 @@ def finished_results(folder: RunDirectory, config: RunConfig) -> dict[str, Any] 
     """
     if not folder.config.exists():
         return None
+    from advntk_dist.pipeline.outcomes import finished_run
+
     with folder.claimed(config):
-        results = folder.finished()
+        results = finished_run(folder, config)
         if results is not None:
             require_same_images(folder, load_images(config))
         return results

@@ -1,35 +1,75 @@
-"""The outcome of each test image of a finished run, read from what it committed; its data are not needed."""
+"""The outcome of each attacked image of a run, read from what it committed; its data are not needed."""
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+import zarr
+
 from advntk_dist.config import RunConfig
+from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import COLUMNS
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.pipeline.solving import ADV_NTK
+from advntk_dist.results import schema
 from advntk_dist.storage import Records
-from advntk_dist.storage.records import read_group
+from advntk_dist.storage.records import read_group, read_seal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TestOutcomes:
-    """Outcomes of each method, and what they are outcomes of.
+class RunOutcomes:
+    """Outcomes of a run under its own attack, and what they are outcomes of.
 
     Attributes
     ----------
     images
         What decides on the test images and on their attack: equal where two runs met the same.
+    validation, curve
+        Of uniform training times, on validation images and on the test images of the degeneration curve.
+    chosen
+        Index of the time of early stopping: the most robust one on validation images.
     methods
-        The methods of results.json.
+        The methods of results.json, on all test images.
     """
 
-    __test__ = False  # no test, whatever pytest makes of the name
-
     images: dict[str, Any]
+    validation: list[MethodResult]
+    curve: list[MethodResult]
+    chosen: int
     methods: dict[str, MethodResult]
+
+    def as_dict(self, config: RunConfig) -> dict[str, Any]:
+        """What results.json says of them: attack, methods, paired and curve."""
+        train, times = config.train, config.evaluation.times
+        rows = {name: result.as_dict() for name, result in self.methods.items()}
+        rows["early_stopped"] |= {
+            "t": times[self.chosen],
+            "validation_robust": self.validation[self.chosen].robust.value,
+        }
+        rows[ADV_NTK] |= {"recipe": train.recipe, "steps": train.steps, "lr": train.lr}
+        largest = max(result.max_perturbation for result in self.methods.values())
+        return {
+            "attack": config.attack.model_dump(mode="json") | {"max_perturbation": largest},
+            "methods": rows,
+            "paired": paired_differences(self.methods),
+            "curve": {
+                "times": list(times),
+                "validation": [result.as_dict() for result in self.validation],
+                "test": [result.as_dict() for result in self.curve],
+            },
+        }
+
+
+def most_robust(validation: list[MethodResult]) -> int:
+    """Index of the time at which a run stops early: the first of the most robust ones on validation images."""
+    return max(range(len(validation)), key=lambda i: (validation[i].robust.value, -i))
 
 
 def outcome_names(config: RunConfig, stopped: int) -> dict[str, str]:
@@ -41,25 +81,113 @@ def outcome_names(config: RunConfig, stopped: int) -> dict[str, str]:
     }
 
 
-def read_outcomes(folder: RunDirectory, config: RunConfig, stopped: int) -> TestOutcomes | None:
-    """Outcomes under the run's own attack; None where they are not in the directory, as beside a copied report.
+def curve_name(config: RunConfig) -> tuple[str, int]:
+    """The name of the outcomes of the degeneration curve, and how many test images it has."""
+    m = config.evaluation.curve
+    return ("test", config.data.n_test) if m is None or m == config.data.n_test else (f"curve{m}", m)
+
+
+def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None:
+    """Outcomes under the run's own attack; None where one of them is not committed, as beside a copied report.
 
     Raises
     ------
+    StoreMismatchError
+        If those that are there are of another configuration.
     StoreError
-        If they are there and damaged.
+        If something else is in their place.
     """
     place = folder.evaluation / config.attack.label
-    if not place.exists():
+    if not (place.exists() and folder.coefficients.exists()):
         return None
-    group, identity = read_group(place)
-    methods = {}
-    for method, name in outcome_names(config, stopped).items():
-        if name not in group:
-            return None
-        records = Records(group, name, config.data.n_test, (len(COLUMNS),), span=config.evaluation.batch)
-        if (table := records.read_all()) is None:
-            return None
-        methods[method] = MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
+    try:
+        solved, (group, identity) = read_group(folder.coefficients)[0], read_group(place)
+    except StoreDamagedError as error:
+        log.warning("%s", error)
+        return None
+    if identity.get("configuration") != digest(config):
+        raise StoreMismatchError(str(place), "configuration", identity.get("configuration"), digest(config))
+    read = _Reader(group, solved, config)
+    name, m = curve_name(config)
+    times = range(len(config.evaluation.times))
+    validation = [read(f"validation_t{i}", config.data.n_val, i) for i in times]
+    curve = [read(f"{name}_t{i}", m, i) for i in times]
+    known = [result for result in validation if result is not None]
+    if len(known) < len(validation):
+        return None
+    chosen = most_robust(known)
+    rows = {"ntk": len(times), "early_stopped": chosen, ADV_NTK: None}
+    found = {
+        method: read(name, config.data.n_test, rows[method]) for method, name in outcome_names(config, chosen).items()
+    }
+    on_curve = [result for result in curve if result is not None]
+    methods = {method: result for method, result in found.items() if result is not None}
+    if len(on_curve) < len(curve) or len(methods) < len(found):
+        return None
     split = config.data.model_dump(mode="json", exclude={"name", "path"})
-    return TestOutcomes({"data": identity["data"], "split": split, "attack": identity["attack"]}, methods)
+    images = {"data": identity["data"], "split": split, "attack": identity["attack"]}
+    return RunOutcomes(images, known, on_curve, chosen, methods)
+
+
+def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any] | None, RunOutcomes | None]:
+    """What results.json says, held against the committed outcomes; and those. None for what is not there.
+
+    Raises
+    ------
+    StoreDamagedError
+        If they differ, which names the first field that does, or if the file was changed in any other place.
+    StoreMismatchError
+        If the file or the outcomes are of another format or configuration.
+    """
+    outcomes = read_outcomes(folder, config)
+    stored = schema.parsed(folder.results, folder.remedy)
+    if stored is not None and outcomes is not None:
+        expected = {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
+        place = schema.first_difference(stored, json.loads(json.dumps(expected | outcomes.as_dict(config))))
+        if place is not None:
+            raise StoreDamagedError(f"{folder.results}: {place}, which the committed outcomes give; {folder.remedy}")
+    return folder.read_results(), outcomes
+
+
+def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
+    """The results of a run that has everything that it should have; None where something is to be done yet.
+
+    Without any outcomes, as in a copy of the report and the results, the results are what there is. Errors as of
+    :func:`read_results`.
+    """
+    results, outcomes = read_results(folder, config)
+    if results is None or not folder.report.exists():
+        return None
+    copied = not (folder.evaluation.exists() or folder.coefficients.exists() or folder.train.exists())
+    return results if copied or (outcomes is not None and _is_solved(folder, config)) else None
+
+
+def _is_solved(folder: RunDirectory, config: RunConfig) -> bool:
+    """Whether every training step and every solution is committed and sound."""
+    try:
+        trained, solved = read_group(folder.train)[0], read_group(folder.coefficients)[0]
+    except StoreDamagedError as error:
+        log.warning("%s", error)
+        return False
+    of = read_seal(trained, "varpi", config.train.steps + 1, config.train.steps)
+    tables = [Records.stored(trained, name) for name in ("varpi", "history", "state")]
+    names = ("uniform", "uniform_solves", "spectrum", f"{ADV_NTK}_solve")
+    tables += [*(Records.stored(solved, name) for name in names), Records.stored(solved, ADV_NTK, of=of)]
+    return all(table is not None and table.read_all() is not None for table in tables)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one table of outcomes, which counts only with the coefficients that it is of."""
+
+    group: zarr.Group
+    solved: zarr.Group
+    config: RunConfig
+
+    def __call__(self, name: str, images: int, row: int | None) -> MethodResult | None:
+        """Outcomes of the uniform time at this row of the coefficients; of Adv-NTK for None."""
+        uniform = len(self.config.evaluation.times) + 1
+        seal = read_seal(self.solved, *((ADV_NTK, 1, 0) if row is None else ("uniform", uniform, row)))
+        shape = (len(COLUMNS),)
+        table = Records(self.group, name, images, shape, span=self.config.evaluation.batch, of=seal).read_all()
+        return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))

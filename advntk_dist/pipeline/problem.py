@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig
 from advntk_dist.data import Dataset, one_hot, split
+from advntk_dist.data.duplicates import Duplicates, find_duplicates, refuse_duplicates
 from advntk_dist.networks import Network, network
 from advntk_dist.pipeline.images import load_images
 from advntk_dist.predictor import KernelPredictor
@@ -47,6 +48,14 @@ class Problem:
         d = config.data
         self.dataset: Dataset = load_images(config)
         self._split = split(self.dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
+        if d.duplicates == "refuse":
+            refuse_duplicates(self.duplicates, self.dataset.name)
+
+    @cached_property
+    def duplicates(self) -> Duplicates:
+        """Equal images among those that the run takes, within and across its parts."""
+        drawn = self._split
+        return find_duplicates(self.dataset, {"train": drawn.train, "val": drawn.val, "test": drawn.test})
 
     @cached_property
     def net(self) -> Network:

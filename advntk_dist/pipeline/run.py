@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
-from advntk_dist.errors import RequestError
-from advntk_dist.evaluation import MethodResult
-from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.images import require_same_images
+from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_results
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 from advntk_dist.training import TrainingRun
 
@@ -61,7 +60,7 @@ def run(
     folder, shown = RunDirectory.at(out), display or Display()
     problem = Problem(config)  # a wrong request fails before anything is written
     with folder.claimed(config):
-        results = folder.finished()
+        results = finished_run(folder, config)
         if results is not None:
             require_same_images(folder, problem.dataset)
             return RunOutcome(folder.root, results, worked=False)
@@ -72,6 +71,8 @@ def run(
             f"{net.name} (W_std {net.W_std:g}, b_std {net.b_std:g}, {net.activation}) on {problem.dataset.name}: "
             f"{config.data.n_train:,} training images -> {folder.root}"
         )
+        for line in problem.duplicates.lines():
+            shown.say(line)
         with Stages(problem, folder, events, shown, address) as stages:
             results = _work(stages)
         events.write("run ends")
@@ -79,7 +80,7 @@ def run(
 
 
 def rebuild_report(out: str | Location, *, display: Display | None = None) -> Location:
-    """Write report.html and its plots again from what a finished run has stored.
+    """Write report.html and its plots again from what a finished run has committed, and results.json if it is damaged.
 
     Raises
     ------
@@ -88,8 +89,15 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
     """
     folder = RunDirectory.at(out)
     stages = finished_stages(folder, display or Display(quiet=True))
-    with folder.claimed(stages.config):
-        return _report(stages, folder.read_results() or {}, stages.train())
+    with folder.claimed(stages.config), stages:
+        try:
+            results = read_results(folder, stages.config)[0]
+        except StoreDamagedError as error:
+            if read_outcomes(folder, stages.config) is None:
+                raise
+            stages.display.say(f"writing the results again, as they are damaged: {error}")
+            results = None
+        return _write(stages, results)
 
 
 def finished_stages(folder: RunDirectory, display: Display) -> Stages:
@@ -101,70 +109,68 @@ def finished_stages(folder: RunDirectory, display: Display) -> Stages:
         If the run is not finished.
     """
     config = folder.stored_config()
-    if folder.read_results() is None:
+    if not folder.results.exists():
         raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
     return Stages(Problem(config), folder, EventLog(folder.events), display, None)
 
 
 def _work(stages: Stages) -> dict[str, Any]:
-    store = stages.gram()
+    stages.gram()
     stages.uniform()
     stages.spectrum()
-    chosen, validation = stages.select()
-    training = stages.train()
-    curve = stages.curve()
-    methods = stages.methods(chosen, stages.config.attack)
+    chosen, _ = stages.select()
+    stages.train()
+    stages.curve()
+    stages.methods(chosen, stages.config.attack)
     stages.examples()
+    _write(stages)
+    results = stages.folder.read_results()
+    assert results is not None
+    return results
+
+
+def _write(stages: Stages, stored: dict[str, Any] | None = None) -> Location:
+    """Write the report, then results.json, from what is committed; returns the place of the report.
+
+    The results are written last: a run that has them is finished. Those that are stored and sound stay.
+    """
+    results = stored or _results(stages)
+    page = _report(stages, results, stages.train())
+    if stored is None:
+        schema.write(stages.folder.results, schema.RunResults, results)
+    return page
+
+
+def _results(stages: Stages) -> dict[str, Any]:
+    """What results.json says."""
     config, folder = stages.config, stages.folder
-    status = store.status()
-    results: dict[str, Any] = {
+    outcomes = read_outcomes(folder, config)
+    if outcomes is None:
+        raise StoreDamagedError(
+            f"{folder.evaluation}: outcomes are missing; `advntk run {folder.config} --out {folder.root}` computes "
+            "them again"
+        )
+    status = stages.store.status()
+    return {
         "dataset": stages.problem.dataset.name,
         "network": config.network.name,
         "n_train": config.data.n_train,
         "n_val": config.data.n_val,
         "n_test": config.data.n_test,
-        "attack": attack_row(config.attack, methods),
-        "methods": _method_rows(methods, stages, chosen, validation),
-        "paired": paired_differences(methods),
-        "curve": {
-            "times": list(config.evaluation.times),
-            "validation": [r.as_dict() for r in validation],
-            "test": [r.as_dict() for r in curve],
-        },
+        **outcomes.as_dict(config),
         "gram": {
             "backend": stages.problem.net.backend.name,
             "dtype": config.gram.dtype,
-            "tile": store.tile,
+            "tile": stages.store.tile,
             "tiles": status.total,
             "bytes": status.bytes,
         },
         "solver": {"tolerance": config.solver.tolerance, "solves": stages.solves()},
+        "duplicates": stages.problem.duplicates.as_dict(),
         "seconds": stages.events.seconds(),
         "peak_bytes": stages.events.peak_bytes(),
         "environment": environment(),
     }
-    _report(stages, results, training)
-    # The results are written last: a run that has them is finished.
-    folder.write_text(folder.results, json.dumps(results, indent=2) + "\n")
-    return results
-
-
-def attack_row(attack: AttackConfig, methods: dict[str, MethodResult]) -> dict[str, Any]:
-    """The attack as results.json has it, with the largest perturbation that was really used."""
-    return attack.model_dump(mode="json") | {"max_perturbation": max(m.max_perturbation for m in methods.values())}
-
-
-def _method_rows(
-    methods: dict[str, MethodResult], stages: Stages, chosen: int, validation: list[MethodResult]
-) -> dict[str, dict[str, Any]]:
-    rows = {name: result.as_dict() for name, result in methods.items()}
-    rows["early_stopped"] |= {
-        "t": stages.config.evaluation.times[chosen],
-        "validation_robust": validation[chosen].robust.value,
-    }
-    train = stages.config.train
-    rows[ADV_NTK] |= {"recipe": train.recipe, "steps": train.steps, "lr": train.lr}
-    return rows
 
 
 def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Location:

@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
 
 from advntk_dist.config import RunConfig, difference, parse_config
 from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
-from advntk_dist.storage.files import write_whole
+from advntk_dist.results import schema
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.lock import sole
 
@@ -23,6 +26,14 @@ class RunDirectory:
     """Paths of one run."""
 
     root: Location
+
+    kind: ClassVar[type[BaseModel]] = schema.RunResults
+    """What results.json holds."""
+
+    @property
+    def remedy(self) -> str:
+        """How results.json is written again where it is damaged."""
+        return f"`advntk report {self.root}` writes it again from the committed outcomes"
 
     @classmethod
     def at(cls, out: str | Location) -> RunDirectory:
@@ -147,28 +158,12 @@ class RunDirectory:
             ) from error
 
     def read_results(self) -> dict[str, Any] | None:
-        """results.json, or None where the run is not finished.
-
-        Raises
-        ------
-        StoreDamagedError
-            If it cannot be parsed.
-        """
-        if not self.results.exists():
-            return None
-        try:
-            parsed = json.loads(self.results.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StoreDamagedError(f"{self.results}: not valid JSON ({error}); remove it and run again") from error
-        return dict(parsed)
-
-    def finished(self) -> dict[str, Any] | None:
-        """The results, if the run has everything that it should have."""
-        return self.read_results() if self.report.exists() else None
+        """What results.json says, or None where the run is not finished; errors as of :func:`results.schema.read`."""
+        return schema.read(self.results, self.kind, self.remedy)
 
     def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
-        write_whole(path, text.encode("utf-8"))
+        write_durable(path, text.encode("utf-8"))
 
 
 def _found_from_anywhere(config: RunConfig) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult, evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.events import EventLog
@@ -21,12 +23,41 @@ from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
-from advntk_dist.storage import guarded_group
+from advntk_dist.storage import Records, guarded_group
 
 if TYPE_CHECKING:
     from advntk_dist.evaluation.spread import EvaluationPool
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CommittedCoefficients:
+    """Coefficients (n, k) of one predictor as a row of a table, read when they are called for."""
+
+    table: Records
+    row: int
+
+    def __call__(self) -> Array:
+        """The coefficients.
+
+        Raises
+        ------
+        StoreDamagedError
+            If they are not committed.
+        """
+        values = self.table.read(self.row)
+        if values is None:
+            raise StoreDamagedError(
+                f"{self.table.where}: row {self.row} is not there; `advntk run` with the same configuration and --out "
+                "computes it again"
+            )
+        return np.asarray(values[0])
+
+    @property
+    def seal(self) -> int:
+        """What outcomes of these coefficients are sealed with."""
+        return self.table.seal(self.row)
 
 
 class Scoring:
@@ -134,7 +165,7 @@ class Scoring:
         return self.problem.predictor.with_coefficients(coefficients)
 
     def _evaluate(
-        self, name: str, part: Part, coefficients: Callable[[], Array], attack: AttackConfig, advance: Any
+        self, name: str, part: Part, coefficients: CommittedCoefficients, attack: AttackConfig, advance: Any
     ) -> MethodResult:
         def on_batch(images: int, fresh: bool) -> None:
             advance(images, fresh)
@@ -156,6 +187,7 @@ class Scoring:
                 batch=self.config.evaluation.batch,
                 on_batch=on_batch,
                 evaluator=self.evaluator(coefficients, part),
+                of=coefficients.seal,
             )
 
     def _outcomes(self, attack: AttackConfig) -> zarr.Group:

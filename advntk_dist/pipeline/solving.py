@@ -13,7 +13,6 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.dynamics import ATDynamics
-from advntk_dist.errors import StoreDamagedError
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.gram.cluster import ray_announced
 from advntk_dist.operators import operator_for_store
@@ -160,8 +159,10 @@ class Solving(Scoring):
         return table
 
     def trained(self) -> Records:
-        """Coefficients (1, n, k) of Adv-NTK."""
-        return Records(self._coefficients, ADV_NTK, 1, self.problem.targets.shape)
+        """Coefficients (1, n, k) of Adv-NTK, at its trained times."""
+        steps, n = self.config.train.steps, len(self.problem.train.y)
+        varpi = Records(guarded_group(self.folder.train, self.identity), "varpi", steps + 1, (n,))
+        return Records(self._coefficients, ADV_NTK, 1, self.problem.targets.shape, of=varpi.seal(steps))
 
     def solves(self) -> dict[str, dict[str, float]]:
         """Passes, error estimates and most negative Ritz values of the committed solves."""
@@ -172,12 +173,6 @@ class Solving(Scoring):
             worst = {"passes": table[:, 0].max(), "error": table[:, 1].max(), "smallest_ritz": table[:, 2].min()}
             found[key] = {field: float(value) for field, value in worst.items()}
         return found
-
-    def _row(self, table: Records, row: int) -> Array:
-        values = table.read(row)
-        if values is None:
-            raise StoreDamagedError(f"{table.where}: row {row} is missing; run the same command again")
-        return np.asarray(values[0])
 
 
 def _note(solution: Solution) -> Array:

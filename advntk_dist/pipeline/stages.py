@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation import MethodResult
-from advntk_dist.pipeline.outcomes import outcome_names
+from advntk_dist.pipeline.outcomes import curve_name, most_robust, outcome_names
 from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import ADV_NTK, Solving
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import LateStage
@@ -31,20 +29,18 @@ class Stages(Solving):
     def select(self) -> tuple[int, list[MethodResult]]:
         """Attack the validation images at every time; the index of the time with the best robust accuracy."""
         results = self._curve("select", "Early stopping", "validation", self.problem.val)
-        return max(range(len(results)), key=lambda i: (results[i].robust.value, -i)), results
+        return most_robust(results), results
 
     def curve(self) -> list[MethodResult]:
         """The degeneration curve: clean and robust test accuracy at every finite time."""
-        test, m = self.problem.test, self.config.evaluation.curve
-        if m is None or m == len(test.y):
-            return self._curve("evaluate", "Degeneration curve", "test", test)
-        return self._curve("evaluate", "Degeneration curve", f"curve{m}", test.first(m))
+        (name, m), test = curve_name(self.config), self.problem.test
+        return self._curve("evaluate", "Degeneration curve", name, test if m == len(test.y) else test.first(m))
 
     def _curve(self, stage: str, title: str, name: str, part: Part) -> list[MethodResult]:
         table, times = self.uniform(), self.config.evaluation.times
         with self.events.stage(stage), self.display.stage(title, len(times) * len(part.y), "images") as advance:
             return [
-                self._evaluate(f"{name}_t{i}", part, partial(self._row, table, i), self.config.attack, advance)
+                self._evaluate(f"{name}_t{i}", part, CommittedCoefficients(table, i), self.config.attack, advance)
                 for i in range(len(times))
             ]
 
@@ -83,12 +79,12 @@ class Stages(Solving):
             self.coefficients_of(run.varpi)
         return run
 
-    def sources(self, chosen: int) -> dict[str, tuple[str, Callable[[], Array]]]:
+    def sources(self, chosen: int) -> dict[str, tuple[str, CommittedCoefficients]]:
         """The name of each method's outcomes on test images, and its coefficients; ``chosen`` is the early stop."""
         table = self.uniform()
         rows = {"ntk": (table, len(self.times) - 1), "early_stopped": (table, chosen), ADV_NTK: (self.trained(), 0)}
         names = outcome_names(self.config, chosen)
-        return {method: (names[method], partial(self._row, *row)) for method, row in rows.items()}
+        return {method: (names[method], CommittedCoefficients(*row)) for method, row in rows.items()}
 
     def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
         """The three methods on the test images under an attack."""
@@ -110,7 +106,7 @@ class Stages(Solving):
         table = Records(self._outcomes(attack), "examples", m, (int(np.prod(shape)) + 2,), span=m)
         rows = table.read(0)
         if rows is None:
-            predictor = self.predictor(self._row(self.trained(), 0))
+            predictor = self.predictor(CommittedCoefficients(self.trained(), 0)())
             x, y = test.x[:m], test.y[:m]
             twins = bind_attack(attack)(predictor, x, y, seed=attack.seed, indices=np.arange(m))
             guesses = np.column_stack([predictor.predict(x).argmax(axis=1), predictor.predict(twins).argmax(axis=1)])

@@ -97,8 +97,8 @@ def run_status(out: str | Location) -> RunStatus:
     """
     folder = RunDirectory.at(out)
     config = folder.stored_config()
-    finished = folder.finished() is not None
-    events = list(EventLog(folder.events)._records())
+    finished = folder.results.exists() and folder.report.exists()
+    events = list(EventLog(folder.events).records())
     holder, holder_age, held = (None if finished else holder_of(folder.root / ".lock")) or (None, None, False)
     try:
         tiles = GramStore.open(folder.gram).status()
@@ -115,9 +115,9 @@ def run_status(out: str | Location) -> RunStatus:
         stages=stages,
         tiles=tiles.done if tiles else 0,
         tiles_total=tiles.total if tiles else grid * (grid + 1) // 2,
-        steps=max((e["step"] for e in events if e["event"] == "step" and e.get("stage") == "train"), default=0),
+        steps=max((_count(e, "step") for e in events if e["event"] == "step" and e.get("stage") == "train"), default=0),
         steps_total=config.train.steps,
-        images=sum(e["images"] for e in events if e["event"] == "batch" and e.get("stage") in _ATTACKS),
+        images=sum(_count(e, "images") for e in events if e["event"] == "batch" and e.get("stage") in _ATTACKS),
         images_total=_images(config),
         rate=rate if held else None,
         unit=unit,
@@ -152,8 +152,14 @@ def _pace(events: list[dict[str, Any]]) -> tuple[str, float | None, str]:
     work = [e for e in events[begun:] if e["event"] in _UNITS and e.get("stage") == stage]
     if len(work) < 2 or work[-1]["time"] <= work[0]["time"]:
         return stage, None, ""
-    done = sum(e.get("images", 1) for e in work[1:])
+    done = sum(_count(e, "images", 1) for e in work[1:])
     return stage, done / (work[-1]["time"] - work[0]["time"]), _UNITS[work[-1]["event"]]
+
+
+def _count(event: dict[str, Any], key: str, default: int = 0) -> int:
+    """A number of an event, which damage may have made anything else."""
+    value = event.get(key, default)
+    return value if isinstance(value, int) else default
 
 
 def _images(config: RunConfig) -> int:

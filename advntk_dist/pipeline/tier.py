@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
@@ -14,15 +13,18 @@ import zarr
 
 from advntk_dist.attacks.autoattack_package import packages
 from advntk_dist.environment import environment
-from advntk_dist.errors import RequestError
+from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.cost import Calibration, Cost, Timed, predict_cost
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.evaluation.seconds import CommittedSeconds
 from advntk_dist.evaluation.sequence import AttackOutcome, SequenceResult, evaluate_sequence
-from advntk_dist.pipeline.evaluate import DESCRIPTION, chosen_time, first_images, open_finished
-from advntk_dist.pipeline.tier_work import AUTOATTACK, TIER_NAMES, AutoAttackWork, Coefficients, TierWork
+from advntk_dist.pipeline.evaluate import DESCRIPTION, first_images, open_finished
+from advntk_dist.pipeline.scoring import CommittedCoefficients
+from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.tier_work import AUTOATTACK, TIER_NAMES, AutoAttackWork, TierWork
 from advntk_dist.progress import Display
+from advntk_dist.results import schema
 from advntk_dist.storage import guarded_group
 from advntk_dist.storage.location import Location
 
@@ -59,9 +61,9 @@ def evaluate_run_tier(
         packages()  # what is missing is said before anything is read
         if workers is not None or address is not None:
             raise RequestError("--tier autoattack works in this process; leave out --workers and --address")
-    folder, stages, before = open_finished(out, address=address, workers=workers, display=display)
+    folder, stages, before, chosen = open_finished(out, address=address, workers=workers, display=display)
     test, config = first_images(stages, images), stages.config
-    sources = stages.sources(chosen_time(config, before))
+    sources = stages.sources(chosen)
     asked = tuple(methods or sources)
     if unknown := set(asked) - set(sources):
         raise RequestError(f"--method: no method {', '.join(unknown)}; there are {', '.join(sources)}")
@@ -71,7 +73,7 @@ def evaluate_run_tier(
     described = [a.described for a in work.attacks]
     with folder.claimed(config), stages, stages.events.stage("evaluate"):
         group = guarded_group(folder.evaluation / label, stages.identity | {"attacks": described})
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = _earlier(path, stages)
         earlier = known.get("methods", {})
         predicted = _predict(work, {m: sources[m][1] for m in asked if m not in earlier}, before)
         rows, found = {}, {}
@@ -96,15 +98,21 @@ def evaluate_run_tier(
         }
         if work.note is not None:
             results["note"] = work.note
-        if "predicted" in known:  # of several methods together, by an earlier release
-            results["predicted"] = known["predicted"]
-        path.parent.mkdir(exist_ok=True)
-        folder.write_text(path, json.dumps(results, indent=2) + "\n")
+        schema.write(path, schema.TierResults, results)
     return path, results
 
 
+def _earlier(path: Location, stages: Stages) -> dict[str, Any]:
+    """What the file has from before; nothing where it is damaged, as it is written again from the outcomes."""
+    try:
+        return schema.read(path, schema.TierResults, "it is written again") or {}
+    except StoreDamagedError as error:
+        stages.display.say(str(error))
+        return {}
+
+
 def _method(
-    work: TierWork, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: Coefficients
+    work: TierWork, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: CommittedCoefficients
 ) -> SequenceResult:
     stages, images = work.stages, len(work.test.y)
     weights = {"clean": 1} | {a.name: a.priced.passes.queries + a.priced.passes.steps for a in work.attacks}
@@ -132,10 +140,13 @@ def _method(
             batch=stages.config.evaluation.batch,
             on_batch=on_batch,
             on_attack=on_attack,
+            of=coefficients.seal,
         )
 
 
-def _predict(work: TierWork, methods: Mapping[str, Coefficients], before: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _predict(
+    work: TierWork, methods: Mapping[str, CommittedCoefficients], before: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
     if not methods:
         return {}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import zarr
-from numpy.typing import NDArray
 
 from advntk_dist.attacks.autoattack_package import STANDARD, check_outputs, package_versions, square_flag
 from advntk_dist.attacks.reference import NOTE
@@ -18,12 +15,12 @@ from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.evaluation.sequence import NamedAttack, SequenceResult
 from advntk_dist.evaluation.tiers import TIERS, named, short_name, tier_attacks
 from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.stages import Stages
 
 AUTOATTACK = "autoattack"
 TIER_NAMES = (*TIERS, AUTOATTACK)
 """Tiers of ``advntk evaluate``."""
-Coefficients = Callable[[], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class TierWork:
         """See above."""
         return self.stages.workers
 
-    def evaluator(self, coefficients: Coefficients) -> Evaluator:
+    def evaluator(self, coefficients: CommittedCoefficients) -> Evaluator:
         """Where batches of a method are judged."""
         return self.stages.evaluator(coefficients, self.test)
 
@@ -113,7 +110,7 @@ class AutoAttackWork(TierWork):
             for part in STANDARD
         )
 
-    def evaluator(self, coefficients: Coefficients) -> Evaluator:
+    def evaluator(self, coefficients: CommittedCoefficients) -> Evaluator:
         """This process: what the code prints is part of the result."""
         return InProcess(lambda: self.stages.predictor(coefficients()), self.test.x, self.test.y)
 

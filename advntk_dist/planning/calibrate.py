@@ -21,7 +21,6 @@ from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.gram import build_gram
 from advntk_dist.gram.compute import block_edge
-from advntk_dist.gram.direct import aligned_empty, read_pieces, write_flushed
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.operators.cores import usable_cores
@@ -32,6 +31,7 @@ from advntk_dist.planning.subject import Subject, subject_of
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.solve.plan import MAX_RANK
 from advntk_dist.storage import Records
+from advntk_dist.storage.direct_io import aligned_empty, read_pieces, write_flushed
 
 Array = NDArray[Any]
 

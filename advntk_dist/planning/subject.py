@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig
-from advntk_dist.data import load_dataset, split
+from advntk_dist.data import split
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import DatasetError
+from advntk_dist.pipeline.images import load_images
 from advntk_dist.planning.counts import Images
 
 KNOWN = {
@@ -52,7 +53,7 @@ def subject_of(config: RunConfig, most: int) -> Subject:
     d = config.data
     m, v = min(d.n_train, most), min(d.n_val, VALIDATION)
     try:
-        dataset = load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset)
+        dataset = load_images(config)
     except DatasetError:
         if d.path is not None or d.name not in KNOWN:
             raise

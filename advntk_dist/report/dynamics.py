@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.report.examined import read_json
 from advntk_dist.report.page import replace_file
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import (
@@ -20,6 +19,7 @@ from advntk_dist.report.style import (
     percent_axis,
     title,
 )
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 
 _TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
@@ -30,10 +30,11 @@ def read_dynamics(folder: Location) -> dict[str, Any] | None:
 
     Raises
     ------
-    StoreDamagedError
-        If it cannot be parsed.
+    StoreError
+        If it was changed since it was written, or is of another format.
     """
-    return read_json(folder / "dynamics.json", "advntk dynamics")
+    remedy = f"`advntk dynamics {folder}` writes it again; or remove it"
+    return schema.read(folder / "dynamics.json", schema.DynamicsResults, remedy)
 
 
 def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:

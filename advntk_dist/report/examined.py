@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from advntk_dist.errors import StoreDamagedError
 from advntk_dist.report.paired import Pair, pairs_of
-from advntk_dist.report.scores import MethodScore, as_percent, is_finite_number, method_scores, title_of
+from advntk_dist.report.scores import MethodScore, as_percent, method_scores, title_of
+from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One check: whether it passed, None where that was not decided, what was found, and what was asked for."""
+    """One check: whether it passed, what was found, and what was asked for."""
 
     name: str
-    passed: bool | None
+    passed: bool
     value: str
     criterion: str
 
@@ -35,8 +34,8 @@ class Checked:
     @property
     def verdict(self) -> str:
         """How many passed, and what the attacks left, in words."""
-        failed = [row.name for row in self.rows if row.passed is False]
-        passed = sum(row.passed is True for row in self.rows)
+        failed = [row.name for row in self.rows if not row.passed]
+        passed = sum(row.passed for row in self.rows)
         words = f"{passed} of {len(self.rows)} checks of {self.method} on {self.images} test images passed."
         if failed:
             words += f" Failed: {'; '.join(failed)}."
@@ -56,100 +55,54 @@ class Tier:
     pairs: tuple[Pair, ...]
 
 
-def read_json(path: Location, again: str) -> dict[str, Any] | None:
-    """What a JSON file of a run directory holds; None where there is none.
-
-    Raises
-    ------
-    StoreDamagedError
-        If it cannot be parsed, or holds no table; ``again`` is the command that writes it.
-    """
-    if not path.exists():
-        return None
-    remedy = f"remove it, and run `{again}` again"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreDamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
-    if not isinstance(found, dict):
-        raise StoreDamagedError(f"{path}: holds no table; {remedy}")
-    return found
-
-
 def read_check(folder: Location) -> Checked | None:
-    """The checks in check.json, as many as there are; None where there is no such file.
+    """The checks in check.json; None where there is no such file.
 
     Raises
     ------
-    StoreDamagedError
-        If it cannot be read.
+    StoreError
+        If it was changed since it was written, or is of another format.
     """
-    path = folder / "check.json"
-    found = read_json(path, "advntk check")
+    found = schema.read(
+        folder / "check.json", schema.CheckResults, f"`advntk check {folder}` writes it again; or remove it"
+    )
     if found is None:
         return None
-    rows = found.get("checks")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
-        raise StoreDamagedError(f"{path}: checks is not a list of named rows; remove it, and run `advntk check` again")
+    said = (("own_attack", "under the run's own attack"), ("white_box", "under all white-box attacks"))
     return Checked(
-        title_of(str(found.get("method", "the method"))),
-        str(found.get("images", "the first")),
-        tuple(
-            CheckRow(
-                str(row["name"]),
-                row["passed"] if isinstance(row.get("passed"), bool) else None,
-                str(row.get("value", "")),
-                str(row.get("criterion", "")),
-            )
-            for row in rows
-        ),
-        tuple(
-            (words, float(row["robust"]))
-            for key, words in (
-                ("own_attack", "under the run's own attack"),
-                ("white_box", "under all white-box attacks"),
-            )
-            if isinstance(row := found.get(key), dict) and is_finite_number(row.get("robust"))
-        ),
+        title_of(found["method"]),
+        str(found["images"]),
+        tuple(CheckRow(row["name"], row["passed"], row["value"], row["criterion"]) for row in found["checks"]),
+        tuple((words, float(found[key]["robust"])) for key, words in said if found[key] is not None),
     )
 
 
 def read_tiers(folder: Location) -> tuple[Tier, ...]:
-    """Every tier below ``evaluation``, by name; other keys than those shown may be there.
+    """Every tier below ``evaluation``, by name.
 
     Raises
     ------
-    StoreDamagedError
-        If a file cannot be parsed.
-    RequestError
-        If a method lacks an accuracy.
+    StoreError
+        If a file was changed since it was written, or is of another format.
     """
     place = folder / "evaluation"
     if not place.is_dir():
         return ()
     paths = sorted((path for path in place.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
-    return tuple(_tier(path) for path in paths)
+    return tuple(_tier(path, folder) for path in paths)
 
 
-def _tier(path: Location) -> Tier:
-    found = read_json(path, "advntk evaluate --tier") or {}
+def _tier(path: Location, folder: Location) -> Tier:
+    tier = path.name.partition("_")[0]
+    remedy = f"`advntk evaluate {folder} --tier {tier}` with the same number of images writes it again; or remove it"
+    found = schema.read(path, schema.TierResults, remedy)
+    assert found is not None
     where = f"evaluation/{path.name}"
-    rows = found.get("methods")
-    scores = [
-        replace(score, detail=_left(rows[score.key]) if isinstance(rows, dict) else "")
-        for score in method_scores(found, where)
-    ]
-    called = [row for row in found.get("attacks", []) if isinstance(row, dict)]
-    return Tier(
-        str(found.get("tier", path.name.removesuffix(".json"))),
-        str(found.get("images", "all")),
-        tuple(str(row.get("called", row.get("name", "unnamed"))) for row in called),
-        tuple(scores),
-        pairs_of(found, where),
-    )
+    scores = [replace(score, detail=_left(found["methods"][score.key])) for score in method_scores(found, where)]
+    called = tuple(row.get("called", row["name"]) for row in found["attacks"])
+    return Tier(found["tier"], str(found["images"]), called, tuple(scores), pairs_of(found, where))
 
 
 def _left(row: dict[str, Any]) -> str:
     """What each attack in turn left of a method."""
-    attacks = [a for a in row.get("attacks", []) if isinstance(a, dict) and is_finite_number(a.get("robust"))]
-    return ", ".join(f"{a.get('name', 'an attack')} leaves {as_percent(float(a['robust']))}" for a in attacks)
+    return ", ".join(f"{a['name']} leaves {as_percent(a['robust'])}" for a in row["attacks"])

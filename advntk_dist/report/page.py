@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.scores import as_percent, as_radius
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location
 
 
@@ -56,4 +56,4 @@ def replace_file(path: Location, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step: readers see the old file or the new one, never a part."""
     if path.is_file() and path.read_bytes() == content:
         return
-    write_whole(path, content)
+    write_durable(path, content)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from advntk_dist.data.duplicates import Duplicates
 from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.paired import Difference, Pair, pairs_of
@@ -50,8 +51,13 @@ def summarise(inputs: ReportInputs) -> Summary:
     if inputs.curve is not None:
         points.append(("Robust overfitting", degeneration(inputs.curve, by_pair.get(("early_stopped", "ntk")))))
     points.append(("Attack", _attack(inputs.results, scores)))
+    found = inputs.results.get("duplicates")
+    duplicates = None if found is None else Duplicates.from_dict(found)
+    said, leak = ((), "") if duplicates is None else (duplicates.lines(), duplicates.leak)
     return Summary(
-        headline(scores, pairs, chance), tuple(points), warnings(scores, chance, inputs.curve, inputs.spectrum)
+        " ".join(filter(None, (headline(scores, pairs, chance), leak))),
+        tuple(points),
+        (*said, *warnings(scores, chance, inputs.curve, inputs.spectrum)),
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.results import schema
 
 CELLS = "cells"
 """Folder of the cells below that of a grid."""
 
-_NEEDED = ("dataset", "data", "network", "radius", "attack", "method", "seed", "clean", "robust")
 _SHOWN = 12
 """Digits of a fingerprint that people are shown."""
 
@@ -23,14 +22,11 @@ def read_cell(path: Path) -> dict[str, Any]:
     Raises
     ------
     StoreDamagedError
-        If it cannot be parsed, or lacks what every cell has.
+        If it is not there, cannot be parsed, or was changed since it was written.
     """
-    try:
-        cell = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise StoreDamagedError(f"{path}: not valid JSON ({error}); remove it and run again") from error
-    if lacking := [key for key in _NEEDED if key not in cell]:
-        raise StoreDamagedError(f"{path}: lacks {', '.join(lacking)}; remove it and run again")
+    cell = schema.read(path, schema.CellResults, "remove it and run the same command again")
+    if cell is None:
+        raise StoreDamagedError(f"{path}: is not there; run the same command again")
     return cell
 
 

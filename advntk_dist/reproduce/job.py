@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from advntk_dist.reproduce.committed import read_cells, refuse_other_data
 from advntk_dist.reproduce.forecast import Clock, left_line, predicted
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, label_of, subjects
 from advntk_dist.reproduce.table import write_tables
+from advntk_dist.results import schema
 from advntk_dist.storage.location import local, location
 
 
@@ -178,8 +178,7 @@ def reproduce(
                 for cell in group:
                     result = laboratory.run(cell)
                     path = cell.path(root)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    folder.write_text(path, json.dumps(result, indent=1) + "\n")
+                    schema.write(path, schema.CellResults, result)
                     shown.say(clock.line(cell, result))
             write_tables(folder)
         return write_tables(folder)

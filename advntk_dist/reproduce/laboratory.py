@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import Solving
 from advntk_dist.progress import Display, LateStage
 from advntk_dist.reproduce import paper
@@ -128,7 +129,7 @@ class Laboratory(Solving):
     def _ntk(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
         table, test = self.uniform(), self.problem.test
         with self.display.stage(title, len(test.y), "images") as advance:
-            last = partial(self._row, table, len(paper.TIMES))
+            last = CommittedCoefficients(table, len(paper.TIMES))
             return self._evaluate("ntk", test, last, config.attack, advance), {}
 
     def _stopped(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
@@ -136,11 +137,11 @@ class Laboratory(Solving):
         val, test = self.problem.val, self.problem.test
         with self.display.stage(title, len(times) * len(val.y) + len(test.y), "images") as advance:
             found = [
-                self._evaluate(f"val_t{i}", val, partial(self._row, table, i), attack, advance)
+                self._evaluate(f"val_t{i}", val, CommittedCoefficients(table, i), attack, advance)
                 for i in range(len(times))
             ]
             best = max(range(len(found)), key=lambda i: (found[i].robust.value, -i))
-            result = self._evaluate(f"test_t{best}", test, partial(self._row, table, best), attack, advance)
+            result = self._evaluate(f"test_t{best}", test, CommittedCoefficients(table, best), attack, advance)
         return result, {"t": times[best], "validation_robust": found[best].robust.value}
 
     def _adv_ntk(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
@@ -176,7 +177,7 @@ class Laboratory(Solving):
         if table.read(0) is None:
             table.write(0, self.dynamics.coefficients(trained.varpi, tol=tolerance).value[None])
         with self.display.stage(title, len(problem.test.y), "images") as advance:
-            last = partial(self._row, table, 0)
+            last = CommittedCoefficients(table, 0)
             result = self._evaluate("adv-ntk", problem.test, last, config.attack, advance)
         return result, {"lr": train.lr}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections import defaultdict
 from statistics import mean, stdev
 from typing import Any
@@ -15,6 +14,7 @@ from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.committed import read_cells, short
 from advntk_dist.reproduce.grid import ATTACKS, METHODS
+from advntk_dist.results import schema
 from advntk_dist.storage.location import local
 
 CAPTION = (
@@ -93,8 +93,9 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
     rows = collect(list(read_cells(local(folder.root)).values()))
     head, body = cells_of(rows)
     texts = {
-        "json": json.dumps({"caption": f"{CAPTION} {INTERVALS}", "environment": environment(), "rows": rows}, indent=1)
-        + "\n",
+        "json": schema.as_text(
+            schema.TableResults, {"caption": f"{CAPTION} {INTERVALS}", "environment": environment(), "rows": rows}
+        ),
         "csv": _csv(rows),
         "md": markdown(head, body),
         "html": _html(head, body),

@@ -33,8 +33,11 @@ def solve_infinite_time(
     ridge: float = 0.0,
     max_passes: int = 1000,
     rank: int | None = None,
+    cutoff: float = 0.0,
 ) -> Solution:
     """The coefficients c = (Theta + ridge I)^-1 Y of the plain NTK regressor.
+
+    Where targets lie in the range of a singular matrix, those of the smallest norm.
 
     Parameters
     ----------
@@ -50,11 +53,15 @@ def solve_infinite_time(
         Limit on passes over the Gram matrix.
     rank
         Rank of the Nystrom preconditioner; below 10 there is none. By default a quarter of n, at most 300.
+    cutoff
+        Eigenvalues up to it are 0 to working precision.
 
     Returns
     -------
     Solution
-        Its status is NOT_POSITIVE where a direction of negative curvature was met.
+        Its status is NOT_POSITIVE where the targets have a part in directions of negative curvature, or of
+        eigenvalues up to the cut-off: then :func:`advntk_dist.solve.limit.least_squares_limit` has the answer, if
+        there is one.
     """
     n = len(y)
     if not y.any():
@@ -64,21 +71,23 @@ def solve_infinite_time(
         return matmat(v) + ridge * v
 
     rank = min(MAX_RANK if rank is None else rank, n // 4)
-    precondition = nystrom_preconditioner(matmat, n, rank, ridge=ridge).apply if rank >= 10 else _identity
+    # Eigenvalues next to the cut-off would let the preconditioner draw all others down to it.
+    precondition = nystrom_preconditioner(matmat, n, rank, ridge=ridge, floor=10 * cutoff).apply
     passes, c, residual = int(rank >= 10), np.zeros_like(y), y.copy()
     status, error, theta = Status.MAX_PASSES, float("inf"), float("inf")
     for _ in range(_RESTARTS):
         if max_passes - passes < 2:  # a step, and the pass that measures the true residual
             status = Status.MAX_PASSES
             break
-        run = _conjugate_gradients(regularised, precondition, residual, c, theta, tolerance, max_passes - passes - 1)
+        most = max_passes - passes - 1
+        run = _conjugate_gradients(regularised, precondition, residual, c, theta, tolerance, most, cutoff)
         c, status, theta = run.c, run.status, run.theta
         # The recursion's residual drifts from the true one: the bound is taken from the true one.
         residual = y - regularised(c)
         passes += run.passes + 1
         energy = float(np.sqrt(max(0.0, (residual * precondition(residual)).sum())))
         # Without a Ritz value nothing is known of theta, and where the matrix is not positive it means nothing.
-        known = np.isfinite(theta) and status is not Status.NOT_POSITIVE
+        known = 0 < theta < np.inf and status is not Status.NOT_POSITIVE
         size = max(float(np.linalg.norm(c)), np.finfo(float).tiny)
         error = _SAFETY * energy / theta / size if known else float("inf")
         if status is not Status.CONVERGED or error <= tolerance:
@@ -95,10 +104,6 @@ class _Run:
         self.c, self.status, self.passes, self.theta = c, status, passes, theta
 
 
-def _identity(block: Array) -> Array:
-    return block
-
-
 def _conjugate_gradients(
     matmat: Callable[[Array], Array],
     precondition: Callable[[Array], Array],
@@ -107,6 +112,7 @@ def _conjugate_gradients(
     theta: float,
     tolerance: float,
     max_passes: int,
+    cutoff: float,
 ) -> _Run:
     r, c = residual.copy(), c.copy()
     z = precondition(r)
@@ -134,6 +140,8 @@ def _conjugate_gradients(
         # A good preconditioner is done in a few steps, and steps past that would only stir up rounding.
         if step <= 2 * _CHECK_EVERY or step % _CHECK_EVERY == 0 or not active.any():
             theta = min(theta, _smallest_ritz(alphas, betas))
+            if theta <= cutoff:
+                return _Run(c, Status.NOT_POSITIVE, step, theta)
             error = _SAFETY * float(np.sqrt(np.maximum(rz, 0.0).sum())) / theta
             if error <= 0.5 * tolerance * float(np.linalg.norm(c)) or not active.any():
                 return _Run(c, Status.CONVERGED, step, theta)
@@ -152,4 +160,4 @@ def _smallest_ritz(alphas: list[Array], betas: list[Array]) -> float:
         diagonal[1:] += beta[: m - 1] / alpha[: m - 1]
         beside = np.sqrt(np.maximum(beta[: m - 1], 0.0)) / alpha[: m - 1]
         smallest = min(smallest, float(eigvalsh_tridiagonal(diagonal, beside).min()))
-    return smallest if smallest > 0 else float(np.finfo(np.float64).eps)
+    return max(smallest, 0.0)

@@ -11,7 +11,7 @@ bound is multiplied by its largest growth that the Ritz values show.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -101,6 +101,10 @@ class KrylovBasis:
         leaks, rests = self._residual_integrals([t])
         leak, rest = self._relative(next(self._values([t])), t, leaks[0], rests[0])
         return leak + rest, rest
+
+    def without_clamp(self) -> KrylovBasis:
+        """The basis as if no Ritz value had been negative: what else there is to its error shows."""
+        return replace(self, clamped=np.zeros_like(self.clamped))
 
     def _values(self, times: Sequence[float]) -> Iterator[Array]:
         k = self.start.shape[1]

@@ -21,7 +21,10 @@ Array = NDArray[np.float64]
 _DROP = 1e-13
 """Directions of a new block below this fraction of ||S|| are deflated; the bound accounts for them."""
 
-_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+_CLEARLY = 1e-12
+"""Ritz values below this fraction of the largest, negated, are no rounding of float64 arithmetic."""
+
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
 """Rounding of a product with S, relative to its norm."""
 
 
@@ -62,9 +65,45 @@ def krylov_basis(
     KrylovBasis
         Its ``status`` says whether the tolerance was met.
     """
-    sqrt_d = np.sqrt(d)
+    return grow_basis(
+        matmat,
+        np.sqrt(d),
+        y,
+        lambda basis: basis.error_and_floor(t),
+        tolerance=tolerance,
+        max_passes=max_passes,
+        max_columns=max_columns,
+        budget=budget,
+    )
+
+
+def grow_basis(
+    matmat: Callable[[Array], Array],
+    sqrt_d: Array,
+    y: Array,
+    measure: Callable[[KrylovBasis], tuple[float, float]],
+    *,
+    tolerance: float,
+    max_passes: int,
+    max_columns: int | None = None,
+    budget: ColumnBudget | None = None,
+    keep_image: bool = True,
+) -> KrylovBasis:
+    """Grow a basis until what is wanted of it is known to the tolerance.
+
+    Parameters
+    ----------
+    sqrt_d
+        D^1/2 as a vector (n,).
+    measure
+        The bound of the relative error that a basis gives, and its part that a larger one would not lower.
+    keep_image
+        Whether ``image`` of the basis is needed; without it, it has no columns.
+    matmat, y, tolerance, max_passes, max_columns, budget
+        As for :func:`krylov_basis`.
+    """
     block, weights, dropped = _orthonormal(sqrt_d[:, None] * y, 0.0)
-    growth = _Growth(sqrt_d, block, weights, dropped, budget or ColumnBudget())
+    growth = _Growth(sqrt_d, block, weights, dropped, budget or ColumnBudget(), keep_image)
     if block.shape[1] == 0:
         return growth.basis(Status.CONVERGED)
     check_at = 1
@@ -76,12 +115,14 @@ def krylov_basis(
         last = exhausted or full or growth.passes >= max_passes
         if last or growth.passes >= check_at:
             basis = growth.basis(Status.CONVERGED)
-            error, floor = basis.error_and_floor(t)
+            error, floor = measure(basis)
             if error <= tolerance:
                 return basis
             stalled = exhausted or (floor > tolerance and error <= 2 * floor)
             if last or stalled:
                 status = Status.STAGNATED if stalled else Status.BASIS_FULL if full else Status.MAX_PASSES
+                if stalled and basis.smallest_ritz < -_CLEARLY and measure(basis.without_clamp())[1] <= tolerance:
+                    status = Status.NOT_POSITIVE  # other rounding would allow the tolerance
                 return growth.basis(status)
             # The small eigenproblem is cubic in the width of the basis: look less often when it is wide.
             check_at = growth.passes + 1 + width // 400
@@ -90,8 +131,10 @@ def krylov_basis(
 class _Growth:
     """The state of a growing basis."""
 
-    def __init__(self, sqrt_d: Array, block: Array, weights: Array, dropped: float, budget: ColumnBudget) -> None:
-        self.sqrt_d = sqrt_d
+    def __init__(
+        self, sqrt_d: Array, block: Array, weights: Array, dropped: float, budget: ColumnBudget, keep_image: bool
+    ) -> None:
+        self.sqrt_d, self.keep_image = sqrt_d, keep_image
         self.q = Columns(len(sqrt_d), budget)
         self.image = Columns(len(sqrt_d), budget)  # last, so first to go: nothing needs it while the basis grows
         self.projected = np.zeros((0, 0))
@@ -109,7 +152,8 @@ class _Growth:
         self.passes += 1
         rest = self.sqrt_d[:, None] * image
         self.q.append(block)
-        self.image.append(image)
+        if self.keep_image:
+            self.image.append(image)
         column = self.q.dot(rest)
         self.q.subtract(rest, column)
         again = self.q.dot(rest)  # the second sweep restores orthogonality to working precision
@@ -147,8 +191,8 @@ class _Growth:
             vectors=vectors,
             start=vectors.T @ start,
             coupling=coupling,
-            noise=_ROUNDING * largest + self.dropped,
-            start_noise=self.start_dropped + _ROUNDING * float(np.linalg.norm(self.weights)),
+            noise=ROUNDING * largest + self.dropped,
+            start_noise=self.start_dropped + ROUNDING * float(np.linalg.norm(self.weights)),
             clamped=np.maximum(-values, 0.0),
             passes=self.passes,
             status=status,

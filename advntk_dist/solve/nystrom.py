@@ -30,19 +30,24 @@ class NystromPreconditioner:
     values: Array
     ridge: float
 
-    def apply(self, block: Array) -> Array:
-        """P^-1 block, (n, k)."""
+    def apply(self, block: Array, power: float = 1.0) -> Array:
+        """P^-power block, (n, k)."""
         if not self.values.size:
             return block
         inside = self.vectors.T @ block
-        scale = (self.values[-1] + self.ridge) / (self.values + self.ridge) - 1.0
+        scale = ((self.values[-1] + self.ridge) / (self.values + self.ridge)) ** power - 1.0
         return np.asarray(block + self.vectors @ (scale[:, None] * inside))
 
 
 def nystrom_preconditioner(
-    matmat: Callable[[Array], Array], n: int, rank: int, *, ridge: float, seed: int = 0
+    matmat: Callable[[Array], Array], n: int, rank: int, *, ridge: float, floor: float = 0.0, seed: int = 0
 ) -> NystromPreconditioner:
-    """Sketch a positive semi-definite matrix in one pass with ``rank`` vectors."""
+    """Sketch a positive semi-definite matrix in one pass with ``rank`` vectors; eigenvalues up to ``floor`` count as 0.
+
+    Below rank 10 it is not worth a pass: the preconditioner is the identity.
+    """
+    if rank < 10:
+        return NystromPreconditioner(np.zeros((n, 0)), np.zeros(0), ridge)
     rng = np.random.default_rng(seed)
     test, _ = np.linalg.qr(rng.standard_normal((n, rank)))
     sketch = matmat(test)
@@ -65,5 +70,5 @@ def nystrom_preconditioner(
     factor = solve_triangular(lower, shifted.T, lower=True).T
     u, s, _ = svd(factor, full_matrices=False)
     values = np.maximum(s**2 - shift, 0.0)
-    keep = values > values[0] * 1e-14
+    keep = values > max(values[0] * 1e-14, floor)
     return NystromPreconditioner(np.ascontiguousarray(u[:, keep]), values[keep], ridge)

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.lease import RENEW, STALE, Holder, read_words
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Heartbeat:
         OSError
             If it cannot be written.
         """
-        write_whole(self.path, json.dumps(asdict(Holder.here())).encode())
+        write_durable(self.path, json.dumps(asdict(Holder.here())).encode())
         self._thread.start()
         return self
 

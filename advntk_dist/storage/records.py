@@ -1,31 +1,54 @@
 """Checkpoints in Zarr: groups that know whose they are, arrays in which each chunk is one committed record.
 
-A chunk is written atomically and carries a checksum; an absent record reads as NaN, never as zeros.
+A record counts only once its commit, written after it, says so. The commit is a checksum of the values and of what they
+belong to: the identity of the group, the name of the table, the place in it and, where they are derived from other
+records, those. So a record that is missing, torn, damaged, or of another place is *not committed*: it reads as None,
+with one line in the log, and whoever needs it computes it again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
+from advntk_dist.storage.durable import PARTIAL, READS
 from advntk_dist.storage.location import Location
 from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
-_IDENTITY = "identity"
+log = logging.getLogger(__name__)
 
-READS = 3
-"""Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
+
+@lru_cache(maxsize=1024)
+def _say_once(text: str) -> None:
+    log.warning("%s", text)
+
+
+_IDENTITY = "identity"
+_CHECKSUM = "crc32c"
+"""Attribute of a group: checksum of its identity. Of an array: of its shape and of the rows to a chunk."""
+
+_COMMITS = "commits"
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OSError)
+"""What zarr raises for metadata and chunks that are damaged."""
 
 
 def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     """The Zarr group at ``path``, made if it is not there, for this identity only.
+
+    A damaged description is written anew: each record tells for itself whether it belongs to this identity.
 
     Raises
     ------
@@ -34,14 +57,23 @@ def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     StoreError
         If there is something else at the path.
     """
-    identity = json.loads(json.dumps(dict(identity)))  # as it is stored: tuples become lists
-    if path.exists() and not _unfinished(path):
-        group, stored = _open(path, "r+")
-        for field, value in identity.items():
-            if stored.get(field) != value:
-                raise StoreMismatchError(str(path), field, stored.get(field), value)
-        return group
-    return zarr.create_group(**zarr_at(path), zarr_format=3, attributes={_IDENTITY: identity})
+    identity = _plain(identity)
+    if path.exists() and (path / "zarr.json").exists():
+        try:
+            group, stored = _open(path, "r+")
+        except _DAMAGE as error:
+            _require_ours(path, error)
+            _say_once(f"{path}: its description is damaged ({_first_line(error)}) and is written anew")
+            (path / "zarr.json").unlink(missing_ok=True)
+        else:
+            for field, value in identity.items():
+                if stored.get(field) != value:
+                    raise StoreMismatchError(str(path), field, stored.get(field), value)
+            return group
+    elif path.exists():
+        _require_ours(path, "it has no zarr.json")
+    attributes = {_IDENTITY: identity, _CHECKSUM: _crc(identity)}
+    return zarr.create_group(**zarr_at(path), zarr_format=3, attributes=attributes)
 
 
 def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
@@ -49,24 +81,73 @@ def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
 
     Raises
     ------
+    StoreDamagedError
+        If its description is missing or damaged.
     StoreError
         If there is something else at the path.
     """
-    return _open(path, "r")
+    try:
+        return _open(path, "r")
+    except _DAMAGE as error:
+        _require_ours(path, error)
+        raise StoreDamagedError(
+            f"{path}: its description is damaged ({_first_line(error)}); `advntk run` with the same configuration and "
+            "--out mends it"
+        ) from error
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as JSON stores it, in which tuples are lists."""
+    return dict(json.loads(json.dumps(dict(identity))))
+
+
+def _crc(value: object, *more: bytes) -> int:
+    """Checksum of a JSON value, and of bytes that follow."""
+    crc = int(google_crc32c.value(json.dumps(value, sort_keys=True).encode()))
+    for part in more:
+        crc = int(google_crc32c.extend(crc, part))
+    return crc
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _open(path: Location, mode: Literal["r", "r+"]) -> tuple[zarr.Group, dict[str, Any]]:
+    """The group and its identity; raises one of _DAMAGE where they do not fit each other."""
+    group = zarr.open_group(**zarr_at(path), mode=mode, zarr_format=3)
+    attributes: dict[str, Any] = group.attrs.asdict()
+    identity = dict(attributes[_IDENTITY])
+    if attributes[_CHECKSUM] != _crc(identity):
+        raise ValueError("the checksum of its identity does not match")
+    return group, identity
+
+
+def _require_ours(path: Location, why: object) -> None:
+    """Raise StoreError unless everything at ``path`` may be what a group of ours consists of."""
+    if path.is_file():
+        raise StoreError(f"{path}: not a checkpoint of this program (a file); move it away")
+    for entry in path.iterdir():
+        ours = entry.name.endswith(PARTIAL) or entry.name in ("zarr.json", _COMMITS) or _is_table(entry)
+        if not ours or (entry.name == "zarr.json" and _is_foreign(entry)):
+            raise StoreError(f"{path}: not a checkpoint of this program ({_first_line(why)}); move it away")
+
+
+def _is_table(entry: Location) -> bool:
+    return (entry / "zarr.json").exists() or (entry / "c").exists() or not any(True for _ in _below(entry))
+
+
+def _below(entry: Location) -> Any:
+    return (e for e in entry.iterdir() if not e.name.endswith(PARTIAL)) if entry.is_dir() else iter((entry,))
+
+
+def _is_foreign(description: Location) -> bool:
+    """Whether a zarr.json is sound, and of something that we have not made."""
     try:
-        group = zarr.open_group(**zarr_at(path), mode=mode, zarr_format=3)
-        attributes: dict[str, Any] = group.attrs.asdict()
-        return group, dict(attributes[_IDENTITY])
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise StoreError(f"{path}: not a checkpoint of this program ({error}); move it away") from error
-
-
-def _unfinished(path: Location) -> bool:
-    """Whether a process died here while it made the group: nothing but temporary files of its metadata."""
-    return path.is_dir() and all(p.name.endswith(".partial") for p in path.iterdir())
+        attributes = json.loads(description.read_bytes())["attributes"]
+        return _IDENTITY not in attributes and _CHECKSUM not in attributes
+    except _DAMAGE:
+        return False
 
 
 class Records:
@@ -84,72 +165,172 @@ class Records:
         Shape of one row, numbers in float64.
     span
         Rows to a chunk.
+    of
+        What the rows are derived from: the :meth:`seal` of other records. Rows that were derived from anything else
+        are not committed.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the table there has another shape.
     """
 
-    def __init__(self, group: zarr.Group, name: str, rows: int, shape: tuple[int, ...], *, span: int = 1) -> None:
+    def __init__(
+        self, group: zarr.Group, name: str, rows: int, shape: tuple[int, ...], *, span: int = 1, of: int = 0
+    ) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
         self._reads = READS if isinstance(group.store, ObjectGroupStore) else 1
+        identity: Any = group.attrs.asdict().get(_IDENTITY)
+        self._owner = [identity, name, of]
+        self._array = _table(group, name, (rows, *shape), span, "float64")
+        self._commits = _table(group, f"{_COMMITS}/{name}", (-(-rows // span),), 1, "int64")
+
+    @classmethod
+    def stored(cls, group: zarr.Group, name: str, *, of: int = 0) -> Records | None:
+        """The table of this name in the shape that it has; None without one, or where its description is damaged."""
         try:
             array = group.get(name)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise StoreDamagedError(
-                f"{self.where}: its metadata are damaged ({error}); remove this folder and run again"
-            ) from error
-        if array is not None:
-            assert isinstance(array, zarr.Array)
-            if array.shape != (rows, *shape):
-                raise StoreMismatchError(self.where, "shape", [*array.shape], [rows, *shape])
-            if array.chunks[0] != span:
-                raise StoreMismatchError(self.where, "rows to a chunk", array.chunks[0], span)
-            self._array = array
-        else:
-            self._array = group.create_array(
-                name,
-                shape=(rows, *shape),
-                chunks=(span, *(max(1, s) for s in shape)),
-                dtype="float64",
-                fill_value=float("nan"),
-                filters=None,
-                serializer=BytesCodec(),
-                compressors=Crc32cCodec(),
-                config={"write_empty_chunks": True},
-            )
+        except _DAMAGE:
+            return None
+        if not isinstance(array, zarr.Array) or array.attrs.get(_CHECKSUM) != _layout(array.shape, array.chunks[0]):
+            return None
+        return cls(group, name, array.shape[0], array.shape[1:], span=array.chunks[0], of=of)
 
     def write(self, start: int, values: NDArray[np.float64]) -> None:
-        """Write the chunk that begins at row ``start``; values must be finite.
+        """Write the chunk that begins at row ``start``, then its commit; values must be finite.
 
         Raises
         ------
         ValueError
             If the rows are not exactly one chunk, or not finite.
+        OSError, StoreError
+            If they cannot be written.
         """
         stop = min(start + self.span, self.rows)
         if start % self.span or len(values) != stop - start or not np.isfinite(values).all():
             raise ValueError(f"{self.where}: rows {start} to {start + len(values)} are not one finite chunk")
+        assert self._array is not None
+        assert self._commits is not None
         self._array[start:stop] = values
+        self._commits[start // self.span] = self._sum(start, values)
+
+    def _sum(self, start: int, values: NDArray[np.float64]) -> int:
+        return _crc([*self._owner, start], np.ascontiguousarray(values, "<f8").tobytes())
 
     def read(self, start: int) -> NDArray[np.float64] | None:
         """The chunk that begins at row ``start``, or None where none is committed.
 
         Raises
         ------
-        StoreDamagedError
-            If the stored bytes fail their checksum.
+        StoreError
+            If an object store does not answer.
         """
         stop = min(start + self.span, self.rows)
-        for left in reversed(range(self._reads)):
+        why = "it was changed, or derived from something else"
+        for _ in range(self._reads):
             try:
+                commit = -1 if self._array is None else self.seal(start)
+                if commit < 0:
+                    return None
+                assert self._array is not None
                 values = np.asarray(self._array[start:stop], dtype=np.float64)
-                break
+                if commit == self._sum(start, values):
+                    return values
+                if np.isnan(values).any():
+                    why = "committed, but missing"
             except (ValueError, OSError) as error:
-                if not left:
-                    raise StoreDamagedError(
-                        f"{self.where}: rows {start} to {stop} are damaged ({error}); remove this folder and run again"
-                    ) from error
-        return None if np.isnan(values).any() else values
+                if isinstance(error, StoreError):
+                    raise
+                why = _first_line(error)
+        _say_once(f"{self.where}: rows {start} to {stop} do not count as done ({why})")
+        return None
 
     def read_all(self) -> NDArray[np.float64] | None:
         """All rows, or None where one is missing."""
         chunks = [self.read(start) for start in range(0, self.rows, self.span)]
         return None if any(c is None for c in chunks) else np.concatenate([c for c in chunks if c is not None])
+
+    def seal(self, start: int) -> int:
+        """Checksum of the chunk that begins at row ``start``, for what is derived from it; -1 where none is committed.
+
+        Raises
+        ------
+        StoreError
+            If an object store does not answer.
+        """
+        return _commit_at(self._commits, start // self.span)
+
+
+def read_seal(group: zarr.Group, name: str, rows: int, start: int) -> int:
+    """:meth:`Records.seal` of a row of a table whose rows are committed one by one, without knowing their shape."""
+    return _commit_at(_table(group, f"{_COMMITS}/{name}", (rows,), 1, "int64"), start)
+
+
+def _commit_at(commits: zarr.Array[Any] | None, place: int) -> int:
+    """A committed checksum; -1 where there is none, or it is damaged."""
+    if commits is None:
+        return -1
+    try:
+        return int(np.asarray(commits[place]))
+    except (ValueError, OSError) as error:
+        if isinstance(error, StoreError):
+            raise
+        _say_once(f"{commits.store_path}: the commit at {place} does not count ({_first_line(error)})")
+        return -1
+
+
+def _table(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any] | None:
+    """The array of a table, made if it is not there; a damaged description is written anew. None: it cannot be made."""
+    expected, array = _description(shape, span, dtype), None
+    description = "/".join(filter(None, (group.path, name, "zarr.json")))
+    try:
+        found = group.get(name)
+        array = found if isinstance(found, zarr.Array) else None
+        damage = "it is not as it was written" if sync(group.store.exists(description)) else ""
+        if array is not None and _text_of(array) == expected:
+            return array
+    except _DAMAGE as error:
+        damage = _first_line(error)
+    if array is not None and array.attrs.get(_CHECKSUM) == _layout(array.shape, array.chunks[0]):
+        if array.shape != shape:
+            raise StoreMismatchError(f"{group.store_path}/{name}", "shape", [*array.shape], [*shape])
+        if array.chunks[0] != span:
+            raise StoreMismatchError(f"{group.store_path}/{name}", "rows to a chunk", array.chunks[0], span)
+    if damage:
+        _say_once(f"{group.store_path}/{name}: its description is damaged ({damage})")
+    if group.read_only:
+        return None
+    if damage:
+        sync(group.store.delete(description))
+    return _create(group, name, shape, span, dtype)
+
+
+def _layout(shape: tuple[int, ...], span: int) -> int:
+    return _crc([*shape, span])
+
+
+def _create(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(span, *(max(1, s) for s in shape[1:])),
+        dtype=dtype,
+        fill_value=float("nan") if dtype == "float64" else -1,
+        filters=None,
+        serializer=BytesCodec(),
+        compressors=Crc32cCodec(),
+        attributes={_CHECKSUM: _layout(shape, span)},
+        config={"write_empty_chunks": True},
+    )
+
+
+@lru_cache(maxsize=256)
+def _description(shape: tuple[int, ...], span: int, dtype: str) -> bytes:
+    """What zarr stores of such an array."""
+    return _text_of(_create(zarr.create_group(MemoryStore(), zarr_format=3), "table", shape, span, dtype))
+
+
+def _text_of(array: zarr.Array[Any]) -> bytes:
+    """The zarr.json of an array as this release of zarr writes it."""
+    return array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()

@@ -1,13 +1,15 @@
-"""Zarr in object stores: zarr's own store over obstore, with our retries, and errors that hold no secrets."""
+"""Zarr's own stores, on a disk with files that survive a power cut, in an object store with our retries."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zarr.storage import ObjectStore
+from zarr.storage import LocalStore, ObjectStore
 
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location
 from advntk_dist.storage.objects import ObjectPath, refuse_if_lost
 from advntk_dist.storage.patience import no_bucket, patiently_async
@@ -19,9 +21,27 @@ if TYPE_CHECKING:
 
 def zarr_at(path: Location) -> dict[str, Any]:
     """The arguments by which zarr opens the group at a place."""
-    if isinstance(path, Path):
-        return {"store": path}
-    return {"store": ObjectGroupStore(path)}
+    return {"store": DurableStore(path) if isinstance(path, Path) else ObjectGroupStore(path)}
+
+
+class DurableStore(LocalStore):
+    """A folder as zarr sees it, in which every file is flushed to disk before it has its name."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a file, whole or not at all."""
+        await asyncio.to_thread(self.set_sync, key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Write a file, whole or not at all."""
+        self._ensure_open_sync()
+        self._check_writable()
+        write_durable(self.root / key, value.to_bytes())
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a file unless there is one."""
+        await self._ensure_open()
+        self._check_writable()
+        await asyncio.to_thread(write_durable, self.root / key, value.to_bytes(), new=True)
 
 
 class ObjectGroupStore(ObjectStore[Any]):

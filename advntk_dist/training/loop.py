@@ -91,12 +91,14 @@ class _Checkpoints:
         self.state.write(step, np.concatenate([a, state, [recipe.seed, step]])[None])
 
     def resume(self, n: int) -> tuple[int, Array, Array] | None:
-        """The last committed step, its parameters and its optimiser state."""
-        for step in range(self.state.rows - 1, -1, -1):
-            row = self.state.read(step)
-            if row is not None:
-                return step, row[0, :n], row[0, n:-2]
-        return None
+        """The last step up to which everything is committed, its parameters and its optimiser state."""
+        done, found = 0, None
+        while (row := self.state.read(done)) is not None and self.varpi.read(done) is not None:
+            found = done, row[0, :n], row[0, n:-2]
+            if done + 1 == self.state.rows or self.history.read(done) is None:
+                break
+            done += 1
+        return found
 
 
 def train_adv_ntk(
@@ -135,8 +137,8 @@ def train_adv_ntk(
     ------
     SolverError
         If a solve misses its tolerance.
-    StoreDamagedError
-        If a checkpoint fails its checksum.
+    StoreError
+        If checkpoints cannot be written.
     """
     optimiser = recipe.optimiser
     saved = _Checkpoints.open(group, steps, n, optimiser.state_size)

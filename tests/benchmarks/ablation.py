@@ -33,7 +33,7 @@ from advntk_dist.environment import environment
 from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.intervals import paired_interval
 from advntk_dist.storage import guarded_group
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("clean", "robust", "harder")
@@ -55,7 +55,7 @@ def work(variant: Variant, lab: Lab, file: Path) -> None:
     seconds = {"training": between - begun, "judging": time.perf_counter() - between}
     content = io.BytesIO()
     np.savez_compressed(content, notes=json.dumps(made.notes | {"seconds": seconds}), **right)  # type: ignore[arg-type]
-    write_whole(file, content.getvalue())
+    write_durable(file, content.getvalue())
     means = ", ".join(f"{kind} {values.mean():.4f}" for kind, values in right.items())
     print(f"seed {lab.seed}, {variant.name}: {means} {seconds}", flush=True)
 
@@ -136,7 +136,7 @@ def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]
 def write_report(path: Path, out: Path, settings: Settings) -> None:
     """The JSON of all that is committed."""
     result = rounded(report(outcomes(out), settings, os.getloadavg()))
-    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_durable(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def rounded(value: Any) -> Any:

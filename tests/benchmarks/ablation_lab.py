@@ -23,7 +23,7 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import network
 from advntk_dist.pipeline.problem import Part
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 
 Array = NDArray[np.float64]
 Right = NDArray[np.bool_]
@@ -172,7 +172,7 @@ class Lab:
             else:
                 robust = self._cross_validated()
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(robust).encode())
+            write_durable(file, json.dumps(robust).encode())
         found = [float(v) for v in json.loads(file.read_text())]
         return TIMES[best_of(found)], found
 

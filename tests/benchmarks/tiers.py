@@ -20,7 +20,7 @@ from advntk_dist.environment import environment
 from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.evaluation.evaluator import is_right
 from advntk_dist.evaluation.tiers import TIERS, evaluate_tier
-from advntk_dist.pipeline.evaluate import chosen_time, first_images, open_finished
+from advntk_dist.pipeline.evaluate import first_images, open_finished
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "autoattack.json")
     arguments = parser.parse_args()
 
-    folder, stages, before = open_finished(arguments.run)
+    folder, stages, _, chosen = open_finished(arguments.run)
     test, attack = first_images(stages, arguments.images), stages.config.attack
     with folder.claimed(stages.config), stages:
-        source = stages.sources(chosen_time(stages.config, before))[arguments.method][1]
+        source = stages.sources(chosen)[arguments.method][1]
         predictor = stages.predictor(source())
         begun = time.perf_counter()
         ours = evaluate_tier(

@@ -84,12 +84,14 @@ def test_a_test_set_is_appended(tmp_path: Path) -> None:
         ({"x": X, "y": Y, "x_test": X}, "belong together"),
         ({"x": X, "y": Y, "y_test": Y}, "belong together"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y[:1]}, "x_test has 6 images but y_test 1 labels"),
-        ({"x": X, "y": Y, "x_test": X[:, :3], "y_test": Y}, "(4, 5, 3) but x_test (3, 5, 3)"),
-        ({"x": X / 255, "y": Y}, "x is float64 of shape"),
+        ({"x": X, "y": Y, "x_test": X[:, :3], "y_test": Y}, "(4, 5, 3) but x_test has images of shape (3, 5, 3)"),
+        ({"x": np.array(5), "y": np.array(1)}, "x is int64 of shape (); it must be uint8"),
+        ({"x": X.astype(complex), "y": Y}, "x is complex128 of shape"),
+        ({"x": X / 300, "y": Y}, "x is float64 of shape"),
         ({"x": X[0, 0], "y": Y}, "x is uint8 of shape (5, 3)"),
         ({"x": X[:0], "y": Y[:0]}, "at least one image"),
         ({"x": X, "y": Y / 2}, "y is float64"),
-        ({"x": X, "y": Y[:, None]}, "y is uint8 of shape (6, 1)"),
+        ({"x": X, "y": Y[:, None].repeat(2, 1)}, "y is uint8 of shape (6, 2)"),
         ({"x": X, "y": Y == 1}, "y is bool"),
         ({"x": X, "y": Y, "classes": ["a", "b"]}, "image 2 has label 2, but there are 2 classes"),
         ({"x": X, "y": Y, "classes": [1, 2, 3]}, "classes is int64"),
@@ -133,6 +135,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
     assert "not a readable .npz" in refused(path)
     with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
         archive.writestr("x.npy", b"not an array")
+        archive.writestr("y.npy", b"not an array")
     assert "x is not a NumPy array" in refused(tmp_path / "raw.npz")
     with pytest.raises(DatasetError, match=r"data\.path to a \.npz"):
         load_dataset("npz")

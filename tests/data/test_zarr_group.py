@@ -80,9 +80,10 @@ def test_damaged_chunks_name_their_rows(tmp_path: Path) -> None:
     [
         ({"x": X}, None, "no array y"),
         ({}, None, "no array x and no array y"),
-        ({"x": X / 255, "y": Y}, None, "x: is float64 of shape"),
+        ({"x": X / 300, "y": Y}, None, "x is float64 of shape"),
+        ({"x": X.astype(complex), "y": Y}, None, "x: is complex128 of shape"),
         ({"x": X.astype(np.uint16), "y": Y}, None, "x is uint16"),
-        ({"x": X, "y": Y / 2}, None, "y: is float64"),
+        ({"x": X, "y": Y / 2}, None, "y is float64"),
         ({"x": X, "y": Y[:4]}, None, "x has 10 images but y 4 labels"),
         ({"x": X, "y": Y, "x_test": X}, None, "belong together"),
         ({"x": X, "y": Y}, {"classes": ["a", "b"]}, "image 2 has label 2, but there are 2 classes"),
@@ -107,4 +108,5 @@ def test_what_is_no_group_of_arrays_is_refused(tmp_path: Path) -> None:
         assert "not a readable Zarr group" in refused(tmp_path / "bad")
     group = zarr.open_group(tmp_path / "shards", mode="w")
     group.create_array("x", data=X, chunks=(1, 4, 5, 3), shards=(2, 4, 5, 3))
+    group.create_array("y", data=Y)
     assert "in shards" in refused(tmp_path / "shards")

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 import advntk_dist as advntk
 import advntk_dist.gram
-from advntk_dist.errors import AdvNTKError
+from advntk_dist.errors import AdvNTKError, DatasetError
 from advntk_dist.estimators import AdvNTKClassifier, NTKClassifier
 
 OTHER: Any = "best"
@@ -61,6 +61,7 @@ def test_rows_with_a_shape_are_images() -> None:
         (np.array([[0.1, 0.9], [0.2, 0.3]]), (0.0, 1.0)),
         (np.array([[-0.4, 0.5], [0.2, 0.3]]), (-0.5, 0.5)),
         (np.array([[-3.0, 8.0], [0.2, 0.3]]), (-3.0, 8.0)),
+        (np.array([[0.0, 0.4], [0.2, 0.3]]), (0.0, 1.0)),
     ],
 )
 def test_the_range_follows_the_data(values: Any, expected: tuple[float, float]) -> None:
@@ -72,6 +73,85 @@ def test_values_outside_the_range_are_clipped() -> None:
     fitted = NTKClassifier("mlp-2", pixel_range=(50, 150)).fit(x, y)
     assert fitted.images(x).min() == -0.5
     assert fitted.images(x).max() == 0.5
+
+
+SCALES: dict[str, Any] = {
+    "bytes": lambda x: x,
+    "whole numbers": lambda x: x.astype(np.int64),
+    "whole floats": lambda x: x.astype(float),
+    "[0, 1]": lambda x: (x / 255).astype(np.float32),
+    "[-0.5, 0.5]": lambda x: x / 255 - 0.5,
+    "[-1, 1]": lambda x: x / 127.5 - 1,
+}
+WIDE = ("bytes", "whole numbers", "whole floats")
+UNIT = ("[0, 1]", "[-0.5, 0.5]", "[-1, 1]")
+
+
+@pytest.mark.parametrize("fitted", SCALES)
+def test_another_scale_of_pixels_than_in_fit_is_refused_or_warned_of(fitted: str) -> None:
+    x, y = _images(0)
+    x[0, 0, 0] = (0, 255)
+    net = NTKClassifier("mlp-2").fit(SCALES[fitted](x), y)
+    same = WIDE if fitted in WIDE else (fitted,)
+    expected = net.decision_function(SCALES[fitted](x))
+    for asked, scaled in SCALES.items():
+        if asked in same:
+            np.testing.assert_allclose(net.decision_function(scaled(x)), expected, atol=1e-4)
+        elif (fitted in WIDE) != (asked in WIDE):
+            for ask in (net.decision_function, net.predict, net.images, lambda x: net.score(x, y)):
+                with pytest.raises(
+                    DatasetError, match="give X on the scale of the training data, or say by pixel_range"
+                ):
+                    ask(scaled(x))
+        elif fitted != "[-1, 1]":  # the other two lie within it
+            with pytest.warns(
+                UserWarning, match=r"% of the values of X lie outside of .* and are clipped; give X on the"
+            ):
+                net.predict(scaled(x))
+
+
+def test_what_looks_like_another_scale_and_is_not_is_answered() -> None:
+    x, y = _images(0)
+    x[0, 0, 0] = (0, 255)
+    wide, unit = NTKClassifier("mlp-2").fit(x, y), NTKClassifier("mlp-2").fit(x / 255, y)
+    for black in (np.zeros((1, 4, 4, 2), np.uint8), np.zeros((1, 4, 4, 2))):
+        np.testing.assert_allclose(wide.decision_function(black), unit.decision_function(black), atol=1e-4)
+    white = np.ones((1, 4, 4, 2), np.uint8)
+    np.testing.assert_allclose(unit.decision_function(white), wide.decision_function(255 * white), atol=1e-4)
+    features = np.random.default_rng(0).standard_normal((60, 20))
+    net = NTKClassifier("mlp-2").fit(features, y)
+    net.predict(np.clip(features, -1, 1))
+    outlier = features.copy()
+    outlier[3, 2] = 99.0
+    net.predict(outlier)
+
+
+def test_a_range_that_is_given_says_what_numbers_mean() -> None:
+    x, y = _images(0)
+    given = NTKClassifier("mlp-2", pixel_range=(0, 255)).fit(x, y)
+    assert given.images(x / 255).max() == pytest.approx(1 / 255 - 0.5, abs=0.01)
+    assert given.images(x.astype(float) + 1000).min() == 0.5
+
+
+def test_channels_that_come_first_are_refused_and_mended_as_is_said() -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8), np.arange(20) % 2
+    with pytest.raises(DatasetError, match=r"X has shape \(20, 3, 8, 8\).*give X\.transpose\(0, 2, 3, 1\)"):
+        NTKClassifier("cnn-1").fit(x, y)
+    mended = NTKClassifier("cnn-1").fit(x.transpose(0, 2, 3, 1), y)
+    line = r"give X\.reshape\(-1, 3, 8, 8\)\.transpose\(0, 2, 3, 1\).*, without image_shape"
+    rows = x.reshape(20, -1)
+    with pytest.raises(DatasetError, match=line):
+        NTKClassifier("cnn-1", image_shape=(3, 8, 8)).fit(rows, y)
+    again = NTKClassifier("cnn-1").fit(rows.reshape(-1, 3, 8, 8).transpose(0, 2, 3, 1), y)
+    np.testing.assert_array_equal(again.dual_coef_, mended.dual_coef_)
+    with pytest.raises(
+        DatasetError, match=r"shape \(3, 8, 8\), but .* on \(8, 8, 3\); give X\.transpose\(0, 2, 3, 1\)"
+    ):
+        mended.predict(x)
+    with pytest.raises(DatasetError, match=r"shape \(4, 16, 3\), but the classifier was fitted on \(8, 8, 3\)$"):
+        mended.predict(x.reshape(20, 4, 16, 3))
+    assert mended.predict(x.transpose(0, 2, 3, 1)).shape == (20,)
+    NTKClassifier("mlp-2").fit(x, y).predict(x)  # whose kernel does not see the order
 
 
 def test_adv_ntk_is_more_robust_than_the_regressor() -> None:

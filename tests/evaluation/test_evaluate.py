@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import StoreMismatchError
 from advntk_dist.evaluation import Accuracy, MethodResult, evaluate
 from advntk_dist.storage import guarded_group
 
@@ -156,8 +156,12 @@ def test_a_wrong_batch_in_the_middle_is_found_again(tmp_path: Path) -> None:
     assert [indices for _, indices in attack.asked] == [[4, 5, 6, 7]], "the images of that batch, and no others"
     chunk = tmp_path / "e" / "ntk" / "c" / "2" / "0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with pytest.raises(StoreDamagedError, match="rows 8 to 11"):
-        _evaluate(tmp_path / "e", Attack())
+    attack = Attack()
+    assert _evaluate(tmp_path / "e", attack) == whole
+    assert [indices for _, indices in attack.asked] == [[8, 9, 10]]
+    attack = Attack()
+    assert _evaluate(tmp_path / "e", attack, of=7) == whole
+    assert sum(len(indices) for _, indices in attack.asked) == M - 1, "outcomes of other coefficients are met again"
 
 
 def test_methods_are_kept_apart_and_batches_fixed(tmp_path: Path) -> None:

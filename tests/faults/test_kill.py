@@ -51,7 +51,7 @@ def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes")}
+    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes", "format", "checksum")}
 
 
 def kill_somewhere(forks: Terminal, folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:

@@ -30,6 +30,8 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots
 from advntk_dist.report.finite_words import training_caption
+from advntk_dist.results import schema
+from tests.stored_results import method, run_results
 from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)
@@ -73,9 +75,8 @@ def infinite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What finite-width reads of a finished run: its configuration and its results."""
     folder = tmp_path_factory.mktemp("infinite")
     (folder / "config.toml").write_text(load_run("digits", (*SHARED, *PAPER)).to_toml())
-    row = {"clean": 0.5, "clean_interval": [0.4, 0.6], "robust": 0.2, "robust_interval": [0.1, 0.3], "n_test": 40}
-    methods = {name: row | {"max_perturbation": 0.2} for name in ("ntk", "early_stopped", "adv_ntk")}
-    (folder / "results.json").write_text(json.dumps({"methods": methods}))
+    methods = {name: method(0.2) for name in ("ntk", "early_stopped", "adv_ntk")}
+    schema.write(folder / "results.json", schema.RunResults, run_results(**methods))
     return folder
 
 

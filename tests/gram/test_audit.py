@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 import advntk_dist.gram.audit as audit_module
-from advntk_dist.errors import StoreIncompleteError, StoreMismatchError
+from advntk_dist.cli import main
+from advntk_dist.errors import StoreDamagedError, StoreIncompleteError, StoreMismatchError
 from advntk_dist.gram.audit import audit_gram
+from advntk_dist.gram.verify import verify_gram
 from advntk_dist.networks import Network
+from advntk_dist.pipeline.gram import Verdict
 
 
 def test_audit_of_a_sound_store(fill: Any, net: Network, images: NDArray[np.uint8]) -> None:
@@ -17,7 +21,8 @@ def test_audit_of_a_sound_store(fill: Any, net: Network, images: NDArray[np.uint
     assert len(report.tiles) == 3
     assert any(i == j for i, j in report.tiles)
     assert report == audit_gram(fill(), images, tiles=3, seed=5)
-    assert 0 < report.largest_difference < 1e-3
+    assert 0 < report.largest_difference < 1e-6
+    report.raise_if_wrong("here")
     x = images / 255.0 - 0.5
     exact = np.linalg.eigvalsh(net.ntk(x, x))
     assert report.smallest_eigenvalue == pytest.approx(exact[0], abs=2 * report.eigenvalue_noise)
@@ -37,6 +42,42 @@ def test_audit_finds_a_wrong_value_that_no_checksum_can(fill: Any, images: NDArr
     report = audit_gram(store, images, tiles=10)
     assert report.worst == (11, 20)
     assert report.largest_difference > 0.05
+    assert not report.within_limit
+    assert "NOT within the limit of 0.001" in str(report)
+    with pytest.raises(StoreDamagedError, match=r"values of ntk differ.*at \(11, 20\)") as caught:
+        report.raise_if_wrong(store.path)
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+    audit_gram(store, images, tiles=10, limit=0.5).raise_if_wrong(store.path)
+
+
+def test_verify_says_that_values_are_wrong_and_exits_with_3(
+    fill: Any,
+    images: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = fill(places=[])
+    for t in store.grid:
+        values = fill("right.zarr").read_tile("ntk", t.i, t.j).copy()
+        if t.on_diagonal:  # what equal images had where a product rounded otherwise than a sum
+            np.fill_diagonal(values, 0.998 * np.diagonal(values))
+        store.write_tile("ntk", t, values)
+    found = Verdict(store, verify_gram(store), audit_gram(store, images))
+    monkeypatch.setattr("advntk_dist.pipeline.gram.verify", lambda path, **keywords: found)
+    for flags in ([], ["--json"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["gram", "verify", str(store.path), *flags])
+        assert stopped.value.code == 3
+        out, err = capsys.readouterr()
+        assert "values of ntk differ from float64" in err
+        assert err.count("\n") == 1
+        if flags:
+            values = json.loads(out)["values"]
+            assert values["within_limit"] is False
+            assert values["largest_difference"] == pytest.approx(0.002, rel=0.01)
+        else:
+            assert "NOT within the limit" in out
 
 
 def test_float64_stores_differ_by_rounding_alone(fill: Any, images: NDArray[np.uint8]) -> None:

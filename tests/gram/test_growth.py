@@ -93,7 +93,7 @@ def test_growth_survives_death_between_its_steps(
     def die(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    for step in ("chunks.write_durable", "_resize_arrays"):
+    for step in ("durable.write_durable", "GramStore.create_or_open"):
         with monkeypatch.context() as patch:
             patch.setattr(f"{growth_module.__name__}.{step}", die)
             with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,6 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreUnreachableError,
 )
-from advntk_dist.gram import chunks
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.growth import open_for_build
@@ -32,6 +31,7 @@ from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.view import dask_view, open_gram
 from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
+from advntk_dist.storage import durable
 from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 from tests.conftest import FaultProxy, fault_proxy
@@ -176,7 +176,7 @@ def test_two_writers_with_other_last_bits_leave_one_sound_tile(stock: Stock, mon
     store = stock(places=[(0, 1)])
     values, tile, met = store.read_tile("ntk", 0, 1), store.grid.at(0, 1), 0
     store.take_back("ntk", 0, 1)
-    real = chunks.write_durable
+    real = durable.write_durable
 
     def meet(*payload: Any, **keywords: Any) -> bool:
         nonlocal met
@@ -185,7 +185,7 @@ def test_two_writers_with_other_last_bits_leave_one_sound_tile(stock: Stock, mon
             store.write_tile("ntk", tile, values * np.float32(1 + 4e-7), attempt=2)
         return real(*payload, **keywords)
 
-    monkeypatch.setattr(chunks, "write_durable", meet)
+    monkeypatch.setattr(durable, "write_durable", meet)
     store.write_tile("ntk", tile, values)
     assert met == 4, "a chunk, refused, and two records"
     assert not verify_gram(store).damaged

@@ -24,15 +24,16 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from advntk_dist.gram import chunks
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.finite import require_finite
+from advntk_dist.gram.layout import checksum
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import open_gram
 from advntk_dist.grid import TileGrid
 from advntk_dist.networks import Network, network
+from advntk_dist.storage import durable
 
 
 def _flip(path: Path, at: int) -> None:
@@ -124,7 +125,7 @@ def test_two_writers_with_other_last_bits_leave_one_sound_tile(
     """The second writes the whole tile at each point of the first one's way; then the first goes on, or dies there."""
     computed = fill("other.zarr").read_tile("ntk", 0, 1)
     store, writes = fill(places=[]), 0
-    tile, real = store.grid.at(0, 1), chunks.write_durable
+    tile, real = store.grid.at(0, 1), durable.write_durable
 
     def meet(*payload: Any, **keywords: Any) -> bool:
         nonlocal writes
@@ -137,7 +138,7 @@ def test_two_writers_with_other_last_bits_leave_one_sound_tile(
         writes += writes >= 0
         return written
 
-    monkeypatch.setattr(chunks, "write_durable", meet)
+    monkeypatch.setattr(durable, "write_durable", meet)
     if first_dies and after < 2:
         with pytest.raises(KeyboardInterrupt):
             store.write_tile("ntk", tile, _computed_elsewhere(computed, 1))
@@ -173,8 +174,8 @@ def test_a_chunk_that_is_not_this_tile_is_replaced(fill: Any, there: str) -> Non
     expected, store = fill("other.zarr"), fill(places=[])
     values = expected.read_tile("ntk", 0, 1)
     left = np.where(np.arange(8) < 5, values, np.nan) if there == "of fewer images" else 1.1 * values
-    payload = chunks.encode(left.astype(np.float32))
-    chunks.write_durable(store.chunk_path("ntk", 0, 1), payload[:-1] + b"x" if there == "damaged" else payload)
+    payload = durable.encode(left.astype(np.float32))
+    durable.write_durable(store.chunk_path("ntk", 0, 1), payload[:-1] + b"x" if there == "damaged" else payload)
     store.write_tile("ntk", store.grid.at(0, 1), values)
     assert (store.read_tile("ntk", 0, 1) == values).all()
     assert not verify_gram(store).damaged
@@ -333,7 +334,9 @@ def test_mismatch_of_what_computed_the_store(fill: Any, field: str) -> None:
     store = fill(places=[])
     file = store.path / "zarr.json"
     meta = json.loads(file.read_text())
-    meta["attributes"]["advntk_gram"]["fingerprint"][field] = "other"
+    about = meta["attributes"]["advntk_gram"]
+    about["fingerprint"][field] = "other"
+    about["crc32c"] = checksum(about["fingerprint"], about["network"])
     file.write_text(json.dumps(meta))
     with pytest.raises(StoreMismatchError) as caught:
         fill(places=[])

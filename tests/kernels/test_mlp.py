@@ -132,7 +132,7 @@ def test_the_kernel_of_an_image_with_itself_is_its_closed_form(dtype: type) -> N
     for _ in range(depth - 1):
         nngp = w / 2 * nngp + b
         ntk = nngp + w / 2 * ntk
-    tolerance = 3e-6 if dtype is np.float32 else 1e-13
+    tolerance = 1e-6 if dtype is np.float32 else 1e-13
     net = network("mlp-5", backend="xla")
     np.testing.assert_allclose(np.diagonal(net.ntk(x, x)), ntk, rtol=tolerance)
 

@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from advntk_dist import architectures
 from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend, blocks
+from advntk_dist.kernels.xla.convolutional import _over_pixels
 from tests.golden.make_kernels import CASES, LEFT, LEVELS, PARALLEL, RIGHT, Case, golden
 from tests.kernels import unoptimised
 
@@ -228,6 +230,14 @@ def test_images_with_themselves_have_their_closed_form(case: Case, dtype: Any) -
     np.testing.assert_allclose(np.diagonal(value), expected[:LEFT], rtol=VALUES[dtype])
 
 
+def test_a_sum_over_many_equal_pixels_keeps_its_digits() -> None:
+    """The kernels of constant images; in one sum of a thousand terms, rounding would have a direction."""
+    for value in (0.1, 0.3, 0.7):
+        with kernel_scope():
+            total = np.asarray(_over_pixels(jnp.full((32, 32, 5), value, jnp.float32)))
+        np.testing.assert_allclose(total, 1024 * float(np.float32(value)), rtol=1e-6)
+
+
 @convolutions
 def test_nearly_identical_images_keep_their_digits_in_float32(case: Case) -> None:
     """The kink of the NTK at coincident images is resolved down to distances far below float32's cosines."""
@@ -276,7 +286,8 @@ def test_prepared_images_stack_along_the_image_axis() -> None:
         backend = XlaBackend(family, depth, 1.76, 0.18)  # type: ignore[arg-type]
         with kernel_scope():
             prepared = jax.eval_shape(backend.prepare, jax.ShapeDtypeStruct((7, 3, 3, 2), np.float32))
-        assert all(leaf.shape[0] == 7 and leaf.dtype == np.float32 for leaf in jax.tree.leaves(prepared))
+        leaves = jax.tree.leaves(prepared)
+        assert all(leaf.shape[0] == 7 and leaf.dtype in (np.float32, np.uint32) for leaf in leaves)
 
 
 def test_backends_are_values() -> None:

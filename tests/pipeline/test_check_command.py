@@ -35,7 +35,7 @@ def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     code, out = advntk_check(capsys, str(copy), "--images", "40", "--json")
     report = json.loads(out)
     assert code == 0, report["checks"]
-    assert report == json.loads((copy / "check.json").read_text())
+    assert report.items() <= json.loads((copy / "check.json").read_text()).items()
     assert report["passed"]
     assert len(report["checks"]) == 8
     for row in report["checks"]:

@@ -50,7 +50,7 @@ def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]
     earlier = len(batches(copy))
     path, results = evaluate_run_tier(copy, "standard", images=50, display=QUIET)
     assert path.parent == copy / "evaluation"
-    assert json.loads(path.read_text()) == results
+    assert json.loads(path.read_text()).items() >= results.items()
     assert (copy / "results.json").read_bytes() == before
     assert results["images"] == 50
     assert results["attack"] == {"radius": 0.2, "norm": "linf", "seed": 0}

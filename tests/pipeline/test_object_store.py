@@ -28,7 +28,7 @@ QUIET = Display(quiet=True)
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes")}
+    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes", "format", "checksum")}
 
 
 def everything(folder: ObjectPath) -> dict[str, bytes]:

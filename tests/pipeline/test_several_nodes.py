@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.gram.store import GramStore
 from advntk_dist.storage import Records
+from advntk_dist.storage.records import read_group
 
 DRIVER = Path(__file__).with_name("nodes_driver.py")
 Drive = Callable[..., str]
@@ -102,9 +102,8 @@ def _same_tiles(*folders: Path) -> None:
 
 
 def _varpi(folder: Path) -> NDArray[Any]:
-    group = zarr.open_group(folder / "train.zarr", mode="r")
-    stored = group["varpi"]
-    assert isinstance(stored, zarr.Array)
-    found = Records(group, "varpi", stored.shape[0], stored.shape[1:]).read_all()
+    table = Records.stored(read_group(folder / "train.zarr")[0], "varpi")
+    assert table is not None
+    found = table.read_all()
     assert found is not None
     return found

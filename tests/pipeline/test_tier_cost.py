@@ -72,16 +72,6 @@ def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
     assert again == both
 
 
-def test_what_an_earlier_release_predicted_of_all_methods_is_kept(copy: Path) -> None:
-    _, path, first = shown_by(copy, ["ntk"])
-    rows = {m: {k: v for k, v in row.items() if k != "predicted"} for m, row in first["methods"].items()}
-    Path(str(path)).write_text(json.dumps(first | {"methods": rows, "predicted": {"workers": 1}}))
-    _, _, both = shown_by(copy, ["ntk", "adv_ntk"])
-    assert both["predicted"] == {"workers": 1}
-    assert both["methods"]["ntk"] == rows["ntk"]
-    assert "predicted" in both["methods"]["adv_ntk"]
-
-
 def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     square = ATTACKS["square"]
 

@@ -16,7 +16,9 @@ import pytest
 
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.figures import NAMES
+from advntk_dist.results import schema
 from advntk_dist.storage.location import local
+from tests.stored_results import check, tier
 from tests.undrawn import drawn
 
 FLAGS = [
@@ -107,14 +109,11 @@ def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: in
 def examined(make: Callable[..., ReportInputs], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with warnings, a tier and checks."""
     folder = tmp_path_factory.mktemp("examined")
-    row = {"clean": 0.9, "clean_interval": [0.87, 0.93], "robust": 0.4, "robust_interval": [0.37, 0.43], "n_test": 999}
-    left = [{"name": name, "robust": 0.4} for name in ("apgd-ce", "apgd-dlr-targeted", "square")]
-    tier = {"tier": "full", "images": 999, "attacks": left, "methods": {"adv_ntk": row | {"attacks": left}}}
+    full = tier(["apgd-ce", "apgd-dlr-targeted", "square"], {"adv_ntk": 0.4}, tier="full", images=999)
     value = "0: 92.0%, 0.05: 79.5%, 0.1: 61.5%, 0.2: 27.5%, 0.3: 2.0%, 0.4: 0.0%, 0.8: 0.0%, 1: 0.0%"
-    checks = [{"name": "accuracy falls to 0 as the radius grows", "passed": False, "value": value, "criterion": "is 0"}]
-    (folder / "evaluation").mkdir()
-    (folder / "evaluation" / "full.json").write_text(json.dumps(tier))
-    (folder / "check.json").write_text(json.dumps({"method": "adv_ntk", "images": 200, "checks": checks}))
+    checked = check(("accuracy falls to 0 as the radius grows", False, value, "is 0"))
+    schema.write(folder / "evaluation" / "full.json", schema.TierResults, full)
+    schema.write(folder / "check.json", schema.CheckResults, checked)
     curve = make().curve
     assert curve is not None
     parts = dict.fromkeys(("training", "varpi", "y_train", "examples", "extremes", "spectrum"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from advntk_dist.progress import Display
 from advntk_dist.reproduce.committed import read_cells
 from advntk_dist.reproduce.grid import Cell, Sizes, Subject
 from advntk_dist.reproduce.job import Grid, known_data
-from advntk_dist.reproduce.laboratory import Laboratory
 
-from . import TABLES, command, files, request
+from . import command, files, request
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
@@ -49,21 +47,6 @@ def test_a_dry_run_says_where_it_cannot_compare_data(finished: Path, tmp_path: P
     assert "small.npz" in out.getvalue().partition("is not known: ")[2]
 
 
-def test_cells_without_an_environment_are_read(
-    finished: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the versions before wrote them."""
-    shutil.copytree(finished, tmp_path / "grid")
-    for path in (tmp_path / "grid" / "cells").glob("*/*.json"):
-        kept = json.loads(path.read_text())
-        del kept["environment"]
-        path.write_text(json.dumps(kept))
-    monkeypatch.setattr(Laboratory, "run", lambda self, cell: pytest.fail("computed again"))
-    assert command(*request(archive, tmp_path / "grid")) == 0
-    for name in TABLES:
-        assert (tmp_path / "grid" / name).read_text() == (finished / name).read_text()
-
-
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     wanted = Cell(Subject("cifar10", "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
     path = tmp_path / "cells" / f"{wanted.name}.json"
@@ -78,7 +61,7 @@ def test_a_cell_that_is_none_is_named(content: str, tmp_path: Path) -> None:
     path = tmp_path / "cells" / "a" / "b.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    with pytest.raises(StoreDamagedError, match=r"b\.json: .*remove it and run again"):
+    with pytest.raises(StoreDamagedError, match=r"b\.json: .*remove it and run the same command again"):
         read_cells(tmp_path)
 
 

@@ -117,7 +117,7 @@ def test_negative_ritz_values_are_reported_and_clamped(spectral: Spectral) -> No
     basis = krylov_basis(Counted(theta), np.ones(N), ONE_HOT, t=1.0, tolerance=1e-8)
     assert basis.ritz.min() >= 0
     assert basis.smallest_ritz < -0.05
-    assert basis.status is Status.STAGNATED
+    assert basis.status is Status.NOT_POSITIVE
     assert basis.error(1.0) > 1e-8
     assert basis.passes < 20, "a miss that no pass can mend is seen early"
 

@@ -15,8 +15,7 @@ import pytest
 
 from advntk_dist import metrics
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreUnreachableError
-from advntk_dist.gram import chunks
-from advntk_dist.storage import Records, guarded_group, patience
+from advntk_dist.storage import Records, durable, guarded_group, patience
 from advntk_dist.storage.location import location
 from advntk_dist.storage.objects import ObjectPath
 from advntk_dist.storage.patience import briefly
@@ -164,20 +163,20 @@ def test_what_is_damaged_on_the_way_is_read_again(s3: FaultProxy, place: ObjectP
     table = Records(guarded_group(place / "a.zarr", IDENTITY), "table", 1, (64,))
     table.write(0, np.ones((1, 64)))
     values = np.arange(64, dtype=np.float32)
-    chunks.write_durable(place / "chunk", *chunks.parts(values))
+    durable.write_durable(place / "chunk", *durable.parts(values))
 
     turns = itertools.count()
     s3.fault = lambda method, path: fault if method == "GET" and next(turns) < 2 else None
     assert table.read(0) is not None
     turns = itertools.count()
-    payload = chunks.read_checked(place / "chunk", values.nbytes)
-    assert (chunks.decode(payload, (64,), np.float32) == values).all()
+    payload = durable.read_checked(place / "chunk", values.nbytes)
+    assert (durable.decode(payload, (64,), np.float32) == values).all()
 
     s3.fault = lambda method, path: fault if method == "GET" else None
     with pytest.raises(StoreDamagedError, match="rows 0 to 1 are damaged"):
         table.read(0)
-    with pytest.raises(chunks.ChunkDamagedError):
-        chunks.check_file(place / "chunk", values.nbytes)
+    with pytest.raises(durable.ChunkDamagedError):
+        durable.check_file(place / "chunk", values.nbytes)
 
 
 def _outage(s3: FaultProxy, place: ObjectPath, seconds: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
 from advntk_dist.storage import objects
-from advntk_dist.storage.files import write_whole
+from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location, local, location
 from advntk_dist.storage.objects import ObjectPath, forwarded
 
@@ -79,8 +79,8 @@ def test_objects_answer_as_files_do(kind: str, tmp_path: Path, request: pytest.F
         (root / "x").read_bytes()
     (root / "b" / "c").mkdir(parents=True, exist_ok=True)
     file = root.joinpath("b", "c", "x.txt")
-    write_whole(file, b"1")
-    write_whole(file, "é".encode())
+    write_durable(file, b"1")
+    write_durable(file, "é".encode())
     assert file.read_text(encoding="utf-8") == "é"
     assert (file.name, file.parent.name, file.with_name("y").name) == ("x.txt", "c", "y")
     assert (file.is_file(), file.is_dir(), file.exists()) == (True, False, True)
@@ -93,7 +93,7 @@ def test_objects_answer_as_files_do(kind: str, tmp_path: Path, request: pytest.F
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "_MULTIPART", 2**20)
         patch.setattr(objects, "_PART", 5 * 2**20)
-        write_whole(file, bytes(6 * 2**20))
+        write_durable(file, bytes(6 * 2**20))
     assert file.read_bytes() == bytes(6 * 2**20)
     if isinstance(root, ObjectPath):
         root.remove_tree()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from advntk_dist.attacks import pgd
 from advntk_dist.attacks.configured import step_seed
 from advntk_dist.dynamics import ATDynamics
-from advntk_dist.errors import SolverError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import SolverError, StoreMismatchError
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
@@ -158,16 +158,18 @@ def test_finished_run_computes_nothing(gram: Any, tmp_path: Path, uninterrupted:
     _assert_same(again, uninterrupted[0])
 
 
-@pytest.mark.parametrize("name", ["state", "history"])
-def test_damaged_checkpoint_is_found(gram: Any, tmp_path: Path, name: str) -> None:
-    with pytest.raises(Stopped):
-        _train(gram, tmp_path / "t", on_step=_stop_after(1))
-    chunk = tmp_path / "t" / name / "c" / ("2" if name == "state" else "1") / "0"
+@pytest.mark.parametrize(("name", "row", "left"), [("state", 2, 1), ("history", 0, 0), ("varpi", 1, 0)])
+def test_training_goes_on_from_the_last_step_before_damage(
+    gram: Any, tmp_path: Path, uninterrupted: tuple[TrainingRun, Path], name: str, row: int, left: int
+) -> None:
+    _train(gram, tmp_path / "t")
+    chunk = tmp_path / "t" / name / "c" / str(row) / "0"
     data = bytearray(chunk.read_bytes())
     data[9] ^= 1
     chunk.write_bytes(bytes(data))
-    with pytest.raises(StoreDamagedError, match=f"{name}: rows"):
-        _train(gram, tmp_path / "t")
+    taken: list[int] = []
+    _assert_same(_train(gram, tmp_path / "t", on_step=lambda step, _: taken.append(step)), uninterrupted[0])
+    assert taken == list(range(left, STEPS))
 
 
 def test_other_number_of_steps_is_another_training(gram: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from advntk_dist.kernels.backend import KernelKind
 from advntk_dist.kernels.xla.box import stored
 from advntk_dist.kernels.xla.chain import Chain, Side
+from advntk_dist.kernels.xla.keys import keys
 
 PART_PAIRS = {"cpu": 2**17}
 """Pairs of a part: a few arrays of them fit the last cache."""
@@ -60,19 +61,19 @@ class DenseTile:
         """Flat pixels, and the numbers of each image."""
         x = x2.reshape(x2.shape[0], -1)
         variance = self._per_pixel(x) * (x * x).sum(axis=1) + self.b_std**2
-        return PreparedVectors(x, jax.tree.map(stored, self._chain.side(variance)))
+        return PreparedVectors(x, jax.tree.map(stored, self._chain.side(variance, keys(x))))
 
     def tile(self, x1: jax.Array, prepared: PreparedVectors, kind: KernelKind) -> jax.Array:
         """Kernel values (b1, b2)."""
         left = self.prepare(x1)
-        first = self._first(stored(left.x @ prepared.x.T), left.x)
+        first = self._first(inner_products(left.x, prepared.x), left.x)
         value = self._chain.ntk if kind == "ntk" else self._chain.nngp
         return value(first, left.side.down(), prepared.side.across())
 
     def tile_vjp(self, x1: jax.Array, prepared: PreparedVectors, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
         left = self.prepare(x1)
-        products = stored(left.x @ prepared.x.T)
+        products = inner_products(left.x, prepared.x)
         across = prepared.side.across()
 
         def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
@@ -89,7 +90,7 @@ class DenseTile:
     def combine(self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         """tile @ coefficients in float64, (b1, k), for coefficients (b2, k); and the inner products (b2, b1)."""
         left = self.prepare(x1)
-        products = stored(prepared.x @ left.x.T)
+        products = inner_products(prepared.x, left.x)
         across = left.side.across()
 
         def values(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
@@ -113,7 +114,7 @@ class DenseTile:
         """d sum(cotangent * (tile @ coefficients)) / d x1, for a cotangent (b1, k); ``products`` as left behind."""
         left = self.prepare(x1)
         if products is None:
-            products = stored(prepared.x @ left.x.T)
+            products = inner_products(prepared.x, left.x)
         across = left.side.across()
         # In the dtype of the images: for the reason above, a product in float64 would have to be stored first.
         c, u = coefficients.astype(x1.dtype), cotangent.astype(x1.dtype).T
@@ -139,6 +140,11 @@ class DenseTile:
 
     def _per_pixel(self, x: jax.Array) -> float:
         return self.W_std**2 / x.shape[1]
+
+
+def inner_products(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Inner products (a, b) of the rows of two matrices (a, d) and (b, d)."""
+    return stored(one @ other.T)
 
 
 def _over_parts(

@@ -1,8 +1,8 @@
-"""Chunks of a Zarr array as files or objects: bytes and crc32c, written so that they survive a power cut.
+"""Files and objects that land at their place whole or not at all, and survive a power cut; and chunks of Zarr arrays.
 
-The bytes are those of Zarr's codecs "bytes" (little endian) and "crc32c", under Zarr's default chunk keys, so plain
-zarr reads them. Writing goes past zarr for two reasons: zarr does not flush to disk, and it does not tell the checksum
-of what it has written, which the commit record needs.
+Everything that a run stores is written by :func:`write_durable`. A chunk's bytes are those of Zarr's codecs "bytes"
+(little endian) and "crc32c", under Zarr's default chunk keys, so plain zarr reads them. Tiles are written past zarr, as
+it does not tell the checksum of what it has written, which the commit record of a tile needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from advntk_dist.gram.direct import read_pieces, write_flushed
+from advntk_dist.storage.direct_io import read_pieces, write_flushed
 from advntk_dist.storage.location import Location
 
 CRC_BYTES = 4

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-from advntk_dist.gram import chunks
+from advntk_dist.storage import durable
 
 
 def test_payload_is_what_zarr_itself_would_write(tmp_path: Path) -> None:
@@ -20,44 +20,44 @@ def test_payload_is_what_zarr_itself_would_write(tmp_path: Path) -> None:
         serializer=BytesCodec(endian="little"), compressors=[Crc32cCodec()], filters=None,
     )  # fmt: skip
     array[:] = values
-    assert (tmp_path / "a" / "c" / "0" / "0").read_bytes() == chunks.encode(values)
-    np.testing.assert_array_equal(chunks.decode(chunks.encode(values), (4, 4), "float32"), values)
+    assert (tmp_path / "a" / "c" / "0" / "0").read_bytes() == durable.encode(values)
+    np.testing.assert_array_equal(durable.decode(durable.encode(values), (4, 4), "float32"), values)
 
 
 @given(bit=st.integers(0, 8 * (9 * 8 + 4) - 1))
 def test_every_flipped_bit_is_found(bit: int) -> None:
-    payload = bytearray(chunks.encode(np.arange(9.0)))
+    payload = bytearray(durable.encode(np.arange(9.0)))
     payload[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(chunks.ChunkDamagedError, match="checksum"):
-        chunks.decode(bytes(payload), (9,), "float64")
+    with pytest.raises(durable.ChunkDamagedError, match="checksum"):
+        durable.decode(bytes(payload), (9,), "float64")
 
 
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("length", [0, 3, 75, 77])
 def test_another_length_is_found(length: int, verify: bool) -> None:
-    payload = (chunks.encode(np.arange(9.0)) + b"x")[:length]
-    with pytest.raises(chunks.ChunkDamagedError, match=f"{length} bytes instead of 76"):
-        chunks.decode(payload, (9,), "float64", verify=verify)
+    payload = (durable.encode(np.arange(9.0)) + b"x")[:length]
+    with pytest.raises(durable.ChunkDamagedError, match=f"{length} bytes instead of 76"):
+        durable.decode(payload, (9,), "float64", verify=verify)
 
 
 def test_big_endian_values_are_stored_little_endian() -> None:
-    assert chunks.encode(np.arange(3, dtype=">f8")) == chunks.encode(np.arange(3, dtype="<f8"))
+    assert durable.encode(np.arange(3, dtype=">f8")) == durable.encode(np.arange(3, dtype="<f8"))
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    chunks.write_durable(tmp_path / "c" / "0", b"before")
+    durable.write_durable(tmp_path / "c" / "0", b"before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        chunks.write_durable(tmp_path / "c" / "0", b"after")
+        durable.write_durable(tmp_path / "c" / "0", b"after")
     assert [p.name for p in (tmp_path / "c").iterdir()] == ["0"]
     assert (tmp_path / "c" / "0").read_bytes() == b"before"
 
 
 def test_partial_files_are_removed(tmp_path: Path) -> None:
-    chunks.write_durable(tmp_path / "ntk" / "c" / "0" / "0", b"kept")
+    durable.write_durable(tmp_path / "ntk" / "c" / "0" / "0", b"kept")
     (tmp_path / "ntk" / "c" / "0" / "1.0123.partial").write_bytes(b"half")
-    assert chunks.remove_partials(tmp_path) == 1
+    assert durable.remove_partials(tmp_path) == 1
     assert [p.name for p in (tmp_path / "ntk" / "c" / "0").iterdir()] == ["0"]

@@ -1,0 +1,1 @@
+"""What a run has found, as JSON: one definition that writers and readers share."""
