@@ -265,7 +265,7 @@ def test_matrix_that_is_not_positive_is_named(spectral: Spectral, unit: float) -
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
 def test_units_of_the_matrix_do_not_matter(theta: Array, dtype: Any, unit: float) -> None:
-    scaled = (theta * unit).astype(dtype)
+    scaled: NDArray[Any] = (theta * unit).astype(dtype)
     for t in (1e-3 / unit, 1 / unit, np.inf):
         solution = ATDynamics(scaled, Y).coefficients(VARPI, t, 1e-9)
         reference = dense_coefficients(scaled.astype(np.float64), Y, VARPI, t)
@@ -276,7 +276,7 @@ def test_units_of_the_matrix_do_not_matter(theta: Array, dtype: Any, unit: float
 @pytest.mark.parametrize("make", [np.asarray, np.asfortranarray, lambda a: _dask(a, chunks=((25, 35), (40, 20)))])
 def test_of_a_matrix_symmetric_to_rounding_the_upper_half_counts(theta: Array, make: Callable[[Array], Any]) -> None:
     noise = 1 + 1e-7 * np.random.default_rng(3).standard_normal((N, N))
-    given = (theta * noise).astype(np.float32)
+    given: NDArray[Any] = (theta * noise).astype(np.float32)
     matrix = np.triu(given.astype(np.float64))
     matrix = matrix + np.triu(matrix, 1).T
     for t in (1.0, 20.0, np.inf):

@@ -73,8 +73,7 @@ def print_results(results: dict[str, Any]) -> None:
     attack = results["attack"]
     click.echo(
         f"{results['dataset']}, {results['network']}, {results['n_train']} training images, "
-        f"{attack['name']} {attack['norm']} radius {attack['radius']:.4g} ({attack['steps']} steps), "
-        f"largest perturbation {attack['max_perturbation']:.4g}"
+        f"{_attack(attack)}, largest perturbation {attack['max_perturbation']:.4g}"
     )
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
     for name, row in results["methods"].items():
@@ -85,6 +84,13 @@ def print_results(results: dict[str, Any]) -> None:
 
         for line in Duplicates.from_dict(results["duplicates"]).lines():
             click.echo(line)
+
+
+def _attack(attack: dict[str, Any]) -> str:
+    """An attack in full: name, loss, norm and radius, steps or queries, random starts."""
+    length = f"{attack['queries']} queries" if "queries" in attack else f"{attack['steps']} steps"
+    starts = "" if attack["restarts"] == 1 else f", {attack['restarts']} random starts"
+    return f"{attack['name']} on {attack['loss']}, {attack['norm']} radius {attack['radius']:.4g} ({length}{starts})"
 
 
 def method_row(name: str, row: dict[str, Any]) -> str:

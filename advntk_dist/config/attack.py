@@ -82,6 +82,13 @@ class AttackConfig(Section):
         needed = {"apgd-targeted": ("targets", "loss"), "square": ("queries",), "apgd": ("loss",), "fgsm": ("loss",)}
         return key in usual and getattr(self, key) == usual[key] and key not in needed.get(self.name, ())
 
+    def described(self) -> dict[str, Any]:
+        """Everything that tells what this attack does, as JSON values, with what goes without saying written out."""
+        own = {"targets": "apgd-targeted", "queries": "square"}
+        unused = {key for key, name in own.items() if name != self.name}
+        unused |= {"steps", "step_size"} if self.name == "square" else set()
+        return {key: value for key, value in self.model_dump(mode="python").items() if key not in unused}
+
     @property
     def label(self) -> str:
         """A file name that tells attacks apart; what has its default value and an older name is left out of it."""

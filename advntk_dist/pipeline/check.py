@@ -77,7 +77,7 @@ def check_run(
         report = {key: before[key] for key in DESCRIPTION} | {
             "method": method,
             "images": len(test.y),
-            "attack": attack.model_dump(mode="json"),
+            "attack": attack.described(),
             "passed": all(c.passed for c in checks),
             "checks": [asdict(c) for c in checks],
             "clean": float(subject.clean.mean()),

@@ -93,7 +93,7 @@ class DynamicsStage(Stages):
             "dataset": self.problem.dataset.name,
             "network": self.config.network.name,
             "n_train": self.config.data.n_train,
-            "attack": attack.model_dump(mode="json"),
+            "attack": attack.described(),
             "request": asdict(request),
             "ark": {"smallest": ark.min(), "median": float(np.median(ark)), "largest": ark.max()},
             "remarks": at.remarks(ark, request.rates == "uniform"),

@@ -50,7 +50,7 @@ def evaluate_again(
         methods = stages.methods(chosen, asked_attack)
     largest = max(m.max_perturbation for m in methods.values())
     results = {key: before[key] for key in DESCRIPTION} | {
-        "attack": asked_attack.model_dump(mode="json") | {"max_perturbation": largest},
+        "attack": asked_attack.described() | {"max_perturbation": largest},
         "methods": {name: result.as_dict() for name, result in methods.items()},
         "paired": paired_differences(methods),
     }

@@ -151,7 +151,7 @@ class FiniteWidthJob:
             "dataset": self.problem.dataset.name,
             "network": config.network.name,
             **{key: getattr(config.data, key) for key in ("n_train", "n_val", "n_test")},
-            "attack": config.attack.model_dump(mode="json")
+            "attack": config.attack.described()
             | {"max_perturbation": max(row["max_perturbation"] for row in methods.values())},
             "methods": methods,
             "flow": flow,

@@ -56,7 +56,7 @@ class RunOutcomes:
         rows[ADV_NTK] |= {"recipe": train.recipe, "steps": train.steps, "lr": train.lr}
         largest = max(result.max_perturbation for result in self.methods.values())
         return {
-            "attack": config.attack.model_dump(mode="json") | {"max_perturbation": largest},
+            "attack": config.attack.described() | {"max_perturbation": largest},
             "methods": rows,
             "paired": paired_differences(self.methods),
             "curve": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,17 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
 
-def summarise(inputs: ReportInputs) -> Summary:
-    """Compose the summary of a run from its results and its degeneration curve."""
+ALONE = (
+    "This is the only attack that the run has met: other attacks may leave less, and rank the methods otherwise. "
+    "`advntk evaluate RUN --tier standard`, then `advntk report RUN`, adds six."
+)
+
+
+def summarise(inputs: ReportInputs, tiers: Sequence[str] = ()) -> Summary:
+    """Compose the summary of a run from its results and its degeneration curve.
+
+    ``tiers`` are the names of the tiers of attacks that the run has met.
+    """
     scores = method_scores(inputs.results)
     by_key = {score.key: score for score in scores}
     pairs = pairs_of(inputs.results)
@@ -50,12 +60,13 @@ def summarise(inputs: ReportInputs) -> Summary:
         points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"], pair)))
     if inputs.curve is not None:
         points.append(("Robust overfitting", degeneration(inputs.curve, by_pair.get(("early_stopped", "ntk")))))
-    points.append(("Attack", _attack(inputs.results, scores)))
+    others = f"Under {join([f'tier {tier}' for tier in tiers])}: see below." if tiers else ALONE
+    points.append(("Attack", f"{_attack(inputs.results, scores)} {others}"))
     found = inputs.results.get("duplicates")
     duplicates = None if found is None else Duplicates.from_dict(found)
     said, leak = ((), "") if duplicates is None else (duplicates.lines(), duplicates.leak)
     return Summary(
-        " ".join(filter(None, (headline(scores, pairs, chance), leak))),
+        " ".join(filter(None, (headline(scores, pairs, chance, attack_words(inputs.results)), leak))),
         tuple(points),
         (*said, *warnings(scores, chance, inputs.curve, inputs.spectrum)),
     )
@@ -170,19 +181,24 @@ def _chosen(pair: Pair) -> str:
 
 
 def attack_words(results: dict[str, Any]) -> str:
-    """The attack of ``results.json`` in words, with whatever of its settings is present."""
+    """The attack of ``results.json`` in words: name and loss, then what else of its settings is present."""
     attack = results.get("attack")
     if not isinstance(attack, dict):
-        return "not recorded"
-    words = str(attack.get("name", "unnamed"))
+        return "an attack that was not recorded"
+    words, more = str(attack.get("name", "unnamed")), []
+    if attack.get("loss") is not None:
+        words += f" on {str(attack['loss']).replace('-', ' ')}"
+    if attack.get("queries") is not None:
+        more.append(f"{as_number(attack['queries'])} queries")
     if attack.get("steps") is not None:
-        words += f", {as_number(attack['steps'])} steps"
-        if attack.get("step_size") is not None:
-            words += f" of {as_radius(attack['step_size'])}"
+        length = "" if attack.get("step_size") is None else f" of {as_radius(attack['step_size'])}"
+        more.append(f"{as_number(attack['steps'])} steps{length}")
+    if attack.get("restarts", 1) != 1:
+        more.append(f"{as_number(attack['restarts'])} random starts")
     if attack.get("radius") is not None:
         norm = _NORMS.get(str(attack.get("norm")), str(attack.get("norm", "")))
-        words += f", {norm} radius {as_radius(attack['radius'])}".replace(",  ", ", ")
-    return words
+        more.append(f"{norm} radius {as_radius(attack['radius'])}".strip())
+    return f"{words} ({', '.join(more)})" if more else words
 
 
 def _attack(results: dict[str, Any], scores: tuple[MethodScore, ...]) -> str:

@@ -62,20 +62,24 @@ def highlighted(scores: Sequence[MethodScore], pairs: Sequence[Pair] = ()) -> fr
     return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
 
 
-def headline(scores: Sequence[MethodScore], pairs: Sequence[Pair], chance: Chance | None) -> str:
-    """One sentence that names the most robust method, and claims no more than the intervals bear out."""
+def headline(
+    scores: Sequence[MethodScore], pairs: Sequence[Pair], chance: Chance | None, attack: str = "attack"
+) -> str:
+    """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
     best = as_percent(first.robust)
     if chance is not None and not any(above_chance(score, chance) for score in scores):
-        return f"No method is above chance under attack: {best} at best, where chance is {as_percent(chance.level)}."
+        return f"No method is above chance under {attack}: {best} at best, where chance is {as_percent(chance.level)}."
     if not level:
-        return f"{first.title} {'is the most robust:' if len(scores) > 1 else 'keeps'} {best} under attack."
+        return f"{first.title} {'is the most robust:' if len(scores) > 1 else 'keeps'} {best} under {attack}."
     if all(score.robust == first.robust for score in level):
-        return f"{join([s.title for s in (first, *level)])} keep the same {best} under attack."
+        return f"{join([s.title for s in (first, *level)])} keep the same {best} under {attack}."
     if any(told_apart(first, score, pairs) is None for score in level):
-        return f"{first.title} keeps {best} under attack, the most of all; no intervals were recorded."
+        return f"{first.title} keeps {best} under {attack}, the most of all; no intervals were recorded."
     others = join([f"{score.title} ({as_percent(score.robust)})" for score in level])
-    return f"{first.title} keeps {best} under attack; {others} {'are' if len(level) > 1 else 'is'} within chance of it."
+    return (
+        f"{first.title} keeps {best} under {attack}; {others} {'are' if len(level) > 1 else 'is'} within chance of it."
+    )
 
 
 def above_chance(score: MethodScore, chance: Chance) -> bool:

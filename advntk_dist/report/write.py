@@ -48,7 +48,7 @@ def render_page(
     timings = stages(results.get("seconds"))
     return render(
         "report.html",
-        summary=summarise(inputs),
+        summary=summarise(inputs, [tier.name for tier in tiers]),
         facts=[*facts(results), ("Attack", attack_words(results)), *inputs.facts],
         scores=scores,
         pairs=pairs,

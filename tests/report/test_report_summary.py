@@ -12,7 +12,7 @@ import pytest
 from advntk_dist.report import Curve, KernelSpectrum, ReportInputs
 from advntk_dist.report.paired import Difference, Pair
 from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
-from advntk_dist.report.summary import attack_words, compare, degeneration, summarise
+from advntk_dist.report.summary import ALONE, attack_words, compare, degeneration, summarise
 from advntk_dist.report.tables import duration, flatten, stages, total
 from advntk_dist.report.verdicts import chance_of, highlighted
 
@@ -183,50 +183,54 @@ def methods(**robust: float) -> dict[str, Any]:
     [
         (
             {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.4},
-            "Early-stopped NTK is the most robust: 50.0% under attack.",
+            "Early-stopped NTK is the most robust: 50.0% under {attack}.",
             {"Early-stopped NTK"},
         ),
         (
             {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.46},
-            "Early-stopped NTK keeps 50.0% under attack; Adv-NTK (46.0%) is within chance of it.",
+            "Early-stopped NTK keeps 50.0% under {attack}; Adv-NTK (46.0%) is within chance of it.",
             {"Early-stopped NTK", "Adv-NTK"},
         ),
         (
             {"ntk": 0.48, "early_stopped": 0.5, "adv_ntk": 0.46},
-            "Early-stopped NTK keeps 50.0% under attack; NTK (48.0%) and Adv-NTK (46.0%) are within chance of it.",
+            "Early-stopped NTK keeps 50.0% under {attack}; NTK (48.0%) and Adv-NTK (46.0%) are within chance of it.",
             set(),
         ),
         (
             {"ntk": 0.3, "early_stopped": 0.5, "adv_ntk": 0.5},
-            "Early-stopped NTK and Adv-NTK keep the same 50.0% under attack.",
+            "Early-stopped NTK and Adv-NTK keep the same 50.0% under {attack}.",
             {"Early-stopped NTK", "Adv-NTK"},
         ),
         (
             {"ntk": 0.0, "early_stopped": 0.12, "adv_ntk": 0.1},
-            "No method is above chance under attack: 12.0% at best, where chance is 10.0%.",
+            "No method is above chance under {attack}: 12.0% at best, where chance is 10.0%.",
             {"Early-stopped NTK", "Adv-NTK"},
         ),
-        ({"ntk": 0.3}, "NTK keeps 30.0% under attack.", set()),
+        ({"ntk": 0.3}, "NTK keeps 30.0% under {attack}.", set()),
     ],
 )
 def test_headline_claims_no_more_than_the_intervals(
     make: Make, robust: dict[str, float], says: str, set_off: set[str]
 ) -> None:
-    results = methods(**robust)
-    assert summarise(make(results=results)).headline == says
+    attack = {"name": "fgsm", "loss": "squared-error", "radius": 0.1, "norm": "linf"}
+    for met, words in ((attack, "fgsm on squared error (l∞ radius 0.1)"), (None, "an attack that was not recorded")):
+        results = methods(**robust) | {"attack": met}
+        assert summarise(make(results=results)).headline == says.format(attack=words)
     assert highlighted(method_scores(results)) == set_off
 
 
 def test_headline_follows_the_interval_of_the_difference(make: Make, results: dict[str, Any]) -> None:
-    tied = "Early-stopped NTK keeps 39.0% under attack; Adv-NTK (36.8%) is within chance of it."
+    attack = attack_words(results)
+    assert attack == "pgd (10 steps of 0.04, l∞ radius 0.2)"
+    tied = f"Early-stopped NTK keeps 39.0% under {attack}; Adv-NTK (36.8%) is within chance of it."
     assert summarise(make(results=results)).headline == tied
     results["paired"][2] |= {"robust_interval": [-0.04, -0.01]}
-    assert summarise(make(results=results)).headline == "Early-stopped NTK is the most robust: 39.0% under attack."
+    assert summarise(make(results=results)).headline == f"Early-stopped NTK is the most robust: 39.0% under {attack}."
     del results["paired"]
     assert summarise(make(results=results)).headline == tied
     for row in results["methods"].values():
         del row["robust_interval"]
-    unknown = "Early-stopped NTK keeps 39.0% under attack, the most of all; no intervals were recorded."
+    unknown = f"Early-stopped NTK keeps 39.0% under {attack}, the most of all; no intervals were recorded."
     assert summarise(make(results=results)).headline == unknown
 
 
@@ -275,23 +279,28 @@ def test_a_run_that_learned_has_no_warning(make: Make) -> None:
 
 
 def test_attack_that_leaves_its_ball_is_called_out(make: Make, results: dict[str, Any]) -> None:
-    assert dict(summarise(make(results=results)).points)["Attack"].endswith(
-        "0.2, within the radius 0.2 (pixel range 1)."
-    )
+    kept = "0.2, within the radius 0.2 (pixel range 1). "
+    assert kept + ALONE in dict(summarise(make(results=results)).points)["Attack"]
+    met = dict(summarise(make(results=results), ["fast", "standard"]).points)["Attack"]
+    assert met.endswith(f"{kept}Under tier fast and tier standard: see below.")
     results["methods"]["ntk"]["max_perturbation"] = 0.4
     assert "0.4, beyond the radius 0.2: do not compare" in dict(summarise(make(results=results)).points)["Attack"]
     del results["attack"]["radius"]
     assert "the radius was not recorded" in dict(summarise(make(results=results)).points)["Attack"]
     bare = {"methods": {"ntk": {"clean": 0.9, "robust": 0.2}}}
-    assert dict(summarise(make(results=bare)).points)["Attack"] == "The largest perturbation used was not recorded."
+    assert dict(summarise(make(results=bare)).points)["Attack"].startswith(
+        "The largest perturbation used was not recorded. This is the only attack"
+    )
 
 
 def test_attack_words() -> None:
     cifar = {"name": "pgd", "steps": 10, "step_size": 1.6 / 255, "norm": "linf", "radius": float(np.float32(8 / 255))}
-    assert attack_words({"attack": cifar}) == "pgd, 10 steps of 1.6/255, l∞ radius 8/255"
-    assert attack_words({"attack": {"name": "square", "radius": 0.5, "norm": "l2"}}) == "square, l2 radius 0.5"
-    assert attack_words({"attack": {"name": "square", "radius": 0.5}}) == "square, radius 0.5"
-    assert attack_words({}) == "not recorded"
+    assert attack_words({"attack": cifar}) == "pgd (10 steps of 1.6/255, l∞ radius 8/255)"
+    assert attack_words({"attack": {"name": "square", "radius": 0.5, "norm": "l2"}}) == "square (l2 radius 0.5)"
+    assert attack_words({"attack": {"name": "square", "radius": 0.5}}) == "square (radius 0.5)"
+    full = {"name": "square", "loss": "margin", "queries": 5000, "restarts": 2, "radius": 0.5, "norm": "l1"}
+    assert attack_words({"attack": full}) == "square on margin (5,000 queries, 2 random starts, l1 radius 0.5)"
+    assert attack_words({}) == "an attack that was not recorded"
 
 
 def test_methods_keep_their_usual_order_and_unknown_ones_follow(results: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def pseudo_inverse(theta: NDArray[Any], y: Array, varpi: Array) -> tuple[Array, 
     return s * (vectors[:, kept] @ (inside[kept] / values[kept, None])), float(left)
 
 
-def relative(value: Array, reference: Array) -> float:
+def relative(value: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
 
 
@@ -124,7 +124,8 @@ def test_a_matrix_that_is_not_singular_has_the_numbers_of_conjugate_gradients(sp
 
 def test_zeros_alone_leave_everything_out() -> None:
     solution = ATDynamics(np.zeros((N, N)), Y).coefficients(1.0, np.inf)
-    assert (solution.ok, solution.error, solution.left_out) == (True, 0.0, pytest.approx(1.0))
+    assert (solution.ok, solution.error) == (True, 0.0)
+    assert solution.left_out == pytest.approx(1.0)
     np.testing.assert_array_equal(solution.value, 0.0)
 
 
