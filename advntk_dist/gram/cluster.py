@@ -74,7 +74,8 @@ def have_ray(address: str | None = None, num_cpus: int | None = None, image_byte
         return False
     if address is not None:
         refuse_credentials_in_address("--address", address)  # before anything repeats it
-    _listener.get()("starting Ray" if address is None else f"joining the Ray cluster at {address}")
+    unused = "; RAY_ADDRESS is set and not used, --address joins a cluster" if "RAY_ADDRESS" in os.environ else ""
+    _listener.get()(f"starting Ray{unused}" if address is None else f"joining the Ray cluster at {address}")
     if address is not None:
         _require_listener(address)
     try:
@@ -84,9 +85,14 @@ def have_ray(address: str | None = None, num_cpus: int | None = None, image_byte
             with _own_handler_of_termination():
                 _start_ray(address, num_cpus, image_bytes)
     except Exception as error:  # where a node comes up too slowly, Ray raises a bare Exception
-        where = f"no Ray cluster answers at {address!r}" if address else "Ray does not start on this machine"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"{where} ({reason}); check --address, or leave it out to start Ray here") from error
+        if address is not None:
+            raise RequestError(
+                f"no Ray cluster answers at {address!r} ({reason}); check --address, or leave it out to start Ray here"
+            ) from error
+        long = "AF_UNIX path length" in reason
+        remedy = "set RAY_TMPDIR to a folder with a short name, such as /tmp" if long else "run the same command again"
+        raise RequestError(f"Ray does not start on this machine ({reason}); {remedy}") from error
     except BaseException as error:  # an interruption: what has started of Ray must not outlive it
         stop_ray()
         if isinstance(error, SystemExit):  # Ray's own handler of SIGTERM, before the program's is put back

@@ -67,6 +67,24 @@ def test_ray_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_for_temporary_files_with_too_long_a_name(tmp_path: Path) -> None:
+    """Ray's sockets lie there; what the message says is done, and Ray starts."""
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    program = "from advntk_dist.gram.cluster import ray_session\nwith ray_session(num_cpus=1): print('started')"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"TMPDIR": str(long)}
+
+    def start(**more: str) -> subprocess.CompletedProcess[str]:
+        command, env = [sys.executable, "-c", program], environment | more
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
+
+    refused = start()
+    last = refused.stderr.strip().splitlines()[-1]
+    assert "RequestError: Ray does not start on this machine (" in last
+    assert last.endswith("; set RAY_TMPDIR to a folder with a short name, such as /tmp")
+    assert start(RAY_TMPDIR="/tmp").stdout == "started\n"
+
+
 def test_workers_import_from_where_the_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     folders = import_path().split(os.pathsep)
@@ -112,6 +130,7 @@ def test_an_interruption_while_ray_starts_stops_what_has_started(
 
 def test_the_start_of_ray_is_announced_to_who_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(cluster, "_start_ray", lambda *args: None)
@@ -123,3 +142,7 @@ def test_the_start_of_ray_is_announced_to_who_listens(monkeypatch: pytest.Monkey
     with ray_session():
         pass
     assert said == ["starting Ray", "joining the Ray cluster at 127.0.0.1:1"]
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with ray_announced(said.append), ray_session():
+        pass
+    assert said[-1] == "starting Ray; RAY_ADDRESS is set and not used, --address joins a cluster"
