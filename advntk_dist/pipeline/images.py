@@ -58,7 +58,7 @@ def finished_results(folder: RunDirectory, config: RunConfig) -> dict[str, Any] 
         return None
     from advntk_dist.pipeline.outcomes import finished_run
 
-    with folder.claimed(config):
+    with folder.claimed(config, reading=True):
         results = finished_run(folder, config)
         if results is not None:
             require_same_images(folder, load_images(config))

@@ -89,7 +89,7 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
     """
     folder = RunDirectory.at(out)
     stages = finished_stages(folder, display or Display(quiet=True))
-    with folder.claimed(stages.config), stages:
+    with folder.claimed(stages.config, reading=True), stages:
         try:
             results = read_results(folder, stages.config)[0]
         except StoreDamagedError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -90,10 +91,17 @@ class RunDirectory:
         return self.root / "report.html"
 
     @contextmanager
-    def claimed(self, config: RunConfig) -> Iterator[None]:
+    def claimed(self, config: RunConfig, *, reading: bool = False) -> Iterator[None]:
         """Hold the directory for this configuration; the first claim writes config.toml.
 
         A directory with nothing but a Gram matrix takes a larger data.n_train: the matrix grows with it.
+
+        Parameters
+        ----------
+        config
+            The configuration.
+        reading
+            Whether a run on a file system that cannot be written is no obstacle: nobody else can change it either.
 
         Raises
         ------
@@ -115,20 +123,29 @@ class RunDirectory:
                 )
             )
         except OSError as error:
+            if reading and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and self.config.is_file():
+                self._require_same(config)
+                yield
+                return
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
         with lock:
             found = _found_from_anywhere(config)
             if self.config.exists() and not self._grows(config):
-                stored = self.stored_config()
-                other = difference(config, stored)
-                if other is not None:
-                    raise StoreMismatchError(str(self.root), *other)
+                stored = self._require_same(config)
                 moved = _moved(stored.data.path, config.data.path, found.data.path)
             else:
                 moved = True
             if moved:  # later commands find the images from any folder
                 self.write_text(self.config, found.to_toml())
             yield
+
+    def _require_same(self, config: RunConfig) -> RunConfig:
+        """The stored configuration; raises StoreMismatchError naming the first key in which this one differs."""
+        stored = self.stored_config()
+        other = difference(config, stored)
+        if other is not None:
+            raise StoreMismatchError(str(self.root), *other)
+        return stored
 
     def _grows(self, config: RunConfig) -> bool:
         """Whether only more training images are asked for, and nothing rests on the ones before."""

@@ -122,7 +122,7 @@ def grow_basis(
             if last or stalled:
                 status = Status.STAGNATED if stalled else Status.BASIS_FULL if full else Status.MAX_PASSES
                 if stalled and basis.smallest_ritz < -_CLEARLY and measure(basis.without_clamp())[1] <= tolerance:
-                    status = Status.NOT_POSITIVE  # other rounding would allow the tolerance
+                    status = Status.NOT_POSITIVE  # without what is negative the tolerance would be met
                 return growth.basis(status)
             # The small eigenproblem is cubic in the width of the basis: look less often when it is wide.
             check_at = growth.passes + 1 + width // 400

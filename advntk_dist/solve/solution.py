@@ -26,7 +26,8 @@ _ADVICE = {
     Status.BASIS_FULL: "raise solver.memory, or allow a larger tolerance (solver.tolerance)",
     Status.NOT_POSITIVE: "give a kernel matrix, build it in float64, or at t = infinity add a ridge (solver.ridge, "
     "e.g. 1e-6)",
-    Status.STAGNATED: "allow a larger tolerance (solver.tolerance), add a ridge (solver.ridge), or use float64 tiles",
+    Status.STAGNATED: "allow a larger tolerance (solver.tolerance), ask for a smaller time, or at t = infinity add a "
+    "ridge (solver.ridge), or use float64 tiles",
 }
 
 

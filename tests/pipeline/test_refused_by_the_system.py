@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,40 @@ def test_a_full_disk(
     assert "No space left on device; free some space; nothing that was committed is lost, go on with: advntk" in said
     wait_until(lambda: not list(run.rglob("*.partial")), why="what was begun is not removed")  # zarr writes in threads
     _ends_like(finished, run, words)
+
+
+@pytest.fixture
+def read_only(finished: Path, tmp_path: Path) -> Iterator[Path]:
+    """The finished run on a file system that cannot be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        shutil.copytree(finished, disk / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield disk / "run"
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(
+    refused: Call, words: list[str], read_only: Path, finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    for command in (
+        ("run", "digits", "--out", str(read_only), *words),
+        ("report", str(read_only)),
+        ("report", "--compare", str(read_only), str(finished), "--out", str(page)),
+        ("status", str(read_only)),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["-q", *command])
+        assert not stopped.value.code, command
+    assert "adv_ntk" in capsys.readouterr().out
+    assert page.is_file()
+    for command in (("check", str(read_only)), ("evaluate", str(read_only), "--attack", "fgsm")):
+        assert "cannot be written ([Errno 30] Read-only file system" in refused(*command, code=2)
 
 
 def _ends_like(finished: Path, run: Path, words: list[str]) -> None:
