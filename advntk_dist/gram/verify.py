@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError
 from advntk_dist.gram.commits import REQUESTS
+from advntk_dist.gram.layout import wrong_descriptions
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import Tile
 from advntk_dist.storage import durable
@@ -38,21 +39,29 @@ class VerifyReport:
     damaged
         Tiles whose chunk or commit record is damaged.
     bytes
-        Bytes read.
+        Bytes of tiles read.
+    descriptions
+        Paths of the zarr.json files that do not say what they should.
     """
 
     checked: int
     missing: int
     damaged: tuple[DamagedTile, ...]
     bytes: int
+    descriptions: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether the store is complete and undamaged."""
-        return not self.damaged and not self.missing
+        return not self.damaged and not self.missing and not self.descriptions
 
     def raise_if_damaged(self, where: object) -> None:
-        """Raise StoreDamagedError naming the damaged tiles, if there are any (exit 3)."""
+        """Raise StoreDamagedError naming what is damaged, if there is anything (exit 3)."""
+        if self.descriptions:
+            raise StoreDamagedError(
+                f"{where}: {', '.join(self.descriptions)}: not the description of this matrix; `advntk gram build` "
+                "writes it anew"
+            )
         if self.damaged:
             shown = ", ".join(f"({d.i}, {d.j}) of {d.kind}: {d.reason}" for d in self.damaged[:5])
             more = f" and {len(self.damaged) - 5} more" if len(self.damaged) > 5 else ""
@@ -84,6 +93,7 @@ def verify_gram(store: GramStore, *, threads: int | None = None) -> VerifyReport
         missing=sum(f == "missing" for f in found),
         damaged=damaged,
         bytes=sum(sizes),
+        descriptions=tuple(wrong_descriptions(store.path, store.fingerprint, store.network)),
     )
 
 

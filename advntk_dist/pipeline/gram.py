@@ -92,7 +92,7 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, l
     if report.damaged:
         with builder_lock(store.path):
             invalidate(store, [damaged[:3] for damaged in report.damaged])
-        report.raise_if_damaged(store.path)
+    report.raise_if_damaged(store.path)
     folder = RunDirectory(path)
     if report.missing and folder.coefficients.exists():
         raise StoreDamagedError(
