@@ -54,6 +54,10 @@ class Network:
             self.triple = _user_triple(spec.name)  # a wrong path fails here, not at the first tile
         self.backend: KernelBackend = select_backend(spec, self._reference)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what describes the network; it is made again, and compiled, where it is loaded."""
+        return from_spec, (self.spec,)
+
     @cached_property
     def triple(self) -> Triple:
         """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first asked for, as its import takes a second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,9 +27,10 @@ attack keeps between the value and the gradient of a step."""
 class KernelPredictor:
     """A predictor that attacks can differentiate.
 
-    Training images are prepared once and stay on the device; batches and training blocks are padded to fixed
-    shapes, so that each function compiles once, and a block is as large as the memory allows. Kernels are
-    computed in the dtype of the training images, and meet the coefficients in float64.
+    It pickles as its network, training images and coefficients. Training images are prepared once and stay on the
+    device; batches and training blocks are padded to fixed shapes, so that each function compiles once, and a block is
+    as large as the memory allows. Kernels are computed in the dtype of the training images, and meet the coefficients
+    in float64.
 
     Parameters
     ----------
@@ -48,12 +50,17 @@ class KernelPredictor:
     """
 
     def __init__(self, net: Network, x_train: ArrayLike, coefficients: ArrayLike, *, batch: int = 128) -> None:
-        x = to_unit_range(np.asarray(x_train))
+        self._x_train = np.asarray(x_train)
+        x = to_unit_range(self._x_train)
         self.net, self.n, self.batch = net, len(x), batch
         self.image_shape, self.dtype = x.shape[1:], x.dtype
         self._block = net.compiled.block_of(self.n, batch, self.image_shape, x.itemsize, MEMORY)
         self._prepared = net.compiled.prepare(x, self._block)
         self._set(coefficients)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of; predictions are the same to the bit on the same kind of processor."""
+        return partial(KernelPredictor, batch=self.batch), (self.net, self._x_train, self.coefficients)
 
     def with_coefficients(self, coefficients: ArrayLike) -> KernelPredictor:
         """The same predictor with other coefficients; the prepared training images are shared."""
@@ -63,10 +70,10 @@ class KernelPredictor:
         return other
 
     def _set(self, coefficients: ArrayLike) -> None:
-        c = np.asarray(coefficients, dtype=np.float64)
+        c = np.array(coefficients, dtype=np.float64)
         if c.ndim != 2 or len(c) != self.n or not np.isfinite(c).all():
             raise ValueError(f"coefficients must be {self.n} finite rows, got shape {c.shape}")
-        self.outputs = c.shape[1]
+        self.outputs, self.coefficients = c.shape[1], c
         padded = stack_blocks(c, self._block)
         padded.reshape(-1, self.outputs)[self.n :] = 0.0
         with kernel_scope():
