@@ -25,8 +25,8 @@ class NTKClassifier(KernelClassifier):
     t
         Training time > 0; infinity for the NTK regressor.
     ridge
-        Added to the diagonal at t = infinity, relative to its mean: images that occur twice with different labels
-        have no exact solution without.
+        Added to the diagonal at t = infinity, relative to its mean. With 0, images that occur twice with different
+        labels are fitted to the mean of their labels, as the least-squares limit has it.
     tol
         Wanted bound on the relative error of the coefficients.
     image_shape

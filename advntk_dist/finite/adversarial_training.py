@@ -119,7 +119,9 @@ def train_adversarially(
         state = params, optimiser(config).init(params)
     history = Records(group, "history", len(plan), (len(fields(PointRecord)),))
     saved = Records(group, "state", 2, (len(flatten(state)) + 1,))  # the last two, in turn: one is always whole
-    done, state = _resume(saved, state)
+    fresh, (done, state) = state, _resume(saved, state)
+    if committed_points(group, len(plan)) < done:  # the states that would lead to what is damaged are gone
+        done, state = 0, fresh
     if done < len(plan):
         on_step(plan[done - 1] if done else 0)
     for point in range(done, len(plan)):
@@ -143,6 +145,16 @@ def train_adversarially(
         saved.write(point % 2, np.concatenate([flatten(state), [point + 1]])[None])
         on_point(point)
     return read_points(group, config, attack, len(val[1]), len(test[1]), batch)
+
+
+def committed_points(group: zarr.Group, points: int) -> int:
+    """How many evaluations of a training are committed and sound, from the first one on."""
+    history = Records(group, "history", points, (len(fields(PointRecord)),))
+    for point in range(points):
+        outcomes = (Records.stored(group, f"{part}_{point}") for part in ("validation", "test"))
+        if history.read(point) is None or any(table is None or table.read_all() is None for table in outcomes):
+            return point
+    return points
 
 
 def read_points(

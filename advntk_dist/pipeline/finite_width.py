@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from advntk_dist.config import IDENTITY_FREE, RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
-from advntk_dist.finite.adversarial_training import Point, read_points
+from advntk_dist.finite.adversarial_training import Point, committed_points, evaluation_steps, read_points
 from advntk_dist.finite.config import FiniteWidthConfig, parse_config
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
@@ -202,8 +202,7 @@ class FiniteWidthJob:
         trials = [self._trial("training", c.width, c.seed + i) for i in range(c.seeds)]
 
         def finished(trial: Trial) -> bool:
-            group = trial.group()
-            return "history" in group and Records(group, "history", *_history_shape(c)).read_all() is not None
+            return committed_points(trial.group(), len(evaluation_steps(c))) == len(evaluation_steps(c))
 
         with self.events.stage("training"):
             self._run(
@@ -254,12 +253,6 @@ class FiniteWidthJob:
         path = self.folder.root / "trials" / f"{kind}-w{width}-s{seed}.zarr"
         path.parent.mkdir(exist_ok=True)
         return Trial(str(path.resolve()), identity, self.problem.net.spec, width, seed)
-
-
-def _history_shape(config: Any) -> tuple[int, tuple[int, ...]]:
-    from advntk_dist.finite.adversarial_training import PointRecord, evaluation_steps
-
-    return len(evaluation_steps(config)), (len(PointRecord.__dataclass_fields__),)
 
 
 def _row(record: Records) -> NDArray[np.float64]:

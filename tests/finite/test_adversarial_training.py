@@ -62,6 +62,14 @@ def test_an_interrupted_training_gives_the_same_numbers(tmp_path: Path, stop_aft
     assert all(point.test.max_perturbation <= ATTACK.radius + 1e-6 for point in undisturbed)
 
 
+@pytest.mark.parametrize("damaged", ["history/c/0", "validation_0/c/0", "test_1/c/0", "state/c/0", "state/c/1"])
+def test_damage_is_trained_again_to_the_same_numbers(tmp_path: Path, damaged: str) -> None:
+    undisturbed = train(tmp_path / "a.zarr")
+    (chunk, *_) = sorted(p for p in (tmp_path / "a.zarr" / damaged).rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    assert train(tmp_path / "a.zarr") == undisturbed
+
+
 def test_steps_are_counted_from_where_training_goes_on(tmp_path: Path) -> None:
     heard: list[int] = []
     with pytest.raises(_StoppedError):
