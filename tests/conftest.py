@@ -61,25 +61,36 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["GOOGLE_SERVICE_ACCOUNT"] = str(key)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ |= {
-            "JAX_COMPILATION_CACHE_DIR": str(_compiled()),
+            "JAX_COMPILATION_CACHE_DIR": str(_compiled() or keys.name),
             "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # the oldest go first
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }
 
 
-def _compiled() -> Path:
-    """Folder of compiled programs: of this kind of processor, as a home folder may serve machines of several kinds."""
+def _compiled() -> Path | None:
+    """Folder of compiled programs: of this kind of processor, as a home folder may serve machines of several kinds.
+
+    None where it cannot be made.
+    """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().partition("flags")[2].partition("\n")[0] if cpuinfo.exists() else platform.processor()
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
+    flags = flags or platform.processor()
     folder = caches / "advntk-dist" / f"tests-{platform.machine()}-{zlib.crc32(flags.encode()):08x}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     return folder
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what was not asked for; keep the tests of a file on one worker, and all that use Ray on the first one."""
+    """Skip what was not asked for; keep the tests of a file on one worker, and all that use Ray on the first one.
+
+    A file whose tests ask for Ray by name as they run is marked ``xdist_group("ray")``.
+    """
     for item in items:
         for marker, why in _OPTIONAL.items():
             if marker in item.keywords and not config.getoption(f"--run-{marker}"):
@@ -87,7 +98,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     on_ray = {
         item.path
         for item in items
-        if "ray_cluster" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("skip")
+        if not item.get_closest_marker("skip")
+        and ("ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("xdist_group"))
     }
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else item.nodeid.partition("::")[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +120,9 @@ def assemble(arrays: Mapping[str, np.ndarray], layout: Layout, place: Path) -> D
     """
     problems: list[str] = []
     images, labels = [], []
+    extent = _extent([arrays[x_name] for x_name, _ in layout.pairs])
     for x_name, y_name in layout.pairs:
-        x, y = _images(arrays[x_name], x_name, problems), _labels(arrays[y_name], y_name, problems)
+        x, y = _images(arrays[x_name], x_name, extent, problems), _labels(arrays[y_name], y_name, problems)
         n_images, n_labels = (arrays[name].shape[:1] for name in (x_name, y_name))
         if n_images and n_labels and n_images != n_labels:
             problems.append(
@@ -147,7 +148,13 @@ def assemble(arrays: Mapping[str, np.ndarray], layout: Layout, place: Path) -> D
     return Dataset(place.name, x, y, classes, test_start, val_start)
 
 
-def _images(x: np.ndarray, name: str, problems: list[str]) -> np.ndarray | None:
+def _extent(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest float of all arrays, which have one scale; (0, 0) where none has floats."""
+    floats = [x for x in arrays if x.dtype.kind == "f" and x.size]
+    return min((float(x.min()) for x in floats), default=0.0), max((float(x.max()) for x in floats), default=0.0)
+
+
+def _images(x: np.ndarray, name: str, extent: tuple[float, float], problems: list[str]) -> np.ndarray | None:
     """Images (n, H, W, C) uint8; None where they are none, which is added to the problems."""
     wanted = "it must be uint8 of shape (n, H, W, C) or (n, H, W), with at least one image"
     if x.ndim not in (3, 4) or x.size == 0:
@@ -160,7 +167,7 @@ def _images(x: np.ndarray, name: str, problems: list[str]) -> np.ndarray | None:
         problems.append(wrong)
         return None
     if x.dtype.kind == "f":
-        levels = _levels(x, name, problems)
+        levels = _levels(x, name, extent, problems)
         if levels is None:
             return None
         x = levels
@@ -186,8 +193,8 @@ def _stretched(name: str) -> str:
     return f'np.rint(255.0 * ({name} - {name}.min()) / ({name}.max() - {name}.min())).astype("uint8")'
 
 
-def _levels(x: np.ndarray, name: str, problems: list[str]) -> np.ndarray | None:
-    """Floats as the 256 levels that they are on one of the known scales; None where they are not."""
+def _levels(x: np.ndarray, name: str, extent: tuple[float, float], problems: list[str]) -> np.ndarray | None:
+    """Floats as the 256 levels that they are on a known scale that holds all arrays; None where they are not."""
     low, high = float(x.min()), float(x.max())
     about = f"{name} is {describe(x)} with values from {low:.4g} to {high:.4g}"
     if not np.isfinite([low, high]).all():
@@ -197,7 +204,7 @@ def _levels(x: np.ndarray, name: str, problems: list[str]) -> np.ndarray | None:
             "labels"
         )
         return None
-    fitting = [scale for scale in _SCALES if scale[0] <= low and high <= scale[1]]
+    fitting = [scale for scale in _SCALES if scale[0] <= extent[0] and extent[1] <= scale[1]]
     if low < high:
         for black, white, _ in fitting:
             if (levels := _on_scale(x, black, white)) is not None:

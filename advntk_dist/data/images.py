@@ -58,6 +58,7 @@ def read_images(path: Path | None, edge: int | None = None) -> Dataset:
     n = len(listing.labels)
     x = np.empty((n, 0, 0, 1), np.uint8)
     first: PurePosixPath | None = None
+    missing = set(listing.rows)
     for name, pixels in _decoded(place, listing.rows.keys(), edge):
         if first is None:
             first = name
@@ -73,6 +74,11 @@ def read_images(path: Path | None, edge: int | None = None) -> Dataset:
             require_room(n * pixels.size, str(place))
             x = np.repeat(x, channels, axis=3)  # the grey images so far; happens once
         x[listing.rows[name]] = pixels
+        missing.discard(name)
+    if missing:
+        raise DatasetError(
+            f"{place}: {str(min(missing))!r} was there a moment ago and is gone; run again when nothing changes there"
+        )
     x.setflags(write=False)
     y = np.array(listing.labels, dtype=np.int64)
     files = tuple(map(str, listing.rows))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import google_crc32c
 import numpy as np
 
+from advntk_dist.grid import TileGrid
 from advntk_dist.storage import durable
 from advntk_dist.storage.location import Location
 
@@ -25,7 +26,7 @@ FIELDS = {
     "compute_us": "time to compute the tile, microseconds",
     "attempt": "how many times the tile had been handed to a worker, this time included",
     "unix_ms": "time of the commit, milliseconds since 1970 UTC",
-    "seal": "checksum of what the tile belongs to: network, numbers, kernel, place, and crc32c",
+    "seal": "checksum of what the tile belongs to: network, numbers, kernel, place, shape, and crc32c",
 }
 
 
@@ -57,14 +58,18 @@ class CommitLog:
         "ntk" or "nngp".
     owner
         What the tiles belong to, as JSON values: records of anything else do not count.
+    grid
+        The tiles.
     """
 
-    def __init__(self, root: Location, kind: str, owner: Mapping[str, Any]) -> None:
-        self.root, self.array = root, f"commits/{kind}"
+    def __init__(self, root: Location, kind: str, owner: Mapping[str, Any], grid: TileGrid) -> None:
+        self.root, self.array, self._grid = root, f"commits/{kind}", grid
         self._owner = json.dumps([dict(owner), kind], sort_keys=True).encode()
 
     def _seal(self, i: int, j: int, crc32c: int) -> int:
-        return int(google_crc32c.value(self._owner + json.dumps([int(i), int(j), crc32c]).encode()))
+        shape = self._grid.at(i, j).shape  # a ragged tile becomes a whole one where a store grows
+        of = [int(value) for value in (i, j, *shape, crc32c)]
+        return int(google_crc32c.value(self._owner + json.dumps(of).encode()))
 
     def _path(self, i: int, j: int) -> Location:
         return durable.chunk_path(self.root, self.array, i, j, 0)

@@ -26,6 +26,9 @@ ROUNDING = {"float32": 2.0**-6, "float64": 2.0**-20}
 """How far two computations of one tile may lie apart, in units of its largest value: rounding, which the angle between
 nearly equal images magnifies to its square root, and each layer by a little more."""
 
+_LOOKS = 5
+"""Times that a chunk which another writer may replace is committed anew."""
+
 
 class GramStore:
     """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
@@ -46,7 +49,7 @@ class GramStore:
         self.symmetric = self.fingerprint["columns"] is None
         self.grid = TileGrid(self.n, self.n_columns, self.tile, symmetric=self.symmetric)
         owner = {field: value for field, value in self.fingerprint.items() if field not in SIZES}
-        self.commits = {kind: CommitLog(path, kind, owner) for kind in self.kinds}
+        self.commits = {kind: CommitLog(path, kind, owner, self.grid) for kind in self.kinds}
 
     @classmethod
     def open(cls, path: str | Location) -> GramStore:
@@ -143,7 +146,10 @@ class GramStore:
         """Store the values of a tile, then its commit record. The first commit of a tile stays.
 
         Processes may write one tile at the same time, with other last bits if their processors are of other kinds: the
-        chunk of the first is never replaced, and whoever comes later commits that chunk in place of its own.
+        chunk of the first stays, and whoever comes later commits that chunk in place of its own. Only what is damaged,
+        or no computation of this tile, is replaced; as several may do so at once, whoever has not made the chunk looks
+        at it again after its commit. On a file system without hard links two writers in the same moment are not told
+        apart.
 
         Raises
         ------
@@ -168,23 +174,36 @@ class GramStore:
             return first
         path = self.chunk_path(kind, tile.i, tile.j)
         data, crc = durable.parts(padded)
+
+        def commit(checksum: int) -> CommitRecord:
+            now, size = time.time_ns() // 10**6, data.nbytes + durable.CRC_BYTES
+            record = CommitRecord(checksum, size, round(compute_seconds * 1e6), attempt, now)
+            self.commits[kind].write(tile.i, tile.j, record)
+            return record
+
         expected = durable.checksum(crc)
-        if not durable.write_durable(path, data, crc, new=True):
+        if durable.write_durable(path, data, crc, new=True):
+            self._require_written(path, data.nbytes, expected)
+            return commit(expected)
+        if self._same_to_rounding(path, padded) is None:
+            durable.write_durable(path, data, crc)
+        for _ in range(_LOOKS):
             there = self._same_to_rounding(path, padded)
-            if there is None:  # what a builder that died has left, or nobody's: no one is about to commit it
-                durable.write_durable(path, data, crc)
-            else:
-                expected = there
+            if there is None:
+                break
+            record = commit(there)
+            if self._same_to_rounding(path, padded) == there:
+                return record
+        raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
+
+    def _require_written(self, path: Location, nbytes: int, expected: int) -> None:
         try:
-            checksum = durable.check_file(path, data.nbytes)
+            if durable.check_file(path, nbytes) == expected:
+                return
+            why = "other bytes"
         except durable.ChunkDamagedError as error:
-            raise GramBuildError(f"{path}: what was written does not read back ({error}); check the disk") from error
-        if checksum != expected:
-            raise GramBuildError(f"{path}: what was written does not read back the same; check the disk")
-        now = time.time_ns() // 10**6
-        record = CommitRecord(checksum, data.nbytes + durable.CRC_BYTES, round(compute_seconds * 1e6), attempt, now)
-        self.commits[kind].write(tile.i, tile.j, record)
-        return record
+            why = str(error)
+        raise GramBuildError(f"{path}: what was written does not read back the same ({why}); check the disk")
 
     def _same_to_rounding(self, path: Location, padded: NDArray[Any]) -> int | None:
         """Checksum of the sound chunk at ``path`` if its values are these but for rounding, else None."""

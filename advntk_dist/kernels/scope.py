@@ -44,7 +44,7 @@ def tile_compiler_options() -> dict[str, Any] | None:
     """Options for ``jax.jit`` of what computes the tiles of a store.
 
     Matrix products in one thread: with several, XLA takes small products another way, with other last bits. So the
-    bytes of a tile are the same from every process on one kind of processor, whatever cores and flags it has.
+    bytes of a tile are the same from every process on one kind of CPU with one release of JAX, whatever cores it has.
     """
     if jax.default_backend() != "cpu":
         return None

@@ -155,7 +155,13 @@ def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | No
     Without any outcomes, as in a copy of the report and the results, the results are what there is. Errors as of
     :func:`read_results`.
     """
-    results, outcomes = read_results(folder, config)
+    try:
+        results, outcomes = read_results(folder, config)
+    except StoreDamagedError as error:
+        if read_outcomes(folder, config) is None:  # both are damaged: the results follow from what is computed again
+            log.warning("%s", error)
+            return None
+        raise
     if results is None or not folder.report.exists():
         return None
     copied = not (folder.evaluation.exists() or folder.coefficients.exists() or folder.train.exists())

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -29,6 +30,7 @@ from advntk_dist.storage.location import Location
 from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=1024)
@@ -41,8 +43,8 @@ _CHECKSUM = "crc32c"
 """Attribute of a group: checksum of its identity. Of an array: of its shape and of the rows to a chunk."""
 
 _COMMITS = "commits"
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OSError)
-"""What zarr raises for metadata and chunks that are damaged."""
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError)
+"""What zarr raises for descriptions and chunks that are damaged, or not there."""
 
 
 def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
@@ -60,7 +62,7 @@ def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     identity = _plain(identity)
     if path.exists() and (path / "zarr.json").exists():
         try:
-            group, stored = _open(path, "r+")
+            group, stored = _reread(isinstance(path, Path), lambda: _open(path, "r+"))
         except _DAMAGE as error:
             _require_ours(path, error)
             _say_once(f"{path}: its description is damaged ({_first_line(error)}) and is written anew")
@@ -87,13 +89,23 @@ def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
         If there is something else at the path.
     """
     try:
-        return _open(path, "r")
+        return _reread(isinstance(path, Path), lambda: _open(path, "r"))
     except _DAMAGE as error:
         _require_ours(path, error)
         raise StoreDamagedError(
             f"{path}: its description is damaged ({_first_line(error)}); `advntk run` with the same configuration and "
             "--out mends it"
         ) from error
+
+
+def _reread(local: bool, read: Callable[[], T]) -> T:
+    """What is read, from an object store up to READS times: damage may be of the way, not of what is stored."""
+    for _ in range(0 if local else READS - 1):
+        try:
+            return read()
+        except _DAMAGE:
+            continue
+    return read()
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +192,7 @@ class Records:
     ) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
-        self._reads = READS if isinstance(group.store, ObjectGroupStore) else 1
+        self._local = not isinstance(group.store, ObjectGroupStore)
         identity: Any = group.attrs.asdict().get(_IDENTITY)
         self._owner = [identity, name, of]
         self._array = _table(group, name, (rows, *shape), span, "float64")
@@ -226,25 +238,26 @@ class Records:
         StoreError
             If an object store does not answer.
         """
-        stop = min(start + self.span, self.rows)
-        why = "it was changed, or derived from something else"
-        for _ in range(self._reads):
-            try:
-                commit = -1 if self._array is None else self.seal(start)
-                if commit < 0:
-                    return None
-                assert self._array is not None
-                values = np.asarray(self._array[start:stop], dtype=np.float64)
-                if commit == self._sum(start, values):
-                    return values
-                if np.isnan(values).any():
-                    why = "committed, but missing"
-            except (ValueError, OSError) as error:
-                if isinstance(error, StoreError):
-                    raise
-                why = _first_line(error)
-        _say_once(f"{self.where}: rows {start} to {stop} do not count as done ({why})")
-        return None
+        try:
+            return _reread(self._local, lambda: self._committed(start))
+        except _DAMAGE as error:
+            stop = min(start + self.span, self.rows)
+            _say_once(f"{self.where}: rows {start} to {stop} do not count as done ({_first_line(error)})")
+            return None
+
+    def _committed(self, start: int) -> NDArray[np.float64] | None:
+        """A chunk that is committed, None where none is; raises one of _DAMAGE."""
+        if self._array is None or self._commits is None:
+            return None
+        commit = int(np.asarray(self._commits[start // self.span]))
+        if commit < 0:
+            return None
+        values = np.asarray(self._array[start : min(start + self.span, self.rows)], dtype=np.float64)
+        if np.isnan(values).any():
+            raise ValueError("committed, but missing")
+        if commit != self._sum(start, values):
+            raise ValueError("it was changed, or derived from something else")
+        return values
 
     def read_all(self) -> NDArray[np.float64] | None:
         """All rows, or None where one is missing."""
@@ -259,51 +272,60 @@ class Records:
         StoreError
             If an object store does not answer.
         """
-        return _commit_at(self._commits, start // self.span)
+        return _seal_at(self._commits, start // self.span, self._local)
 
 
 def read_seal(group: zarr.Group, name: str, rows: int, start: int) -> int:
     """:meth:`Records.seal` of a row of a table whose rows are committed one by one, without knowing their shape."""
-    return _commit_at(_table(group, f"{_COMMITS}/{name}", (rows,), 1, "int64"), start)
+    local = not isinstance(group.store, ObjectGroupStore)
+    return _seal_at(_table(group, f"{_COMMITS}/{name}", (rows,), 1, "int64"), start, local)
 
 
-def _commit_at(commits: zarr.Array[Any] | None, place: int) -> int:
+def _seal_at(commits: zarr.Array[Any] | None, place: int, local: bool) -> int:
     """A committed checksum; -1 where there is none, or it is damaged."""
     if commits is None:
         return -1
     try:
-        return int(np.asarray(commits[place]))
-    except (ValueError, OSError) as error:
-        if isinstance(error, StoreError):
-            raise
+        return _reread(local, lambda: int(np.asarray(commits[place])))
+    except _DAMAGE as error:
         _say_once(f"{commits.store_path}: the commit at {place} does not count ({_first_line(error)})")
         return -1
 
 
 def _table(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any] | None:
     """The array of a table, made if it is not there; a damaged description is written anew. None: it cannot be made."""
-    expected, array = _description(shape, span, dtype), None
-    description = "/".join(filter(None, (group.path, name, "zarr.json")))
     try:
-        found = group.get(name)
-        array = found if isinstance(found, zarr.Array) else None
-        damage = "it is not as it was written" if sync(group.store.exists(description)) else ""
-        if array is not None and _text_of(array) == expected:
-            return array
+        local = not isinstance(group.store, ObjectGroupStore)
+        found = _reread(local, lambda: _whole(group, name, shape, span, dtype))
     except _DAMAGE as error:
-        damage = _first_line(error)
-    if array is not None and array.attrs.get(_CHECKSUM) == _layout(array.shape, array.chunks[0]):
-        if array.shape != shape:
-            raise StoreMismatchError(f"{group.store_path}/{name}", "shape", [*array.shape], [*shape])
-        if array.chunks[0] != span:
-            raise StoreMismatchError(f"{group.store_path}/{name}", "rows to a chunk", array.chunks[0], span)
-    if damage:
-        _say_once(f"{group.store_path}/{name}: its description is damaged ({damage})")
-    if group.read_only:
+        _say_once(f"{group.store_path}/{name}: its description is damaged ({_first_line(error)})")
+        if group.read_only:
+            return None
+        sync(group.store.delete(_key(group, name)))
+        return _create(group, name, shape, span, dtype)
+    return found if found is not None or group.read_only else _create(group, name, shape, span, dtype)
+
+
+def _key(group: zarr.Group, name: str) -> str:
+    return "/".join(filter(None, (group.path, name, "zarr.json")))
+
+
+def _whole(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any] | None:
+    """The array as it should be, None where there is none; raises one of _DAMAGE where its description is damaged."""
+    found = group.get(name)
+    if found is None and not sync(group.store.exists(_key(group, name))):
         return None
-    if damage:
-        sync(group.store.delete(description))
-    return _create(group, name, shape, span, dtype)
+    if not isinstance(found, zarr.Array):
+        raise ValueError("it is not that of an array")
+    if _text_of(found) == _description(shape, span, dtype):
+        return found
+    if found.attrs.get(_CHECKSUM) != _layout(found.shape, found.chunks[0]):
+        raise ValueError("it is not as it was written")
+    if found.shape != shape:
+        raise StoreMismatchError(f"{group.store_path}/{name}", "shape", [*found.shape], [*shape])
+    if found.chunks[0] != span:
+        raise StoreMismatchError(f"{group.store_path}/{name}", "rows to a chunk", found.chunks[0], span)
+    raise ValueError("it is not as it was written")
 
 
 def _layout(shape: tuple[int, ...], span: int) -> int:

@@ -261,11 +261,11 @@ def test_result_does_not_depend_on_batching(quadratic: Make, name: str, norm: An
         np.testing.assert_allclose(alone, whole[part], atol=1e-14)
 
 
-def test_result_is_the_same_to_the_last_bit_for_kernel_predictors(kernel_predictor: KernelPredictor) -> None:
+def test_result_is_the_same_to_rounding_for_kernel_predictors(kernel_predictor: KernelPredictor) -> None:
     whole = pgd(kernel_predictor, X, Y, radius=0.1, steps=3)
     for part in (np.arange(5), np.arange(5, M)):
         alone = pgd(kernel_predictor, X[part], Y[part], radius=0.1, steps=3, indices=part)
-        np.testing.assert_array_equal(alone, whole[part])
+        np.testing.assert_allclose(alone, whole[part], rtol=0, atol=1e-6)
 
 
 def test_seeds_and_indices_give_streams_of_their_own() -> None:

@@ -246,3 +246,13 @@ def test_channels_that_come_first_are_refused_in_any_dataset() -> None:
         Dataset("a", np.ascontiguousarray(X.transpose(0, 3, 1, 2)), Y, ("a", "b", "c"))
     for shape in ((2, 1, 1, 64), (2, 3, 3, 8), (2, 3, 8, 3), (2, 5, 8, 8), (2, 4, 5, 3)):
         assert Dataset("a", np.zeros(shape, np.uint8), Y[:2], ("a", "b", "c")).image_shape == shape[1:]
+
+
+def test_all_arrays_of_a_file_have_one_scale(tmp_path: Path) -> None:
+    """An array without a value below 0 is read on the scale of the others."""
+    levels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
+    bright = np.maximum(levels, 128)
+    scaled = {name: (x / 127.5 - 1).astype(np.float32) for name, x in (("x_train", levels), ("x_test", bright))}
+    np.savez(tmp_path / "a.npz", **scaled, y_train=np.arange(6) % 2, y_test=np.arange(6) % 2)
+    found = load_dataset("npz", str(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(found.x, np.concatenate([levels, bright]))

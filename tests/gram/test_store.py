@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from advntk_dist.errors import (
 )
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.finite import require_finite
+from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.layout import checksum
 from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.store import GramStore
@@ -151,6 +153,45 @@ def test_two_writers_with_other_last_bits_leave_one_sound_tile(
     stored = store.read_tile("ntk", 0, 1)
     assert (stored == _computed_elsewhere(computed, 1 if after else 2)).all(), "the chunk of the first stays"
     assert not list(store.path.rglob("*.partial"))
+
+
+def test_two_writers_that_both_replace_a_damaged_leftover_leave_one_sound_tile(
+    fill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has seen the damage before the first mended it, and replaces the chunk before the first's commit."""
+    computed = fill("other.zarr").read_tile("ntk", 0, 1)
+    store = fill(places=[])
+    tile, path, log = store.grid.at(0, 1), store.chunk_path("ntk", 0, 1), store.commits["ntk"]
+    durable.write_durable(path, b"left by a builder that died")
+    second, real, met = _computed_elsewhere(computed, 2), log.write, []
+
+    def meet(i: int, j: int, record: Any) -> None:
+        if not met:
+            met.append(record.crc32c)
+            data, crc = durable.parts(second)
+            durable.write_durable(path, data, crc)
+            real(i, j, replace(record, crc32c=durable.checksum(crc), attempt=2))
+        real(i, j, record)
+
+    monkeypatch.setattr(log, "write", meet)
+    record = store.write_tile("ntk", tile, _computed_elsewhere(computed, 1))
+    assert record.crc32c != met[0], "committed anew"
+    report = verify_gram(store)
+    assert (report.checked, report.damaged) == (1, ())
+    assert (store.read_tile("ntk", 0, 1) == second).all()
+
+
+def test_a_worker_of_a_smaller_store_commits_nothing_in_the_larger_one(net: Any, tmp_path: Path) -> None:
+    """It has outlived its driver, and the store was enlarged meanwhile: its ragged tile is a whole one now."""
+    x = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 1), dtype=np.uint8)
+    path, spec = tmp_path / "gram.zarr", net.spec.as_dict()
+    old = open_for_build(path, make_fingerprint(net, x[:12], tile=8), spec, x[:12])
+    grown = open_for_build(path, make_fingerprint(net, x, tile=8), spec, x)
+    old.write_tile("ntk", old.grid.at(0, 1), np.ones((8, 4), np.float32))
+    assert not grown.committed()[0, 1]
+    assert not GramStore.open(path).committed()[0, 1]
+    grown.write_tile("ntk", grown.grid.at(0, 1), np.ones((8, 8), np.float32))
+    assert (grown.read_tile("ntk", 0, 1) == 1).all()
 
 
 def test_many_writers_at_once_leave_one_sound_tile(fill: Any) -> None:

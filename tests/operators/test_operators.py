@@ -97,6 +97,8 @@ ON_RAY: dict[str, Callable[[GramStore], GramOperator]] = {
     "resident, two holders": lambda store: ResidentOperator(store, holders=2),
 }
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture(params=FROM_ARRAYS)
 def make(request: pytest.FixtureRequest) -> Make:

@@ -170,3 +170,14 @@ def test_a_power_cut_loses_no_file_that_matters(
         path.write_bytes(b"")
     results = finish(folder, small_config).results
     assert {key: results[key] for key in DERIVED} == {key: undisturbed[key] for key in DERIVED}
+
+
+def test_results_and_outcomes_damaged_at_once(
+    finished: Path, small_config: RunConfig, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "results.json").write_text('{"methods"')
+    for chunk in folder.glob("evaluation.zarr/*/test_adv_ntk/c/*/0"):
+        chunk.write_bytes(b"")
+    results = run(small_config, folder, display=QUIET).results
+    assert {key: results[key] for key in DERIVED} == {key: undisturbed[key] for key in DERIVED}

@@ -15,10 +15,12 @@ import pytest
 
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import lease as lease_module
+from advntk_dist.storage import objects
 from advntk_dist.storage.lease import Holder, Lease, is_held, read_holder
 from advntk_dist.storage.location import location
 from advntk_dist.storage.lock import sole
 from advntk_dist.storage.objects import ObjectPath
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
@@ -62,7 +64,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
         with sole(root / ".lock", root, "busy"):
             assert is_held(root / ".lock")
             (root / "x").write_bytes(b"")
-    assert 1.5 < time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert not (root / ".lock").exists()
     assert [path.name for path in root.iterdir()] == ["x"], "nothing is left behind"
 
@@ -75,11 +77,13 @@ def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monke
         with pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
             pass
         first = (root / ".lock").head()
-        time.sleep(2.5)
-        last = (root / ".lock").head()
-    assert first is not None
-    assert last is not None
-    assert last["last_modified"] > first["last_modified"]
+        assert first is not None
+
+        def renewed() -> bool:
+            last = (root / ".lock").head()
+            return last is not None and bool(last["last_modified"] > first["last_modified"])
+
+        wait_until(renewed, why="the lease is not renewed")
     assert not (root / ".lock").exists()
 
 
@@ -110,7 +114,7 @@ def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: p
     lease.__enter__()
     (root / "run" / "x").write_bytes(b"1")
     (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
-    time.sleep(1.0)
+    wait_until(lambda: str(root / "run") in objects._lost, why="the loss is not noticed")
     (root / "beside").write_bytes(b"1")
     for write in (lambda: (root / "run" / "x").write_bytes(b"2"), lambda: lease.__exit__(None, None, None)):
         with pytest.raises(StoreBusyError, match="another process has taken over"):
@@ -142,8 +146,9 @@ def test_a_lease_outlives_a_lost_answer(root: ObjectPath, s3: FaultProxy) -> Non
 def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW", 0.3)
     with Lease(root / ".lock", root, "busy"):
+        s3.seen.clear()
         s3.out = True
-        time.sleep(1.5)
+        wait_until(lambda: len(s3.seen) >= 2, why="nobody tries to renew the lease")
         s3.out = False
         (root / "x").write_bytes(b"1")
 
