@@ -252,7 +252,7 @@ def test_all_arrays_of_a_file_have_one_scale(tmp_path: Path) -> None:
     """An array without a value below 0 is read on the scale of the others."""
     levels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
     bright = np.maximum(levels, 128)
-    scaled = {name: (x / 127.5 - 1).astype(np.float32) for name, x in (("x_train", levels), ("x_test", bright))}
-    np.savez(tmp_path / "a.npz", **scaled, y_train=np.arange(6) % 2, y_test=np.arange(6) % 2)
+    train, test = ((x / 127.5 - 1).astype(np.float32) for x in (levels, bright))
+    np.savez(tmp_path / "a.npz", x_train=train, x_test=test, y_train=np.arange(6) % 2, y_test=np.arange(6) % 2)
     found = load_dataset("npz", str(tmp_path / "a.npz"))
     np.testing.assert_array_equal(found.x, np.concatenate([levels, bright]))

@@ -163,7 +163,7 @@ def test_two_writers_that_both_replace_a_damaged_leftover_leave_one_sound_tile(
     store = fill(places=[])
     tile, path, log = store.grid.at(0, 1), store.chunk_path("ntk", 0, 1), store.commits["ntk"]
     durable.write_durable(path, b"left by a builder that died")
-    second, real, met = _computed_elsewhere(computed, 2), log.write, []
+    second, real, met = _computed_elsewhere(computed, 2), log.write, list[int]()
 
     def meet(i: int, j: int, record: Any) -> None:
         if not met:
