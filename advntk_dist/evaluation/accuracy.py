@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.intervals import wilson_interval
 
+COLUMNS = ("clean_correct", "robust_correct", "perturbation")
+"""Of a table of outcomes, one row an image."""
+
 
 @dataclass(frozen=True)
 class Accuracy:

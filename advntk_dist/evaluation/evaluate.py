@@ -13,11 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
-from advntk_dist.evaluation.accuracy import MethodResult
+from advntk_dist.evaluation.accuracy import COLUMNS, MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
-
-COLUMNS = ("clean_correct", "robust_correct", "perturbation")
 
 
 def evaluate(

@@ -20,7 +20,8 @@ from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import SolverError
-from advntk_dist.evaluation import MethodResult, evaluate
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.finite.config import AdversarialTrainingConfig
 from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
 from advntk_dist.finite.predictor import FinitePredictor, ascend

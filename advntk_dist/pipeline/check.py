@@ -15,10 +15,10 @@ from advntk_dist.evaluation.checks import white_box
 from advntk_dist.evaluation.subject import Outcome, Subject
 from advntk_dist.evaluation.verdict import Check
 from advntk_dist.pipeline.evaluate import DESCRIPTION, first_images, open_finished
-from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
+from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage.location import Location
 
 EXACT_BATCH = 8

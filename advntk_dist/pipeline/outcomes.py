@@ -11,12 +11,11 @@ import zarr
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.evaluation import MethodResult
-from advntk_dist.evaluation.evaluate import COLUMNS
+from advntk_dist.evaluation.accuracy import COLUMNS, MethodResult
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.rundir import RunDirectory, digest
-from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.results import schema
+from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group, read_seal
 

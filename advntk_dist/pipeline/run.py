@@ -16,11 +16,11 @@ from advntk_dist.pipeline.images import require_same_images
 from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_results
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.pipeline.solving import ADV_NTK
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.results import schema
+from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage.location import Location
 from advntk_dist.training import TrainingRun
 

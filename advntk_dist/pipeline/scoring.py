@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.evaluation import MethodResult, evaluate
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.images import require_same_images

@@ -20,6 +20,7 @@ from advntk_dist.pipeline.images import changed_images_named
 from advntk_dist.pipeline.scoring import Scoring
 from advntk_dist.progress import LateStage
 from advntk_dist.report import KernelSpectrum
+from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.solve.solution import Solution
 from advntk_dist.storage import Records, guarded_group
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-ADV_NTK = "adv_ntk"
 SOLVE_FIELDS = ("passes", "error", "smallest_ritz")
 SPECTRUM = 100
 """Eigenvalues of the Gram matrix that are kept, at most."""

@@ -11,9 +11,10 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline.outcomes import curve_name, most_robust, outcome_names
 from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.solving import ADV_NTK, Solving
+from advntk_dist.pipeline.solving import Solving
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import LateStage
+from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
 from advntk_dist.training.configured import recipe_of

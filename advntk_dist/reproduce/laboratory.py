@@ -13,7 +13,8 @@ from typing import Any
 from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.environment import environment
-from advntk_dist.evaluation import MethodResult, evaluate
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem

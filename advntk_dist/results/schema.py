@@ -19,6 +19,9 @@ from advntk_dist.storage.location import Location
 FORMAT = 2
 """Number of the format of every JSON file of a run directory."""
 
+ADV_NTK = "adv_ntk"
+"""Key of Adv-NTK among the methods of a run."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 Seconds = Annotated[float, Field(ge=0)]

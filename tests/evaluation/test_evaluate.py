@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.errors import StoreMismatchError
-from advntk_dist.evaluation import Accuracy, MethodResult, evaluate
+from advntk_dist.evaluation import Accuracy, MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.storage import guarded_group
 
 M, BATCH = 11, 4

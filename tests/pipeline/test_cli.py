@@ -68,6 +68,21 @@ def test_a_finished_run_says_so_and_shows_its_table(
         assert f"\n{method}" in out
 
 
+def test_a_finished_run_is_told_without_jax_and_ray(finished: Path) -> None:
+    program = (
+        "import sys\n"
+        "from advntk_dist.config import load_config\n"
+        "from advntk_dist.pipeline.images import finished_results\n"
+        "from advntk_dist.pipeline.rundir import RunDirectory\n"
+        "folder = RunDirectory.at(sys.argv[1])\n"
+        "assert finished_results(folder, folder.stored_config())\n"
+        "print({'jax', 'ray', 'dask', 'matplotlib'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, str(finished)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_gram_commands_on_a_good_store(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = advntk(capsys, "gram", "status", str(finished), "--json")
     assert code == 0
