@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.config import IDENTITY_FREE, RunConfig
 from advntk_dist.environment import environment
-from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.adversarial_training import Point, committed_points, evaluation_steps, read_points
 from advntk_dist.finite.config import FiniteWidthConfig, parse_config
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
@@ -22,7 +22,7 @@ from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trial
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.rundir import RunDirectory, parse_stored
 from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.results import schema
@@ -44,15 +44,15 @@ class FiniteRunDirectory(RunDirectory):
         """The configuration that the directory belongs to; errors as :meth:`RunDirectory.stored_config`."""
         if not self.config.is_file():
             raise RequestError(f"{self.root}: not a run directory; start one with `advntk finite-width`")
-        try:
-            text = self.config.read_text(encoding="utf-8")
+
+        def parse(text: str, where: str) -> FiniteWidthConfig:
             if "flow" not in tomllib.loads(text):
                 raise RequestError(f"{self.root}: a directory of `advntk run`; give finite-width another --out")
-            return parse_config(text, where=str(self.config))
-        except (ConfigError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise StoreDamagedError(f"{self.config}: damaged ({error}); restore it, or start elsewhere") from error
+            return parse_config(text, where=where)
 
-    def _grows(self, config: RunConfig) -> bool:  # noqa: ARG002
+        return parse_stored(self.config, parse)
+
+    def _grows(self, config: RunConfig, stored: RunConfig) -> bool:  # noqa: ARG002
         return False
 
 

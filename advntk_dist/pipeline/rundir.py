@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+import re
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+import google_crc32c
 from pydantic import BaseModel
 
 from advntk_dist.config import RunConfig, difference, parse_config
@@ -20,6 +24,10 @@ from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.location import Location, location
 from advntk_dist.storage.lock import sole
+
+log = logging.getLogger(__name__)
+Config = TypeVar("Config", bound=RunConfig)
+_CHECKSUM_LINE = re.compile(r"# crc32c of the lines below: ([0-9a-f]{8})\n")
 
 
 @dataclass(frozen=True)
@@ -130,13 +138,14 @@ class RunDirectory:
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
         with lock:
             found = _found_from_anywhere(config)
-            if self.config.exists() and not self._grows(config):
+            known = self._known()
+            if known is not None and not self._grows(config, known):
                 stored = self._require_same(config)
                 moved = _moved(stored.data.path, config.data.path, found.data.path)
             else:
                 moved = True
             if moved:  # later commands find the images from any folder
-                self.write_text(self.config, found.to_toml())
+                self.write_text(self.config, _with_checksum(found.to_toml()))
             yield
 
     def _require_same(self, config: RunConfig) -> RunConfig:
@@ -147,11 +156,23 @@ class RunDirectory:
             raise StoreMismatchError(str(self.root), *other)
         return stored
 
-    def _grows(self, config: RunConfig) -> bool:
+    def _known(self) -> RunConfig | None:
+        """The stored configuration; None where there is none yet, or where it is damaged, and is written anew.
+
+        What was computed for another configuration is refused all the same: it knows whose it is.
+        """
+        if not self.config.exists():
+            return None
+        try:
+            return self.stored_config()
+        except StoreDamagedError as error:
+            log.warning("%s", error)
+            return None
+
+    def _grows(self, config: RunConfig, stored: RunConfig) -> bool:
         """Whether only more training images are asked for, and nothing rests on the ones before."""
         if any(path.exists() for path in (self.coefficients, self.train, self.evaluation, self.results)):
             return False
-        stored = self.stored_config()
         larger = stored.model_copy(update={"data": stored.data.model_copy(update={"n_train": config.data.n_train})})
         return stored.data.n_train < config.data.n_train and difference(config, larger) is None
 
@@ -167,12 +188,7 @@ class RunDirectory:
         """
         if not self.config.is_file():
             raise RequestError(f"{self.root}: not a run directory (no config.toml); start one with `advntk run`")
-        try:
-            return parse_config(self.config.read_text(encoding="utf-8"), where=str(self.config))
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise StoreDamagedError(
-                f"{self.config}: damaged ({error}); restore it, or start in another folder"
-            ) from error
+        return parse_stored(self.config, parse_config)
 
     def read_results(self) -> dict[str, Any] | None:
         """What results.json says, or None where the run is not finished; errors as of :func:`results.schema.read`."""
@@ -181,6 +197,34 @@ class RunDirectory:
     def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
         write_durable(path, text.encode("utf-8"))
+
+
+def parse_stored(path: Location, parse: Callable[..., Config]) -> Config:
+    """The configuration in a run directory, whose first line is the checksum of the others.
+
+    One without a checksum is somebody's own, and taken at its word unless it says nothing.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it cannot be read, or was changed since it was written.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        line = _CHECKSUM_LINE.match(text)
+        if line is not None and int(line[1], 16) != google_crc32c.value(text[line.end() :].encode()):
+            raise ConfigError("its checksum differs")
+        if not tomllib.loads(text):
+            raise ConfigError("it says nothing")
+        return parse(text, where=str(path))
+    except (ConfigError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StoreDamagedError(
+            f"{path}: damaged ({error}); the command that started the run writes it again, with the same options"
+        ) from error
+
+
+def _with_checksum(text: str) -> str:
+    return f"# crc32c of the lines below: {google_crc32c.value(text.encode()):08x}\n{text}"
 
 
 def _found_from_anywhere(config: RunConfig) -> RunConfig:

@@ -25,7 +25,7 @@ from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDama
 from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
 from advntk_dist.finite.trials import Trial, flow_trial, run_trials
 from advntk_dist.pipeline import finite_width
-from advntk_dist.pipeline.finite_width import run_finite_width
+from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots
@@ -258,8 +258,8 @@ def test_an_unfinished_or_damaged_directory_says_so(infinite: Path, tmp_path: Pa
         run_finite_width(config(), tmp_path / "a", infinite=tmp_path / "unfinished", display=QUIET)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.toml").write_text("[data\n")
-    with pytest.raises(StoreDamagedError, match=r"config\.toml"):
-        run_finite_width(config(), tmp_path / "b", infinite=infinite, display=QUIET)
+    with pytest.raises(StoreDamagedError, match=r"config\.toml: damaged"):
+        FiniteRunDirectory(tmp_path / "b").stored_config()
 
 
 def test_an_error_in_a_trial_comes_back_by_name(tmp_path: Path, ray_cluster: None) -> None:

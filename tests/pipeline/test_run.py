@@ -240,9 +240,15 @@ def test_an_unfinished_run_has_no_report(tmp_path: Path, small_config: RunConfig
 
 
 def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path, small_config: RunConfig) -> None:
-    (tmp_path / "config.toml").write_text("[data\n")
-    with pytest.raises(StoreDamagedError, match=r"config\.toml"):
-        run(small_config, tmp_path, display=QUIET)
+    for content in ("", "# a comment\n", "[data\n", "[data]\nn_train = 200\n\udcff"):
+        (tmp_path / "config.toml").write_text(content, errors="surrogateescape")
+        with pytest.raises(StoreDamagedError, match=r"config\.toml: damaged .*; the command that started the run"):
+            RunDirectory.at(tmp_path).stored_config()
+        with RunDirectory.at(tmp_path).claimed(small_config):
+            assert RunDirectory.at(tmp_path).stored_config() == small_config
+    (tmp_path / "config.toml").write_text((tmp_path / "config.toml").read_text().replace("200", "201"))
+    with pytest.raises(StoreDamagedError, match="its checksum differs"):
+        RunDirectory.at(tmp_path).stored_config()
 
 
 @pytest.mark.parametrize("with_results", [True, False], ids=["finished", "without results"])
