@@ -18,6 +18,7 @@ from advntk_dist.pipeline import solving
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
+from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.storage.records import read_group
 
