@@ -148,8 +148,9 @@ def run_trials(
             while waiting:
                 done, _ = ray.wait(list(waiting), num_returns=1)
                 for reference in done:
+                    trial = waiting.pop(reference)  # before it may raise: Ray aborts where an ended task is cancelled
                     _raise_failure(reference)
-                    on_done(waiting.pop(reference))
+                    on_done(trial)
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)

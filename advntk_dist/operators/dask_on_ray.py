@@ -75,8 +75,9 @@ class DaskOnRayOperator(GramOperator):
             reference = references.pop()  # popped, so that Ray can free the part once it is added
             done, _ = ray.wait([reference], timeout=self.patience)
             if not done:
-                for late in (reference, *references):
-                    ray.cancel(late, force=True)
+                late = [reference, *references]
+                for running in ray.wait(late, num_returns=len(late), timeout=0)[1]:  # Ray aborts for an ended one
+                    ray.cancel(running, force=True)
                 raise SolverError(
                     f"Dask on Ray: no part of a product came for {self.patience:g} s; check the cluster with `ray "
                     "status`, or use another solver.operator"
