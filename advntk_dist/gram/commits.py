@@ -13,7 +13,6 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import google_crc32c
 import numpy as np
 
 from advntk_dist.grid import TileGrid
@@ -64,12 +63,12 @@ class CommitLog:
 
     def __init__(self, root: Location, kind: str, owner: Mapping[str, Any], grid: TileGrid) -> None:
         self.root, self.array, self._grid = root, f"commits/{kind}", grid
-        self._owner = json.dumps([dict(owner), kind], sort_keys=True).encode()
+        self._owner = [dict(owner), kind]
 
     def _seal(self, i: int, j: int, crc32c: int) -> int:
         shape = self._grid.at(i, j).shape  # a ragged tile becomes a whole one where a store grows
         of = [int(value) for value in (i, j, *shape, crc32c)]
-        return int(google_crc32c.value(self._owner + json.dumps(of).encode()))
+        return durable.json_checksum(self._owner, json.dumps(of).encode())
 
     def _path(self, i: int, j: int) -> Location:
         return durable.chunk_path(self.root, self.array, i, j, 0)

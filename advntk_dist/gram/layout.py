@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
@@ -53,8 +52,9 @@ def create_layout(root: Location, fingerprint: Fingerprint, network: dict[str, A
 
 def mend_layout(root: Location, fingerprint: Fingerprint, network: dict[str, Any], *, grown: bool = False) -> None:
     """Write every description anew that is not as it should be; ``grown``: as the store was enlarged."""
-    for name in (wrong := wrong_descriptions(root, fingerprint, network)):
-        durable.write_durable(root.joinpath(*name.split("/")), descriptions(fingerprint, network)[name])
+    wrong, right = wrong_descriptions(root, fingerprint, network), descriptions(fingerprint, network)
+    for name in wrong:
+        durable.write_durable(root.joinpath(*name.split("/")), right[name])
     if wrong and not grown:
         log.warning("%s: the description of %s is not as it was written, and is written anew", root, ", ".join(wrong))
 
@@ -81,7 +81,7 @@ def is_absent(root: Location) -> bool:
 
 def checksum(fingerprint: Fingerprint, network: dict[str, Any]) -> int:
     """The crc32c by which the description of a store shows that it is as it was written."""
-    return int(google_crc32c.value(json.dumps([fingerprint, network], sort_keys=True).encode()))
+    return durable.json_checksum([fingerprint, network])
 
 
 def descriptions(fingerprint: Fingerprint, network: dict[str, Any]) -> dict[str, bytes]:

@@ -132,7 +132,7 @@ class RunDirectory:
             )
         except OSError as error:
             if reading and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and self.config.is_file():
-                self._require_same(config)
+                self._require_same(config, self.stored_config())
                 yield
                 return
             raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
@@ -140,21 +140,19 @@ class RunDirectory:
             found = _found_from_anywhere(config)
             known = self._known()
             if known is not None and not self._grows(config, known):
-                stored = self._require_same(config)
-                moved = _moved(stored.data.path, config.data.path, found.data.path)
+                self._require_same(config, known)
+                moved = _moved(known.data.path, config.data.path, found.data.path)
             else:
                 moved = True
             if moved:  # later commands find the images from any folder
                 self.write_text(self.config, _with_checksum(found.to_toml()))
             yield
 
-    def _require_same(self, config: RunConfig) -> RunConfig:
-        """The stored configuration; raises StoreMismatchError naming the first key in which this one differs."""
-        stored = self.stored_config()
+    def _require_same(self, config: RunConfig, stored: RunConfig) -> None:
+        """Raise StoreMismatchError naming the first key in which a configuration differs from the stored one."""
         other = difference(config, stored)
         if other is not None:
             raise StoreMismatchError(str(self.root), *other)
-        return stored
 
     def _known(self) -> RunConfig | None:
         """The stored configuration; None where there is none yet, or where it is damaged, and is written anew.

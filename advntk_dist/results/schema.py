@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-import google_crc32c
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.storage.durable import write_durable
+from advntk_dist.storage.durable import json_checksum, write_durable
 from advntk_dist.storage.location import Location
 
 FORMAT = 2
@@ -314,7 +313,7 @@ def _is_as_written(found: dict[str, Any]) -> bool:
 
 def checksum(body: dict[str, Any]) -> str:
     """The crc32c of a JSON object, whatever the order of its keys."""
-    return f"{int(google_crc32c.value(json.dumps(body, sort_keys=True).encode())):08x}"
+    return f"{json_checksum(body):08x}"
 
 
 def first_difference(found: object, expected: object, where: str = "") -> str | None:

@@ -8,6 +8,7 @@ it does not tell the checksum of what it has written, which the commit record of
 from __future__ import annotations
 
 import errno
+import json
 import os
 import uuid
 from pathlib import Path
@@ -53,6 +54,14 @@ def parts(values: NDArray[Any]) -> tuple[memoryview, bytes]:
 def encode(values: NDArray[Any]) -> bytes:
     """Encode an array as one whole chunk: little-endian C order, then its crc32c."""
     return b"".join(parts(values))
+
+
+def json_checksum(value: object, *more: bytes) -> int:
+    """The crc32c of a JSON value, whatever the order of its keys, and of bytes that follow it."""
+    crc = int(google_crc32c.value(json.dumps(value, sort_keys=True).encode()))
+    for part in more:
+        crc = int(google_crc32c.extend(crc, part))
+    return crc
 
 
 def check_file(path: Location, nbytes: int) -> int:

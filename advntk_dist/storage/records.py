@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -25,18 +24,12 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
-from advntk_dist.storage.durable import PARTIAL, READS
+from advntk_dist.storage.durable import PARTIAL, READS, json_checksum
 from advntk_dist.storage.location import Location
 from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@lru_cache(maxsize=1024)
-def _say_once(text: str) -> None:
-    log.warning("%s", text)
-
 
 _IDENTITY = "identity"
 _CHECKSUM = "crc32c"
@@ -74,7 +67,7 @@ def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
             return group
     elif path.exists():
         _require_ours(path, "it has no zarr.json")
-    attributes = {_IDENTITY: identity, _CHECKSUM: _crc(identity)}
+    attributes = {_IDENTITY: identity, _CHECKSUM: json_checksum(identity)}
     return zarr.create_group(**zarr_at(path), zarr_format=3, attributes=attributes)
 
 
@@ -113,12 +106,9 @@ def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(dict(identity))))
 
 
-def _crc(value: object, *more: bytes) -> int:
-    """Checksum of a JSON value, and of bytes that follow."""
-    crc = int(google_crc32c.value(json.dumps(value, sort_keys=True).encode()))
-    for part in more:
-        crc = int(google_crc32c.extend(crc, part))
-    return crc
+@lru_cache(maxsize=1024)
+def _say_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def _first_line(error: object) -> str:
@@ -130,7 +120,7 @@ def _open(path: Location, mode: Literal["r", "r+"]) -> tuple[zarr.Group, dict[st
     group = zarr.open_group(**zarr_at(path), mode=mode, zarr_format=3)
     attributes: dict[str, Any] = group.attrs.asdict()
     identity = dict(attributes[_IDENTITY])
-    if attributes[_CHECKSUM] != _crc(identity):
+    if attributes[_CHECKSUM] != json_checksum(identity):
         raise ValueError("the checksum of its identity does not match")
     return group, identity
 
@@ -228,7 +218,7 @@ class Records:
         self._commits[start // self.span] = self._sum(start, values)
 
     def _sum(self, start: int, values: NDArray[np.float64]) -> int:
-        return _crc([*self._owner, start], np.ascontiguousarray(values, "<f8").tobytes())
+        return json_checksum([*self._owner, start], np.ascontiguousarray(values, "<f8").tobytes())
 
     def read(self, start: int) -> NDArray[np.float64] | None:
         """The chunk that begins at row ``start``, or None where none is committed.
@@ -329,7 +319,7 @@ def _whole(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtyp
 
 
 def _layout(shape: tuple[int, ...], span: int) -> int:
-    return _crc([*shape, span])
+    return json_checksum([*shape, span])
 
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any]:

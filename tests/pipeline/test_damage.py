@@ -98,41 +98,21 @@ def check(folder: Path, config: RunConfig, expected: dict[str, Any], harm: str, 
         assert results[key] == expected[key], (harm, path)
 
 
+@pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])], ids=["many", "all"]
+)
 @pytest.mark.parametrize("start", ["finished", "half_done"])
 def test_files_of_many_kinds_are_harmed(
     start: str,
-    request: pytest.FixtureRequest,
-    small_config: RunConfig,
-    undisturbed: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _harm_files(request.getfixturevalue(start), small_config, undisturbed, tmp_path, monkeypatch, every=False)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("start", ["finished", "half_done"])
-def test_files_of_every_kind_are_harmed_in_every_way(
-    start: str,
-    request: pytest.FixtureRequest,
-    small_config: RunConfig,
-    undisturbed: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _harm_files(request.getfixturevalue(start), small_config, undisturbed, tmp_path, monkeypatch, every=True)
-
-
-def _harm_files(
-    source: Path,
-    config: RunConfig,
-    expected: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
     every: bool,
+    request: pytest.FixtureRequest,
+    small_config: RunConfig,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Each in one way; or files of all kinds, each in every way."""
+    source: Path = request.getfixturevalue(start)
     fill_matrices_here(monkeypatch)
     rng = random.Random(0)
     for path in files(source, every):
@@ -140,7 +120,7 @@ def _harm_files(
             folder = tmp_path / "run"
             shutil.copytree(source, folder)
             HARMS[harm](folder / path, rng)
-            check(folder, config, expected, harm, path)
+            check(folder, small_config, undisturbed, harm, path)
             shutil.rmtree(folder)
 
 
