@@ -112,7 +112,7 @@ class KernelPredictor:
         steps: int,
         step_size: float,
         norm: Norm,
-        loss: Loss = "squared-error",
+        loss: Loss = "margin",
         towards: NDArray[np.int64] | None = None,
     ) -> Images:
         """All steps of :func:`advntk_dist.attacks.pgd` from ``start``, on the device.

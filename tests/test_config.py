@@ -307,12 +307,6 @@ def test_keys_of_cross_fit_are_refused_by_the_papers_recipe(key: str) -> None:
         parse_config(f'[train]\nrecipe = "paper"\n{key}\n', where="f.toml")
 
 
-def test_the_papers_recipe_is_written_as_before_there_was_another() -> None:
-    assert TrainConfig(recipe="paper").model_dump(mode="json") == {
-        "recipe": "paper", "steps": 50, "lr": 1.0, "batch": 128, "seed": 0
-    }  # fmt: skip
-
-
 def test_cross_fit_survives_being_written() -> None:
     text = '[train]\nrecipe = "cross-fit"\nfolds = 3\nclean_weight = 0.0\nvalidation = true\n'
     config = parse_config(text, where="f.toml")

@@ -24,7 +24,7 @@ def fgsm(
     norm: Norm = "linf",
     seed: int = 0,
     indices: ArrayLike | None = None,
-    loss: Loss = "squared-error",
+    loss: Loss = "margin",
     restarts: int = 1,
     towards: ArrayLike | None = None,
     random: bool = False,

@@ -25,7 +25,7 @@ def pgd(
     norm: Norm = "linf",
     seed: int = 0,
     indices: ArrayLike | None = None,
-    loss: Loss = "squared-error",
+    loss: Loss = "margin",
     restarts: int = 1,
     towards: ArrayLike | None = None,
 ) -> Images:

@@ -69,16 +69,34 @@ def display() -> Display:
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Print the table of the methods."""
-    attack = results["attack"]
-    click.echo(
-        f"{results['dataset']}, {results['network']}, {results['n_train']} training images, "
-        f"{_attack(attack)}, largest perturbation {attack['max_perturbation']:.4g}"
+    """Print the table of the methods, under the worst of all attacks that they have met."""
+    from advntk_dist.report.attacks import (
+        alone_words,
+        attack_words,
+        attacks_met,
+        attacks_words,
+        under_attack,
+        worst_results,
     )
-    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
-    for name, row in results["methods"].items():
-        click.echo(method_row(name, row))
-    print_pairs(results)
+    from advntk_dist.report.summary import ALONE, tier_words
+
+    worst, met = worst_results(results), attacks_met(results)
+    click.echo(
+        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; under "
+        f"{under_attack(results, {})}, largest perturbation "
+        f"{max(row['max_perturbation'] for row in worst['methods'].values()):.4g}"
+    )
+    if len(met) > 1:
+        for words in attacks_words(met, {}):
+            click.echo(f"  {words}")
+    print_methods(worst)
+    for line in alone_words(results):
+        click.echo(line)
+    if len(met) > 1:
+        click.echo(f"under the run's own attack alone, {attack_words(met[0], {})}:")
+        print_methods(results)
+    elif "tier" in results:
+        click.echo(f"{ALONE} {tier_words(results)}")
     if results.get("duplicates"):
         from advntk_dist.data.duplicates import Duplicates
 
@@ -86,11 +104,12 @@ def print_results(results: dict[str, Any]) -> None:
             click.echo(line)
 
 
-def _attack(attack: dict[str, Any]) -> str:
-    """An attack in full: name, loss, norm and radius, steps or queries, random starts."""
-    length = f"{attack['queries']} queries" if "queries" in attack else f"{attack['steps']} steps"
-    starts = "" if attack["restarts"] == 1 else f", {attack['restarts']} random starts"
-    return f"{attack['name']} on {attack['loss']}, {attack['norm']} radius {attack['radius']:.4g} ({length}{starts})"
+def print_methods(results: dict[str, Any]) -> None:
+    """Print a line for each method, and their differences."""
+    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}")
+    for name, row in results["methods"].items():
+        click.echo(f"{method_row(name, row):<54}{row['n_test']:>7}")
+    print_pairs(results)
 
 
 def method_row(name: str, row: dict[str, Any]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from advntk_dist.config.values import Pixels, Section, Seed, fraction
 
 _USUAL_LOSS = {
-    "pgd": "squared-error",
+    "pgd": "margin",
     "pgd-reference": "squared-error",
-    "fgsm": "squared-error",
+    "fgsm": "margin",
     "apgd": "dlr",
     "apgd-targeted": "dlr-targeted",
     "square": "margin",
@@ -34,10 +34,9 @@ class AttackConfig(Section):
     """What the radius is measured in: linf, l2 or l1."""
     seed: Seed = 0
     """Seed of the random starts."""
-    loss: Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"] = (
-        "squared-error"
-    )
-    """What is maximised; by default squared error, for apgd dlr, for apgd-targeted dlr-targeted, for square margin."""
+    loss: Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"] = "margin"
+    """What is maximised; by default margin, for apgd dlr, for apgd-targeted dlr-targeted, for pgd-reference and for
+    train.recipe = "paper" squared-error."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Random starts, of which each image keeps the worst."""
     targets: Annotated[int, Field(ge=1)] = 9
@@ -71,28 +70,19 @@ class AttackConfig(Section):
             raise ValueError('loss "margin-targeted" or "dlr-targeted" belongs to name = "apgd-targeted", no other')
         return self
 
-    @model_serializer(mode="wrap", when_used="json")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave newer keys out where they say nothing: identities of earlier runs stay what they were."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if not self._says_nothing(k)}
-
-    def _says_nothing(self, key: str) -> bool:
-        usual = {"loss": _USUAL_LOSS[self.name], "restarts": 1, "targets": 9, "queries": 5000}
-        needed = {"apgd-targeted": ("targets", "loss"), "square": ("queries",), "apgd": ("loss",), "fgsm": ("loss",)}
-        return key in usual and getattr(self, key) == usual[key] and key not in needed.get(self.name, ())
-
     def described(self) -> dict[str, Any]:
         """Everything that tells what this attack does, as JSON values, with what goes without saying written out."""
-        own = {"targets": "apgd-targeted", "queries": "square"}
-        unused = {key for key, name in own.items() if name != self.name}
-        unused |= {"steps", "step_size"} if self.name == "square" else set()
-        return {key: value for key, value in self.model_dump(mode="python").items() if key not in unused}
+        unused = {"targets"} if self.name != "apgd-targeted" else set()
+        unused |= {"queries"} if self.name != "square" else {"steps"}
+        unused |= {"step_size"} if self.name not in ("pgd", "pgd-reference") else set()  # others choose their own
+        found = {key: value for key, value in self.model_dump(mode="python").items() if key not in unused}
+        return found | {"steps": 1} if self.name == "fgsm" else found
 
     @property
     def label(self) -> str:
-        """A file name that tells attacks apart; what has its default value and an older name is left out of it."""
-        old = (f"r{self.radius:.6g}", f"s{self.step_size:.6g}", f"n{self.steps}", f"seed{self.seed}")
-        new = {"loss": self.loss, "restarts": f"x{self.restarts}", "targets": f"t{self.targets}"}
-        new["queries"] = f"q{self.queries}"
-        return "_".join((self.name, self.norm, *old, *(word for k, word in new.items() if not self._says_nothing(k))))
+        """A file name that tells attacks apart."""
+        words = [self.name, self.norm, f"r{self.radius:.6g}", f"s{self.step_size:.6g}", f"n{self.steps}"]
+        words += [f"seed{self.seed}", self.loss]
+        words += [f"x{self.restarts}"] if self.restarts != 1 else []
+        words += [f"t{self.targets}"] if self.name == "apgd-targeted" else []
+        return "_".join([*words, f"q{self.queries}"] if self.name == "square" else words)

@@ -20,11 +20,7 @@ def explained(config: BaseModel) -> str:
         lines = [f"# {' '.join((kind.__doc__ or '').split())}", f"[{name}]"]
         for key, field in kind.model_fields.items():
             lines.append(f"# {' '.join((field.description or '').split())}")
-            value = getattr(values, key)
-            if key in given:
-                lines.append(_line(key, given[key]))
-            else:  # the serializer leaves it out where it says nothing
-                lines.append(f"# {key} is not given" if value is None else f"# {_line(key, value)}")
+            lines.append(_line(key, given[key]) if key in given else f"# {key} is not given")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

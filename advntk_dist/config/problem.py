@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import BeforeValidator, ByteSize, Field, field_validator
 
 from advntk_dist.config.values import Positive, Section, Seed, no_bool
 from advntk_dist.errors import NetworkError
@@ -41,13 +41,6 @@ class DataConfig(Section):
         if classes is not None and len(classes) < 2:
             raise ValueError("must be at least two classes")
         return classes
-
-    @model_serializer(mode="wrap", when_used="json")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the newest keys out where they say nothing: identities of earlier runs stay what they were."""
-        silent = {"resize": None, "class_subset": None, "duplicates": "warn"}
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in silent or v != silent[k]}
 
 
 class NetworkConfig(Section):

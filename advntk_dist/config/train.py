@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from advntk_dist.config.values import Positive, Section, Seed
 
@@ -49,14 +49,6 @@ class TrainConfig(Section):
             raise ValueError('folds, clean_weight and validation belong to recipe = "cross-fit"')
         return self
 
-    @model_serializer(mode="wrap", when_used="json")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys that came later and are not used: identities of earlier runs stay what they were."""
-        values: dict[str, Any] = handler(self)
-        if not self.validation:
-            del values["validation"]
-        return {k: v for k, v in values.items() if self.recipe != "paper" or k not in OF_CROSS_FIT}
-
 
 class EvaluationConfig(Section):
     """Times of the degeneration curve, among which early stopping chooses, and the batch of attacked images."""
@@ -79,6 +71,11 @@ class EvaluationConfig(Section):
     """Test images attacked at once; each batch is committed when it is done."""
     curve: Annotated[int, Field(ge=1)] | None = None
     """The first so many test images draw the degeneration curve; by default all. The methods meet all of them."""
+    tier: Literal["auto", "none", "standard", "full"] = "auto"
+    """Stronger attacks that end a run: a tier (standard or full), none, or auto, which is standard where its predicted
+    cost is below half of the run's."""
+    tier_images: Annotated[int, Field(ge=1)] = 200
+    """The first so many test images meet the tier; all of them, if there are fewer."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Ray actors that share the batches; by default one a GPU or a core of a cluster, and none on one machine, where
     one process uses all cores."""

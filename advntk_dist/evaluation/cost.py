@@ -16,6 +16,8 @@ from advntk_dist.attacks.slopes import value_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 
+WORTH = 0.5
+"""Part of a run's seconds that the tier which ends it may take by default."""
 SWEEP = ("fgsm", "pgd")
 """Attacks of our tiers that come first and may meet every image that is classified correctly."""
 
@@ -116,7 +118,7 @@ class Cost:
         return Cost(self.steps + other.steps, self.queries + other.queries, self.seconds + other.seconds)
 
     def __str__(self) -> str:
-        return f"{self.steps:,} image-steps and {self.queries:,} queries, {_duration(self.seconds)}"
+        return f"{self.steps:,} image-steps and {self.queries:,} queries, {duration(self.seconds)}"
 
 
 def predict_cost(
@@ -159,7 +161,8 @@ def predict_cost(
     return Cost(steps, queries, seconds)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for reading, in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

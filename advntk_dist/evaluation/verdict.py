@@ -1,12 +1,16 @@
-"""What a check says, and how much two attacks may differ that count as equally strong."""
+"""What a check says, and how many images may tell two attacks apart that count as equally strong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-TOLERANCE = 0.01
-"""Accuracy, as a fraction, that counts as the same; see :func:`tolerance`."""
+from scipy.stats import binom
+
+RATE = 0.01
+"""Part of all images that an attack may break alone, although the other should not be weaker: both are local."""
+LEVEL = 0.01
+"""Level of the test that it is no more: the probability at most with which a check fails at exactly that rate."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,17 @@ class Check:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def tolerance(images: int) -> float:
-    """Accuracy that counts as the same on so many images: a point, and no less than one image; rounding included."""
-    return max(TOLERANCE, 1 / images) + 1e-9
+def allowed(images: int) -> int:
+    """The largest number of images that an attack may break alone.
+
+    Outcomes are paired by image, and the number is tested against RATE by the exact one-sided binomial test at LEVEL.
+    """
+    return int(binom.isf(LEVEL, images, RATE))
+
+
+def criterion(images: int) -> str:
+    """The same in words, to follow what an attack breaks alone."""
+    return (
+        f"at most {allowed(images)} of {images} images (no more than {100 * RATE:g}% of all, by the exact one-sided "
+        f"binomial test of outcomes paired by image, at level {100 * LEVEL:g}%)"
+    )

@@ -93,6 +93,11 @@ class FiniteWidthConfig(RunConfig):
     flow: FlowConfig = FlowConfig()
     finite: AdversarialTrainingConfig = AdversarialTrainingConfig()
 
+    @classmethod
+    def _usual_loss(cls, train: Any) -> str | None:  # noqa: ARG003
+        """The only one that attacks on finite networks know."""
+        return "squared-error"
+
     @model_validator(mode="after")
     def _possible(self) -> FiniteWidthConfig:
         if parse_name(self.network.name) is None:

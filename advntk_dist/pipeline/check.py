@@ -14,13 +14,20 @@ from advntk_dist.evaluation.checklist import checklist
 from advntk_dist.evaluation.checks import white_box
 from advntk_dist.evaluation.subject import Outcome, Subject
 from advntk_dist.evaluation.verdict import Check
-from advntk_dist.pipeline.evaluate import DESCRIPTION, first_images, open_finished
+from advntk_dist.pipeline.evaluate import first_images, open_finished
+from advntk_dist.pipeline.outcomes import refresh_results, tier_label
+from advntk_dist.pipeline.scoring import CommittedCoefficients
+from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.worst_case import keeps
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
+from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.location import Location
 
+TOGETHER = "together"
+"""Name of the outcomes under all attacks of the checks."""
 EXACT_BATCH = 8
 """Images that go through the float64 predictor at once."""
 
@@ -42,7 +49,7 @@ def check_run(
         If the run is not finished, or there is no such method or number of images.
     """
     shown = display or Display()
-    folder, stages, before, chosen = open_finished(out, display=shown)
+    folder, stages, _, chosen = open_finished(out, display=shown)
     test = first_images(stages, min(images, len(stages.problem.test.y)))
     sources = stages.sources(chosen)
     if method not in sources:
@@ -74,7 +81,7 @@ def check_run(
         own = None if attack.name == "pgd-reference" else subject.under(attack)
         checks = checklist(subject, source, exact, exact_images=EXACT_BATCH, on_check=on_check)
         white = white_box(subject)
-        report = {key: before[key] for key in DESCRIPTION} | {
+        report = stages.description() | {
             "method": method,
             "images": len(test.y),
             "attack": attack.described(),
@@ -87,7 +94,22 @@ def check_run(
         }
         path = folder.root / "check.json"
         schema.write(path, schema.CheckResults, report)
+        _commit(stages, method, subject, sources[method][1])
+        refresh_results(folder, stages.config)
     return path, report
+
+
+def _commit(stages: Stages, method: str, subject: Subject, coefficients: CommittedCoefficients) -> None:
+    """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
+    attack, n = stages.config.attack, len(subject.y)
+    met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
+    identity = stages.identity | {"attacks": [o.attack.described() for o in met], "called": [TOGETHER]}
+    group = guarded_group(stages.folder.evaluation / tier_label(stages.config, "check", n), identity)
+    left = np.logical_and.reduce([o.left for o in met])
+    sizes = np.max([o.sizes for o in met], axis=0)
+    for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):
+        records = Records(group, f"{method}_{name}", n, (table.shape[1],), span=n, of=coefficients.seal)
+        records.write(0, table.astype(np.float64))
 
 
 def _accuracy(left: Any) -> dict[str, Any]:

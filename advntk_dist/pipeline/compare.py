@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
+from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.outcomes import RunOutcomes, read_results
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
-from advntk_dist.report.compare import ComparedRun, write_comparison
+from advntk_dist.report.compare import ComparedRun, differs, write_comparison
 from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.scores import title_of
 from advntk_dist.storage.location import Location, location
@@ -46,21 +49,37 @@ def compare_runs(
         results, met = read_results(folder, config)
         if results is None:
             raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
-        outcomes.append(met)
+        outcomes.append(None if met is None else (met, config))
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
+    runs, cases = _under_the_same(runs, outcomes)
     (display or Display(quiet=True)).say("writing the comparison")
-    return write_comparison(runs, location(target), _pairs([run.name for run in runs], outcomes))
+    return write_comparison(runs, location(target), _pairs(runs, cases))
 
 
-def _pairs(names: Sequence[str], outcomes: Sequence[RunOutcomes | None]) -> tuple[Pair, ...]:
+def _under_the_same(
+    runs: Sequence[ComparedRun], outcomes: Sequence[tuple[RunOutcomes, RunConfig] | None]
+) -> tuple[list[ComparedRun], list[WorstCase | None]]:
+    """Each run under the worst of the attacks that all of them have met; under all of its own where there is none."""
+    cases = [None if found is None else found[0].worst_case(found[1]) for found in outcomes]
+    shared = [s.attacks for s in cases[0].sets] if cases[0] is not None else []
+    for case in cases[1:]:
+        shared = [attacks for attacks in shared if case is not None and attacks in [s.attacks for s in case.sets]]
+    if not shared or None in cases:
+        return list(runs), cases
+    same = [WorstCase(tuple(s for s in case.sets if s.attacks in shared), ()) for case in cases if case is not None]
+    told = [replace(run, results=run.results | {"worst_case": c.as_dict()}) for run, c in zip(runs, same, strict=True)]
+    return told, list(same)
+
+
+def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[Pair, ...]:
     """Each method of each run against the same of every run before it, where both met the same attacked images."""
     rows = []
-    for (old, before), (new, after) in combinations(zip(names, outcomes, strict=True), 2):
-        if before is not None and after is not None and before.images == after.images:
+    for (old, before), (new, after) in combinations(zip(runs, cases, strict=True), 2):
+        if before is not None and after is not None and differs(old, new) is None:
             for method in before.methods:
                 title = title_of(method)
-                both = {f"{old}: {title}": before.methods[method], f"{new}: {title}": after.methods[method]}
+                both = {f"{old.name}: {title}": before.methods[method], f"{new.name}: {title}": after.methods[method]}
                 rows += paired_differences(both)
     return pairs_of({"paired": rows})
 

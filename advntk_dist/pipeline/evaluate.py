@@ -11,16 +11,13 @@ from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.outcomes import read_results
+from advntk_dist.pipeline.outcomes import read_results, refresh_results
 from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.storage.location import Location
-
-DESCRIPTION = ("dataset", "network", "n_train", "n_val", "n_test")
-"""Keys of results.json that say what a run is."""
 
 
 def evaluate_again(
@@ -44,18 +41,19 @@ def evaluate_again(
     RequestError
         If the run is not finished, or the attack is impossible.
     """
-    folder, stages, before, chosen = open_finished(out, address=address, workers=workers, display=display)
+    folder, stages, _, chosen = open_finished(out, address=address, workers=workers, display=display)
     asked_attack = _asked(stages.config, attack, overrides)
     with folder.claimed(stages.config), stages:
         methods = stages.methods(chosen, asked_attack)
-    largest = max(m.max_perturbation for m in methods.values())
-    results = {key: before[key] for key in DESCRIPTION} | {
-        "attack": asked_attack.described() | {"max_perturbation": largest},
-        "methods": {name: result.as_dict() for name, result in methods.items()},
-        "paired": paired_differences(methods),
-    }
-    path = folder.root / f"results-{asked_attack.label}.json"
-    schema.write(path, schema.AttackedAgain, results)
+        largest = max(m.max_perturbation for m in methods.values())
+        results = stages.description() | {
+            "attack": asked_attack.described() | {"max_perturbation": largest},
+            "methods": {name: result.as_dict() for name, result in methods.items()},
+            "paired": paired_differences(methods),
+        }
+        path = folder.root / f"results-{asked_attack.label}.json"
+        schema.write(path, schema.AttackedAgain, results)
+        refresh_results(folder, stages.config)
     return path, results
 
 

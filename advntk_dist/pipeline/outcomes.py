@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import zarr
@@ -14,12 +15,16 @@ from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.accuracy import COLUMNS, MethodResult
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.pipeline.rundir import RunDirectory, digest
+from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, read_attack_sets
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group, read_seal
 
 log = logging.getLogger(__name__)
+
+Counted = Mapping[str, set[str]]
+"""Sets of attacks by label, with the methods whose outcomes under them count."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,15 @@ class RunOutcomes:
     Attributes
     ----------
     images
-        What decides on the test images and on their attack: equal where two runs met the same.
+        What decides on the test images: equal where two runs have the same.
     validation, curve
         Of uniform training times, on validation images and on the test images of the degeneration curve.
     chosen
         Index of the time of early stopping: the most robust one on validation images.
     methods
         The methods of results.json, on all test images.
+    others
+        Further attacks that test images have met.
     """
 
     images: dict[str, Any]
@@ -43,9 +50,16 @@ class RunOutcomes:
     curve: list[MethodResult]
     chosen: int
     methods: dict[str, MethodResult]
+    others: tuple[AttackSet, ...] = ()
 
-    def as_dict(self, config: RunConfig) -> dict[str, Any]:
-        """What results.json says of them: attack, methods, paired and curve."""
+    def worst_case(self, config: RunConfig, counted: Counted | None = None) -> WorstCase:
+        """The worst case over the run's own attack and the others, or those of them that are counted."""
+        own = AttackSet(config.attack.label, (config.attack.described(),), self.methods)
+        others = self.others if counted is None else [s.of(counted[s.label]) for s in self.others if s.label in counted]
+        return WorstCase.of(own, others)
+
+    def as_dict(self, config: RunConfig, counted: Counted | None = None) -> dict[str, Any]:
+        """What results.json says of them: attack, methods, paired, worst case (of what is counted) and curve."""
         train, times = config.train, config.evaluation.times
         rows = {name: result.as_dict() for name, result in self.methods.items()}
         rows["early_stopped"] |= {
@@ -58,6 +72,7 @@ class RunOutcomes:
             "attack": config.attack.described() | {"max_perturbation": largest},
             "methods": rows,
             "paired": paired_differences(self.methods),
+            "worst_case": self.worst_case(config, counted).as_dict(),
             "curve": {
                 "times": list(times),
                 "validation": [result.as_dict() for result in self.validation],
@@ -116,16 +131,22 @@ def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None
         return None
     chosen = most_robust(known)
     rows = {"ntk": len(times), "early_stopped": chosen, ADV_NTK: None}
-    found = {
-        method: read(name, config.data.n_test, rows[method]) for method, name in outcome_names(config, chosen).items()
-    }
+    names = outcome_names(config, chosen)
+    found = {method: read(names[method], config.data.n_test, row) for method, row in rows.items()}
     on_curve = [result for result in curve if result is not None]
     methods = {method: result for method, result in found.items() if result is not None}
     if len(on_curve) < len(curve) or len(methods) < len(found):
         return None
     split = config.data.model_dump(mode="json", exclude={"name", "path"})
-    images = {"data": identity["data"], "split": split, "attack": identity["attack"]}
-    return RunOutcomes(images, known, on_curve, chosen, methods)
+    images = {"data": identity["data"], "split": split}
+    others = read_attack_sets(
+        folder.evaluation,
+        {key: identity[key] for key in ("configuration", "data")},
+        config.attack,
+        {method: read.seal(row) for method, row in rows.items()},
+        lambda group, method: replace(read, group=group)(names[method], config.data.n_test, rows[method]),
+    )
+    return RunOutcomes(images, known, on_curve, chosen, methods, tuple(others))
 
 
 def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any] | None, RunOutcomes | None]:
@@ -140,12 +161,49 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
     """
     outcomes = read_outcomes(folder, config)
     stored = schema.parsed(folder.results, folder.remedy)
-    if stored is not None and outcomes is not None:
-        expected = {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
-        place = schema.first_difference(stored, json.loads(json.dumps(expected | outcomes.as_dict(config))))
-        if place is not None:
-            raise StoreDamagedError(f"{folder.results}: {place}, which the committed outcomes give; {folder.remedy}")
-    return folder.read_results(), outcomes
+    if stored is None or outcomes is None:
+        return folder.read_results(), outcomes
+    counted = _counted(stored, outcomes.methods)
+    expected = {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
+    expected = json.loads(json.dumps(expected | outcomes.as_dict(config, counted)))
+    there = {s.label: s.methods.keys() for s in outcomes.others}
+    if gone := [label for label, methods in (counted or {}).items() if not methods <= there.get(label, set())]:
+        del expected["worst_case"]
+        log.warning(
+            "%s: outcomes under further attacks are not whole any more, and do not count: %s",
+            folder.evaluation,
+            ", ".join(gone),
+        )
+    place = schema.first_difference(stored, expected)
+    if place is not None:
+        raise StoreDamagedError(f"{folder.results}: {place}, which the committed outcomes give; {folder.remedy}")
+    results = folder.read_results()
+    assert results is not None
+    worst = json.loads(json.dumps(outcomes.worst_case(config).as_dict()))
+    return results | {"worst_case": worst}, outcomes
+
+
+def _counted(stored: dict[str, Any], methods: Collection[str]) -> Counted | None:
+    """The methods of each set of further attacks that results.json counts; None where it does not say so."""
+    worst = stored.get("worst_case")
+    sets, alone = (worst.get("sets"), worst.get("alone")) if isinstance(worst, dict) else (None, None)
+    if not isinstance(sets, list) or not isinstance(alone, list):
+        return None
+    rows: list[tuple[Any, Any]] = [(label, method) for label in sets[1:] for method in methods]
+    rows += [(row.get("set"), row.get("method")) for row in alone if isinstance(row, dict)]
+    if not all(isinstance(word, str) for row in rows for word in row):
+        return None
+    found: dict[str, set[str]] = {}
+    for label, method in rows:
+        found.setdefault(label, set()).add(method)
+    return found
+
+
+def refresh_results(folder: RunDirectory, config: RunConfig) -> None:
+    """Let the results.json of a finished run count every attack that its outcomes hold; errors as of read_results."""
+    results, _ = read_results(folder, config)
+    if results is not None and results != folder.read_results():
+        schema.write(folder.results, schema.RunResults, results)
 
 
 def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
@@ -163,8 +221,32 @@ def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | No
         raise
     if results is None or not folder.report.exists():
         return None
-    copied = not (folder.evaluation.exists() or folder.coefficients.exists() or folder.train.exists())
-    return results if copied or (outcomes is not None and _is_solved(folder, config)) else None
+    if not (folder.evaluation.exists() or folder.coefficients.exists() or folder.train.exists()):
+        return results  # a copy of the report and the results
+    if outcomes is None or not _has_met_its_tier(config, results, outcomes):
+        return None
+    return results if _is_solved(folder, config) else None
+
+
+def tier_label(config: RunConfig, tier: str, images: int | str) -> str:
+    """Name of the outcomes of so many test images under a tier."""
+    a = config.attack
+    return f"{tier}_{a.norm}_r{a.radius:.6g}_seed{a.seed}_images{images}"
+
+
+def _has_met_its_tier(config: RunConfig, results: dict[str, Any], outcomes: RunOutcomes) -> bool:
+    """Whether every method has met the tier that ends the run, or nothing is to be met."""
+    wanted = config.final_tier
+    if wanted is None:
+        return True
+    tier, images = wanted
+    if config.evaluation.tier == "auto" and results["tier"].get("images") == images and not results["tier"]["worth"]:
+        return True
+    return any(
+        found.label.startswith(tier_label(config, tier, "")) and found.images >= images
+        for found in outcomes.others
+        if found.methods.keys() == outcomes.methods.keys()
+    )
 
 
 def _is_solved(folder: RunDirectory, config: RunConfig) -> bool:
@@ -191,8 +273,11 @@ class _Reader:
 
     def __call__(self, name: str, images: int, row: int | None) -> MethodResult | None:
         """Outcomes of the uniform time at this row of the coefficients; of Adv-NTK for None."""
-        uniform = len(self.config.evaluation.times) + 1
-        seal = read_seal(self.solved, *((ADV_NTK, 1, 0) if row is None else ("uniform", uniform, row)))
-        shape = (len(COLUMNS),)
-        table = Records(self.group, name, images, shape, span=self.config.evaluation.batch, of=seal).read_all()
+        shape, span = (len(COLUMNS),), self.config.evaluation.batch
+        table = Records(self.group, name, images, shape, span=span, of=self.seal(row)).read_all()
         return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
+
+    def seal(self, row: int | None) -> int:
+        """Of the coefficients of the uniform time at this row; of Adv-NTK's for None."""
+        uniform = len(self.config.evaluation.times) + 1
+        return read_seal(self.solved, *((ADV_NTK, 1, 0) if row is None else ("uniform", uniform, row)))

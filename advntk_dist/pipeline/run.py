@@ -17,6 +17,7 @@ from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_resu
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.tier import end_with_tier
 from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.results import schema
@@ -97,7 +98,7 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
                 raise
             stages.display.say(f"writing the results again, as they are damaged: {error}")
             results = None
-        return _write(stages, results)
+        return _write(stages, results or _results(stages, _tier_met(stages)))
 
 
 def finished_stages(folder: RunDirectory, display: Display) -> Stages:
@@ -121,27 +122,34 @@ def _work(stages: Stages) -> dict[str, Any]:
     chosen, _ = stages.select()
     stages.train()
     stages.curve()
-    stages.methods(chosen, stages.config.attack)
+    methods = stages.methods(chosen, stages.config.attack)
     stages.examples()
-    _write(stages)
+    _write(stages, _results(stages, end_with_tier(stages, chosen, methods)))
     results = stages.folder.read_results()
     assert results is not None
     return results
 
 
-def _write(stages: Stages, stored: dict[str, Any] | None = None) -> Location:
+def _tier_met(stages: Stages) -> dict[str, Any]:
+    """What results.json says of the tier that ends a run, where only its outcomes tell."""
+    wanted = stages.config.final_tier
+    named = {} if wanted is None else {"name": wanted[0], "images": wanted[1]}
+    return {"asked": stages.config.evaluation.tier, "worth": wanted is not None} | named
+
+
+def _write(stages: Stages, results: dict[str, Any]) -> Location:
     """Write the report, then results.json, from what is committed; returns the place of the report.
 
-    The results are written last: a run that has them is finished. Those that are stored and sound stay.
+    The results are written last: a run that has them is finished. Those that are stored and the same stay.
     """
-    results = stored or _results(stages)
     page = _report(stages, results, stages.train())
-    if stored is None:
+    text = schema.as_text(schema.RunResults, results)
+    if not stages.folder.results.exists() or stages.folder.results.read_bytes() != text.encode():
         schema.write(stages.folder.results, schema.RunResults, results)
     return page
 
 
-def _results(stages: Stages) -> dict[str, Any]:
+def _results(stages: Stages, tier: dict[str, Any]) -> dict[str, Any]:
     """What results.json says."""
     config, folder = stages.config, stages.folder
     outcomes = read_outcomes(folder, config)
@@ -152,12 +160,9 @@ def _results(stages: Stages) -> dict[str, Any]:
         )
     status = stages.store.status()
     return {
-        "dataset": stages.problem.dataset.name,
-        "network": config.network.name,
-        "n_train": config.data.n_train,
-        "n_val": config.data.n_val,
-        "n_test": config.data.n_test,
+        **stages.description(),
         **outcomes.as_dict(config),
+        "tier": tier,
         "gram": {
             "backend": stages.problem.net.backend.name,
             "dtype": config.gram.dtype,

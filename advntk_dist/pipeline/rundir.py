@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import google_crc32c
 from pydantic import BaseModel
 
-from advntk_dist.config import RunConfig, difference, parse_config
+from advntk_dist.config import IDENTITY_FREE, RunConfig, difference, parse_config
 from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
@@ -248,7 +248,7 @@ def _moved(stored: str | None, given: str | None, found: str | None) -> bool:
 
 def digest(config: RunConfig) -> str:
     """A short name of what a configuration asks for, the same for runs that differ only in how they compute."""
-    free = {"gram": {"workers"}, "solver": {"memory", "max_passes", "operator"}, "evaluation": {"workers"}}
-    values = config.model_dump(mode="json", exclude=free)
-    values["data"].pop("path")
+    values = config.model_dump(mode="json")
+    for section, key in IDENTITY_FREE:
+        del values[section][key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -195,5 +195,5 @@ class Scoring:
         """Outcomes under one attack: a folder for each that was ever asked for."""
         return guarded_group(
             self.folder.evaluation / attack.label,
-            self.identity | {"attack": attack.model_dump(mode="json")},
+            self.identity | {"attack": attack.described()},
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,11 @@ EXAMPLES = 8
 
 class Stages(Solving):
     """One run in its directory; parameters as for :class:`Scoring`."""
+
+    def description(self) -> dict[str, Any]:
+        """What a run is, as its JSON files have it: data, network, numbers of images."""
+        sizes = self.config.data.model_dump(include={"n_train", "n_val", "n_test"})
+        return {"dataset": self.problem.dataset.name, "network": self.config.network.name} | sizes
 
     def select(self) -> tuple[int, list[MethodResult]]:
         """Attack the validation images at every time; the index of the time with the best robust accuracy."""

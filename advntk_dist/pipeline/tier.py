@@ -1,4 +1,4 @@
-"""`advntk evaluate --tier`: the methods of a finished run held to a tier of attacks."""
+"""The methods of a run held to a tier of attacks: at the end of a run, and by `advntk evaluate --tier`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import zarr
 from advntk_dist.attacks.autoattack_package import packages
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.evaluation.cost import Calibration, Cost, Timed, predict_cost
+from advntk_dist.evaluation.accuracy import MethodResult
+from advntk_dist.evaluation.cost import WORTH, Calibration, Cost, Timed, duration, predict_cost
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.paired import paired_differences
 from advntk_dist.evaluation.seconds import CommittedSeconds
 from advntk_dist.evaluation.sequence import AttackOutcome, SequenceResult, evaluate_sequence
-from advntk_dist.pipeline.evaluate import DESCRIPTION, first_images, open_finished
+from advntk_dist.pipeline.evaluate import first_images, open_finished
+from advntk_dist.pipeline.outcomes import refresh_results, tier_label
+from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.pipeline.tier_work import AUTOATTACK, TIER_NAMES, AutoAttackWork, TierWork
@@ -62,44 +65,138 @@ def evaluate_run_tier(
         if workers is not None or address is not None:
             raise RequestError("--tier autoattack works in this process; leave out --workers and --address")
     folder, stages, before, chosen = open_finished(out, address=address, workers=workers, display=display)
-    test, config = first_images(stages, images), stages.config
-    sources = stages.sources(chosen)
-    asked = tuple(methods or sources)
-    if unknown := set(asked) - set(sources):
-        raise RequestError(f"--method: no method {', '.join(unknown)}; there are {', '.join(sources)}")
-    work = AutoAttackWork(stages, test) if tier == AUTOATTACK else TierWork(stages, test, tier)
-    label = f"{tier}_{config.attack.norm}_r{config.attack.radius:.6g}_seed{config.attack.seed}_images{len(test.y)}"
-    path = folder.root / "evaluation" / f"{label}.json"
-    described = [a.described for a in work.attacks]
-    with folder.claimed(config), stages, stages.events.stage("evaluate"):
-        group = guarded_group(folder.evaluation / label, stages.identity | {"attacks": described})
-        known = _earlier(path, stages)
-        earlier = known.get("methods", {})
-        predicted = _predict(work, {m: sources[m][1] for m in asked if m not in earlier}, before)
-        rows, found = {}, {}
-        for method in (m for m in sources if m in asked or m in earlier):
-            clock = CommittedSeconds(group, f"{method}_seconds")
-            sequence = _method(work, group, clock, method, sources[method][1])
-            found[method] = sequence.result
-            if method in earlier:
-                rows[method] = earlier[method] | sequence.as_dict()
-                continue
-            remarks = work.remarks(group, method, sequence)
-            told = {"seconds": round(clock.total, 3), "predicted": predicted[method]}
-            rows[method] = sequence.as_dict() | told | remarks
-        results = {key: before[key] for key in DESCRIPTION} | {
-            "tier": tier,
-            "images": len(test.y),
-            "attack": {"radius": config.attack.radius, "norm": config.attack.norm, "seed": config.attack.seed},
-            "attacks": [{"called": a.name} | a.described for a in work.attacks],
-            "methods": rows,
-            "paired": paired_differences(found),
-            "environment": environment(),
-        }
-        if work.note is not None:
-            results["note"] = work.note
-        schema.write(path, schema.TierResults, results)
-    return path, results
+    test, known = first_images(stages, images), stages.sources(chosen)
+    asked = tuple(methods or known)
+    if unknown := set(asked) - set(known):
+        raise RequestError(f"--method: no method {', '.join(unknown)}; there are {', '.join(known)}")
+    with folder.claimed(stages.config), stages:
+        job = TierJob(stages, tier, test, chosen, before["methods"])
+        job.work(asked)
+        refresh_results(folder, stages.config)
+    return job.path, job.results()
+
+
+def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) -> dict[str, Any]:
+    """Hold every method to the tier that ends a run, where it is asked for, or is worth its predicted cost.
+
+    Parameters
+    ----------
+    stages
+        The run, all of whose other stages are done.
+    chosen
+        Index of the time of early stopping.
+    own
+        The methods under the run's own attack.
+
+    Returns
+    -------
+    dict
+        What results.json says of it.
+    """
+    wanted = stages.config.final_tier
+    asked = stages.config.evaluation.tier
+    if wanted is None:
+        return {"asked": asked, "worth": False}
+    tier, images = wanted
+    spent = sum(stages.events.seconds().values())
+    job = TierJob(stages, tier, stages.problem.test.first(images), chosen, {k: r.as_dict() for k, r in own.items()})
+    told: dict[str, Any] = {"asked": asked, "name": tier, "images": images, "run_seconds": round(spent, 3)}
+    if not job.begun or asked == "auto":
+        told["predicted_seconds"] = round(job.predicted_seconds(), 3)
+    if asked == "auto" and not job.begun and told["predicted_seconds"] > WORTH * spent:
+        stages.display.say(
+            f"not held to tier {tier}: on {images} test images it would take about "
+            f"{duration(told['predicted_seconds'])}, more than half of the run's {duration(spent)}"
+        )
+        return told | {"worth": False}
+    job.work()
+    return told | {"worth": True}
+
+
+class TierJob:
+    """The methods of a run held to a tier, on its first test images; outcomes are committed batch by batch.
+
+    Parameters
+    ----------
+    stages
+        The run, in a claimed directory.
+    tier
+        One of TIER_NAMES.
+    test
+        Its first so many test images.
+    chosen
+        Index of the time of early stopping.
+    rates
+        Clean and robust accuracy of each method under the run's own attack, which tell what to expect.
+
+    Attributes
+    ----------
+    path
+        The JSON file of the tier.
+    """
+
+    def __init__(
+        self, stages: Stages, tier: str, test: Part, chosen: int, rates: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.stages, self.tier, self.test, self._rates = stages, tier, test, rates
+        self.sources = {name: coefficients for name, (_, coefficients) in stages.sources(chosen).items()}
+        self.tier_work = AutoAttackWork(stages, test) if tier == AUTOATTACK else TierWork(stages, test, tier)
+        label = tier_label(stages.config, tier, len(test.y))
+        self._place, self.path = stages.folder.evaluation / label, stages.folder.root / "evaluation" / f"{label}.json"
+        self._predicted: dict[str, dict[str, Any]] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier start has begun it."""
+        return (self._place / "zarr.json").exists()
+
+    def predicted_seconds(self) -> float:
+        """What all methods are expected to take together."""
+        self._predicted = _predict(self.tier_work, self.sources, self._rates)
+        return sum(float(row["expected"]["seconds"]) for row in self._predicted.values())
+
+    def work(self, methods: Sequence[str] | None = None) -> None:
+        """Do what is missing for these methods, by default all, and write the JSON file."""
+        stages, test, work = self.stages, self.test, self.tier_work
+        described = [a.described for a in work.attacks]
+        asked = tuple(methods or self.sources)
+        with stages.events.stage("evaluate"):
+            identity = stages.identity | {"attacks": described, "called": [a.name for a in work.attacks]}
+            group = guarded_group(self._place, identity)
+            known = _earlier(self.path, stages)
+            earlier = known.get("methods", {})
+            new = {m: self.sources[m] for m in asked if m not in earlier}
+            predicted = self._predicted or _predict(work, new, self._rates)
+            rows, found = {}, {}
+            for method in (m for m in self.sources if m in asked or m in earlier):
+                clock = CommittedSeconds(group, f"{method}_seconds")
+                sequence = _method(work, group, clock, method, self.sources[method])
+                found[method] = sequence.result
+                if method in earlier:
+                    rows[method] = earlier[method] | sequence.as_dict()
+                    continue
+                remarks = work.remarks(group, method, sequence)
+                told = {"seconds": round(clock.total, 3), "predicted": predicted[method]}
+                rows[method] = sequence.as_dict() | told | remarks
+            attack = stages.config.attack
+            results = stages.description() | {
+                "tier": self.tier,
+                "images": len(test.y),
+                "attack": {"radius": attack.radius, "norm": attack.norm, "seed": attack.seed},
+                "attacks": [{"called": a.name} | a.described for a in work.attacks],
+                "methods": rows,
+                "paired": paired_differences(found),
+                "environment": environment(),
+            }
+            if work.note is not None:
+                results["note"] = work.note
+            schema.write(self.path, schema.TierResults, results)
+
+    def results(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        results = schema.read(self.path, schema.TierResults, "it is written again")
+        assert results is not None
+        return results
 
 
 def _earlier(path: Location, stages: Stages) -> dict[str, Any]:
@@ -126,8 +223,8 @@ def _method(
 
         def on_attack(outcome: AttackOutcome) -> None:
             stages.display.say(
-                f"{method}: {outcome.name} fells {outcome.fallen} of {outcome.attacked}, "
-                f"{100 * outcome.robust.value:.2f}% left"
+                f"{method}: {outcome.name} breaks {outcome.fallen} of {outcome.attacked}, "
+                f"{100 * outcome.robust.value:.2f}% robust"
             )
 
         return evaluate_sequence(
@@ -145,7 +242,7 @@ def _method(
 
 
 def _predict(
-    work: TierWork, methods: Mapping[str, CommittedCoefficients], before: dict[str, Any]
+    work: TierWork, methods: Mapping[str, CommittedCoefficients], before: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
     if not methods:
@@ -159,7 +256,7 @@ def _predict(
     bound = predict_cost(priced, images, measured, workers=workers)
     expected: dict[str, Cost] = {}
     for method in methods:
-        rates = before["methods"][method]
+        rates = before[method]
         expected[method] = predict_cost(
             priced, images, measured, workers=workers, clean=rates["clean"], robust=rates["robust"]
         )
@@ -167,7 +264,7 @@ def _predict(
         f"a batch of {batch}: {1e3 * measured.query_seconds:.1f} ms for values, "
         f"{1e3 * measured.step_seconds:.1f} ms with gradients; {workers} at a time"
     )
-    stages.display.say(f"at most (no image falls): {reduce(add, [bound] * len(methods))}")
+    stages.display.say(f"at most (no attack succeeds): {reduce(add, [bound] * len(methods))}")
     stages.display.say(f"expected (accuracies of the run under its own attack): {reduce(add, expected.values())}")
     if work.unpriced is not None:
         stages.display.say(f"not predicted: {work.unpriced}")

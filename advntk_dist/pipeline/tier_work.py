@@ -63,7 +63,7 @@ class TierWork:
     def __init__(self, stages: Stages, test: Part, tier: str) -> None:
         self.stages, self.test = stages, test
         self._configs = tier_attacks(tier, stages.config.attack, stages.problem.dataset.n_classes)
-        self.attacks = tuple(TierAttack(short_name(a), a.model_dump(mode="json"), Priced.of(a)) for a in self._configs)
+        self.attacks = tuple(TierAttack(short_name(a), a.described(), Priced.of(a)) for a in self._configs)
         if any(a.name == "pgd-reference" for a in self._configs):
             self.note = NOTE
 

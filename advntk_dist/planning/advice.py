@@ -186,6 +186,12 @@ def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[s
             f"evaluation.times: {duration(prediction.seconds['select'])} to choose among "
             f"{len(config.evaluation.times)} times; fewer of them take less"
         )
+    if prediction.tier_left_out is not None and (wanted := config.final_tier) is not None:
+        found.append(
+            f"evaluation.tier: tier {wanted[0]} on {wanted[1]} test images would take "
+            f"{duration(prediction.tier_left_out)}, more than half of the run, which ends without it and under its own "
+            f"attack alone; evaluation.tier={wanted[0]} adds it"
+        )
     alone = share["train"] + share["solve"]
     if cluster.nodes > 1 and alone > 0.5:
         found.append(

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.config import RunConfig
-from advntk_dist.evaluation.cost import passes_of
+from advntk_dist.evaluation.cost import WORTH, Priced, passes_of, predict_cost
+from advntk_dist.evaluation.cost import Calibration as Batch
+from advntk_dist.evaluation.tiers import tier_attacks
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning.build import simulate_build
 from advntk_dist.planning.calibration import RANK_POWER, Calibration
@@ -80,11 +82,38 @@ class _Predictor:
             "train": self._train(),
             "evaluate": self._scored("evaluate"),
         }
+        total = sum(sum(values.values()) for values in parts.values())
+        tier = self._tier()
+        worth = tier is not None and (self.config.evaluation.tier != "auto" or tier <= WORTH * total)
+        if tier is not None and worth:
+            parts["evaluate"]["last tier"] = tier
         seconds = {stage: sum(values.values()) for stage, values in parts.items()}
         pilot, last = self.measured.pilot, self.config.evaluation.times[-1]
         passes = {"uniform": pilot.passes(last * self.n), "infinity": self._infinite_passes()}
         passes["train"] = self.config.train.steps * 2 * self._step_mean(lambda s: pilot.passes(s))
-        return Prediction(seconds, parts, passes, self._pass(self.measured.images.classes).parts)
+        too_dear = None if worth else tier
+        return Prediction(seconds, parts, passes, self._pass(self.measured.images.classes).parts, too_dear)
+
+    def _tier(self) -> float | None:
+        """Seconds of the tier that ends the run on all three methods; None where none is wanted.
+
+        How many images its first attacks leave is not known; half of those that are classified correctly stand for it.
+        """
+        wanted = self.config.final_tier
+        if wanted is None:
+            return None
+        tier, images = wanted
+        m, actors = self.measured, self.cluster.evaluators(self.config)
+        each = self.actor / self.driver if actors else 1.0
+        step = each * (m.host / max(1, self.config.attack.steps) + m.step * self.n / m.rows * self.driver)
+        batch = Batch(self.config.evaluation.batch, each * self._query(), step)
+        priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, m.images.classes)]
+        look = outlook(self.config, m)
+        rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
+        costs = [predict_cost(priced, images, batch, workers=actors or 1, clean=r, robust=r / 2) for r in rights]
+        return sum(cost.seconds for cost in costs) + 2 * (m.first_query + m.first_attack) * (
+            self.actor if actors else 1
+        )
 
     def _gram(self) -> dict[str, float]:
         image_bytes = self.counts.gram.image_bytes

@@ -27,12 +27,15 @@ class Prediction:
         Over the Gram matrix: of the longest uniform solve, at t = infinity, and of all training steps together.
     a_pass
         Seconds of one pass with as many vectors as classes, by what they are spent on.
+    tier_left_out
+        Seconds of the tier that would end the run, where it is too dear for that; otherwise None.
     """
 
     seconds: dict[str, float]
     parts: dict[str, dict[str, float]]
     passes: dict[str, float]
     a_pass: dict[str, float] = field(default_factory=dict)
+    tier_left_out: float | None = None
 
     @property
     def total(self) -> float:

@@ -12,9 +12,9 @@ from advntk_dist.report.pictures import SHOWN, difference_scale
 from advntk_dist.report.scores import MethodScore, as_number, as_percent
 
 
-def methods_caption(scores: tuple[MethodScore, ...]) -> str:
-    """Sentence under the bars."""
-    bars = "Accuracy on clean test images (grey) and under attack (colour)"
+def methods_caption(scores: tuple[MethodScore, ...], under: str) -> str:
+    """Sentence under the bars; ``under`` names the attacks."""
+    bars = f"Accuracy on clean test images (grey) and under {under} (colour)"
     missing = any(score.clean_interval is None or score.robust_interval is None for score in scores)
     lines = "the lines are 95% intervals" + (", where recorded." if missing else ".")
     return f"{bars}; {lines}"

@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
+from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
 from advntk_dist.report.figures import plot
 from advntk_dist.report.page import render, replace_file
 from advntk_dist.report.paired import Pair
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
-from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import Stage, flatten, stages, total
 from advntk_dist.report.verdicts import told_apart
 from advntk_dist.storage.location import Location
@@ -33,8 +33,8 @@ class ComparedRun:
     results, config
         results.json, and the configuration as plain values.
     images
-        What decides on the attacked images: ``data`` (fingerprint), ``split`` and ``attack``; None where that is not
-        beside the results.
+        What decides on the test images: ``data`` (fingerprint) and ``split``; None where that is not beside the
+        results.
     """
 
     name: str
@@ -45,12 +45,16 @@ class ComparedRun:
     @property
     def recorded(self) -> dict[str, Any]:
         """The same as far as the results and the configuration tell."""
-        attack = self.results.get("attack") or {}
         return {
             "data": self.results.get("dataset"),
             "split": {k: v for k, v in (self.config.get("data") or {}).items() if k not in ("name", "path")},
-            "attack": {k: v for k, v in attack.items() if k != "max_perturbation"},
         }
+
+    @property
+    def met(self) -> tuple[int | None, list[dict[str, Any]]]:
+        """Number of test images that have met all attacks (None: all there are), and the attacks."""
+        attacks = [{k: v for k, v in attack.items() if k != "max_perturbation"} for attack in attacks_met(self.results)]
+        return (self.results.get("worst_case") or {}).get("images"), attacks
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         "infinity (dashed, robust).",
         "Robust and clean accuracy against training time, one colour a run; the numbers are in the table above.",
     )
-    scores = [replace(s, title=f"{run.name}: {s.title}") for run in runs for s in method_scores(run.results)]
+    scores = [
+        replace(s, title=f"{run.name}: {s.title}") for run in runs for s in method_scores(worst_results(run.results))
+    ]
     verdict = headline(runs, pairs)
     data = [str(run.images["data"])[:12] if run.images else "–" for run in runs]
     page = render(
@@ -88,7 +94,7 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         scores=scores,
         best={verdict.winner},
         curves=drawn,
-        attacks=[(run.name, attack_words(run.results)) for run in runs],
+        attacks=[(run.name, "; ".join(attacks_words(attacks_met(run.results)))) for run in runs],
         settings=_differing([{"data fingerprint": found} | run.config for found, run in zip(data, runs, strict=True)]),
         same_data="–" not in data,
         versions=_differing([run.results.get("environment") or {} for run in runs]),
@@ -106,15 +112,18 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
 
 def scores_of(run: ComparedRun) -> tuple[MethodScore, ...]:
     """The methods of a run, the most robust first, each named as differences between runs name it."""
-    ranked = sorted(method_scores(run.results), key=lambda score: -score.robust)
+    ranked = sorted(method_scores(worst_results(run.results)), key=lambda score: -score.robust)
     return tuple(replace(score, key=f"{run.name}: {score.title}") for score in ranked)
 
 
 def differs(one: ComparedRun, other: ComparedRun) -> str | None:
     """What keeps the accuracies of two runs from one another: attacks, data, test images; None for nothing known."""
+    if one.met[1] != other.met[1]:
+        return "attacks"
     before, after = (one.images, other.images) if one.images and other.images else (one.recorded, other.recorded)
-    names = {"attack": "attacks", "data": "data", "split": "test images"}
-    return next((name for key, name in names.items() if before[key] != after[key]), None)
+    if before["data"] != after["data"]:
+        return "data"
+    return "test images" if (before["split"], one.met[0]) != (after["split"], other.met[0]) else None
 
 
 def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from advntk_dist.report.attacks import attacks_words
 from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores, title_of
 from advntk_dist.results import schema
@@ -99,7 +100,8 @@ def _tier(path: Location, folder: Location) -> Tier:
     assert found is not None
     where = f"evaluation/{path.name}"
     scores = [replace(score, detail=_left(found["methods"][score.key])) for score in method_scores(found, where)]
-    called = tuple(row.get("called", row["name"]) for row in found["attacks"])
+    attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]
+    called = tuple(attacks_words(attacks))
     return Tier(found["tier"], str(found["images"]), called, tuple(scores), pairs_of(found, where))
 
 

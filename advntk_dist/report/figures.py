@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.report import captions
+from advntk_dist.report.attacks import under_attack, worst_results
 from advntk_dist.report.curves import degeneration_figure, training_figure
 from advntk_dist.report.dynamics import dynamics_caption, dynamics_figure
 from advntk_dist.report.extremes import extremes_caption, extremes_figure
@@ -69,12 +70,12 @@ def dynamics_plot(results: dict[str, Any]) -> Plot:
 
 def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     """Render every plot that the inputs allow; an absent one is a one-line note in its place."""
-    scores = method_scores(inputs.results)
+    scores = method_scores(worst_results(inputs.results))
     titles = {score.key: score.title for score in scores}
     plots: dict[str, Plot | str] = {
         "methods": plot(
             lambda theme: methods_figure(scores, theme),
-            captions.methods_caption(scores),
+            captions.methods_caption(scores, under_attack(inputs.results)),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
         ),
         "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",

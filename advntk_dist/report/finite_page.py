@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from advntk_dist.report.attacks import attack_words
 from advntk_dist.report.captions import methods_caption
 from advntk_dist.report.figures import Plot, plot
 from advntk_dist.report.finite import ensemble_figure, training_figure, width_figure
@@ -12,7 +13,6 @@ from advntk_dist.report.finite_words import ensemble_caption, headline, training
 from advntk_dist.report.page import render, write_page
 from advntk_dist.report.pictures import methods_figure
 from advntk_dist.report.scores import MethodScore, method_scores
-from advntk_dist.report.summary import attack_words
 from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.storage.location import Location
 
@@ -55,7 +55,7 @@ def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
         ),
         "methods": plot(
             lambda theme: methods_figure(scores, theme),
-            methods_caption(scores),
+            methods_caption(scores, attack_words(results.get("attack"))),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
         ),
     }
@@ -73,7 +73,7 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
     page = render(
         "finite_width.html",
         headline=headline(scores),
-        facts=[*facts(results), ("Attack", attack_words(results))],
+        facts=[*facts(results), ("Attack", attack_words(results.get("attack")))],
         scores=scores,
         best={max(scores, key=lambda score: score.robust).title},
         plots=plots,

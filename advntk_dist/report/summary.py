@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,15 @@ import numpy as np
 
 from advntk_dist.data.duplicates import Duplicates
 from advntk_dist.intervals import wilson_interval
+from advntk_dist.report.arrays import IntArray
+from advntk_dist.report.attacks import (
+    alone_words,
+    attacks_met,
+    attacks_words,
+    ball_words,
+    under_attack,
+    worst_results,
+)
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.paired import Difference, Pair, pairs_of
 from advntk_dist.report.parts import Curve
@@ -23,9 +31,9 @@ from advntk_dist.report.scores import (
     is_finite_number,
     method_scores,
 )
+from advntk_dist.report.tables import duration
 from advntk_dist.report.verdicts import Chance, chance_of, headline, join, warnings, with_interval
 
-_NORMS = {"linf": "l∞", "l2": "l2"}
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
 
 
@@ -38,38 +46,62 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
 
-ALONE = (
-    "This is the only attack that the run has met: other attacks may leave less, and rank the methods otherwise. "
-    "`advntk evaluate RUN --tier standard`, then `advntk report RUN`, adds six."
-)
+ALONE = "This is the only attack that the run has met: other attacks may leave less, and rank the methods otherwise."
 
 
-def summarise(inputs: ReportInputs, tiers: Sequence[str] = ()) -> Summary:
-    """Compose the summary of a run from its results and its degeneration curve.
-
-    ``tiers`` are the names of the tiers of attacks that the run has met.
-    """
-    scores = method_scores(inputs.results)
+def summarise(inputs: ReportInputs) -> Summary:
+    """Compose the summary of a run: its methods under the worst of all attacks met, and its degeneration curve."""
+    results = worst_results(inputs.results)
+    scores, met = method_scores(results), attacks_met(results)
     by_key = {score.key: score for score in scores}
-    pairs = pairs_of(inputs.results)
+    pairs = pairs_of(results)
     by_pair = {(pair.method, pair.against): pair for pair in pairs}
-    chance = chance_of(len(inputs.classes), inputs.y_test)
+    chance = chance_of(len(inputs.classes), _met_labels(inputs, results))
     points = [("Under attack", _ranking(scores, chance))]
     if "adv_ntk" in by_key and "early_stopped" in by_key:
         pair = by_pair.get(("adv_ntk", "early_stopped"))
         points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"], pair)))
     if inputs.curve is not None:
-        points.append(("Robust overfitting", degeneration(inputs.curve, by_pair.get(("early_stopped", "ntk")))))
-    others = f"Under {join([f'tier {tier}' for tier in tiers])}: see below." if tiers else ALONE
-    points.append(("Attack", f"{_attack(inputs.results, scores)} {others}"))
+        own = {(pair.method, pair.against): pair for pair in pairs_of(inputs.results)}
+        shown = degeneration(inputs.curve, own.get(("early_stopped", "ntk")))
+        alone = "" if len(met) <= 1 else " All of this is under the run's own attack alone."
+        points.append(("Robust overfitting", f"{shown}{alone}"))
+    points.append(("Attack" if len(met) <= 1 else "Attacks", f"{_attacks(results)} {_attack(results, scores)}"))
     found = inputs.results.get("duplicates")
     duplicates = None if found is None else Duplicates.from_dict(found)
     said, leak = ((), "") if duplicates is None else (duplicates.lines(), duplicates.leak)
     return Summary(
-        " ".join(filter(None, (headline(scores, pairs, chance, attack_words(inputs.results)), leak))),
+        " ".join(filter(None, (headline(scores, pairs, chance, under_attack(results)), leak))),
         tuple(points),
-        (*said, *warnings(scores, chance, inputs.curve, inputs.spectrum)),
+        (*said, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
     )
+
+
+def _met_labels(inputs: ReportInputs, results: dict[str, Any]) -> IntArray | None:
+    """Classes of the test images that the accuracies are of."""
+    worst = results.get("worst_case")
+    return inputs.y_test if worst is None or inputs.y_test is None else inputs.y_test[: worst["images"]]
+
+
+def _attacks(results: dict[str, Any]) -> str:
+    """Every attack that all methods have met, in full; of one alone, that it is so, and what a tier would cost."""
+    met = attacks_met(results)
+    if len(met) <= 1:
+        return f"{ALONE} {tier_words(results)}"
+    return (
+        f"An image counts as robust where none of these breaks it ({ball_words(met[0])}): {join(attacks_words(met))}."
+    )
+
+
+def tier_words(results: dict[str, Any]) -> str:
+    """What a tier that was not run would cost, and how it is run."""
+    tier = results.get("tier") or {}
+    seconds, name, images = tier.get("predicted_seconds"), tier.get("name") or "standard", tier.get("images")
+    sample = "" if images is None else f" --images {images}"
+    adds = f"`advntk evaluate RUN --tier {name}{sample}`, then `advntk report RUN`, adds stronger ones"
+    if seconds is None:
+        return f"{adds}."
+    return f"{adds}, in about {duration(seconds)}; the run before it took {duration(tier['run_seconds'])}."
 
 
 def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
@@ -83,7 +115,7 @@ def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
 def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> str:
     """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether that is more than chance.
 
-    The interval of the difference on the same images decides; without it, as in results of earlier versions,
+    The interval of the difference on the same images decides; without it,
     intervals of the two accuracies that overlap are called inconclusive.
     """
     gain, clean = adv.robust - early.robust, adv.clean - early.clean
@@ -178,27 +210,6 @@ def _chosen(pair: Pair) -> str:
     gain = pair.robust.value
     size = "the same as" if gain == 0 else f"{as_points(gain)} {'more' if gain > 0 else 'less'} than"
     return f" The time that validation chose keeps {size} t = ∞ ({_interval(pair.robust)})."
-
-
-def attack_words(results: dict[str, Any]) -> str:
-    """The attack of ``results.json`` in words: name and loss, then what else of its settings is present."""
-    attack = results.get("attack")
-    if not isinstance(attack, dict):
-        return "an attack that was not recorded"
-    words, more = str(attack.get("name", "unnamed")), []
-    if attack.get("loss") is not None:
-        words += f" on {str(attack['loss']).replace('-', ' ')}"
-    if attack.get("queries") is not None:
-        more.append(f"{as_number(attack['queries'])} queries")
-    if attack.get("steps") is not None:
-        length = "" if attack.get("step_size") is None else f" of {as_radius(attack['step_size'])}"
-        more.append(f"{as_number(attack['steps'])} steps{length}")
-    if attack.get("restarts", 1) != 1:
-        more.append(f"{as_number(attack['restarts'])} random starts")
-    if attack.get("radius") is not None:
-        norm = _NORMS.get(str(attack.get("norm")), str(attack.get("norm", "")))
-        more.append(f"{norm} radius {as_radius(attack['radius'])}".strip())
-    return f"{words} ({', '.join(more)})" if more else words
 
 
 def _attack(results: dict[str, Any], scores: tuple[MethodScore, ...]) -> str:

@@ -67,7 +67,7 @@ def headline(
 ) -> str:
     """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
-    best = as_percent(first.robust)
+    best = with_interval(first.robust, first.robust_interval)
     if chance is not None and not any(above_chance(score, chance) for score in scores):
         return f"No method is above chance under {attack}: {best} at best, where chance is {as_percent(chance.level)}."
     if not level:

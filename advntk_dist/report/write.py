@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advntk_dist.report.attacks import attack_words, attacks_met, under_attack, worst_results
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.examined import Checked, Tier, read_check, read_tiers
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
@@ -9,7 +10,7 @@ from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.page import render, write_page
 from advntk_dist.report.paired import pairs_of
 from advntk_dist.report.scores import method_scores
-from advntk_dist.report.summary import attack_words, summarise
+from advntk_dist.report.summary import summarise, tier_words
 from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.report.verdicts import highlighted
 from advntk_dist.storage.location import Location
@@ -43,16 +44,23 @@ def render_page(
     inputs: ReportInputs, plots: dict[str, Plot | str], checked: Checked | None = None, tiers: tuple[Tier, ...] = ()
 ) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
-    results = inputs.results
+    results = worst_results(inputs.results)
     scores, pairs = method_scores(results), pairs_of(results)
+    own_scores, own_pairs = method_scores(inputs.results), pairs_of(inputs.results)
     timings = stages(results.get("seconds"))
     return render(
         "report.html",
-        summary=summarise(inputs, [tier.name for tier in tiers]),
-        facts=[*facts(results), ("Attack", attack_words(results)), *inputs.facts],
+        summary=summarise(inputs),
+        facts=[*facts(results), ("Under attack", under_attack(results)), *inputs.facts],
         scores=scores,
         pairs=pairs,
         best=highlighted(scores, pairs),
+        under=under_attack(results),
+        own_attack=attack_words(results.get("attack")),
+        own_scores=own_scores if len(attacks_met(results)) > 1 else (),
+        own_pairs=own_pairs,
+        own_best=highlighted(own_scores, own_pairs),
+        more=tier_words(results),
         plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
         checked=checked,
         tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],
@@ -60,5 +68,5 @@ def render_page(
         total=total(timings),
         config=inputs.config_toml,
         environment=flatten(results["environment"]) if results.get("environment") else [],
-        numbers=flatten(results),
+        numbers=flatten(inputs.results),
     )

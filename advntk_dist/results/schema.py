@@ -15,7 +15,7 @@ from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.storage.durable import json_checksum, write_durable
 from advntk_dist.storage.location import Location
 
-FORMAT = 2
+FORMAT = 3
 """Number of the format of every JSON file of a run directory."""
 
 ADV_NTK = "adv_ntk"
@@ -106,12 +106,50 @@ class _Described(_Section):
     n_test: Images
 
 
+class AloneRow(_Section):
+    """A method under attacks that not all methods have met, together with those that all have met."""
+
+    method: str
+    set: str
+    attacks: list[dict[str, Any]] = Field(min_length=1)
+    robust: Fraction
+    robust_interval: tuple[Fraction, Fraction]
+    n_test: Images
+
+
+class WorstCaseResults(_Section):
+    """Methods under the worst of all attacks that the first ``images`` test images have met, image by image.
+
+    ``sets`` are the names of the attacks' outcomes below evaluation.zarr; the run's own attack is the first.
+    """
+
+    images: Images
+    sets: list[str] = Field(min_length=1)
+    attacks: list[dict[str, Any]] = Field(min_length=1)
+    methods: dict[str, MethodRow] = Field(min_length=1)
+    paired: list[PairRow]
+    alone: list[AloneRow]
+
+
+class FinalTier(_Section):
+    """The tier that ends a run: what was asked for, and whether its predicted cost was worth it."""
+
+    asked: Literal["auto", "none", "standard", "full"]
+    name: str | None = None
+    images: Images | None = None
+    worth: bool
+    predicted_seconds: Seconds | None = None
+    run_seconds: Seconds | None = None
+
+
 class RunResults(_Described):
-    """results.json."""
+    """results.json. ``methods``, ``paired`` and ``curve`` are under the run's own attack alone."""
 
     attack: dict[str, Any]
     methods: dict[str, RunMethodRow] = Field(min_length=1)
     paired: list[PairRow]
+    worst_case: WorstCaseResults
+    tier: FinalTier
     curve: Curve
     gram: dict[str, Any]
     solver: dict[str, Any]

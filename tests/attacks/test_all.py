@@ -277,7 +277,7 @@ def test_square_comes_near_the_worst_case_of_a_linear_predictor(norm: Any, least
 @pytest.mark.parametrize("norm", list(RADIUS))
 def test_fgsm_is_one_step(quadratic: Make, norm: Any) -> None:
     predictor = quadratic(SHAPE, K)
-    found = fgsm(predictor, X, Y, radius=RADIUS[norm], norm=norm)
+    found = fgsm(predictor, X, Y, radius=RADIUS[norm], norm=norm, loss="squared-error")
     assert predictor.gradient_calls == 1
     if norm == "linf":
         sign = np.sign(predictor.vjp(X, predictor.predict(X) - np.eye(K)[Y]))

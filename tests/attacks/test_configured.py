@@ -1,4 +1,4 @@
-"""The [attack] section: newer keys change nothing for runs made before there were any."""
+"""The [attack] section: the usual loss of each attack, names of files, what is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 from advntk_dist.attacks import ATTACKS
 from advntk_dist.attacks.base import Norm
 from advntk_dist.attacks.losses import Loss
-from advntk_dist.config import AttackConfig, RunConfig, difference, parse_config
+from advntk_dist.config import AttackConfig, RunConfig, difference, load_config, parse_config
 from advntk_dist.errors import ConfigError
-
-OLD = {"name": "pgd", "radius": 0.2, "steps": 10, "step_size": 0.04, "norm": "linf", "seed": 0}
 
 
 def _parsed(**values: Any) -> RunConfig:
@@ -26,24 +24,40 @@ def test_configuration_and_registry_know_the_same_names() -> None:
     assert set(get_args(fields["loss"].annotation)) == set(get_args(Loss))
 
 
-def test_older_attacks_are_written_as_they_were() -> None:
-    assert AttackConfig().model_dump(mode="json") == OLD
-    assert AttackConfig().label == "pgd_linf_r0.2_s0.04_n10_seed0"
-    reference = AttackConfig(name="pgd-reference", radius=8 / 255)
-    assert set(reference.model_dump(mode="json")) == set(OLD)
-    assert reference.label == "pgd-reference_linf_r0.0313725_s0.00627451_n10_seed0"
-    assert "loss" not in RunConfig().to_toml()
+def test_the_papers_recipe_and_its_own_attack_keep_the_papers_loss() -> None:
+    def loss(text: str) -> str:
+        return parse_config(text, where="test").attack.loss
+
+    assert loss("") == AttackConfig().loss == "margin"
+    assert loss('[train]\nrecipe = "paper"\n') == "squared-error"
+    assert loss('[train]\nrecipe = "paper"\n[attack]\nradius = 0.1\n') == "squared-error"
+    assert loss('[train]\nrecipe = "paper"\n[attack]\nloss = "margin"\n') == "margin"
+    assert loss('[train]\nrecipe = "paper"\n[attack]\nname = "apgd"\n') == "dlr"
+    assert loss('[attack]\nname = "pgd-reference"\n') == "squared-error"
+    assert load_config("digits", ["train.recipe=paper"]).attack.loss == "squared-error"
+    assert load_config("paper/cifar10-mlp-5-r8").attack.loss == "squared-error"
+
+
+@pytest.mark.parametrize("name", get_args(AttackConfig.model_fields["name"].annotation))
+def test_what_describes_an_attack_has_only_what_it_does(name: str) -> None:
+    found = _parsed(name=name, steps=7).attack.described()
+    steps = {"fgsm": 1, "square": None}.get(name, 7)
+    assert found.get("steps") == steps
+    assert ("step_size" in found) == name.startswith("pgd")
+    assert ("queries" in found) == (name == "square")
+    assert ("targets" in found) == (name == "apgd-targeted")
+    assert {"name", "loss", "radius", "norm", "restarts", "seed"} <= found.keys()
 
 
 @pytest.mark.parametrize(
     ("values", "loss", "label"),
     [
         ({"name": "pgd", "loss": "margin"}, "margin", "pgd_linf_r0.2_s0.04_n10_seed0_margin"),
-        ({"name": "pgd", "restarts": 5}, "squared-error", "pgd_linf_r0.2_s0.04_n10_seed0_x5"),
-        ({"name": "fgsm"}, "squared-error", "fgsm_linf_r0.2_s0.04_n10_seed0_squared-error"),
+        ({"name": "pgd", "restarts": 5}, "margin", "pgd_linf_r0.2_s0.04_n10_seed0_margin_x5"),
+        ({"name": "fgsm"}, "margin", "fgsm_linf_r0.2_s0.04_n10_seed0_margin"),
         ({"name": "apgd", "norm": "l1"}, "dlr", "apgd_l1_r0.2_s0.04_n10_seed0_dlr"),
         ({"name": "apgd-targeted", "targets": 3}, "dlr-targeted", "apgd-targeted_linf_r0.2_s0.04_n10_seed0_dlr-targeted_t3"),  # noqa: E501
-        ({"name": "square", "norm": "l2"}, "margin", "square_l2_r0.2_s0.04_n10_seed0_q5000"),
+        ({"name": "square", "norm": "l2"}, "margin", "square_l2_r0.2_s0.04_n10_seed0_margin_q5000"),
     ],
 )  # fmt: skip
 def test_losses_by_default_names_of_files_and_the_way_back(values: dict[str, Any], loss: str, label: str) -> None:
@@ -61,7 +75,8 @@ def test_other_attacks_are_other_runs(key: str, value: Any) -> None:
     assert found is not None
     assert found[0] == f"attack.{key}"
     assert difference(RunConfig(), _parsed(**{key: value})) is not None
-    labels = {_parsed(**{key: value}).attack.label, RunConfig().attack.label}
+    attack = {"targets": "apgd-targeted", "queries": "square"}.get(key, "pgd")
+    labels = {_parsed(name=attack, **more).attack.label for more in ({}, {key: value})}
     assert len(labels) == 2
 
 

@@ -231,7 +231,7 @@ def test_equals_a_straightforward_implementation(quadratic: Make) -> None:
     predictor = quadratic(curvature=3.0)
     start = random_start(X[:6], 0.2, "linf", 5, None)
     expected = _naive_linf(predictor, X[:6], Y[:6], start, 0.2, 4, 0.07)
-    adversarial = pgd(predictor, X[:6], Y[:6], radius=0.2, steps=4, step_size=0.07, seed=5)
+    adversarial = pgd(predictor, X[:6], Y[:6], radius=0.2, steps=4, step_size=0.07, seed=5, loss="squared-error")
     np.testing.assert_allclose(adversarial, expected, atol=1e-12)
 
 
@@ -239,13 +239,14 @@ def test_linear_predictor_is_driven_to_the_corner(quadratic: Make) -> None:
     predictor = quadratic(outputs=1, curvature=0.0)
     x = np.zeros((1, *SHAPE))
     for target, sign in ((100.0, -1.0), (-100.0, 1.0)):  # far from the target is away from it
-        adversarial = pgd(predictor, x, np.array([[target]]), radius=0.1, steps=10)
+        adversarial = pgd(predictor, x, np.array([[target]]), radius=0.1, steps=10, loss="squared-error")
         np.testing.assert_allclose(adversarial, sign * 0.1 * np.sign(predictor.linear.reshape(1, *SHAPE)), atol=1e-15)
 
 
 def test_l2_step_follows_the_gradient(quadratic: Make) -> None:
     predictor = quadratic(outputs=1, curvature=0.0)
-    adversarial = pgd(predictor, np.zeros((1, *SHAPE)), np.array([[-100.0]]), radius=0.2, steps=40, norm="l2")
+    far = np.array([[-100.0]])
+    adversarial = pgd(predictor, np.zeros((1, *SHAPE)), far, radius=0.2, steps=40, norm="l2", loss="squared-error")
     direction = predictor.linear.reshape(1, *SHAPE) / np.linalg.norm(predictor.linear)
     np.testing.assert_allclose(adversarial, 0.2 * direction, atol=2e-3)
 

@@ -29,6 +29,7 @@ SETTINGS = (
     "evaluation.times=[1e-2, 1e-1]",
     "train.steps=200",
     "train.batch=16",
+    "evaluation.tier=none",
 )
 
 

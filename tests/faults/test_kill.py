@@ -31,6 +31,7 @@ SETTINGS = (
     "train.batch=32",
     "evaluation.times=[1e-3, 1e-2, 1e-1]",
     "evaluation.batch=8",
+    "evaluation.tier=none",
 )
 SHORT = ("data.n_train=80", "data.n_val=32", "data.n_test=48", "train.steps=15", "train.batch=16", "attack.steps=2")
 """Enough for two kills, and few images."""

@@ -47,6 +47,7 @@ SHARED = (
     "train.batch=16",
     "evaluation.times=[1e-3, 1e-1]",
     "evaluation.batch=32",
+    "evaluation.tier=none",
 )
 PAPER = ("train.recipe=paper", "attack.loss=squared-error")
 """What a run must be trained with to be set beside finite networks, which know no other."""

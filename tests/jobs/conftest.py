@@ -34,7 +34,7 @@ SECRETS = {
 SMALL = (
     "--set", "data.n_train=60", "--set", "data.n_val=20", "--set", "data.n_test=20", "--set", "gram.tile=60",
     "--set", "network.name=mlp-2", "--set", "attack.steps=1", "--set", "train.steps=1", "--set", "train.batch=16",
-    "--set", "train.recipe=paper",
+    "--set", "train.recipe=paper", "--set", "evaluation.tier=none",
     "--set", "evaluation.times=[1e-2]", "--set", "gram.workers=1", "--set", "evaluation.workers=1",
 )  # fmt: skip
 

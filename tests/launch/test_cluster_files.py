@@ -20,6 +20,7 @@ CLUSTER = ROOT / "cluster"
 SMALL = [
     "--set", "data.n_train=120", "--set", "data.n_val=40", "--set", "data.n_test=40", "--set", "gram.tile=40",
     "--set", "train.steps=2", "--set", "train.batch=16", "--set", "evaluation.times=[1e-3,1e-2]",
+    "--set", "evaluation.tier=none",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.undrawn import undrawn
 
 # Numbers of training images and of images in a batch as in tests/evaluation: their functions are compiled once.
 SMALL = (
+    "evaluation.tier=none",
     "data.n_train=200",
     "data.n_val=40",
     "data.n_test=60",

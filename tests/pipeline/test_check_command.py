@@ -31,7 +31,7 @@ def advntk_check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[i
 
 
 def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (copy / "results.json").read_bytes()
+    before = json.loads((copy / "results.json").read_text())
     code, out = advntk_check(capsys, str(copy), "--images", "40", "--json")
     report = json.loads(out)
     assert code == 0, report["checks"]
@@ -45,7 +45,8 @@ def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (report["method"], report["images"]) == ("adv_ntk", 40)
     assert report["white_box"]["robust"] <= report["own_attack"]["robust"] <= report["clean"]
     assert report["white_box"]["n_test"] == 40
-    assert (copy / "results.json").read_bytes() == before
+    after = json.loads((copy / "results.json").read_text())
+    assert [key for key in before if before[key] != after[key]] == ["worst_case", "checksum"]
 
 
 def test_a_run_whose_attacks_leave_the_radius_fails(

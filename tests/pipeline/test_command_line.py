@@ -114,7 +114,7 @@ def test_lists_and_absent_values_are_explained() -> None:
     assert 'class_subset = ["3", 5]' in text
     assert "times = [0.5]" in text
     assert "# workers is not given" in text
-    assert "# restarts = 1" in text
+    assert "\nrestarts = 1\n" in text
     assert parse_config(text, where="printed") == config
 
 

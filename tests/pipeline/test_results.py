@@ -26,7 +26,10 @@ EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "the network": (("network",), "mlp-20"),
     "a value of the environment": (("environment", "jax"), "1.0"),
     "a number of seconds": (("seconds", "gram"), 0.001),
-    "the format": (("format",), 3),
+    "the format": (("format",), 2),
+    "an accuracy in the worst case": (("worst_case", "methods", "adv_ntk", "robust"), 0.97),
+    "the images of the worst case": (("worst_case", "images"), 59),
+    "an attack of the worst case": (("worst_case", "attacks", 0, "steps"), 100),
 }
 DERIVED = [edit for edit in EDITS if edit not in ("a value of the environment", "a number of seconds", "the format")]
 

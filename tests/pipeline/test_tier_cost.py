@@ -46,7 +46,7 @@ def shown_by(folder: Path, methods: list[str]) -> tuple[str, Location, dict[str,
 
 def test_cost_is_shown_before_it_starts(copy: Path) -> None:
     shown, _, _ = shown_by(copy, ["adv_ntk"])
-    assert shown.index("at most (no image falls)") < shown.index("expected") < shown.index("adv_ntk: fgsm fells")
+    assert shown.index("at most (no attack succeeds)") < shown.index("expected") < shown.index("adv_ntk: fgsm breaks")
     assert "image-steps" in shown
 
 
@@ -57,7 +57,7 @@ def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
     assert rows["ntk"] == first["methods"]["ntk"], "its prediction and its time are those of its own call"
     bound = rows["adv_ntk"]["predicted"]["bound"]
     assert rows["early_stopped"]["predicted"]["bound"] == bound
-    assert f"at most (no image falls): {2 * bound['image_steps']:,} image-steps" in shown, "of the two that are new"
+    assert f"at most (no attack succeeds): {2 * bound['image_steps']:,} image-steps" in shown, "of the two that are new"
     assert "predicted" not in both
     stored = json.loads((copy / "results.json").read_text())["methods"]
     for method, row in rows.items():

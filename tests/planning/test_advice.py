@@ -70,7 +70,8 @@ def test_padding_of_attacked_batches() -> None:
 
 
 def test_where_the_time_goes(calibrated: Callable[..., Calibration]) -> None:
-    config = load_config("digits", ("data.n_test=5000", "data.n_val=5000", "data.n_train=20000"))
+    sizes = ("data.n_test=5000", "data.n_val=5000", "data.n_train=20000")
+    config = load_config("digits", (*sizes, "evaluation.tier=none"))
     slow = calibrated(load_config("digits"), step=0.1)
 
     def said(config: RunConfig, cluster: Cluster) -> str:

@@ -57,6 +57,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path, 
         "train.batch=24",
         "evaluation.times=[1e-3, 1e-1]",
         "evaluation.batch=40",
+        "evaluation.tier=none",
         "evaluation.curve=58",  # on which the early stop is right as often as on all, which is what counts take it for
     )
     config = load_config("digits", settings)

@@ -50,7 +50,7 @@ def test_the_page_shows_what_lies_beside_the_run(make: Make, tmp_path: Path) -> 
     assert '<td class="passed">pass</td><th scope="row">white box &lt;not&gt; weaker' in page
     assert '<td class="failed">FAIL</td><th scope="row">accuracy falls to 0' in page
     assert page.index("Tier fast, 20 test images") < page.index("Tier standard, 40 test images")
-    assert page.count("apgd-ce, square. Robust: right after all of them.") == 2
+    assert page.count("apgd-ce; square. Robust: right after all of them.") == 2
     assert 'Adv-NTK<span class="small">apgd-ce leaves 45.0%, square leaves 40.0%</span>' in page
     assert '40.0%<span class="small">30.0 to 50.0</span>' in page
     assert "Not checked yet" not in page
@@ -59,7 +59,7 @@ def test_the_page_shows_what_lies_beside_the_run(make: Make, tmp_path: Path) -> 
 
 def test_the_page_says_how_to_get_what_is_not_there(make: Make, tmp_path: Path) -> None:
     page = write_report(bare(make), tmp_path).read_text(encoding="utf-8")
-    assert "<code>advntk evaluate RUN --tier standard</code>" in page
+    assert "Not held to a tier of attacks yet: `advntk evaluate RUN --tier standard`" in page
     assert "<code>advntk check RUN</code>" in page
 
 

@@ -1,0 +1,271 @@
+"""What a run says is the worst case over every attack that it has met: image by image, on images that met them all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from advntk_dist.cli import main
+from advntk_dist.config import load_config
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.pipeline import tier as tier_module
+from advntk_dist.pipeline.check import check_run
+from advntk_dist.pipeline.compare import compare_runs
+from advntk_dist.pipeline.evaluate import evaluate_again
+from advntk_dist.pipeline.outcomes import RunOutcomes, read_outcomes
+from advntk_dist.pipeline.run import rebuild_report, run
+from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.tier import evaluate_run_tier
+from advntk_dist.pipeline.worst_case import AttackSet, WorstCase
+from advntk_dist.progress import Display
+from advntk_dist.storage import Records
+from advntk_dist.storage.records import read_group
+
+QUIET = Display(quiet=True)
+WEAK = ("attack.loss=squared-error", "attack.steps=1", "attack.step_size=0.002")
+
+
+def outcome(clean: list[int], robust: list[int]) -> MethodResult:
+    return MethodResult.of(np.array(clean), np.array(robust), 0.1)
+
+
+def attack_set(label: str, attacks: str, **methods: list[int]) -> AttackSet:
+    """Outcomes of images that are all right when clean."""
+    described = tuple({"name": name, "norm": "linf", "radius": 0.1} for name in attacks)
+    return AttackSet(label, described, {name: outcome([1] * len(r), r) for name, r in methods.items()})
+
+
+def test_an_image_is_robust_where_no_attack_breaks_it() -> None:
+    own = attack_set("own", "a", ntk=[1, 1, 0, 1, 1], adv=[1, 1, 1, 1, 0])
+    other = attack_set("tier", "bc", ntk=[0, 1, 1], adv=[1, 0, 1])
+    found = WorstCase.of(own, [other])
+    assert found.images == 3
+    assert [result.robust_right.tolist() for result in found.methods.values()] == [
+        [False, True, False],
+        [True, False, True],
+    ]
+    assert [attack["name"] for attack in found.attacks] == ["a", "b", "c"]
+    assert found.as_dict()["paired"][0]["robust"] == pytest.approx(1 / 3)
+    assert found.as_dict()["methods"]["adv"]["n_test"] == 3
+
+
+def test_what_another_set_includes_does_not_count_twice() -> None:
+    own = attack_set("own", "a", ntk=[1, 1, 1, 1])
+    few = attack_set("few", "bc", ntk=[0])
+    more = attack_set("more", "bcd", ntk=[1, 1, 0])
+    again = attack_set("again", "a", ntk=[0, 1])
+    assert [s.label for s in WorstCase.of(own, [few, more, again]).sets] == ["own", "more"]
+    longer = attack_set("longer", "bc", ntk=[1, 1, 1, 1])
+    assert [s.label for s in WorstCase.of(own, [few, more, longer]).sets] == ["own", "longer", "more"]
+
+
+def test_attacks_that_not_all_methods_have_met_rank_nothing_and_are_said() -> None:
+    own = attack_set("own", "a", ntk=[1, 1, 0], adv=[1, 1, 1])
+    found = WorstCase.of(own, [attack_set("check", "z", adv=[0, 0, 1])])
+    assert found.images == 3
+    assert found.as_dict()["methods"]["adv"]["robust"] == 1.0
+    (row,) = found.as_dict()["alone"]
+    assert (row["method"], row["set"], row["n_test"]) == ("adv", "check", 3)
+    assert row["robust"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def outcomes(folder: Path) -> RunOutcomes:
+    place = RunDirectory.at(folder)
+    found = read_outcomes(place, place.stored_config())
+    assert found is not None
+    return found
+
+
+def table(folder: Path, label: str, name: str) -> NDArray[np.float64]:
+    group, _ = read_group(folder / "evaluation.zarr" / label)
+    return np.asarray(group[name])  # type: ignore[arg-type]
+
+
+def test_results_are_under_the_worst_of_what_was_met(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stored(copy)
+    assert before["worst_case"]["images"] == 60
+    assert before["worst_case"]["methods"]["adv_ntk"].items() <= before["methods"]["adv_ntk"].items()
+    assert len(before["worst_case"]["attacks"]) == 1
+    _, held = evaluate_run_tier(copy, "standard", images=30, display=QUIET)
+    _, again = evaluate_again(copy, "apgd", ["steps=5", "restarts=2"], display=QUIET)
+    evaluate_again(copy, "pgd", ["radius=0.01"], display=QUIET)
+    evaluate_again(copy, "pgd", ["norm=l2"], display=QUIET)
+    evaluate_again(copy, "pgd-reference", ["loss=squared-error"], display=QUIET)
+    worst = stored(copy)["worst_case"]
+    assert worst["images"] == 30
+    assert [a["name"] for a in worst["attacks"]] == [
+        "pgd",
+        "apgd",
+        "fgsm",
+        "pgd",
+        "apgd",
+        "apgd",
+        "apgd-targeted",
+        "square",
+    ]
+    names = {"ntk": "test_t2", "adv_ntk": "test_adv_ntk"}
+    (label,) = (p.name for p in (copy / "evaluation.zarr").glob("standard_*"))
+    apgd = next(p.name for p in (copy / "evaluation.zarr").glob("apgd_*"))
+    (own,) = (p.name for p in (copy / "evaluation.zarr").glob("pgd_linf_r0.2*"))
+    for method, name in names.items():
+        robust = (table(copy, own, name)[:30, 1] > 0) & (table(copy, apgd, name)[:30, 1] > 0)
+        for called in (a["called"] for a in held["attacks"]):
+            robust &= table(copy, label, f"{method}_{called}")[:, 0] > 0
+        assert worst["methods"][method]["robust"] == robust.mean()
+        assert worst["methods"][method]["robust"] <= min(held["methods"][method]["robust"], 1.0)
+    assert again["methods"]["ntk"]["robust"] >= worst["methods"]["ntk"]["robust"] - 0.5
+    with pytest.raises(SystemExit) as stopped:
+        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "under the worst of 8 attacks on each of 30 test images (linf radius 0.2)" in out
+    assert "apgd-targeted on dlr targeted (100 steps, 3 targets, 1 start)" in out
+    assert f"adv_ntk{100 * worst['methods']['adv_ntk']['clean']:>14.1f}%" in out
+    rebuild_report(copy, display=QUIET)
+    page = (copy / "report.html").read_text()
+    assert "under the worst of 8 attacks on each of 30 test images (l∞ radius 0.2)" in page
+    assert "Under the run&#39;s own attack alone" in page or "Under the run's own attack alone" in page
+
+
+def test_a_check_counts_for_the_method_that_it_examined(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, report = check_run(copy, images=40, display=QUIET)
+    worst = stored(copy)["worst_case"]
+    assert worst["images"] == 60
+    (row,) = worst["alone"]
+    assert (row["method"], row["n_test"]) == ("adv_ntk", 40)
+    assert row["robust"] <= report["white_box"]["robust"]
+    assert len(row["attacks"]) > 5
+    with pytest.raises(SystemExit):
+        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
+    assert "Adv-NTK has met further attacks, which not all methods have" in capsys.readouterr().out
+
+
+def test_damaged_outcomes_of_a_tier_do_not_count_any_more(copy: Path, small_settings: tuple[str, ...]) -> None:
+    evaluate_run_tier(copy, "fast", images=10, display=QUIET)
+    assert len(stored(copy)["worst_case"]["sets"]) == 1, "the run's own attack met these images before"
+    evaluate_run_tier(copy, "standard", images=10, display=QUIET)
+    worst = stored(copy)["worst_case"]
+    (label,) = worst["sets"][1:]
+    (copy / "evaluation.zarr" / label / "adv_ntk_square" / "c" / "0" / "0").unlink()
+    found = run(load_config("digits", small_settings), copy, display=QUIET)
+    assert not found.worked
+    assert found.results["worst_case"]["images"] == 60
+    assert [row["method"] for row in found.results["worst_case"]["alone"]] == ["ntk", "early_stopped"]
+    assert stored(copy)["worst_case"] == worst, "who only reads does not write"
+    rebuild_report(copy, display=QUIET)
+    assert stored(copy)["worst_case"] == json.loads(json.dumps(found.results["worst_case"]))
+
+
+def test_coefficients_of_another_method_have_not_met_the_attacks(copy: Path) -> None:
+    evaluate_run_tier(copy, "standard", images=10, methods=["ntk"], display=QUIET)
+    (label,) = (p for p in (copy / "evaluation.zarr").glob("standard_*"))
+    for source in (
+        "clean",
+        *(a["called"] for a in json.loads((copy / "evaluation" / f"{label.name}.json").read_text())["attacks"]),
+    ):
+        for place in (label, label / "commits"):
+            shutil.copytree(place / f"ntk_{source}", place / f"adv_ntk_{source}")
+    (found,) = outcomes(copy).others
+    assert list(found.methods) == ["ntk"]
+
+
+def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: tuple[str, ...]) -> None:
+    folder = shutil.copytree(filled, tmp_path / "run")
+    settings = (*small_settings, *WEAK)
+    plain = run(load_config("digits", settings), folder, display=QUIET)
+    assert plain.results["tier"] == {"asked": "none", "worth": False}
+    assert plain.results["worst_case"]["images"] == 60
+    ending = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=25"))
+    ended = run(ending, folder, display=QUIET)
+    assert ended.worked
+    assert ended.results["tier"]["worth"]
+    assert ended.results["tier"]["predicted_seconds"] > 0
+    worst, own = ended.results["worst_case"], ended.results["methods"]
+    assert worst["images"] == 25
+    assert len(worst["attacks"]) == 7
+    assert worst["methods"]["adv_ntk"]["robust"] < own["adv_ntk"]["robust"], "one weak step says nothing"
+    assert ended.results["methods"] == plain.results["methods"]
+    assert len(list((folder / "evaluation").glob("standard_*_images25.json"))) == 1
+    assert not run(ending, folder, display=QUIET).worked
+    fewer = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
+    assert not run(fewer, folder, display=QUIET).worked, "more images have met it"
+    assert not run(load_config("digits", settings), folder, display=QUIET).worked
+    # A copy of the whole run whose page is compared with one that has met the run's attack alone.
+    other = shutil.copytree(filled, tmp_path / "other")
+    run(load_config("digits", (*settings, "train.lr=0.01")), other, display=QUIET)
+    page = compare_runs([folder, other], tmp_path / "page.html").read_text()
+    assert "60" in page
+    assert "pgd on squared error (1 step of 0.002, 1 start, l∞ radius 0.2)" in page
+    assert "the runs met different attacks" not in page
+    assert "–</td>" not in page.partition("What differs in the data and settings")[2].partition("</section>")[0]
+
+
+@pytest.mark.parametrize("worth", [0.0, 1e9])
+def test_a_tier_that_costs_too_much_is_left_out_and_said(
+    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, worth: float,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(tier_module, "WORTH", worth)
+    folder = shutil.copytree(filled, tmp_path / "run")
+    config = load_config("digits", (*small_settings, "evaluation.tier=auto", "evaluation.tier_images=5"))
+    found = run(config, folder, display=QUIET)
+    tier = found.results["tier"]
+    assert (tier["asked"], tier["name"], tier["images"], tier["worth"]) == ("auto", "standard", 5, worth > 0)
+    assert tier["predicted_seconds"] > 0
+    assert tier["run_seconds"] > 0
+    assert len(found.results["worst_case"]["sets"]) == 1 + (worth > 0)
+    assert not run(config, folder, display=QUIET).worked, "it was decided"
+    page = (folder / "report.html").read_text()
+    assert ("This is the only attack that the run has met" in page) == (worth == 0)
+    assert ("`advntk evaluate RUN --tier standard --images 5`" in page) == (worth == 0)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["-q", "run", str(folder / "config.toml"), "--out", str(folder)])
+    assert ("This is the only attack that the run has met" in capsys.readouterr().out) == (worth == 0)
+
+
+def test_the_tier_of_a_run_goes_on_where_it_was_ended(
+    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(filled, tmp_path / "run")
+    config = load_config("digits", (*small_settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
+    write = Records.write
+
+    def ended(self: Records, start: int, values: NDArray[np.float64]) -> None:
+        if self.where.endswith("early_stopped_square"):
+            raise KeyboardInterrupt
+        write(self, start, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder, display=QUIET)
+    assert not (folder / "results.json").exists()
+    written: list[str] = []
+
+    def counted(self: Records, start: int, values: NDArray[np.float64]) -> None:
+        written.append(self.where.rpartition("/")[2])
+        write(self, start, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", counted)
+        assert run(config, folder, display=QUIET).results["tier"]["worth"]
+    done = {name for name in written if not name.endswith("seconds")}
+    assert "early_stopped_square" in done
+    assert not any(name.startswith("ntk_") or name == "early_stopped_fgsm" for name in done)
