@@ -21,9 +21,13 @@ def method(robust: float = 0.4, n: int = 40, **more: Any) -> dict[str, Any]:
 
 def run_results(**methods: dict[str, Any]) -> dict[str, Any]:
     """results.json of a run with these methods."""
+    attack = {"name": "pgd", "radius": 0.2}
+    worst = {"images": 40, "sets": ["own"], "attacks": [attack], "methods": methods, "paired": [], "alone": []}
     return DESCRIBED | {
-        "attack": {"name": "pgd", "radius": 0.2},
+        "attack": attack,
         "methods": methods,
+        "worst_case": worst,
+        "tier": {"asked": "none", "worth": False},
         "paired": [],
         "curve": {"times": [0.1], "validation": [method()], "test": [method()]},
         "gram": {},

@@ -111,7 +111,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     def attack(key: str, predictor: Any) -> Callable[[], None]:
         def call() -> None:
-            found[key] = pgd(predictor, x, y, radius=RADIUS, steps=arguments.steps)
+            found[key] = pgd(predictor, x, y, radius=RADIUS, steps=arguments.steps, loss="squared-error")
 
         return call
 

@@ -1,0 +1,343 @@
+"""Every measured figure of README.md is what the JSON files of tests/benchmarks/results say.
+
+Each function below renders the pieces of one paragraph or table from the JSON, rounded as README rounds; each piece
+must stand in README, line breaks aside. A number of README that no piece covers is a setting, or fails the last test.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advntk_dist.data import Dataset, split
+
+TESTS = Path(__file__).resolve().parent
+README = (TESTS.parent / "README.md").read_text("utf-8").replace("\n", " ")
+WORDS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+SETTINGS = (
+    "Python 3.11 to 3.13",
+    "[arXiv 2310.06112]",
+    "clean, 95% interval | robust, 95% interval",
+    "Intervals are 95%, of images",
+    "on digits at radius 0.2",
+    "On digits at radius 0.2",
+)
+"""Pieces whose numbers are chosen, not measured: versions, levels of intervals, radii, times, rates."""
+
+NOT_PROSE = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)")
+"""Code blocks, code within a line, and the targets of links."""
+NUMBER = re.compile(r"\d[\d,]*\.\d+%?|\d+%")
+"""A number with a decimal point or a percent sign."""
+
+
+@functools.cache
+def stored(name: str) -> Any:
+    """The JSON of a benchmark."""
+    return json.loads((TESTS / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def points(share: float, sign: str = "") -> str:
+    """A share in hundredths with one decimal; with sign "+", positive ones have theirs too."""
+    return f"{100 * share:{sign}.1f}".replace("-", "−")
+
+
+def span(interval: Sequence[float], factor: float = 1.0, middle: float = 0.0) -> str:
+    """An interval, lengthened by a factor on both sides of its middle."""
+    return " to ".join(points(middle + factor * (end - middle)) for end in interval)
+
+
+def with_std(row: dict[str, Any]) -> str:
+    """Clean and robust accuracy of a method over seeds; they are stored in percent."""
+    return " / ".join(f"{row[what]['mean']:.1f} ± {row[what]['std']:.1f}" for what in ("clean", "robust"))
+
+
+def shown_job() -> Iterator[str]:
+    job = stored("full-cifar10")
+    test, times, cores = job["curve"]["test"], job["curve"]["times"], WORDS[job["environment"]["cpu_count"]]
+    assert job["starts"] - 1 == len(job["killed_during"]) == 2
+    yield f"in {job['total_seconds'] / 60:.0f} minutes on {cores} cores, killed twice on the way: MLP-5"
+    yield f"{job['n_train']:,} training, {job['n_val']:,} validation and {job['n_test']:,} test images"
+    yield f"PGD-{job['attack']['steps']} on {job['attack']['loss']}s (curve: {test[0]['n_test']:,} test images)"
+    assert [row["clean"] for row in test] == sorted(row["clean"] for row in test)
+    most = max(range(len(test)), key=lambda i: test[i]["robust"])
+    yield f"once training goes on past t = {times[most]} or so (robust overfitting), while clean accuracy still rises"
+    yield f"by t = {job['methods']['early_stopped']['t']} only modes"
+
+
+def shown_table() -> Iterator[str]:
+    job, paper = stored("full-cifar10")["methods"], stored("full-cifar10-paper")["methods"]
+    assert all(paper[name] == job[name] for name in ("ntk", "early_stopped"))
+    rows = {
+        "NTK (t = infinity)": job["ntk"],
+        f"NTK stopped early (t = {job['early_stopped']['t']}, chosen on validation)": job["early_stopped"],
+        "Adv-NTK": job["adv_ntk"],
+        "Adv-NTK, the paper's recipe with that attack": paper["adv_ntk"],
+    }
+    for name, row in rows.items():
+        cells = [f"{points(row[what])}% ({span(row[f'{what}_interval'])})" for what in ("clean", "robust")]
+        yield f"| {name} | {cells[0]} | {cells[1]} |"
+
+
+def shown_difference() -> Iterator[str]:
+    """Adv-NTK against the stopped NTK, and what stronger attacks take, in quarters of a point."""
+    (row,) = [
+        p for p in stored("full-cifar10")["paired"] if (p["method"], p["against"]) == ("adv_ntk", "early_stopped")
+    ]
+    yield f"keeps {points(row['robust'])} points ({span(row['robust_interval'])}) more under attack"
+    low, high = row["clean_interval"]
+    yield f"clean accuracy {points(-row['clean'])} points below ({points(-low)} below to {points(high)} above)"
+    seeds, quarters = stored("recipes-mlp-5")["by_seed"], {2: "half", 3: "three quarters of a point"}
+    taken = [
+        sum(seed[name]["robust_under_own_attack"] - seed[name]["robust"] for seed in seeds) / len(seeds)
+        for name in ("cross-fit", "best uniform time")
+    ]
+    yield "Stronger attacks take another {} to {} from both".format(*(quarters[round(400 * t)] for t in taken))
+
+
+def plan() -> Iterator[str]:
+    """Runs over plans: the JSON has plans over runs."""
+    cases = stored("plan")["cases"]
+    runs = [run for case in cases.values() for run in case]
+    took = [run["total"]["measured"] / run["total"]["predicted"] for run in runs]
+    assert {round(run["plan_seconds"] / 30) for run in runs} == {1}
+    yield "measures the machine for half a minute and then predicts"
+    yield f"predicts: {WORDS[len(runs)]} runs of {WORDS[len(cases)]} configurations (digits; CIFAR-10 with"
+    mlp, cnn = (cases[name][0]["settings"] for name in ("cifar10-mlp3-4000", "cifar10-cnn3-600"))
+    n_train = [int(s.split("=")[1]) for settings in (mlp, cnn) for s in settings if s.startswith("data.n_train=")]
+    yield "with MLP-3 on {:,} images, and with CNN-3 on {:,})".format(*n_train)
+    yield f"took {min(took):.2f} to {max(took):.2f} times what it had said, on two quiet cores"
+
+
+def speed() -> Iterator[str]:
+    """Of kernels and of attacks."""
+    for network, row in stored("kernels-cpu")["networks"].items():
+        ratio = row["ratio"]
+        yield f"{ratio['value']['wall']:.1f} and {ratio['gradient']['wall']:.1f} times for `{network}`"
+    mlp, cnn = (stored("attack-cpu")["networks"][name] for name in ("mlp-5", "cnn-3"))
+    (fast, gain), (slow, more) = (
+        (row["image_steps_a_second"]["after"]["wall"], row["gain"]["neural-tangents"]["wall"]) for row in (mlp, cnn)
+    )
+    yield f"A PGD attack on {mlp['n']:,} training images makes {round(fast, -1):,.0f} image-steps a second with `mlp-5`"
+    yield f"with `mlp-5` ({gain:.1f} times neural-tangents) and {slow:.1f} with `cnn-3` ({more:.1f} times;"
+
+
+def recipe_table() -> Iterator[str]:
+    """Accuracies of a seed are counts of 2,000 images, half of them midway between two tenths: these are rounded up."""
+    recipes = stored("recipes-mlp-5")
+    sizes = f"{recipes['n_train']:,} training and {recipes['n_val']:,} validation images, radius 8/255"
+    images = f"{recipes['n_test']:,} test images for each of {WORDS[len(recipes['by_seed'])]} seeds"
+    yield f"MLP-5, {sizes}, tier `{recipes['tier']}` on {images}"
+    titles = {"best uniform time": "best uniform time (chosen on validation)"}
+    for name, row in recipes["methods"].items():
+        seeds = [", ".join(points(s[name][what] + 1e-9) for s in recipes["by_seed"]) for what in ("clean", "robust")]
+        title = titles.get(name, f"Adv-NTK, recipe `{name}`")
+        yield f"| {title} | {points(row['clean'])}% | {points(row['robust'])}% | {seeds[0]} | {seeds[1]} |"
+
+
+def drawn_again() -> tuple[int, float]:
+    """Test images that the recipes' seeds drew after the first time, and how much longer that can make an interval."""
+    recipes, n = stored("recipes-mlp-5"), 60_000
+    images, labels = np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.int64)
+    cifar10 = Dataset("cifar10", images, labels, ("any",), test_start=50_000)
+    sizes = {size: recipes[size] for size in ("n_train", "n_val", "n_test")}
+    rows = np.concatenate([split(cifar10, **sizes, seed=seed["seed"]).test for seed in recipes["by_seed"]])
+    _, draws = np.unique(rows, return_counts=True)
+    return len(rows) - len(draws), round(float(np.sqrt((draws**2).sum() / len(rows))), 2)
+
+
+def recipe_differences() -> Iterator[str]:
+    recipes, (again, factor) = stored("recipes-mlp-5"), drawn_again()
+    seeds, others = recipes["by_seed"], ("best uniform time", "paper")
+    images = len(seeds) * recipes["n_test"]
+    drew = f"the seeds drew {again:,} of their {images:,} test images a second or third time"
+    yield f"lengthened by a factor of {factor}, the most that it can matter that {drew}"
+    found: dict[str, str] = {}
+    for other in others:
+        for what, row in recipes["paired"][f"cross-fit minus {other}"].items():
+            found[f"{other}, {what}"] = points(row["mean"])
+            found[f"{other}, {what}, interval"] = span(row["interval"], factor, row["mean"])
+    robust, more = (f"{found[f'{name}, robust']} points ({found[f'{name}, robust, interval']}) more" for name in others)
+    assert all(seed["cross-fit"]["robust"] > seed[other]["robust"] for seed in seeds for other in others)
+    yield f"`cross-fit` leaves {robust} robust accuracy than the best uniform time and {more} than the paper's recipe"
+    uniform, ends = found["best uniform time, clean"], found["best uniform time, clean, interval"]
+    yield f"more for every seed, at clean accuracy {uniform} points ({ends}) above the former"
+    below = sum(seed["cross-fit"]["clean"] < seed["paper"]["clean"] for seed in seeds)
+    paper, ends = found["paper, clean"], found["paper, clean, interval"]
+    yield f"as high as the latter's ({paper} above, {ends}; below it for {WORDS[below]} seeds of {WORDS[len(seeds)]})"
+
+
+def check_and_autoattack() -> Iterator[str]:
+    check, auto = stored("check-mlp-5"), stored("autoattack")
+    assert check["passed"]
+    yield f"passes its {WORDS[len(check['checks'])]} checks on the run of seed 0 ({check['images']} test images,"
+    ours, theirs, n = auto["ours"], auto["autoattack_standard"], auto["images"]
+    left = f"{n * auto['clean']:.0f} right when clean, {n * theirs['robust']:.0f} left"
+    assert auto["felled_by_ours_alone"] == auto["felled_by_autoattack_alone"] == 0
+    yield f"on {n} test images of the same run ({left}), fells the same images as tier `{auto['tier']}` does, in"
+    yield f"does, in {theirs['seconds'] / ours['seconds']:.1f} times the time"
+
+
+def ablation() -> Iterator[str]:
+    """What changes of the default recipe do, the best uniform time and the paper's recipe among them."""
+    lab, large = stored("ablation-mlp-5"), stored("ablation-mlp-5-n10000")
+    changes = {row["name"]: row["minus_default"] for row in lab["variants"] if "minus_default" in row}
+    uniform, paper = changes.pop("best uniform time"), changes["paper"]
+    gain, other = (
+        f"{points(-row['robust'])}{unit} ({span([-end for end in reversed(row['robust_interval'])])}; "
+        f"{WORDS[len(row['seeds'])]} seeds)"
+        for row, unit in ((uniform, " points"), (paper, ""))
+    )
+    yield f"With {lab['n_train']:,} training images, and {lab['n_held']:,} attacked ones a seed that are held out"
+    yield f"the robust gain is {gain} over the best uniform time and {other} over the paper's recipe, whose clean"
+    yield f"whose clean accuracy is {points(paper['clean'])} points ({span(paper['clean_interval'])}) higher"
+    assert len(changes) == lab["compared"] < 2 * sum(len(row["seeds"]) == 1 for row in changes.values())
+    raising = {name: row["robust_p"] for name, row in changes.items() if row["robust"] > 0}
+    few = WORDS[sum(p < 0.05 / len(changes) for p in raising.values())]
+    yield f"Of {len(changes)} changes, most on one seed, {few} raises robust accuracy with p below 0.05 /"
+    yield f"p below 0.05 / {lab['compared']}, and several trade"
+    signed = {name: [points(row[what], "+") for what in ("clean", "robust")] for name, row in changes.items()}
+    count = f"{WORDS[len(changes['squared error']['seeds'])]} seeds"
+    yield "the squared error {} for {} ".format(*signed["squared error"]) + f"({count}), no weight on clean images"
+    yield "no weight on clean images {} for {}.".format(*signed["clean weight 0"])
+    closest = min(raising, key=lambda name: raising[name])
+    assert closest == "folds and validation in turn"
+    row, (same,) = changes[closest], [v["minus_default"] for v in large["variants"] if v["name"] == closest]
+    ends = f"{span(row['robust_interval'])}; {WORDS[len(row['seeds'])]} seeds, p = {row['robust_p']:.3f}"
+    yield f"Closest came steps on validation images in turn with folds: {signed[closest][1]} robust ({ends}), but"
+    yield f"but {points(same['robust'], '+')} ({span(same['robust_interval'])}) with {large['n_train']:,} training"
+    yield f"with {large['n_train']:,} training images, where {large['n_val']:,} validation images are overfitted"
+    yield f"has all, and names {WORDS[len(lab['not_measured'])]} changes that are not measured"
+
+
+def reproduction() -> Iterator[str]:
+    mlp, others = stored("reproduction-mlp")["rows"], (("reproduction-mlp-r4", " it is"), ("reproduction-cnn", ":"))
+    assert all(row["pgd"]["seeds"] == [0, 1, 2] and row["radius"] == 8.0 for row in mlp)
+    sizes = f"{mlp[0]['n_train']:,} training and {mlp[0]['n_val']:,} validation images"
+    yield f"the paper's settings: {sizes}, radius 8/255; {mlp[0]['n_test']:,} test images"
+    methods = ("ntk", "early-stopped", "adv-ntk")
+    for network in dict.fromkeys(row["network"] for row in mlp):
+        rows = {row["method"]: row for row in mlp if row["network"] == network}
+        cells = [*(with_std(rows[method]["pgd"]) for method in methods), with_std(rows["adv-ntk"]["pgd-reference"])]
+        yield f"| {network.upper()} | {' | '.join(cells)} |"
+    for name, verb in others:
+        rows = {row["method"]: row for row in stored(name)["rows"]}
+        ntk, stopped, ours = (with_std(rows[method]["pgd"]) for method in methods)
+        yield f"`results/{name}.json`){verb} NTK {ntk}, stopped early {stopped}, Adv-NTK {ours}."
+    row = stored("reproduction-cnn")["rows"][0]
+    yield f"CNN-3 at {row['n_train']} training, {row['n_val']} validation and {row['n_test']} test images"
+
+
+def scale_gram() -> Iterator[str]:
+    gram = stored("gram-mlp-5")
+    full, over, checked = gram["full"], gram["full_over_ideal"], gram["checked"]
+    yield f"All {full['n']:,} training images of CIFAR-10, MLP-5, float32, {WORDS[full['workers']]} CPU cores"
+    yield f"the Gram matrix, {full['distinct_pairs'] / 1e9:.2f}e9 pairs in {full['tiles']} tiles, took"
+    start = full["seconds"] - full["tile_seconds"]
+    yield f"tiles, took {full['seconds']:.0f} s, {start:.0f} of them to start Ray"
+    images = full["n"] * 32 * 32 * 3 * 4  # float32
+    yield f"{full['store_bytes'] / 1e9:.1f} GB on disk; {full['peak_worker_bytes'] / 1e9:.1f} GB of memory at most in"
+    planned = f"(planned: {full['planned']['worker_bytes'] / 1e9:.1f})"
+    yield f"in a worker, {images / 1e9:.1f} of them images that the workers share {planned}"
+    busy, alone = over["tiles, against the kernel with all cores busy"], over["tiles"]
+    yield f"{busy:.2f} times the bare kernel's own time with both cores busy ({alone:.2f} times its time on one core"
+    batch = f"{gram['faster_than_neural_tangents_batch']['tiles']:.1f} times as fast as `neural_tangents.batch`"
+    yield f"{batch} on {gram['small']['n']:,} images. Checking all bytes takes"
+    difference = f"{checked['largest_relative_difference']:.0e}".replace("e-0", "e-")
+    yield f"Checking all bytes takes {checked['verify_seconds']:.0f} s. The largest difference from float64 in a sample"
+    yield f"in a sample of tiles is {difference} of the largest entry"
+
+
+def scale_job() -> Iterator[str]:
+    job = stored("full-cifar10")
+    peak, methods, uniform = job["peak_bytes"], job["methods"], job["solver"]["solves"]["uniform"]
+    minutes = {stage: seconds / 60 for stage, seconds in job["seconds"].items()}
+    yield f"with {job['n_train']:,} images in the matrix"
+    yield f"Gram matrix {job['seconds']['gram']:.0f} s, uniform dynamics and t = infinity {minutes['solve']:.1f} min ("
+    yield f"({uniform['passes']:.0f} passes), early stopping on validation images {minutes['select']:.1f} min, "
+    yield f"min, {methods['adv_ntk']['steps']} Adv-NTK steps {minutes['train']:.0f} min, {WORDS[len(methods)]} methods"
+    yield f"methods on {job['n_test']:,} test images and the curve {minutes['evaluate']:.1f} min."
+    yield f"took at most {peak['driver'] / 1e9:.1f} GB of memory, a worker {peak['worker'] / 1e9:.1f} GB"
+    yield f"[Training times that Adv-NTK gave {job['n_train']:,} images]"
+
+
+def scale_solver() -> Iterator[str]:
+    solver = stored("solver")["results"]
+    ratio, update, sizes = solver["pass"]["ratio"], solver["update"], solver["rival"]["sizes"]
+    yield f"n = {solver['pass']['n']:,}, two cores): a product with 10 vectors takes"
+    yield f"takes {ratio['from disk']:.2f} times the reading of the matrix from disk"
+    square, thin = (ratio[f"cached, {shape} product, wall"] for shape in ("square", "thin"))
+    yield f"from the page cache {square:.1f} times the same arithmetic as a large matrix product, "
+    yield f"large matrix product, {thin:.2f} times BLAS's own product of that shape"
+    yield f"takes {update['passes']} passes ({update['seconds']['wall']:.0f} s)"
+    first, last = sizes[0]["n"], sizes[-1]["n"]
+    yield f"At n = {last:,} loss and gradient are {sizes[-1]['ratio']['wall']:.0f} times as fast as a dense matrix"
+    ours, dense = (solver["rival"]["exponent"][who]["wall"] for who in ("ours", "dense"))
+    yield f"time grows as n^{ours:.1f} against n^{dense:.1f} between {first:,} and {last:,}"
+
+
+def finite_width() -> Iterator[str]:
+    finite = stored("finite-width-cifar10-small")
+    methods, slope = finite["methods"], finite["flow"]["slopes"]["gap_test"]
+    yield f"({finite['network'].upper()}, width {finite['training']['width']}, {finite['n_train']:,} images,"
+    names = ("finite_at_best", "finite_at", "adv_ntk", "early_stopped")
+    most, last, ours, stopped = (f"{points(methods[name]['robust'])}%" for name in names)
+    steps = [methods[name]["steps"][0] for name in names[:2]]
+    yield f"{most} at step {steps[0]:,} and {last} at step {steps[1]:,}, beside {ours} of Adv-NTK and {stopped} of the"
+    ends = f"95% interval {slope['low']:.2f} to {slope['high']:.2f}"
+    yield f"falls as width to the power {slope['slope']:.2f} ({ends})"
+
+
+def digits() -> Iterator[str]:
+    """Accuracies under a run's own attack and in the worst case, each beside the command that gives them."""
+    runs, methods = stored("digits")["runs"], ("adv_ntk", "early_stopped")
+
+    def left(run: str, worst: bool) -> str:
+        rows = runs[run]["worst_case"]["methods"] if worst else runs[run]["methods"]
+        return " and ".join(f"{points(rows[name]['robust'])}%" for name in methods)
+
+    flattered, default, paper = runs["squared-error"], runs["default"], runs["paper"]
+    n, few = default["methods"]["adv_ntk"]["n_test"], default["worst_case"]["images"]
+    tier = f"tier `{flattered['tier']['name']}`"
+    first, second = (f"{points(flattered['methods'][name]['robust'])}%" for name in methods)
+    yield f"`{flattered['command']}` leaves {first} of {n} test images robust for Adv-NTK and {second} for"
+    yield f"in the worst case over that and {tier}, {left('squared-error', True)} of the first {few}."
+    yield f"`{default['command']}` leaves {left('default', False)} under PGD on {default['attack']['loss']}s, "
+    yield f"margins, {left('default', True)} in the worst case"
+    ours, stopped = (f"{points(default['worst_case']['methods'][name]['robust'])}%" for name in methods)
+    yield f"it leaves {ours} in the worst case on {few} test images, where the stopped NTK has {stopped}; the paper's"
+    theirs = f"{points(paper['worst_case']['methods']['adv_ntk']['robust'])}%"
+    yield f"the paper's recipe leaves {theirs} (`{paper['command']}`)"
+
+
+FIGURES: tuple[Callable[[], Iterator[str]], ...] = (
+    shown_job, shown_table, shown_difference, plan, speed, recipe_table, recipe_differences, check_and_autoattack,
+    ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("figures", FIGURES, ids=lambda figures: figures.__name__)
+def test_figures_are_those_of_the_json(figures: Callable[[], Iterator[str]]) -> None:
+    assert not [piece for piece in figures() if piece not in README]
+
+
+def test_settings_are_in_the_readme() -> None:
+    assert not [piece for piece in SETTINGS if piece not in README]
+
+
+def test_no_figure_of_the_readme_is_without_a_source() -> None:
+    rendered = [piece for figures in FIGURES for piece in figures()]
+    patterns = [NOT_PROSE, *(re.compile(re.escape(piece)) for piece in (*rendered, *SETTINGS))]
+    covered = [found.span() for pattern in patterns for found in pattern.finditer(README)]
+    assert not [
+        README[max(0, number.start() - 40) : number.end() + 40]
+        for number in NUMBER.finditer(README)
+        if not any(start <= number.start() and number.end() <= end for start, end in covered)
+    ]
