@@ -52,10 +52,10 @@ class StoreDamagedError(StoreError, OSError):
 class StoreMismatchError(StoreError):
     """A store belongs to another configuration; the message names the field that differs."""
 
-    def __init__(self, where: str, field: str, stored: object, requested: object) -> None:
+    def __init__(self, where: str, field: str, stored: object, requested: object, also: str = "") -> None:
         super().__init__(
             f"{where}: {field} differs: the store has {stored!r}, this request has {requested!r}; "
-            f"use another --out, or ask for the stored {field}"
+            f"use another --out{also}, or ask for the stored {field}"
         )
         self.field, self.stored, self.requested = field, stored, requested
 

@@ -43,6 +43,9 @@ def evaluate_again(
     """
     folder, stages, _, chosen = open_finished(out, address=address, workers=workers, display=display)
     asked_attack = _asked(stages.config, attack, overrides)
+    path = folder.root / f"results-{asked_attack.label}.json"
+    if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, "remove it")) is not None:
+        return path, found
     with folder.claimed(stages.config), stages:
         methods = stages.methods(chosen, asked_attack)
         largest = max(m.max_perturbation for m in methods.values())
@@ -51,7 +54,6 @@ def evaluate_again(
             "methods": {name: result.as_dict() for name, result in methods.items()},
             "paired": paired_differences(methods),
         }
-        path = folder.root / f"results-{asked_attack.label}.json"
         schema.write(path, schema.AttackedAgain, results)
         refresh_results(folder, stages.config)
     return path, results

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import google_crc32c
@@ -22,11 +23,13 @@ from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.location import Location, location, remove_tree
 from advntk_dist.storage.lock import sole
 
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=RunConfig)
+AFTER_THE_MATRIX = ("solver", "attack", "train", "evaluation")
+"""Sections of a configuration that the Gram matrix does not depend on."""
 _CHECKSUM_LINE = re.compile(r"# crc32c of the lines below: ([0-9a-f]{8})\n")
 
 
@@ -98,11 +101,17 @@ class RunDirectory:
         """report.html."""
         return self.root / "report.html"
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it lies on a file system, or in a folder, that cannot be written."""
+        return isinstance(self.root, Path) and self.root.is_dir() and not os.access(self.root, os.W_OK)
+
     @contextmanager
     def claimed(self, config: RunConfig, *, reading: bool = False) -> Iterator[None]:
         """Hold the directory for this configuration; the first claim writes config.toml.
 
-        A directory with nothing but a Gram matrix takes a larger data.n_train: the matrix grows with it.
+        A directory in which nothing rests on the Gram matrix yet takes a larger data.n_train, with which the matrix
+        grows, and any other solver, attack, training and evaluation.
 
         Parameters
         ----------
@@ -139,11 +148,10 @@ class RunDirectory:
         with lock:
             found = _found_from_anywhere(config)
             known = self._known()
-            if known is not None and not self._grows(config, known):
+            moved = True
+            if known is not None and (difference(config, known) is None or not self._gives_way(config, known)):
                 self._require_same(config, known)
                 moved = _moved(known.data.path, config.data.path, found.data.path)
-            else:
-                moved = True
             if moved:  # later commands find the images from any folder
                 self.write_text(self.config, _with_checksum(found.to_toml()))
             yield
@@ -152,7 +160,9 @@ class RunDirectory:
         """Raise StoreMismatchError naming the first key in which a configuration differs from the stored one."""
         other = difference(config, stored)
         if other is not None:
-            raise StoreMismatchError(str(self.root), *other)
+            kept = other[0].partition(".")[0] in AFTER_THE_MATRIX and self.gram.exists()
+            also = f" (a copy of {self.gram.name} in it keeps the matrix)" if kept else ""
+            raise StoreMismatchError(str(self.root), *other, also)
 
     def _known(self) -> RunConfig | None:
         """The stored configuration; None where there is none yet, or where it is damaged, and is written anew.
@@ -167,12 +177,20 @@ class RunDirectory:
             log.warning("%s", error)
             return None
 
-    def _grows(self, config: RunConfig, stored: RunConfig) -> bool:
-        """Whether only more training images are asked for, and nothing rests on the ones before."""
-        if any(path.exists() for path in (self.coefficients, self.train, self.evaluation, self.results)):
+    def _gives_way(self, config: RunConfig, stored: RunConfig) -> bool:
+        """Whether another configuration can go on from the matrix, on which nothing rests; what is begun is removed."""
+        from advntk_dist.storage.records import holds_nothing
+
+        after = {section: getattr(config, section) for section in AFTER_THE_MATRIX}
+        larger = {"n_train": max(config.data.n_train, stored.data.n_train)}
+        if difference(config, stored.model_copy(update=after | {"data": stored.data.model_copy(update=larger)})):
             return False
-        larger = stored.model_copy(update={"data": stored.data.model_copy(update={"n_train": config.data.n_train})})
-        return stored.data.n_train < config.data.n_train and difference(config, larger) is None
+        rest = (self.coefficients, self.train, self.evaluation)
+        if self.results.exists() or not all(holds_nothing(path) for path in rest):
+            return False
+        for path in rest:
+            remove_tree(path)
+        return True
 
     def stored_config(self) -> RunConfig:
         """The configuration that the directory belongs to.

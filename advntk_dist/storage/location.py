@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TypeAlias
 
@@ -47,6 +48,14 @@ def local(place: Location) -> Path:
     if not isinstance(place, Path):
         raise RequestError(f"{place}: this works on a disk only; give a local path")
     return place
+
+
+def remove_tree(place: Location) -> None:
+    """Delete a folder and everything in it, or what there is of it."""
+    if isinstance(place, Path):
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.remove_tree()
 
 
 def refuse_credentials(option: str, url: str) -> None:

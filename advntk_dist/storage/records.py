@@ -91,6 +91,19 @@ def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
         ) from error
 
 
+def holds_nothing(path: Location) -> bool:
+    """Whether there is no group at ``path``, or a sound one of ours in which no record is committed."""
+    if not path.exists():
+        return True
+    try:
+        group, _ = read_group(path)
+        commits = group.get(_COMMITS)
+        tables = [table for _, table in commits.arrays()] if isinstance(commits, zarr.Group) else []
+        return all((np.asarray(table[:]) < 0).all() for table in tables)
+    except (StoreError, *_DAMAGE):
+        return False
+
+
 def _reread(local: bool, read: Callable[[], T]) -> T:
     """What is read, from an object store up to READS times: damage may be of the way, not of what is stored."""
     for _ in range(0 if local else READS - 1):

@@ -43,7 +43,7 @@ def configuration(recipe: str, seed: int, arguments: argparse.Namespace) -> RunC
     if recipe == "paper":  # its uniform time is not looked at
         settings += ["evaluation.times=[0.003]"]
         return load_config(f"paper/cifar10-{arguments.network}-r8", settings)
-    settings += ["attack.loss=margin", f"evaluation.times={TIMES}", "train.recipe=cross-fit"]
+    settings += ["attack.loss=margin", "evaluation.tier=none", f"evaluation.times={TIMES}", "train.recipe=cross-fit"]
     config = load_config(f"paper/cifar10-{arguments.network}-r8", settings)
     usual = type(config.train)(recipe="cross-fit", seed=seed)  # not the paper's steps and rate
     return config.model_copy(update={"train": usual})

@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import zarr
 import advntk_dist as advntk
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import split
-from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.errors import RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.gram import WorkerPool, build_gram
 from advntk_dist.pipeline import solving
 from advntk_dist.pipeline.evaluate import evaluate_again
@@ -148,6 +150,53 @@ def test_gram_build_grows_a_matrix_that_nothing_rests_on_to_the_store_that_run_m
     assert (np.asarray(advntk.open_gram(grown.path)) == np.asarray(advntk.open_gram(built / "gram.zarr"))).all()
     with pytest.raises(StoreMismatchError, match=r"data\.n_train"):  # it does not shrink
         build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_the_matrix_does_not_depend_on_may_change_while_nothing_rests_on_it(
+    filled: Path, small_settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """As after a solve that failed, with the advice that its message gave."""
+    folder = shutil.copytree(filled, tmp_path / "run")
+    if begun:
+
+        def fails(*_: Any, **__: Any) -> Any:
+            raise SolverError("here the solve fails; raise solver.ridge")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ATDynamics, "trajectory", fails)
+            with pytest.raises(SolverError):
+                run(load_config("digits", small_settings), folder, display=QUIET)
+        assert (folder / "dynamics.zarr").exists()
+    with RunDirectory.at(folder).claimed(load_config("digits", small_settings)):
+        pass
+    for key in ("network.W_std=1.5", "data.seed=1", "gram.tile=60", "data.n_train=180"):
+        with pytest.raises(StoreMismatchError, match=key.split("=")[0].replace(".", r"\.")):
+            run(load_config("digits", (*small_settings, key)), folder, display=QUIET)
+    other = ("solver.ridge=0.01", "attack.radius=0.1", "train.steps=2", "evaluation.times=[0.1]")
+    found = run(load_config("digits", (*small_settings, *other)), folder, display=QUIET)
+    assert found.results["attack"]["radius"] == 0.1
+    assert "ridge = 0.01" in (folder / "config.toml").read_text()
+    with pytest.raises(StoreMismatchError, match=r"solver\.ridge.*keeps the matrix"):
+        run(load_config("digits", small_settings), folder, display=QUIET)
+    moved = tmp_path / "other"
+    moved.mkdir()
+    shutil.copytree(folder / "gram.zarr", moved / "gram.zarr")
+    monkeypatch.setattr(solving, "build_gram", no_tile(build_gram))
+    assert run(load_config("digits", small_settings), moved, display=QUIET).worked
+
+
+def no_tile(build: Any) -> Any:
+    """A build that has nothing left to compute."""
+
+    def built(*given: Any, on_progress: Any, **told: Any) -> Any:
+        def progress(done: int, total: int, receipt: Any) -> None:
+            assert receipt is None, "a tile was computed"
+            on_progress(done, total, receipt)
+
+        return build(*given, on_progress=progress, **told)
+
+    return built
 
 
 def test_the_curve_may_take_fewer_images_than_the_methods(
