@@ -62,6 +62,11 @@ class KernelPredictor:
         """Pickle what it was made of; predictions are the same to the bit on the same kind of processor."""
         return partial(KernelPredictor, batch=self.batch), (self.net, self._x_train, self.coefficients)
 
+    @property
+    def x_train(self) -> Images:
+        """Training images (n, H, W, C) as floats in [-0.5, 0.5]."""
+        return to_unit_range(self._x_train)
+
     def with_coefficients(self, coefficients: ArrayLike) -> KernelPredictor:
         """The same predictor with other coefficients; the prepared training images are shared."""
         other = object.__new__(KernelPredictor)

@@ -97,10 +97,11 @@ def print_results(results: dict[str, Any]) -> None:
         print_methods(results)
     elif "tier" in results:
         click.echo(f"{ALONE} {tier_words(results)}")
-    if results.get("duplicates"):
-        from advntk_dist.data.duplicates import Duplicates
+    from advntk_dist.data.duplicates import Duplicates
+    from advntk_dist.data.near_equal import NearEqual
 
-        for line in Duplicates.from_dict(results["duplicates"]).lines():
+    for kind, found in ((Duplicates, results.get("duplicates")), (NearEqual, results.get("near_equal"))):
+        for line in () if found is None else kind.from_dict(found).lines():
             click.echo(line)
 
 

@@ -183,10 +183,7 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
 
     def place(position: int) -> Place:
         part = int(of_part[position])
-        row = int(rows[position])
-        index = position - int(ends[part] - sizes[names[part]])
-        file = None if data.files is None else printable(data.files[row])
-        return Place(names[part], index, row, data.classes[data.y[row]], file)
+        return place_of(data, names[part], position - int(ends[part] - sizes[names[part]]), rows[position])
 
     copies = np.flatnonzero(first != np.arange(len(rows)))
     agree = labels[copies] == labels[first[copies]]
@@ -194,6 +191,12 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
     order = np.lexsort((copies, -of_part[copies], inside, agree))[:SHOWN]
     pairs = tuple(Pair(place(int(first[k])), place(int(k)), bool(labels[k] == labels[first[k]])) for k in copies[order])
     return Duplicates(sizes, within, across, contradicting, data.dropped, pairs)
+
+
+def place_of(data: Dataset, part: str, index: int, row: int | np.int64) -> Place:
+    """Where an image is: its position in its part, and in the dataset."""
+    file = None if data.files is None else printable(data.files[row])
+    return Place(part, index, int(row), data.classes[data.y[row]], file)
 
 
 def drop_duplicates(data: Dataset) -> Dataset:

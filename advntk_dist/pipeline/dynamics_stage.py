@@ -51,7 +51,7 @@ class DynamicsStage(Stages):
         solved = at.solve(self.dynamics, group, self.config.solver.tolerance)
         infinite = len(self.times) - 1
         standard = Flow.standard(np.array(self.config.evaluation.times), len(ark))
-        notes = Records(self._coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),)).read_all()
+        notes = Records(self.coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),)).read_all()
         assert notes is not None
 
         limit = CommittedCoefficients(uniform, infinite)

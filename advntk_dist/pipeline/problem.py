@@ -54,8 +54,12 @@ class Problem:
     @cached_property
     def duplicates(self) -> Duplicates:
         """Equal images among those that the run takes, within and across its parts."""
-        drawn = self._split
-        return find_duplicates(self.dataset, {"train": drawn.train, "val": drawn.val, "test": drawn.test})
+        return find_duplicates(self.dataset, self.rows)
+
+    @property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of the dataset by part: training, validation and test images."""
+        return {"train": self._split.train, "val": self._split.val, "test": self._split.test}
 
     @cached_property
     def net(self) -> Network:

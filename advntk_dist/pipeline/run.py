@@ -13,6 +13,7 @@ from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.images import require_same_images
+from advntk_dist.pipeline.near_images import near_equal_images
 from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_results
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
@@ -119,6 +120,8 @@ def _work(stages: Stages) -> dict[str, Any]:
     stages.gram()
     stages.uniform()
     stages.spectrum()
+    for line in near_equal_images(stages).lines():
+        stages.display.say(line)
     chosen, _ = stages.select()
     stages.train()
     stages.curve()
@@ -172,6 +175,7 @@ def _results(stages: Stages, tier: dict[str, Any]) -> dict[str, Any]:
         },
         "solver": {"tolerance": config.solver.tolerance, "solves": stages.solves()},
         "duplicates": stages.problem.duplicates.as_dict(),
+        "near_equal": near_equal_images(stages).as_dict(),
         "seconds": stages.events.seconds(),
         "peak_bytes": stages.events.peak_bytes(),
         "environment": environment(),

@@ -110,7 +110,8 @@ class Solving(Scoring):
         return dynamics
 
     @cached_property
-    def _coefficients(self) -> zarr.Group:
+    def coefficients(self) -> zarr.Group:
+        """Everything that is solved, committed."""
         return guarded_group(self.folder.coefficients, self.identity)
 
     @property
@@ -121,8 +122,8 @@ class Solving(Scoring):
     def uniform(self) -> Records:
         """Coefficients (times, n, k) of uniform varpi = t, the last one at t = infinity."""
         shape = self.problem.targets.shape
-        table = Records(self._coefficients, "uniform", len(self.times), shape)
-        notes = Records(self._coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),))
+        table = Records(self.coefficients, "uniform", len(self.times), shape)
+        notes = Records(self.coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),))
         if any(table.read(i) is None for i in range(len(self.times))) or notes.read_all() is None:
             with self.events.stage("solve"), self.display.stage("Uniform dynamics", 1, "solve") as advance:
                 solutions = self.dynamics.trajectory(1.0, self.times, self.config.solver.tolerance)
@@ -134,7 +135,7 @@ class Solving(Scoring):
 
     def spectrum(self) -> KernelSpectrum:
         """Leading eigenvalues of the Gram matrix; no pass where the uniform trajectory has just been computed."""
-        table = Records(self._coefficients, "spectrum", 1, (2, SPECTRUM))
+        table = Records(self.coefficients, "spectrum", 1, (2, SPECTRUM))
         rows = table.read(0)
         if rows is None:
             with self.events.stage("solve"):
@@ -151,7 +152,7 @@ class Solving(Scoring):
     def coefficients_of(self, varpi: Array) -> Records:
         """Coefficients (1, n, k) of Adv-NTK at its trained times."""
         table = self.trained()
-        notes = Records(self._coefficients, f"{ADV_NTK}_solve", 1, (len(SOLVE_FIELDS),))
+        notes = Records(self.coefficients, f"{ADV_NTK}_solve", 1, (len(SOLVE_FIELDS),))
         if table.read(0) is None or notes.read_all() is None:
             solution = self.dynamics.coefficients(varpi, tol=self.config.solver.tolerance)
             notes.write(0, _note(solution))
@@ -162,13 +163,13 @@ class Solving(Scoring):
         """Coefficients (1, n, k) of Adv-NTK, at its trained times."""
         steps, n = self.config.train.steps, len(self.problem.train.y)
         varpi = Records(guarded_group(self.folder.train, self.identity), "varpi", steps + 1, (n,))
-        return Records(self._coefficients, ADV_NTK, 1, self.problem.targets.shape, of=varpi.seal(steps))
+        return Records(self.coefficients, ADV_NTK, 1, self.problem.targets.shape, of=varpi.seal(steps))
 
     def solves(self) -> dict[str, dict[str, float]]:
         """Passes, error estimates and most negative Ritz values of the committed solves."""
         found = {}
         for key, name, rows in (("uniform", "uniform_solves", len(self.times)), (ADV_NTK, f"{ADV_NTK}_solve", 1)):
-            table = Records(self._coefficients, name, rows, (len(SOLVE_FIELDS),)).read_all()
+            table = Records(self.coefficients, name, rows, (len(SOLVE_FIELDS),)).read_all()
             assert table is not None
             worst = {"passes": table[:, 0].max(), "error": table[:, 1].max(), "smallest_ritz": table[:, 2].min()}
             found[key] = {field: float(value) for field, value in worst.items()}

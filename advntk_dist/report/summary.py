@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.data.duplicates import Duplicates
+from advntk_dist.data.near_equal import NearEqual
 from advntk_dist.intervals import wilson_interval
 from advntk_dist.report.arrays import IntArray
 from advntk_dist.report.attacks import (
@@ -70,10 +71,13 @@ def summarise(inputs: ReportInputs) -> Summary:
     found = inputs.results.get("duplicates")
     duplicates = None if found is None else Duplicates.from_dict(found)
     said, leak = ((), "") if duplicates is None else (duplicates.lines(), duplicates.leak)
+    found = inputs.results.get("near_equal")
+    close = None if found is None else NearEqual.from_dict(found)
+    near, close_leak = ((), "") if close is None else (close.lines(), close.leak)
     return Summary(
-        " ".join(filter(None, (headline(scores, pairs, chance, under_attack(results)), leak))),
+        " ".join(filter(None, (headline(scores, pairs, chance, under_attack(results)), leak, close_leak))),
         tuple(points),
-        (*said, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
+        (*said, *near, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
     )
 
 

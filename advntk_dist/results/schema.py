@@ -154,6 +154,7 @@ class RunResults(_Described):
     gram: dict[str, Any]
     solver: dict[str, Any]
     duplicates: dict[str, Any] | None = None
+    near_equal: dict[str, Any] | None = None
     seconds: dict[str, Seconds]
     peak_bytes: dict[str, Count]
     environment: dict[str, Any]

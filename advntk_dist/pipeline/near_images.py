@@ -1,0 +1,78 @@
+"""Which images of a run are almost the same as one of its training images: committed once, from kernel values.
+
+Those between training images are in the Gram matrix; validation and test images take one pass over the training images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.data.near_equal import NearEqual, find_near_equal
+from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
+from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.scoring import CommittedCoefficients
+from advntk_dist.pipeline.solving import Solving
+from advntk_dist.storage import Records
+
+SPAN = 2048
+"""Images that are compared at once."""
+
+
+def near_equal_images(job: Solving) -> NearEqual:
+    """Find them, or read what was found; the Gram matrix and the uniform coefficients must be there.
+
+    Raises
+    ------
+    EvaluationError
+        If kernel values cannot be computed.
+    StoreError
+        If the Gram matrix is damaged, or what is found cannot be committed.
+    """
+    nearest = {"train": _of_training_images(job)}
+    with job.events.stage("solve"):
+        for name, part in (("val", job.problem.val), ("test", job.problem.test)):
+            rows = CommittedRows(job.coefficients, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
+            if len(rows.missing):
+                task = NearestTraining(_scale(job.store))
+                judged = job.evaluator(CommittedCoefficients(job.uniform(), 0), part)
+                for batch, found in judged.map(rows.batches(rows.missing, task)):
+                    rows.table[batch.indices] = found
+                    rows.commit()
+            nearest[name] = rows.table
+    return find_near_equal(job.problem.dataset, job.problem.rows, nearest)
+
+
+def _of_training_images(job: Solving) -> NDArray[np.float64]:
+    n = len(job.problem.train.y)
+    table = Records(job.coefficients, "nearest_train", n, (2,), span=n)
+    found = table.read(0)
+    if found is None:
+        with job.events.stage("solve"):
+            found = nearest_in_store(job.store)
+            table.write(0, found)
+    return found
+
+
+def nearest_in_store(store: GramStore) -> NDArray[np.float64]:
+    """For each of n images of a symmetric store the nearest that it does not equal: distance and index, (n, 2).
+
+    Every tile is read once.
+    """
+    scale = _scale(store)
+    found = np.column_stack([np.full(store.grid.rows, FARTHEST), np.zeros(store.grid.rows)])
+    for t in store.grid:
+        distance = distances(store.read_tile("ntk", t.i, t.j), scale[t.rows], scale[t.cols])
+        if t.on_diagonal:
+            np.fill_diagonal(distance, FARTHEST)
+        else:
+            nearer(found[t.cols], distance.T, t.row_start)
+        nearer(found[t.rows], distance, t.col_start)
+    return found
+
+
+def _scale(store: GramStore) -> NDArray[np.float64]:
+    """Theta(x, x)^(-1/2) of the images of a store, (n,)."""
+    tiles = (t for t in store.grid if t.on_diagonal)
+    return np.concatenate([np.diagonal(store.read_tile("ntk", t.i, t.j)) for t in tiles]).astype(np.float64) ** -0.5
