@@ -6,13 +6,15 @@ Heavy imports (JAX, Ray) wait inside the commands, so that help and wrong reques
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
-from advntk_dist import chatter
+from advntk_dist import chatter, ray_death
 from advntk_dist.cli.check import check
 from advntk_dist.cli.completion import VARIABLE, completion
 from advntk_dist.cli.data import data
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one line and an exit code (0 done, 2 request, 3 stored data, 1 anything else)."""
     again = shlex.join(["advntk", *(sys.argv[1:] if arguments is None else arguments)])
     stopped = f"advntk: interrupted; nothing is lost, go on with: {again}"
-    with interruptible(stopped):
+    with interruptible(stopped), _ray_death_told(again):
         try:
             status = advntk.main(args=arguments, prog_name="advntk", complete_var=VARIABLE, standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -112,6 +114,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _tell(f"{place}{error.strerror}; {remedy.format(again=again)}")
             sys.exit(code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _ray_death_told(again: str) -> Iterator[None]:
+    """Where a service of Ray dies under the command, say how to go on, and end as Ray is about to.
+
+    Nothing is imported for it: what uses Ray finds the handler once it is loaded.
+    """
+
+    def told(what: str) -> None:
+        # Not through sys.stderr, which may be in the middle of a write; nothing else can be done without Ray.
+        line = (
+            f"advntk: {what} of Ray on this machine has died (killed, or out of memory); {_GO_ON.format(again=again)}"
+        )
+        os.write(2, f"{line}\n".encode())
+        os._exit(1)
+
+    ray_death.handler, before = told, ray_death.handler
+    try:
+        yield
+    finally:
+        ray_death.handler = before
 
 
 def _tell(error: str) -> None:

@@ -18,10 +18,15 @@ import ray
 
 from advntk_dist import chatter
 from advntk_dist.errors import RequestError
+from advntk_dist.gram.ray_health import RayWatch
 from advntk_dist.storage.location import refuse_credentials_in_address
 
 MIN_OBJECT_STORE = 200 * 2**20
 """Bytes of shared memory that a Ray of our own gets at least."""
+
+
+_watches: list[RayWatch] = []
+"""Of the Ray that this process has started or joined, at most one."""
 
 
 def _nobody(text: str) -> None:
@@ -98,11 +103,14 @@ def have_ray(address: str | None = None, num_cpus: int | None = None, image_byte
         if isinstance(error, SystemExit):  # Ray's own handler of SIGTERM, before the program's is put back
             raise KeyboardInterrupt from error
         raise
+    _watches.append(RayWatch())
     return True
 
 
 def stop_ray() -> None:
     """Shut Ray down, or leave the cluster; the program's handler of SIGTERM stays."""
+    while _watches:
+        _watches.pop().stop()
     with _own_handler_of_termination():
         ray.shutdown()
 
