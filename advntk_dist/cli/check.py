@@ -37,5 +37,5 @@ def check(folder: Location, images: int, method: str, as_json: bool) -> int:
             f"the run's own attack leaves {100 * own['robust']:.1f}%, the white-box attacks of these checks together "
             f"{100 * white['robust']:.1f}%"
         )
-    click.echo(f"written: {path}")
+    click.echo(f"written: {path}; `advntk report {folder}` brings the run's page up to date")
     return 0 if report["passed"] else 1

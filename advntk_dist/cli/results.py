@@ -63,7 +63,7 @@ def evaluate(
         print_json(results | {"written": str(path)})
         return
     (print_results if tier is None else _print_tier)(results)
-    click.echo(f"written: {path}")
+    click.echo(f"written: {path}; `advntk report {folder}` brings the run's page up to date")
 
 
 def _print_tier(results: dict[str, Any]) -> None:

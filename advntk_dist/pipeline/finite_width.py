@@ -20,6 +20,7 @@ from advntk_dist.finite.config import FiniteWidthConfig, parse_config
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
 from advntk_dist.pipeline.events import EventLog
+from advntk_dist.pipeline.outcomes import read_results
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.pipeline.rundir import RunDirectory, parse_stored
@@ -114,7 +115,7 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
     other = first_difference(config, folder.stored_config(), lambda *key: key in IDENTITY_FREE or key[1] == "backend")
     if other is not None:
         raise StoreMismatchError(str(folder.root), *other)
-    results = folder.read_results()
+    results, _ = read_results(folder, folder.stored_config())
     if results is None:
         raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
     return dict(results["methods"])

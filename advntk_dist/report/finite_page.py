@@ -72,7 +72,7 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
     plots, scores = make_plots(results), finite_scores(results)
     page = render(
         "finite_width.html",
-        headline=headline(scores),
+        headline=headline(scores, attack_words(results.get("attack"))),
         facts=[*facts(results), ("Attack", attack_words(results.get("attack")))],
         scores=scores,
         best={max(scores, key=lambda score: score.robust).title},

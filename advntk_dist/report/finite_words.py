@@ -67,8 +67,8 @@ def training_caption(training: dict[str, Any], n_test: int) -> str:
     return f"Robust overfitting: robust test accuracy is {numbers}, a loss of {as_points(peak - end)}, while {told}."
 
 
-def headline(scores: tuple[MethodScore, ...]) -> str:
-    """The best of the finite networks and the best of the infinite-width methods."""
+def headline(scores: tuple[MethodScore, ...], attack: str) -> str:
+    """The best of the finite networks and the best of the infinite-width methods, under this attack alone."""
     finite = max((s for s in scores if s.key.startswith("finite_at")), key=lambda s: s.robust)
     infinite = max((s for s in scores if not s.key.startswith("finite_at")), key=lambda s: s.robust)
     gain = finite.robust - infinite.robust
@@ -81,7 +81,7 @@ def headline(scores: tuple[MethodScore, ...]) -> str:
     )
     doubt = "" if sure else "; the intervals overlap"
     return (
-        f"Under attack, finite networks are {by}{side} the best infinite-width method: {finite.title} "
+        f"Under {attack} alone, finite networks are {by}{side} the best infinite-width method: {finite.title} "
         f"{as_percent(finite.robust)}, {infinite.title} {as_percent(infinite.robust)}{doubt}."
     )
 

@@ -27,6 +27,7 @@ TINY = (
     "gram.tile=160",
     "gram.workers=1",
     "attack.steps=2",
+    "evaluation.tier=none",
     "train.steps=2",
     "train.batch=16",
     "evaluation.times=[1e-2]",
@@ -176,3 +177,21 @@ def test_verbose_shows_what_ray_says(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Started a local Ray instance" in done.stderr
     assert json.loads(done.stdout)["total"] == 3
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_plugin_for_gpus_that_does_not_start_is_one_line(tmp_path: Path, verbose: bool) -> None:
+    """As JAX's CUDA plugin on a machine without a driver."""
+    plugin = tmp_path / "jax_plugins" / "xla_absent"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").write_text("def initialize():\n    raise RuntimeError('Unable to load cuDNN')\n")
+    heard = "show" if verbose else "silence"
+    code = f"from advntk_dist import chatter; chatter.{heard}(); import jax; print(jax.devices())"
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert "cpu" in done.stdout.lower()
+    assert ("Traceback" in done.stderr) == verbose
+    if not verbose:
+        assert done.stderr == "JAX's plugin for GPUs does not start (Unable to load cuDNN): no GPU is used here\n"
