@@ -14,6 +14,17 @@ from advntk_dist.grid import spans
 from advntk_dist.storage import Records
 
 
+def counted(on_span: Callable[[int, bool], None]) -> Callable[[int, bool], None]:
+    """The same, with the images of spans that are committed now among the attacked images of the metrics."""
+
+    def told(images: int, fresh: bool) -> None:
+        if fresh:
+            metrics.count("advntk_attack_images", images)
+        on_span(images, fresh)
+
+    return told
+
+
 class CommittedRows:
     """Rows (n, columns) of n images; what was committed before is there, the rest is NaN until it is filled in.
 
@@ -69,5 +80,4 @@ class CommittedRows:
         for s in whole:
             self._records.write(s.start, self.table[s])
             self._open.remove(s)
-            metrics.count("advntk_attack_images", s.stop - s.start)
             self._on_span(s.stop - s.start, True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
 from advntk_dist.evaluation.accuracy import COLUMNS, MethodResult
-from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
 
 
@@ -64,7 +64,7 @@ def evaluate(
         If the evaluator cannot judge a batch.
     """
     where = evaluator or InProcess(predictor, x, y)
-    rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, on_batch, of)
+    rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, counted(on_batch), of)
     for work, found in where.map(rows.batches(rows.missing, is_right)):
         rows.table[work.indices] = np.where(found > 0, [1.0, np.nan, np.nan], 0.0)
     rows.commit()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import BoundAttack, Norm
 from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
-from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import Evaluator, Withstands, is_right
 
 Outcomes = NDArray[np.float64]
@@ -125,9 +125,8 @@ def evaluate_sequence(
         raise ValueError(f"attacks of a sequence need different names, got {[a.name for a in attacks]}")
 
     def committed(stage: str, columns: int) -> CommittedRows:
-        return CommittedRows(
-            group, f"{name}_{stage}", n, columns, batch, lambda images, fresh: on_batch(stage, images, fresh), of
-        )
+        told = counted(lambda images, fresh: on_batch(stage, images, fresh))
+        return CommittedRows(group, f"{name}_{stage}", n, columns, batch, told, of)
 
     rows = committed("clean", 1)
     for work, found in evaluator.map(rows.batches(rows.missing, is_right)):
