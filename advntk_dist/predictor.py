@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.ascent import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.attacks.base import Images, Norm
 from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
 from advntk_dist.grid import spans

@@ -5,7 +5,7 @@ from advntk_dist.attacks.base import Attack, DifferentiablePredictor
 from advntk_dist.attacks.fgsm import fgsm
 from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.attacks.pgd import pgd
-from advntk_dist.attacks.reference import pgd_reference
+from advntk_dist.attacks.pgd_reference import pgd_reference
 from advntk_dist.attacks.square import square
 
 ATTACKS: dict[str, Attack] = {

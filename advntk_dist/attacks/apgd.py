@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.climb import Climb
-from advntk_dist.attacks.geometry import keys_of, random_start
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.geometry import ascent_direction, keys_of, project, random_start, sparse_direction
+from advntk_dist.attacks.loss_gradients import check_request, labels_of, value_and_slope
 from advntk_dist.attacks.losses import TARGETED, Loss
-from advntk_dist.attacks.request import check_request, labels_of
-from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
+from advntk_dist.attacks.restarts import check_restarts, outcomes_of, worst_of
 from advntk_dist.errors import RequestError
 
 Rows = NDArray[np.int64]
@@ -126,3 +127,156 @@ def apgd_targeted(
 
     margins = outcomes_of(predictor, "margin", wanted, classes, np.zeros_like(classes))
     return worst_of(ends, margins, len(clean), count * restarts)
+
+
+MOMENTUM = 0.75
+RISING = 0.75
+"""Share of steps that must raise the loss between two checkpoints, or the step is halved."""
+L1_PERIOD, L1_SHARE, L1_SHRINK, L1_LEAST_STEP = 0.04, 0.2, 1.5, 0.1
+"""For l1: steps between checkpoints as a share of all; share of pixels that the first steps change; factor by which
+sparsity and step shrink; smallest step as a share of the radius."""
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Steps after which step sizes are looked at: ceil(p_j steps), p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
+    p, before, found = 0.22, 0.0, []
+    while p <= 1:
+        found.append(int(np.ceil(round(p * steps, 9))))
+        p, before = p + max(p - before - 0.03, 0.06), p
+    return sorted(set(found))
+
+
+class Climb:
+    """The state of an ascent; images leave it when they are misclassified.
+
+    Parameters
+    ----------
+    predictor
+        What is attacked.
+    start, clean
+        First iterates and centres of the balls, (m, H, W, C) of one dtype.
+    wanted, towards
+        Targets (m, k) and classes (m,), as losses take them.
+    radius, norm, loss
+        As for :func:`advntk_dist.attacks.apgd`.
+
+    Attributes
+    ----------
+    best, best_loss
+        The best points (m, H, W, C), and their losses (m,).
+    """
+
+    def __init__(
+        self,
+        predictor: DifferentiablePredictor,
+        start: Images,
+        clean: Images,
+        wanted: NDArray[np.float64],
+        towards: NDArray[np.int64],
+        radius: float,
+        norm: Norm,
+        loss: Loss,
+    ) -> None:
+        self._predictor, self._clean, self._wanted, self._towards = predictor, clean, wanted, towards
+        self._radius, self._norm, self._loss = radius, norm, loss
+        self._classes = wanted.argmax(axis=1)
+        self._left = np.arange(len(clean))
+        m, pixels = len(clean), int(np.prod(clean.shape[1:]))
+        self._now, self._before = start.copy(), start.copy()
+        self._slope, self._best_slope = np.zeros_like(clean), np.zeros_like(clean)
+        self._step = np.full(m, radius if norm == "l1" else 2 * radius)
+        self._entries = np.full(m, max(1, int(L1_SHARE * pixels)))
+        self._moved_pixels = np.full(m, pixels)
+        self._rises, self._halved = np.zeros(m, np.int64), np.zeros(m, bool)
+        self.best, self.best_loss = start.copy(), np.full(m, -np.inf)
+        self._last_loss, self._loss_at_checkpoint = np.full(m, -np.inf), np.full(m, -np.inf)
+
+    def run(self, steps: int) -> Images:
+        """Take all steps; returns :attr:`best`, with the misclassified point of images that have one."""
+        self._look()
+        self._rises[:] = 0
+        if self._norm == "l1":
+            period = max(1, int(L1_PERIOD * steps))
+            looks = list(range(period, steps + 1, period))
+        else:
+            looks = checkpoints(steps)
+        self._loss_at_checkpoint[:] = self.best_loss
+        previous = 0
+        for done in range(1, steps + 1):
+            if not len(self._left):
+                break
+            self._advance(first=done == 1)
+            self._look()
+            if done in looks:
+                if self._norm == "l1":
+                    self._adapt_l1()
+                else:
+                    self._adapt(done - previous)
+                previous = done
+        return self.best
+
+    def _advance(self, *, first: bool) -> None:
+        rows = self._left
+        now, clean = self._now[rows], self._clean[rows]
+        aimed = project(now + self._sizes(rows) * self._direction(rows), clean, self._radius, self._norm)
+        if self._norm != "l1" and not first:
+            moved = (
+                now
+                + now.dtype.type(MOMENTUM) * (aimed - now)
+                + now.dtype.type(1 - MOMENTUM) * (now - self._before[rows])
+            )
+            aimed = project(moved, clean, self._radius, self._norm)
+        self._before[rows] = now
+        self._now[rows] = aimed
+
+    def _direction(self, rows: NDArray[np.int64]) -> Images:
+        if self._norm == "l1":
+            direction: Any = sparse_direction(self._slope[rows], self._entries[rows], self._now[rows], LOW, HIGH)
+            return np.asarray(direction)
+        return ascent_direction(self._slope[rows], self._norm)
+
+    def _sizes(self, rows: NDArray[np.int64]) -> Images:
+        return self._step[rows].astype(self._now.dtype).reshape(-1, *([1] * (self._now.ndim - 1)))
+
+    def _look(self) -> None:
+        """Losses and slopes at the current points; keeps the best, lets go of the misclassified."""
+        rows = self._left
+        f, loss, slope = value_and_slope(
+            self._predictor, self._now[rows], self._wanted[rows], loss=self._loss, towards=self._towards[rows]
+        )
+        wrong = f.argmax(axis=1) != self._classes[rows]
+        self._slope[rows] = slope
+        self._rises[rows] += loss > self._last_loss[rows]
+        self._last_loss[rows] = loss
+        better = (loss > self.best_loss[rows]) | wrong
+        found = rows[better]
+        self.best[found], self._best_slope[found] = self._now[found], slope[better]
+        self.best_loss[found] = loss[better]
+        self._left = rows[~wrong]
+
+    def _adapt(self, taken: int) -> None:
+        """Halve steps that rarely help, or have led nowhere since the last checkpoint, and go on from the best."""
+        rows = self._left
+        few = self._rises[rows] < RISING * taken
+        stuck = ~self._halved[rows] & (self.best_loss[rows] <= self._loss_at_checkpoint[rows])
+        halve = few | stuck
+        self._step[rows[halve]] /= 2
+        self._back_to_best(rows[halve])
+        self._halved[rows], self._rises[rows] = halve, 0
+        self._loss_at_checkpoint[rows] = self.best_loss[rows]
+
+    def _adapt_l1(self) -> None:
+        """Aim at two thirds of the pixels that the best point changes; shrink the step unless they got fewer."""
+        rows = self._left
+        axes = tuple(range(1, self.best.ndim))
+        moved = (self.best[rows] != self._clean[rows]).sum(axis=axes)
+        sparser = moved < 0.95 * self._moved_pixels[rows]
+        shrunk = np.maximum(self._step[rows] / L1_SHRINK, L1_LEAST_STEP * self._radius)
+        self._step[rows] = np.where(sparser, self._radius, shrunk)
+        self._entries[rows] = np.maximum(1, (moved / L1_SHRINK).astype(np.int64))
+        self._moved_pixels[rows] = moved
+        self._back_to_best(rows[sparser])
+
+    def _back_to_best(self, rows: NDArray[np.int64]) -> None:
+        self._now[rows], self._slope[rows] = self.best[rows], self._best_slope[rows]
+        self._last_loss[rows] = self.best_loss[rows]

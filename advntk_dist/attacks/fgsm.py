@@ -7,10 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import ascent_direction, keys_of, project, random_start
+from advntk_dist.attacks.loss_gradients import check_request, labels_of, value_and_slope
 from advntk_dist.attacks.losses import Loss
-from advntk_dist.attacks.request import check_request, labels_of
-from advntk_dist.attacks.slopes import value_and_slope
-from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
+from advntk_dist.attacks.restarts import check_restarts, outcomes_of, worst_of
 
 
 def fgsm(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import keys_of, stream
+from advntk_dist.attacks.loss_gradients import check_request, labels_of
 from advntk_dist.attacks.losses import Loss, loss_and_slope
-from advntk_dist.attacks.proposals import change_l2, change_linf, first_l2, first_linf, share_at
-from advntk_dist.attacks.request import check_request, labels_of
-from advntk_dist.attacks.worst import check_restarts, outcomes_of, worst_of
+from advntk_dist.attacks.restarts import check_restarts, outcomes_of, worst_of
 from advntk_dist.errors import RequestError
 
 
@@ -103,3 +104,106 @@ def _search(
         if not len(left):
             break
     return best
+
+
+FIRST_SHARE = 0.8
+"""Share of the pixels in the first square, as in AutoAttack."""
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries, of 10,000, after which the share is halved."""
+Float = NDArray[np.float64]
+
+
+def share_at(query: int, queries: int) -> float:
+    """Share of the pixels that a query changes (Andriushchenko et al. 2020, section 4)."""
+    place = 10_000 * query / queries
+    return FIRST_SHARE / 2.0 ** sum(place > halving for halving in HALVINGS)
+
+
+def first_linf(rng: np.random.Generator, image: Images, radius: float) -> Float:
+    """Vertical stripes of one pixel (H, W, C), each +radius or -radius in each channel."""
+    _, width, channels = image.shape
+    return np.asarray(np.broadcast_to(radius * _signs(rng, (1, width, channels)), image.shape))
+
+
+def change_linf(rng: np.random.Generator, step: Images, radius: float, share: float) -> Float:
+    """The perturbation (H, W, C) with a square of it set to +radius or -radius in each channel."""
+    height, width, channels = step.shape
+    edge = int(np.clip(round((share * height * width) ** 0.5), 1, min(height, width)))
+    new = step.astype(np.float64)
+    new[_window(rng, height, width, edge)] = radius * _signs(rng, (1, 1, channels))
+    return new
+
+
+def first_l2(rng: np.random.Generator, image: Images, radius: float) -> Float:
+    """Bumps side by side over the whole image, (H, W, C), of size ``radius`` together."""
+    height, width, channels = image.shape
+    edge = max(1, min(height, width) // 5)
+    new = np.zeros(image.shape)
+    for top in range(0, height - edge + 1, edge):
+        for left in range(0, width - edge + 1, edge):
+            new[top : top + edge, left : left + edge] = _bump(rng, edge)[:, :, None] * _signs(rng, (1, 1, channels))
+    return _of_size(new, radius)
+
+
+def change_l2(rng: np.random.Generator, step: Images, radius: float, share: float) -> Float:
+    """The perturbation (H, W, C) with a bump added in one window, paid for by clearing another; of size ``radius``.
+
+    The new window gets, channel by channel, the mass of both windows and what the pixel range has kept the
+    perturbation from using.
+    """
+    height, width, channels = step.shape
+    edge = max(3, round((share * height * width) ** 0.5))
+    edge = min(edge + 1 - edge % 2, height, width)
+    here, there = _window(rng, height, width, edge), _window(rng, height, width, edge)
+    old = step.astype(np.float64)
+    both = np.zeros(step.shape, bool)
+    both[here] = both[there] = True
+    mass = (np.where(both, old, 0.0) ** 2).sum(axis=(0, 1))
+    unused = max(radius**2 - float((old**2).sum()), 0.0) / channels
+    before = np.linalg.norm(old[here], axis=(0, 1))
+    kept = old[here] / np.where(before > 0, before, 1.0)
+    mixed = kept + _bump(rng, edge)[:, :, None] * _signs(rng, (1, 1, channels))
+    size = np.linalg.norm(mixed, axis=(0, 1))
+    new = old.copy()
+    new[there] = 0.0
+    new[here] = mixed / np.where(size > 0, size, 1.0) * np.sqrt(mass + unused)
+    return _of_size(new, radius)
+
+
+def _bump(rng: np.random.Generator, edge: int) -> Float:
+    """Two halves of opposite sign, one beside or above the other; of unit size."""
+    bump = _halves(edge)
+    return bump.T if rng.random() < 0.5 else bump
+
+
+@cache
+def _halves(edge: int) -> Float:
+    if edge == 1:
+        return np.ones((1, 1))
+    upper, lower = edge // 2, edge - edge // 2
+    halves = np.vstack([_pyramid(upper, edge), -_pyramid(lower, edge)])
+    return np.asarray(halves / np.linalg.norm(halves))
+
+
+def _pyramid(height: int, width: int) -> Float:
+    """Nested rectangles around the middle, of heights 1, 1/4, 1/9, ...; of unit size."""
+    rings = max(height, width) // 2 + 1
+    down, right = (np.abs(np.arange(side) - side // 2) for side in (height, width))
+    ring = np.maximum(down[:, None], right[None, :])
+    heights = np.cumsum(1.0 / np.arange(rings, 0, -1) ** 2)[::-1]
+    pyramid = heights[ring]
+    return np.asarray(pyramid / np.linalg.norm(pyramid))
+
+
+def _of_size(step: Float, radius: float) -> Float:
+    size = np.linalg.norm(step)
+    return np.asarray(step * (radius / size)) if size > 0 else step
+
+
+def _window(rng: np.random.Generator, height: int, width: int, edge: int) -> tuple[slice, slice]:
+    top, left = (int(rng.integers(0, side - edge + 1)) for side in (height, width))
+    return slice(top, top + edge), slice(left, left + edge)
+
+
+def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Float:
+    return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0, np.float64)

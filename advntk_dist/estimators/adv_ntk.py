@@ -23,7 +23,7 @@ from advntk_dist.estimators.base import KernelClassifier
 from advntk_dist.evaluation.evaluator import is_right
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training import StepRecord, train_adv_ntk
-from advntk_dist.training.configured import recipe_of
+from advntk_dist.training.recipes import recipe_of
 
 SPAN = np.logspace(-1, 5, 13)
 """Default times, in units of 1 / the Gram matrix's quotient at the constant vector, which is near its largest

@@ -1,5 +1,5 @@
 """Clean and robust accuracy, batch by committed batch."""
 
-from advntk_dist.evaluation.accuracy import Accuracy, MethodResult
+from advntk_dist.evaluation.statistics import Accuracy, MethodResult
 
 __all__ = ["Accuracy", "MethodResult"]

@@ -2,21 +2,23 @@
 
 Each names its value and its criterion. Where one attack should break nothing that another leaves they are compared
 image by image, so that gains do not pay for losses, and an exact test says whether it breaks more alone than one image
-in a hundred (:func:`~advntk_dist.evaluation.verdict.allowed`): two attacks end in different local maxima of a few.
+in a hundred (:func:`~advntk_dist.evaluation.examined_predictor.allowed`): two attacks end in different local maxima of
+a few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.subject import Flags, Outcome, Subject
+from advntk_dist.evaluation.examined_predictor import LEVEL, RATE, Check, Flags, Outcome, Subject, allowed, criterion
+from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
 from advntk_dist.evaluation.tiers import auto_pgd
-from advntk_dist.evaluation.verdict import LEVEL, RATE, Check, allowed, criterion
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 """Radii of the sweep, as multiples of the run's; the last one of all is the whole pixel range."""
@@ -157,3 +159,49 @@ def _alone(name: str, usual: tuple[str, Flags], other: tuple[str, Flags], keys: 
         f"{other_title} alone breaks {criterion(n)}",
         found | {f"{keys[1]}_alone": alone / n, "test": {"rate": RATE, "level": LEVEL, "allowed": allowed(n)}},
     )
+
+
+def checklist(
+    subject: Subject,
+    source: DifferentiablePredictor,
+    exact: Callable[[], DifferentiablePredictor],
+    *,
+    exact_images: int = 8,
+    on_check: Callable[[Check], None] = lambda check: None,
+) -> list[Check]:
+    """All eight checks, in the order of the list.
+
+    Parameters
+    ----------
+    subject
+        The predictor that is examined.
+    source
+        The predictor that examples are transferred from.
+    exact
+        Makes the examined predictor in float64.
+    exact_images
+        Images on which gradients are examined: the first that are classified correctly, and the first of all where
+        there is none.
+    on_check
+        Called after each check.
+    """
+    a = subject.attack
+    right = np.flatnonzero(subject.clean)
+    few = right[:exact_images] if len(right) else np.arange(min(exact_images, len(subject.y)))
+    x, y = subject.x[few], subject.y[few]
+    precise = cache(exact)
+    checks: list[Callable[[], Check]] = [
+        lambda: single_step(subject),
+        lambda: black_box(subject),
+        lambda: radius_sweep(subject),
+        lambda: plateau(subject),
+        lambda: finite_differences(precise(), x, y, a.radius, a.norm, a.seed),
+        lambda: single_precision(subject.predictor, precise(), x, y, a.radius, a.norm, a.seed),
+        lambda: transfer(subject, source),
+        lambda: within_bounds(subject),
+    ]
+    done = []
+    for check in checks:
+        done.append(check())
+        on_check(done[-1])
+    return done

@@ -1,7 +1,8 @@
-"""Outcomes of images as a table in memory and on disk; spans of images are committed once all of them are known."""
+"""Outcomes of images, committed by spans as soon as all of one are known, and the seconds that they took."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -81,3 +82,29 @@ class CommittedRows:
             self._records.write(s.start, self.table[s])
             self._open.remove(s)
             self._on_span(s.stop - s.start, True)
+
+
+class CommittedSeconds:
+    """A clock that goes on where the last start of the same work has committed it.
+
+    Parameters
+    ----------
+    group, name
+        Zarr group and array of the committed number.
+
+    Attributes
+    ----------
+    total
+        Seconds up to the last commit, over all starts.
+    """
+
+    def __init__(self, group: zarr.Group, name: str) -> None:
+        self._records = Records(group, name, 1, (1,))
+        found = self._records.read(0)
+        self.total = self._before = 0.0 if found is None else float(found[0, 0])
+        self._started = time.monotonic()
+
+    def commit(self) -> None:
+        """Commit the time until now; a kill loses what follows the last commit, as it loses the work."""
+        self.total = self._before + time.monotonic() - self._started
+        self._records.write(0, np.array([[self.total]]))

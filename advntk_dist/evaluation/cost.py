@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
-from advntk_dist.attacks.request import targets_of
-from advntk_dist.attacks.slopes import value_and_slope
+from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 

@@ -15,9 +15,9 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import Images
-from advntk_dist.attacks.configured import bind_attack, step_seed
 from advntk_dist.attacks.geometry import random_start
-from advntk_dist.attacks.request import targets
+from advntk_dist.attacks.loss_gradients import targets
+from advntk_dist.attacks.registry import bind_attack, step_seed
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.evaluation import MethodResult

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import SolverError
 from advntk_dist.finite.config import FlowConfig
-from advntk_dist.finite.empirical import empirical_ark, empirical_ntk
-from advntk_dist.finite.linearised import LinearisedFlow
-from advntk_dist.finite.networks import FiniteNetwork, Params
+from advntk_dist.finite.networks import FiniteNetwork, Params, empirical_ark, empirical_ntk
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.solve.phi import phi_1
 
 Array = NDArray[np.float64]
 
@@ -220,3 +219,53 @@ def _sup_rms(difference: Array, part: slice) -> float:
 
 def _relative(after: Array, before: Array) -> float:
     return float(np.linalg.norm(after - before) / np.linalg.norm(before))
+
+
+class LinearisedFlow:
+    """The solution for all times.
+
+    Parameters
+    ----------
+    theta
+        NTK at the start between training images, (n k, n k).
+    ark
+        Gram matrices of input gradients at the start, (n, k, k).
+    strength
+        eta S, the rate of the inner flow times its length.
+    residual
+        f_0(X) - Y, (n, k).
+
+    Raises
+    ------
+    SolverError
+        If the inner flow is so strong that its exponential exceeds float64.
+    """
+
+    def __init__(self, theta: Array, ark: Array, strength: float, residual: Array) -> None:
+        n, k = residual.shape
+        root = np.zeros((n, k, n, k))
+        for i, block in enumerate(ark):
+            values, vectors = np.linalg.eigh(block)
+            with np.errstate(over="ignore"):  # what is not finite is refused below
+                root[i, :, i, :] = (vectors * np.exp(0.5 * strength * values)) @ vectors.T
+        self._root = root.reshape(n * k, n * k)
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = self._root @ theta @ self._root
+        if not np.isfinite(whole).all():
+            raise SolverError(
+                f"finite: the inner flow multiplies residuals by more than float64 holds (strength {strength:g}, "
+                f"ARK up to {np.abs(ark).max():.3g}); take a smaller flow.inner_time or flow.eta"
+            )
+        self._values, self._vectors = np.linalg.eigh(whole)
+        self._start = self._vectors.T @ (self._root @ residual.ravel())
+
+    @property
+    def rate(self) -> float:
+        """Largest rate at which a residual decays, the largest eigenvalue of Theta_0 E."""
+        return float(self._values[-1])
+
+    def change(self, kernel: Array, times: Array) -> Array:
+        """f_t^lin - f_0 at points whose NTK with the training images is ``kernel`` (m k, n k); (times, m k)."""
+        t = np.asarray(times, dtype=np.float64)[:, None]
+        integrated = t * phi_1(-t * np.maximum(self._values, 0.0)) * self._start
+        return np.asarray(-(integrated @ self._vectors.T) @ self._root @ kernel.T)

@@ -9,11 +9,9 @@ import numpy as np
 
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
-from advntk_dist.evaluation.accuracy import Accuracy
-from advntk_dist.evaluation.checklist import checklist
-from advntk_dist.evaluation.checks import white_box
-from advntk_dist.evaluation.subject import Outcome, Subject
-from advntk_dist.evaluation.verdict import Check
+from advntk_dist.evaluation.checks import checklist, white_box
+from advntk_dist.evaluation.examined_predictor import Check, Outcome, Subject
+from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.outcomes import refresh_results, tier_label
 from advntk_dist.pipeline.scoring import CommittedCoefficients

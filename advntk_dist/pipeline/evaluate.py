@@ -9,7 +9,7 @@ import tomli_w
 
 from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.errors import RequestError
-from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.evaluation.statistics import paired_differences
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.outcomes import read_results, refresh_results
 from advntk_dist.pipeline.problem import Part, Problem

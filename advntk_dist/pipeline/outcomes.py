@@ -12,8 +12,7 @@ import zarr
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.evaluation.accuracy import COLUMNS, MethodResult
-from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.evaluation.statistics import COLUMNS, MethodResult, paired_differences
 from advntk_dist.pipeline.rundir import RunDirectory, digest
 from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, read_attack_sets
 from advntk_dist.results import schema

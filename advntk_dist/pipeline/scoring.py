@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.configured import bind_attack
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
@@ -27,7 +27,7 @@ from advntk_dist.progress import Display
 from advntk_dist.storage import Records, guarded_group
 
 if TYPE_CHECKING:
-    from advntk_dist.evaluation.spread import EvaluationPool
+    from advntk_dist.evaluation.remote import EvaluationPool
 
 Array = NDArray[np.float64]
 
@@ -144,7 +144,7 @@ class Scoring:
 
             return InProcess(predictor, part.x, part.y)
         if self._pool is None:
-            from advntk_dist.evaluation.spread import EvaluationPool
+            from advntk_dist.evaluation.remote import EvaluationPool
 
             def on_event(event: dict[str, Any]) -> None:
                 details = dict(event)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.configured import bind_attack
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline.outcomes import curve_name, most_robust, outcome_names
@@ -19,7 +19,7 @@ from advntk_dist.progress import LateStage
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.configured import recipe_of
+from advntk_dist.training.recipes import recipe_of
 
 Array = NDArray[np.float64]
 

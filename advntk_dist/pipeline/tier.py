@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import zarr
 
-from advntk_dist.attacks.autoattack_package import packages
+from advntk_dist.attacks.autoattack import packages
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.evaluation.accuracy import MethodResult
+from advntk_dist.evaluation.committed import CommittedSeconds
 from advntk_dist.evaluation.cost import WORTH, Calibration, Cost, Timed, duration, predict_cost
+from advntk_dist.evaluation.evaluate import AttackOutcome, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch
-from advntk_dist.evaluation.paired import paired_differences
-from advntk_dist.evaluation.seconds import CommittedSeconds
-from advntk_dist.evaluation.sequence import AttackOutcome, SequenceResult, evaluate_sequence
+from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.outcomes import refresh_results, tier_label
 from advntk_dist.pipeline.problem import Part

@@ -7,13 +7,12 @@ from typing import Any
 
 import zarr
 
-from advntk_dist.attacks.autoattack_package import STANDARD, check_outputs, package_versions, square_flag
-from advntk_dist.attacks.reference import NOTE
-from advntk_dist.evaluation.autoattack import StandardParts, part_price
+from advntk_dist.attacks.autoattack import STANDARD, check_outputs, package_versions, square_flag
+from advntk_dist.attacks.pgd_reference import NOTE
 from advntk_dist.evaluation.cost import Priced
+from advntk_dist.evaluation.evaluate import NamedAttack, SequenceResult
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
-from advntk_dist.evaluation.sequence import NamedAttack, SequenceResult
-from advntk_dist.evaluation.tiers import TIERS, named, short_name, tier_attacks
+from advntk_dist.evaluation.tiers import TIERS, StandardParts, named, part_price, short_name, tier_attacks
 from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.stages import Stages

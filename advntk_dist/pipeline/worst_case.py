@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.evaluation.accuracy import MethodResult
-from advntk_dist.evaluation.paired import paired_differences
+from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.storage import Records
 from advntk_dist.storage.location import Location
 from advntk_dist.storage.records import read_group

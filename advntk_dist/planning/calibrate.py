@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.configured import bind_attack
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.gram import build_gram

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advntk_dist.intervals import wilson_interval
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.arrays import FloatArray
 from advntk_dist.report.parts import Curve, TrainingHistory, running_mean
 from advntk_dist.report.scores import as_number, as_percent

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.intervals import wilson_interval
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, disjoint
 
 _NAMES = {

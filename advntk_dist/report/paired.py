@@ -64,7 +64,7 @@ def pairs_of(results: dict[str, Any], source: str = "results.json") -> tuple[Pai
     Raises
     ------
     RequestError
-        If a row is not as :func:`advntk_dist.evaluation.paired.paired_differences` writes it.
+        If a row is not as :func:`advntk_dist.evaluation.statistics.paired_differences` writes it.
     """
     rows = results.get("paired", [])
     if not isinstance(rows, list):

@@ -9,7 +9,7 @@ import numpy as np
 
 from advntk_dist.data.duplicates import Duplicates
 from advntk_dist.data.near_equal import NearEqual
-from advntk_dist.intervals import wilson_interval
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.arrays import IntArray
 from advntk_dist.report.attacks import (
     alone_words,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advntk_dist.intervals import wilson_interval
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.arrays import IntArray
 from advntk_dist.report.paired import Pair
 from advntk_dist.report.parts import Curve, KernelSpectrum

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from advntk_dist.attacks.configured import bind_attack
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.evaluation import MethodResult

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from advntk_dist.environment import environment
-from advntk_dist.intervals import student_interval
+from advntk_dist.evaluation.statistics import student_interval
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce import paper

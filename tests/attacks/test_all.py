@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import ATTACKS, apgd, apgd_targeted, fgsm, perturbation_size, pgd, square
-from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.kernels.reference import NeuralTangentsBackend

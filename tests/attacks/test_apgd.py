@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks import apgd, pgd
-from advntk_dist.attacks.climb import Climb, checkpoints
+from advntk_dist.attacks.apgd import Climb, checkpoints
 from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.losses import loss_and_slope
 

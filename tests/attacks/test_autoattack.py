@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks import apgd, perturbation_size, square
-from advntk_dist.attacks.autoattack import autoattack, torch_model
-from advntk_dist.attacks.autoattack_package import package_versions
+from advntk_dist.attacks.autoattack import autoattack, package_versions, torch_model
 from advntk_dist.errors import RequestError
 from tests.autoattack_stand_in import stand_in
 

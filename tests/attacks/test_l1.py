@@ -14,8 +14,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
-from advntk_dist.attacks.l1 import project_l1, sparse_direction
+from advntk_dist.attacks.geometry import (
+    ascent_direction,
+    perturbation_size,
+    project,
+    project_l1,
+    random_start,
+    sparse_direction,
+)
 from advntk_dist.kernels.scope import kernel_scope
 
 Array = NDArray[np.float64]

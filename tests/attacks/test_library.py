@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks import apgd, fgsm, pgd, square
-from advntk_dist.attacks.climb import checkpoints
+from advntk_dist.attacks.apgd import checkpoints
 from advntk_dist.attacks.geometry import random_start
 from tests.attacks.art_estimator import best_wrong, estimator, exact_projection, squared_error, start_at, toolbox
 

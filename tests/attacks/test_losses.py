@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advntk_dist.attacks.loss_gradients import targets_of
 from advntk_dist.attacks.losses import LEAST_OUTPUTS, TARGETED, check_loss, loss_and_slope
 from advntk_dist.attacks.losses import Loss as LossName
-from advntk_dist.attacks.request import targets_of
 from advntk_dist.errors import RequestError
 from advntk_dist.kernels.scope import kernel_scope
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS, ascent, perturbation_size, pgd, pgd_reference
+from advntk_dist.attacks import ATTACKS, on_device, perturbation_size, pgd, pgd_reference
 from advntk_dist.attacks.base import Norm
 from advntk_dist.attacks.geometry import ascent_direction, project, random_start
 from advntk_dist.errors import AdvNTKError, RequestError, SolverError
@@ -175,7 +175,7 @@ def test_images_of_another_dtype_are_attacked_step_by_step(kernel_predictor: Ker
 def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = KernelPredictor(network("mlp-2", W_std=1.3), X[:9], _RNG.standard_normal((9, 3)), batch=8)
     calls = []
-    inner: Any = ascent.compiled_ascent()
+    inner: Any = on_device.compiled_ascent()
 
     def counting(*args: Any, **keywords: Any) -> Any:
         calls.append(1)

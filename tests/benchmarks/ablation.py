@@ -30,8 +30,7 @@ import numpy as np
 from ablation_lab import Lab, Right, Settings
 from ablation_variants import DEFAULT, UNIFORM, VARIANTS, Variant
 from advntk_dist.environment import environment
-from advntk_dist.evaluation.accuracy import Accuracy
-from advntk_dist.intervals import paired_interval
+from advntk_dist.evaluation.statistics import Accuracy, paired_interval
 from advntk_dist.storage import guarded_group
 from advntk_dist.storage.durable import write_durable
 

@@ -14,9 +14,8 @@ from advntk_dist.attacks.base import Images
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training import CrossFitRecipe, PaperRecipe, StepRecord
-from advntk_dist.training.cross_fit import MEMORY
+from advntk_dist.training.cross_fit import MEMORY, SoftError, soft_error
 from advntk_dist.training.optimiser import Optimiser
-from advntk_dist.training.soft_error import SoftError, soft_error
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

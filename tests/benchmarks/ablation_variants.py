@@ -25,8 +25,8 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import CrossFitRecipe, PaperRecipe, train_adv_ntk
+from advntk_dist.training.cross_fit import soft_error
 from advntk_dist.training.loop import Recipe
-from advntk_dist.training.soft_error import soft_error
 
 DEFAULT, UNIFORM = "cross-fit", "best uniform time"
 STEPS, LR = 30, 0.03

@@ -17,8 +17,8 @@ import numpy as np
 
 from advntk_dist.attacks.autoattack import autoattack
 from advntk_dist.environment import environment
-from advntk_dist.evaluation.accuracy import Accuracy
 from advntk_dist.evaluation.evaluator import is_right
+from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.evaluation.tiers import TIERS, evaluate_tier
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 

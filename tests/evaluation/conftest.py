@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
-from advntk_dist.evaluation.subject import Subject
+from advntk_dist.evaluation.examined_predictor import Subject
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 

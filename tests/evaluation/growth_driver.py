@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.evaluation.evaluator import Batch
-from advntk_dist.evaluation.spread import EvaluationPool
+from advntk_dist.evaluation.remote import EvaluationPool
 from advntk_dist.gram.gpu import FAKE
 from advntk_dist.networks import network
 

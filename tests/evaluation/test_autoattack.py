@@ -10,11 +10,10 @@ import pytest
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.autoattack import autoattack, output_scale
-from advntk_dist.attacks.autoattack_package import STANDARD
-from advntk_dist.evaluation.autoattack import JUDGED, PASSES, StandardParts, part_price
+from advntk_dist.attacks.autoattack import STANDARD, autoattack, output_scale
+from advntk_dist.evaluation.evaluate import evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess, is_right
-from advntk_dist.evaluation.sequence import evaluate_sequence
+from advntk_dist.evaluation.tiers import JUDGED, PASSES, StandardParts, part_price
 
 needed = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "autoattack")),

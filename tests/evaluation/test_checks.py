@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.accuracy import Accuracy
-from advntk_dist.evaluation.checklist import checklist
 from advntk_dist.evaluation.checks import (
     black_box,
+    checklist,
     plain_pgd,
     plateau,
     radius_sweep,
@@ -23,8 +22,8 @@ from advntk_dist.evaluation.checks import (
     white_box,
     within_bounds,
 )
-from advntk_dist.evaluation.subject import Subject
-from advntk_dist.evaluation.verdict import Check
+from advntk_dist.evaluation.examined_predictor import Check, Subject
+from advntk_dist.evaluation.statistics import Accuracy
 from tests.evaluation.conftest import Problem
 
 

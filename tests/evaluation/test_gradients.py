@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.evaluation.gradients import finite_differences, single_precision
-from advntk_dist.evaluation.verdict import Check
+from advntk_dist.evaluation.examined_predictor import Check
+from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
 from tests.evaluation.conftest import Masked, Problem
 
 FEW = slice(0, 6)

@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import binom, bootstrap
 
 from advntk_dist.evaluation import MethodResult
-from advntk_dist.evaluation.paired import paired_differences
-from advntk_dist.intervals import paired_interval, wilson_interval
+from advntk_dist.evaluation.statistics import paired_differences, paired_interval, wilson_interval
 
 Z = 1.959963984540054
 

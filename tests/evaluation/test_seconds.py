@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advntk_dist.evaluation.seconds import CommittedSeconds
+from advntk_dist.evaluation.committed import CommittedSeconds
 from advntk_dist.storage import guarded_group
 
 
@@ -15,7 +15,7 @@ def test_seconds_add_up_over_starts_and_lose_what_follows_the_last_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group, now = guarded_group(tmp_path / "g", {"of": "toy"}), [100.0]
-    monkeypatch.setattr("advntk_dist.evaluation.seconds.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("advntk_dist.evaluation.committed.time.monotonic", lambda: now[0])
     first = CommittedSeconds(group, "a_seconds")
     assert first.total == 0.0
     now[0] += 5

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.evaluation.evaluate import NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess
-from advntk_dist.evaluation.sequence import NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.storage import guarded_group
 
 M, BATCH = 13, 4

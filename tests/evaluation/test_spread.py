@@ -21,9 +21,9 @@ from advntk_dist.attacks import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
 from advntk_dist.evaluation.crew import Crew, Member
+from advntk_dist.evaluation.evaluate import NamedAttack, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, InProcess, Withstands, is_right
-from advntk_dist.evaluation.sequence import NamedAttack, evaluate_sequence
-from advntk_dist.evaluation.spread import EvaluationPool
+from advntk_dist.evaluation.remote import EvaluationPool
 from advntk_dist.evaluation.worker import EvaluationWorker
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
@@ -186,7 +186,7 @@ class Dies:
 def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.close()
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr("advntk_dist.evaluation.spread.LOSSES", (0, 0))
+    monkeypatch.setattr("advntk_dist.evaluation.remote.LOSSES", (0, 0))
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1, on_event=events.append) as fragile:
         where = fragile.evaluator(lambda: digits.c, digits.x, digits.y)
         with pytest.raises(EvaluationError, match=r"1 workers were lost and none finished a batch"):
@@ -203,7 +203,7 @@ def test_a_cluster_without_free_cores_is_not_waited_for_for_ever(
         return 0
 
     monkeypatch.setattr(Crew, "start", start)
-    monkeypatch.setattr("advntk_dist.evaluation.spread.STARTUP_SECONDS", 2.0)
+    monkeypatch.setattr("advntk_dist.evaluation.remote.STARTUP_SECONDS", 2.0)
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1) as deserted:
         where = deserted.evaluator(lambda: digits.c, digits.x, digits.y)
         with pytest.raises(EvaluationError, match=r"no worker was ready within 2 s.*run the same command again"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.cost import Calibration, Cost, Priced, Timed, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import TIERS, Tier, classes_of, evaluate_tier, short_name, tier_attacks

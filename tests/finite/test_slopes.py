@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from advntk_dist.finite.slopes import compare_with_closed_form, fit_slope
+from advntk_dist.finite.summary import compare_with_closed_form, fit_slope
 
 WIDTHS = np.repeat([16, 64, 256, 1024], 5)
 

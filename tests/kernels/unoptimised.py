@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import pytest
 
-from advntk_dist.attacks.ascent import compiled_ascent, compiled_value_and_gradient
+from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.kernels.compiled import compiled_kernel
 from advntk_dist.networks import from_spec
 
@@ -33,7 +33,7 @@ def unoptimised() -> Iterator[None]:
             made.cache_clear()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("kernels.compiled", "attacks.ascent"):
+        for module in ("kernels.compiled", "attacks.on_device"):
             patch.setattr(f"advntk_dist.{module}.compiler_options", options)
         forget()
         try:

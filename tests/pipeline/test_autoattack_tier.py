@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks.autoattack_package import STANDARD
+from advntk_dist.attacks.autoattack import STANDARD
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError
@@ -148,7 +148,7 @@ def test_what_it_cannot_do(finished: Path, monkeypatch: pytest.MonkeyPatch) -> N
     stand_in(monkeypatch, noise)
     with pytest.raises(RequestError, match="in this process; leave out --workers and --address"):
         evaluate_run_tier(finished, "autoattack", workers=2, display=QUIET)
-    monkeypatch.setattr("advntk_dist.attacks.autoattack_package.LEAST_OUTPUTS", 11)
+    monkeypatch.setattr("advntk_dist.attacks.autoattack.LEAST_OUTPUTS", 11)
     with pytest.raises(RequestError, match="has 10 outputs; use tier full"):
         evaluate_run_tier(finished, "autoattack", display=QUIET)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from advntk_dist.evaluation import spread
+from advntk_dist.evaluation import remote
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.networks import Network
 from advntk_dist.pipeline import solving
@@ -99,8 +99,8 @@ def test_the_address_reaches_matrix_operator_and_workers(
         seen[name] = address
         return real(*arguments, **more)
 
-    monkeypatch.setattr(spread, "EvaluationPool", Here)
-    for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (spread, "EvaluationPool")):
+    monkeypatch.setattr(remote, "EvaluationPool", Here)
+    for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (remote, "EvaluationPool")):
         monkeypatch.setattr(where, name, partial(told, name, getattr(where, name)))
     assert command(*request(archive, tmp_path), *BATCHES, "--method", "ntk", "--address", "head:10001") == 0
     assert seen == dict.fromkeys(("build_gram", "operator_for_store", "EvaluationPool"), "head:10001")

@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import pgd
-from advntk_dist.attacks.configured import step_seed
+from advntk_dist.attacks.registry import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
 from advntk_dist.training import CrossFitRecipe, StepRecord, TrainingRun, train_adv_ntk
+from advntk_dist.training.cross_fit import soft_error
 from advntk_dist.training.loop import batch_of_epochs
-from advntk_dist.training.soft_error import soft_error
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.attacks import pgd
-from advntk_dist.attacks.configured import step_seed
+from advntk_dist.attacks.registry import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import SolverError, StoreMismatchError
 from advntk_dist.networks import network

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from advntk_dist.training.soft_error import soft_error
+from advntk_dist.training.cross_fit import soft_error
 
 Array = NDArray[np.float64]
 

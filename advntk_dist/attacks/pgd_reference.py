@@ -7,9 +7,8 @@ from numpy.typing import ArrayLike
 
 from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.loss_gradients import check_request, loss_gradient
 from advntk_dist.attacks.losses import Loss
-from advntk_dist.attacks.request import check_request
-from advntk_dist.attacks.slopes import loss_gradient
 from advntk_dist.errors import RequestError
 
 NOTE = (

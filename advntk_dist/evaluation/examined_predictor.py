@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images
-from advntk_dist.attacks.configured import bind_attack
 from advntk_dist.attacks.geometry import perturbation_size
+from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import is_right
 
@@ -122,3 +123,36 @@ class Subject:
             perturbation_size(adversarial, self.x, attack.norm),
             np.maximum(flat.max(axis=1) - HIGH, LOW - flat.min(axis=1)),
         )
+
+
+RATE = 0.01
+"""Part of all images that an attack may break alone, although the other should not be weaker: both are local."""
+LEVEL = 0.01
+"""Level of the test that it is no more: the probability at most with which a check fails at exactly that rate."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verdict of one check."""
+
+    name: str
+    passed: bool
+    value: str
+    criterion: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def allowed(images: int) -> int:
+    """The largest number of images that an attack may break alone.
+
+    Outcomes are paired by image, and the number is tested against RATE by the exact one-sided binomial test at LEVEL.
+    """
+    return int(binom.isf(LEVEL, images, RATE))
+
+
+def criterion(images: int) -> str:
+    """The same in words, to follow what an attack breaks alone."""
+    return (
+        f"at most {allowed(images)} of {images} images (no more than {100 * RATE:g}% of all, by the exact one-sided "
+        f"binomial test of outcomes paired by image, at level {100 * LEVEL:g}%)"
+    )

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
 from advntk_dist.attacks.losses import LEAST_OUTPUTS, Loss, loss_and_slope
-from advntk_dist.attacks.request import targets_of
-from advntk_dist.attacks.slopes import value_and_slope
-from advntk_dist.evaluation.verdict import Check
+from advntk_dist.evaluation.examined_predictor import Check
 
 SLOPE_ERROR = 1e-4
 """Relative difference allowed between input gradients and finite differences, both in float64."""
