@@ -19,11 +19,10 @@ from advntk_dist.operators import GramOperator, as_operator
 from advntk_dist.operators.cores import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
 from advntk_dist.solve.columns import ColumnBudget
-from advntk_dist.solve.gradient import time_integral
-from advntk_dist.solve.krylov import KrylovBasis
+from advntk_dist.solve.krylov import KrylovBasis, time_integral
 from advntk_dist.solve.lanczos import krylov_basis
 from advntk_dist.solve.limit import least_squares_limit, rank_cutoff
-from advntk_dist.solve.plan import plan_solver
+from advntk_dist.solve.memory_budget import plan_solver
 from advntk_dist.solve.solution import Solution, Status
 
 Array = NDArray[np.float64]

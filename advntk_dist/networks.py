@@ -151,7 +151,7 @@ class Network:
         images = to_unit_range(np.asarray(x))
         known = parse_name(self.spec.name)
         if known is None:
-            from advntk_dist.theory.ark_general import ark_from_differences
+            from advntk_dist.theory.ark import ark_from_differences
 
             return ark_from_differences(self.name, self.kernel_fn, images).astype(images.dtype)
         from advntk_dist.theory.ark import ark

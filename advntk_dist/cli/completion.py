@@ -34,13 +34,12 @@ class Source(click.ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """Presets that begin like the word; where there is none, files."""
         if self.of == "run":
-            from advntk_dist.config import preset_names
-            from advntk_dist.reproduce import paper
+            from advntk_dist.config import paper, preset_names
 
             # The experiments of the paper are many: they come once the word goes into their folder.
             every = [*preset_names(), *(paper.names() if incomplete.startswith(paper.PREFIX) else [paper.PREFIX])]
         else:
-            from advntk_dist.finite.config import preset_names as finite_names
+            from advntk_dist.config.finite_width import preset_names as finite_names
 
             every = finite_names()
         found = [CompletionItem(name) for name in every if name.startswith(incomplete)]

@@ -36,7 +36,7 @@ def data_fetch(name: str, to: Path | None, mirror: str | None, as_json: bool) ->
 
     Example: advntk data fetch cifar10
     """
-    from advntk_dist.data.fetch import fetch
+    from advntk_dist.data.download import fetch
     from advntk_dist.data.registry import load_dataset
 
     folder = fetch(name, to, mirror=mirror, display=display())

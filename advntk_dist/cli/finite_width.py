@@ -29,7 +29,7 @@ def finite_width(
 
     Example: advntk finite-width digits --set flow.seeds=8
     """
-    from advntk_dist.finite.config import load_config
+    from advntk_dist.config.finite_width import load_config
     from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 
     config = load_config(source, overrides)

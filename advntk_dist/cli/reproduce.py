@@ -56,8 +56,8 @@ def reproduce(
 
     Example: advntk reproduce --network mlp-3,mlp-5 --radius 8/255 --data cifar --out grid
     """
+    from advntk_dist.config import paper
     from advntk_dist.pipeline.rundir import RunDirectory
-    from advntk_dist.reproduce import paper
     from advntk_dist.reproduce.forecast import duration, left_line, predicted
     from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds
     from advntk_dist.reproduce.job import Grid, known_data, missing

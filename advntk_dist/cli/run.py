@@ -40,7 +40,7 @@ def run(
         if not as_json:
             click.echo(f"{folder.root}: finished before, nothing to do")
     else:
-        from advntk_dist.data.fetch import fetch_if_missing
+        from advntk_dist.data.download import fetch_if_missing
         from advntk_dist.pipeline.run import run as run_job
 
         if fetch:
@@ -70,8 +70,8 @@ def presets(name: str | None, as_json: bool) -> None:
         _print_preset(name, as_json)
         return
     from advntk_dist import config
-    from advntk_dist.finite import config as finite_width
-    from advntk_dist.reproduce import paper
+    from advntk_dist.config import finite_width as finite_width
+    from advntk_dist.config import paper
 
     runs, finite = (
         {name: module.preset_text(name).splitlines()[0].removeprefix("# ") for name in module.preset_names()}
@@ -91,7 +91,7 @@ def presets(name: str | None, as_json: bool) -> None:
 
 
 def _print_preset(name: str, as_json: bool) -> None:
-    from advntk_dist.config.explain import explained
+    from advntk_dist.config.read import explained
 
     found = _preset(name)
     if as_json:
@@ -103,7 +103,7 @@ def _print_preset(name: str, as_json: bool) -> None:
 def _preset(name: str) -> RunConfig:
     finite = "finite-width/"
     if name.startswith(finite):
-        from advntk_dist.finite.config import load_config as load_finite
+        from advntk_dist.config.finite_width import load_config as load_finite
 
         return load_finite(name.removeprefix(finite))
     from advntk_dist.config import load_config

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from tomli_w import dumps
 
-from advntk_dist.config.presets import preset_names, preset_text
-from advntk_dist.config.run import RunConfig
+from advntk_dist.config import paper
+from advntk_dist.config.sections import RunConfig
 from advntk_dist.errors import ConfigError
-from advntk_dist.reproduce import paper
 from advntk_dist.suggest import did_you_mean
 
 
@@ -130,3 +131,43 @@ def _alternatives(loc: tuple[int | str, ...]) -> str:
     section = RunConfig.model_fields.get(str(loc[0]))
     fields = getattr(section.annotation, "model_fields", {}) if section else {}
     return f"{did_you_mean(word, fields)}; {loc[0]} has {', '.join(fields)}"
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in presets."""
+    return sorted(p.name.removesuffix(".toml") for p in _preset_folder().iterdir() if p.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The TOML of a built-in preset; its first line is a comment that says what it is."""
+    return str((_preset_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _preset_folder() -> Any:
+    return resources.files("advntk_dist") / "presets"
+
+
+def explained(config: BaseModel) -> str:
+    """Every section and key of a configuration, each below a line of what it means; keys without a value commented out.
+
+    Reading it back gives an equal configuration.
+    """
+    blocks = []
+    for name, section in type(config).model_fields.items():
+        values, kind = getattr(config, name), section.annotation
+        assert isinstance(kind, type)
+        assert issubclass(kind, BaseModel)
+        given = values.model_dump(mode="json", exclude_none=True)
+        lines = [f"# {' '.join((kind.__doc__ or '').split())}", f"[{name}]"]
+        for key, field in kind.model_fields.items():
+            lines.append(f"# {' '.join((field.description or '').split())}")
+            lines.append(_line(key, given[key]) if key in given else f"# {key} is not given")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(key: str, value: object) -> str:
+    """One key; a short list stays on the line."""
+    if isinstance(value, list):
+        return f"{key} = [{', '.join(dumps({'x': item}).partition(' = ')[2].strip() for item in value)}]"
+    return dumps({key: value}).strip()

@@ -8,11 +8,11 @@ row by row. The labels of CIFAR-100 are the fine ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from advntk_dist.data.cifar_kinds import CIFAR10, CIFAR100, Kind
 from advntk_dist.data.dataset import Dataset, check_labels, describe
 from advntk_dist.data.files import archive_holds, archive_members, read_bytes, require_path
 from advntk_dist.data.text import printable
@@ -152,3 +152,82 @@ def _parse_python(content: bytes, where: str, kind: Kind) -> tuple[np.ndarray, n
 
 def _images(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one CIFAR dataset from the other.
+
+    Parameters
+    ----------
+    name, title
+        Its name here and in messages.
+    train, test
+        File names without suffix, training files in order; ``.bin`` follows in the binary layout.
+    label_limits
+        Numbers of labels that the bytes before the pixels of a binary record count in; the last one is the class.
+    label_key
+        Key of the labels in the python layout.
+    classes
+        Class names; the label is the position.
+    folders, archives
+        What the files lie in as published: binary layout, python layout.
+    """
+
+    name: str
+    title: str
+    train: tuple[str, ...]
+    test: str
+    label_limits: tuple[int, ...]
+    label_key: str
+    classes: tuple[str, ...]
+    folders: tuple[str, str]
+    archives: tuple[str, str]
+
+    @property
+    def batches(self) -> tuple[str, ...]:
+        """All files without suffix, in the order of the rows."""
+        return (*self.train, self.test)
+
+    @property
+    def what(self) -> str:
+        """What to give, for messages."""
+        return (
+            f"the folder {' or '.join(self.folders)}, the folder around it, or {' or '.join(self.archives)} "
+            f"(advntk data fetch {self.name})"
+        )
+
+
+CIFAR10 = Kind(
+    name="cifar10",
+    title="CIFAR-10",
+    train=tuple(f"data_batch_{k}" for k in range(1, 6)),
+    test="test_batch",
+    label_limits=(10,),
+    label_key="labels",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
+    archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
+)
+
+_CLASSES_100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
+wolf woman worm
+"""
+
+CIFAR100 = Kind(
+    name="cifar100",
+    title="CIFAR-100",
+    train=("train",),
+    test="test",
+    label_limits=(20, 100),
+    label_key="fine_labels",
+    classes=tuple(_CLASSES_100.split()),
+    folders=("cifar-100-binary", "cifar-100-python"),
+    archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
+)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.data.arrays import holds_npz, read_npz
 from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
 from advntk_dist.data.dataset import Dataset
-from advntk_dist.data.digits import read_digits
 from advntk_dist.data.files import require_plain
 from advntk_dist.data.folders import holds_class_folders
 from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
-from advntk_dist.data.npz import holds_npz, read_npz
 from advntk_dist.data.sources import fetched
 from advntk_dist.data.svhn import holds_svhn, read_svhn
 from advntk_dist.data.zarr_group import holds_zarr, read_zarr
@@ -42,6 +45,38 @@ def _read_images(path: Path | None, edge: int | None = None) -> Dataset:
     from advntk_dist.data.images import read_images  # Pillow is loaded only where it is used
 
     return read_images(path, edge)
+
+
+def read_digits(path: Path | None) -> Dataset:
+    """Return the digits as (1797, 8, 8, 1) uint8: grey levels 0..16 scaled by ``round(v * 255 / 16)``.
+
+    Raises
+    ------
+    DatasetError
+        If a path is given: these images come with scikit-learn.
+    """
+    if path is not None:
+        raise DatasetError(f"dataset 'digits' comes with scikit-learn and reads no file: leave out data.path ({path})")
+    images, labels = _table()
+    x = np.rint(images.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8)
+    return Dataset("digits", x, labels.astype(np.int64), tuple(str(digit) for digit in range(10)))
+
+
+def _table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Grey levels (1797, 64) and labels (1797,), from scikit-learn's file, or where it lies elsewhere by its reader.
+
+    Importing the reader takes three seconds, most of the time until the first line of the first command.
+    """
+    found = find_spec("sklearn")
+    folders = found.submodule_search_locations if found and found.submodule_search_locations else []
+    for file in (Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders):
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1], rows[:, -1]
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return images, labels
 
 
 READERS: dict[str, Reader] = {

@@ -19,10 +19,10 @@ from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.loss_gradients import targets
 from advntk_dist.attacks.registry import bind_attack, step_seed
 from advntk_dist.config import AttackConfig
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
-from advntk_dist.finite.config import AdversarialTrainingConfig
 from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
 from advntk_dist.finite.predictor import FinitePredictor, ascend
 from advntk_dist.kernels.scope import kernel_scope

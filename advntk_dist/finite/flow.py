@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.config.finite_width import FlowConfig
 from advntk_dist.errors import SolverError
-from advntk_dist.finite.config import FlowConfig
 from advntk_dist.finite.networks import FiniteNetwork, Params, empirical_ark, empirical_ntk
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.solve.phi import phi_1

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import linregress, t
 
 from advntk_dist.config import RunConfig
+from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.finite.adversarial_training import Point
-from advntk_dist.finite.config import FiniteWidthConfig
 from advntk_dist.finite.flow import flow_times
 from advntk_dist.finite.trials import FLOW_FIELDS
 from advntk_dist.networks import Network

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from advntk_dist.config import AttackConfig
+from advntk_dist.config.finite_width import AdversarialTrainingConfig, FlowConfig
 from advntk_dist.errors import AdvNTKError, GramBuildError, RequestError, SolverError, StoreError
-from advntk_dist.finite.config import AdversarialTrainingConfig, FlowConfig
 from advntk_dist.gram.cluster import cluster_workers, ray_session
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.spec import NetworkSpec

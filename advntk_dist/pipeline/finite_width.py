@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.config import IDENTITY_FREE, RunConfig
+from advntk_dist.config.finite_width import FiniteWidthConfig, parse_config
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.adversarial_training import Point, committed_points, evaluation_steps, read_points
-from advntk_dist.finite.config import FiniteWidthConfig, parse_config
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
 from advntk_dist.pipeline.events import EventLog

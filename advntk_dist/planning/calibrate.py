@@ -29,7 +29,7 @@ from advntk_dist.planning.counts import kernel_blocks
 from advntk_dist.planning.pilot import run_pilot, varpi_after
 from advntk_dist.planning.subject import Subject, subject_of
 from advntk_dist.predictor import MEMORY, KernelPredictor
-from advntk_dist.solve.plan import MAX_RANK
+from advntk_dist.solve.memory_budget import MAX_RANK
 from advntk_dist.storage import Records
 from advntk_dist.storage.direct_io import aligned_empty, read_pieces, write_flushed
 

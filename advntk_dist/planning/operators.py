@@ -11,7 +11,7 @@ from advntk_dist.grid import TileGrid
 from advntk_dist.operators.choose import MATRIX_SHARE
 from advntk_dist.operators.nodes import MEMORY_SHARE
 from advntk_dist.planning.cluster import Cluster
-from advntk_dist.solve.plan import MAX_RANK
+from advntk_dist.solve.memory_budget import MAX_RANK
 
 CACHE_SHARE = 0.6
 """Of a machine's memory: a matrix on disk that fits this much is read from the page cache after the first pass."""

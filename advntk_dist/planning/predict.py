@@ -21,7 +21,7 @@ from advntk_dist.planning.operators import OperatorPlan, operator_plan
 from advntk_dist.planning.passes import matrix_pass
 from advntk_dist.planning.pilot import varpi_after
 from advntk_dist.planning.prediction import ALGEBRA, PASSES, Prediction
-from advntk_dist.solve.plan import MAX_RANK
+from advntk_dist.solve.memory_budget import MAX_RANK
 
 _SAMPLED_STEPS = 8
 _CHECKPOINT_ROWS = 3

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from advntk_dist.config import RunConfig, parse_config
-from advntk_dist.finite.config import AdversarialTrainingConfig
-from advntk_dist.reproduce import paper
+from advntk_dist.config import RunConfig, paper, parse_config
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.reproduce.grid import Subject
 
 

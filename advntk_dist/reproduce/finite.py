@@ -8,9 +8,9 @@ from typing import Any
 import zarr
 
 from advntk_dist.config import AttackConfig
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.finite.adversarial_training import optimiser, train_adversarially
-from advntk_dist.finite.config import AdversarialTrainingConfig
 from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
 from advntk_dist.finite.predictor import FinitePredictor
 from advntk_dist.kernels.scope import kernel_scope

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advntk_dist.config import paper
 from advntk_dist.errors import NetworkError, RequestError
-from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.committed import CELLS, read_cell
 from advntk_dist.spec import RESNET_STAGES, parse_name
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from advntk_dist.attacks.registry import bind_attack
-from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.config import AttackConfig, RunConfig, paper
 from advntk_dist.environment import environment
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
@@ -22,7 +22,6 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import Solving
 from advntk_dist.progress import Display, LateStage
-from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.configured import configuration, finite_settings, training_identity
 from advntk_dist.reproduce.grid import Cell, Subject
 from advntk_dist.storage import Records, guarded_group

@@ -7,11 +7,11 @@ from collections import defaultdict
 from statistics import mean, stdev
 from typing import Any
 
+from advntk_dist.config import paper
 from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import student_interval
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
-from advntk_dist.reproduce import paper
 from advntk_dist.reproduce.committed import read_cells, short
 from advntk_dist.reproduce.grid import ATTACKS, METHODS
 from advntk_dist.results import schema

@@ -29,10 +29,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.solve.cg import NystromPreconditioner, nystrom_preconditioner
 from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.krylov import KrylovBasis
 from advntk_dist.solve.lanczos import ROUNDING, grow_basis
-from advntk_dist.solve.nystrom import NystromPreconditioner, nystrom_preconditioner
 from advntk_dist.solve.solution import Solution, Status
 
 Array = NDArray[np.float64]

@@ -17,8 +17,7 @@ from click.testing import CliRunner
 
 from advntk_dist.cli import advntk
 from advntk_dist.data import load_dataset, sources
-from advntk_dist.data.download import download
-from advntk_dist.data.fetch import fetch, fetch_if_missing
+from advntk_dist.data.download import download, fetch, fetch_if_missing
 from advntk_dist.data.sources import RemoteFile, Source
 from advntk_dist.errors import ConfigError, DatasetError, FetchError
 from advntk_dist.progress import Display

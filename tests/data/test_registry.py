@@ -30,7 +30,7 @@ def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
 
 def test_digits_whose_file_lies_elsewhere_come_from_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     here = load_dataset("digits")
-    monkeypatch.setattr("advntk_dist.data.digits.find_spec", lambda name: None)
+    monkeypatch.setattr("advntk_dist.data.registry.find_spec", lambda name: None)
     assert load_dataset("digits").fingerprint == here.fingerprint
 
 

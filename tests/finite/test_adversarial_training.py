@@ -12,9 +12,9 @@ import pytest
 from advntk_dist.attacks import pgd
 from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import SolverError
 from advntk_dist.finite.adversarial_training import Point, evaluation_steps, optimiser, train_adversarially
-from advntk_dist.finite.config import AdversarialTrainingConfig
 from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.finite.predictor import FinitePredictor
 from advntk_dist.storage import guarded_group

@@ -11,9 +11,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import advntk_dist as advntk
+from advntk_dist.config.finite_width import FlowConfig
 from advntk_dist.errors import NetworkError, SolverError
 from advntk_dist.finite import flow
-from advntk_dist.finite.config import FlowConfig
 from advntk_dist.finite.flow import FlowTrial, LinearisedFlow, flow_times, inner_flow, outer_flow, run_flow
 from advntk_dist.finite.networks import FiniteNetwork, empirical_ark, empirical_ntk, flatten, unflatten
 from advntk_dist.kernels.scope import kernel_scope

@@ -21,8 +21,8 @@ from matplotlib.image import imread
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config as load_run
+from advntk_dist.config.finite_width import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
-from advntk_dist.finite.config import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
 from advntk_dist.finite.trials import Trial, flow_trial, run_trials
 from advntk_dist.pipeline import finite_width
 from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width

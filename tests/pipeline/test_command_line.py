@@ -11,9 +11,9 @@ import pytest
 
 from advntk_dist import chatter
 from advntk_dist.cli import advntk, main
+from advntk_dist.config import finite_width as finite
 from advntk_dist.config import load_config, parse_config, preset_names
-from advntk_dist.config.explain import explained
-from advntk_dist.finite import config as finite
+from advntk_dist.config.read import explained
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.solve.cg import solve_infinite_time
-from advntk_dist.solve.nystrom import nystrom_preconditioner
+from advntk_dist.solve.cg import nystrom_preconditioner, solve_infinite_time
 from advntk_dist.solve.solution import Status
 
 Array = NDArray[np.float64]

@@ -17,7 +17,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.networks import network
 from advntk_dist.operators import InMemoryOperator, TiledOperator
 from advntk_dist.operators.tiles import ArrayTiles
-from advntk_dist.solve.plan import MAX_RANK, plan_solver
+from advntk_dist.solve.memory_budget import MAX_RANK, plan_solver
 
 MIB = 2**20
 CONSTANT = 8 * MIB

@@ -18,7 +18,7 @@ from advntk_dist.errors import NetworkError
 from advntk_dist.networks import network
 from advntk_dist.spec import ACTIVATIONS, NetworkSpec, parse_name
 from advntk_dist.theory import ark as theory
-from advntk_dist.theory.ark_general import ark_from_differences
+from advntk_dist.theory.ark import ark_from_differences
 from advntk_dist.theory.moments import MOMENTS, SIGMOID_SCALE
 from tests.kernels.unoptimised import options
 
