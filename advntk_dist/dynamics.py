@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.errors import RequestError
 from advntk_dist.operators import GramOperator, as_operator
-from advntk_dist.operators.cores import blas_threads
+from advntk_dist.operators.base import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
 from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.krylov import KrylovBasis, time_integral

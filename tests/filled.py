@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig
 from advntk_dist.gram import GramStore
-from advntk_dist.gram.compute import TileComputer
+from advntk_dist.gram.build import open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.growth import open_for_build
-from advntk_dist.gram.images import compute_images
+from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
 from advntk_dist.pipeline.problem import Problem
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def build_gram_here(

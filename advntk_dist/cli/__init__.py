@@ -15,20 +15,16 @@ from contextlib import contextmanager
 import click
 
 from advntk_dist import chatter, ray_death
-from advntk_dist.cli.check import check
-from advntk_dist.cli.completion import VARIABLE, completion
 from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
-from advntk_dist.cli.finite_width import finite_width
 from advntk_dist.cli.gram import gram
 from advntk_dist.cli.interrupt import interruptible, leave
+from advntk_dist.cli.options import VARIABLE, completion, is_verbose, json_before, lay_out_examples
 from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
-from advntk_dist.cli.results import evaluate, report
-from advntk_dist.cli.run import presets, run
-from advntk_dist.cli.status import status
+from advntk_dist.cli.results import check, evaluate, report
+from advntk_dist.cli.run import finite_width, presets, run, status
 from advntk_dist.cli.submit import submit
-from advntk_dist.cli.talk import is_verbose, json_before, lay_out_examples
 from advntk_dist.errors import AdvNTKError
 
 _GO_ON = "nothing that was committed is lost, go on with: {again}"

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.completion import Published
-from advntk_dist.cli.options import display, json_option, print_json
-from advntk_dist.cli.talk import json_before
+from advntk_dist.cli.options import Published, display, json_before, json_option, print_json
 
 
 @click.group()

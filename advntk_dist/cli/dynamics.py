@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from advntk_dist.cli.options import Place, display, json_option, print_json
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Follow both kinds of training over all times.")
@@ -32,8 +32,8 @@ def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
 
     Example: advntk dynamics runs/digits --schedule cosine
     """
+    from advntk_dist.pipeline.dynamics import DynamicsRequest
     from advntk_dist.pipeline.dynamics import dynamics as compute
-    from advntk_dist.pipeline.dynamics_request import DynamicsRequest
 
     path, results = compute(folder, DynamicsRequest(**values), display=display())
     if as_json:

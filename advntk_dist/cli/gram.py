@@ -8,9 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from advntk_dist.cli.options import Place, configured, display, json_option, print_json
-from advntk_dist.cli.talk import json_before
-from advntk_dist.storage.location import Location
+from advntk_dist.cli.options import Place, configured, display, json_before, json_option, print_json
+from advntk_dist.storage.paths import Location
 
 
 @click.group()

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
-from advntk_dist.cli.completion import Source
-from advntk_dist.cli.talk import is_quiet
-from advntk_dist.cli.talk import json_option as json_option
-from advntk_dist.storage.location import location
+from advntk_dist import chatter
+from advntk_dist.storage.paths import location
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
@@ -128,3 +127,142 @@ def print_pairs(results: dict[str, Any]) -> None:
 
     for pair in pairs_of(results):
         click.echo(f"{pair.method} - {pair.against}, the same images: clean {pair.clean}, robust {pair.robust} points")
+
+
+_QUIET, _VERBOSE, _JSON = "advntk.quiet", "advntk.verbose", "advntk.json"
+
+
+def loudness(command: F) -> F:
+    """The flags --quiet and --verbose, which every command has and no function sees."""
+    for names, key, text in (
+        (("-v", "--verbose"), _VERBOSE, "Also show the logs and warnings of Ray, JAX and other libraries."),
+        (("-q", "--quiet"), _QUIET, "Print results and errors only."),
+    ):
+        option = click.option(*names, is_flag=True, expose_value=False, callback=_noted(key), help=text)
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    """The flag --json, as ``as_json``, with --quiet and --verbose."""
+    text = "Print one JSON object; progress goes elsewhere."
+    return click.option("--json", "as_json", is_flag=True, callback=_noted(_JSON), help=text)(loudness(command))
+
+
+def json_before(group: F) -> F:
+    """The flags of a group, which hold for its commands."""
+    text = "Print one JSON object, of commands that print results."
+    return click.option("--json", is_flag=True, expose_value=False, callback=_noted(_JSON), help=text)(loudness(group))
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given to the command that runs, or to a group of it."""
+    return bool(click.get_current_context().meta.get(_QUIET))
+
+
+def is_verbose() -> bool:
+    """Whether --verbose was given to the command that runs, or to a group of it."""
+    return bool(click.get_current_context().meta.get(_VERBOSE))
+
+
+def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    def note(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+        meta = context.meta  # one for a command and its groups
+        if value:
+            meta[key] = True
+            if meta.get(_QUIET) and meta.get(_VERBOSE):
+                raise click.UsageError("-q and -v contradict each other; give one of them")
+            if key == _VERBOSE:
+                chatter.show()
+        return bool(meta.get(key))
+
+    return note
+
+
+def lay_out_examples(command: click.Command) -> None:
+    """Put the examples in a command's help, and a group's commands', on lines of their own that are never wrapped."""
+    words, examples = [], []
+    for paragraph in (command.help or "").split("\n\n"):
+        line = " ".join(paragraph.split())
+        start, _, rest = line.partition(": ")
+        if start in ("Example", "Examples"):
+            examples.append(rest)
+        elif examples and line.startswith("advntk "):
+            examples.append(line)
+        else:
+            words.append(paragraph)
+    if examples:
+        title = "Examples:" if len(examples) > 1 else "Example:"
+        words.append("\n".join(("\b", title, *(f"  {example}" for example in examples))))
+        command.help = "\n\n".join(words)
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        lay_out_examples(inner)
+
+
+VARIABLE = "_ADVNTK_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
+
+
+class Source(click.ParamType):
+    """A preset or a file; completes presets and leaves files to the shell.
+
+    Parameters
+    ----------
+    of
+        Whose presets: "run", or "finite-width".
+    """
+
+    name = "source"
+
+    def __init__(self, of: str = "run") -> None:
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """The word itself: what it names is for the loader to say."""
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Presets that begin like the word; where there is none, files."""
+        if self.of == "run":
+            from advntk_dist.config import paper, preset_names
+
+            # The experiments of the paper are many: they come once the word goes into their folder.
+            every = [*preset_names(), *(paper.names() if incomplete.startswith(paper.PREFIX) else [paper.PREFIX])]
+        else:
+            from advntk_dist.config.finite_width import preset_names as finite_names
+
+            every = finite_names()
+        found = [CompletionItem(name) for name in every if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+class Published(click.ParamType):
+    """The name of a dataset that can be fetched."""
+
+    name = "dataset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """The word itself: whether there is such a dataset is for the downloader to say."""
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Names that begin like the word."""
+        from advntk_dist.data.sources import SOURCES
+
+        return [CompletionItem(name) for name in SOURCES if name.startswith(incomplete)]
+
+
+@click.command(short_help="Print the script that completes with the Tab key.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@loudness
+def completion(shell: str) -> None:
+    """Print the script that completes commands, options and presets with the Tab key.
+
+    For bash put `source <(advntk completion bash)` into ~/.bashrc, for zsh `source <(advntk completion zsh)` into
+    ~/.zshrc, for fish `advntk completion fish | source` into ~/.config/fish/config.fish.
+
+    Example: advntk completion bash
+    """
+    made = get_completion_class(shell)
+    assert made is not None  # the choice names those that click has
+    click.echo(made(click.get_current_context().find_root().command, {}, "advntk", VARIABLE).source())

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from advntk_dist.cli.completion import Source
-from advntk_dist.cli.options import Place, display, json_option, print_json
+from advntk_dist.cli.options import Place, Source, display, json_option, print_json
 from advntk_dist.errors import RequestError
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Predict time, disk and memory of a run.")
@@ -54,8 +53,7 @@ def plan(
     Example: advntk plan cifar10-mlp5 --set data.path=cifar --nodes 4 --cpus 16
     """
     from advntk_dist.config import load_config
-    from advntk_dist.planning.cluster import described
-    from advntk_dist.planning.constants import links
+    from advntk_dist.planning.cluster import described, links
 
     config = load_config(source, overrides)
     rates = links("given", {"node_byte": node_link, "store_byte": shared_store, "network_byte": network})

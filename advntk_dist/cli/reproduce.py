@@ -8,7 +8,7 @@ import click
 
 from advntk_dist.cli.options import display, json_option, print_json
 from advntk_dist.errors import RequestError
-from advntk_dist.storage.location import local, location
+from advntk_dist.storage.paths import local, location
 
 
 @click.command(short_help="Run any part of the paper's experiments.")
@@ -58,8 +58,7 @@ def reproduce(
     """
     from advntk_dist.config import paper
     from advntk_dist.pipeline.rundir import RunDirectory
-    from advntk_dist.reproduce.forecast import duration, left_line, predicted
-    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds
+    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, duration, gram_seconds, left_line, predicted
     from advntk_dist.reproduce.job import Grid, known_data, missing
 
     asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from advntk_dist.cli.completion import Source
-from advntk_dist.cli.options import json_option, print_json
+from advntk_dist.cli.options import Source, json_option, print_json
 
 if TYPE_CHECKING:
     from advntk_dist.jobs.client import JobServer

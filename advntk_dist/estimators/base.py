@@ -20,7 +20,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.estimators.pixels import fit_pixels
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.storage.location import location
+from advntk_dist.storage.paths import location
 
 Array = NDArray[np.float64]
 

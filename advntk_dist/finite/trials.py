@@ -21,7 +21,7 @@ from advntk_dist.gram.cluster import cluster_workers, ray_session
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage import Records, guarded_group
-from advntk_dist.storage.location import location
+from advntk_dist.storage.paths import location
 
 FLOW_FIELDS = ("gap_train", "gap_test", "ntk_change", "ark_change", "step_error", "steps")
 """Columns of the committed numbers of a flow trial."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advntk_dist.gram.build import build_gram as build_gram
-    from advntk_dist.gram.lock import builder_lock as builder_lock
     from advntk_dist.gram.pool import WorkerPool as WorkerPool
     from advntk_dist.gram.store import GramStore as GramStore
     from advntk_dist.gram.verify import invalidate as invalidate
@@ -27,13 +26,12 @@ _HOMES = {
     "GramStore": "store",
     "WorkerPool": "pool",
     "build_gram": "build",
-    "builder_lock": "lock",
     "invalidate": "verify",
     "open_gram": "view",
     "verify_gram": "verify",
 }
 
-__all__ = ["GramStore", "WorkerPool", "build_gram", "builder_lock", "invalidate", "open_gram", "verify_gram"]
+__all__ = ["GramStore", "WorkerPool", "build_gram", "invalidate", "open_gram", "verify_gram"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ import ray
 from advntk_dist import chatter
 from advntk_dist.errors import RequestError
 from advntk_dist.gram.ray_health import RayWatch
-from advntk_dist.storage.location import refuse_credentials_in_address
+from advntk_dist.storage.paths import refuse_credentials_in_address
 
 MIN_OBJECT_STORE = 200 * 2**20
 """Bytes of shared memory that a Ray of our own gets at least."""

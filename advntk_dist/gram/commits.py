@@ -17,7 +17,7 @@ import numpy as np
 
 from advntk_dist.grid import TileGrid
 from advntk_dist.storage import durable
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 FIELDS = {
     "crc32c": "checksum of the tile's values as stored, the last four bytes of its chunk",

@@ -18,7 +18,7 @@ from advntk_dist.gram.commits import FIELDS
 from advntk_dist.gram.fingerprint import Fingerprint
 from advntk_dist.grid import TileGrid
 from advntk_dist.storage import durable
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 log = logging.getLogger(__name__)
 

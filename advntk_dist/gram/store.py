@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from advntk_dist.errors import GramBuildError, StoreDamagedError, StoreError, StoreIncompleteError, StoreMismatchError
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.fingerprint import FORMAT, SIZES, Fingerprint, require_same
-from advntk_dist.gram.finite import require_finite
 from advntk_dist.gram.layout import ATTRIBUTE, checksum, create_layout, is_absent
+from advntk_dist.gram.nonfinite import require_finite
 from advntk_dist.gram.status import GramStatus, read_status
 from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.storage import durable
-from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.paths import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
 
 ROUNDING = {"float32": 2.0**-6, "float64": 2.0**-20}
@@ -34,7 +34,7 @@ class GramStore:
     """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
 
     Of a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
-    :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.gram.lock.builder_lock`.
+    :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.storage.locks.builder_lock`.
     """
 
     def __init__(self, path: Location, attributes: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
 from advntk_dist.grid import spans
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def open_gram(path: str | Location, kind: str = "ntk") -> da.Array:

@@ -22,10 +22,10 @@ from advntk_dist.gram.gpu import unused_gpu
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.direct_io import aligned_empty
-from advntk_dist.storage.objects import forwarded
+from advntk_dist.storage.paths import forwarded
 
 if TYPE_CHECKING:
-    from advntk_dist.gram.compute import TileComputer
+    from advntk_dist.gram.tiles import TileComputer
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _computer(
     spec: NetworkSpec, tile: int, kinds: tuple[str, ...], image_shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> TileComputer:
     """What computes tiles of a kind; kept from one store to the next, so that nothing compiles twice."""
-    from advntk_dist.gram.compute import TileComputer
+    from advntk_dist.gram.tiles import TileComputer
     from advntk_dist.networks import from_spec
 
     return TileComputer(from_spec(spec), tile, kinds, image_shape, dtype)

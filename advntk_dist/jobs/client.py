@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from advntk_dist import chatter
 from advntk_dist.errors import AdvNTKError, RequestError
 from advntk_dist.jobs.job import Job, attempt_of
-from advntk_dist.storage.location import refuse_credentials_in_address
+from advntk_dist.storage.paths import refuse_credentials_in_address
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

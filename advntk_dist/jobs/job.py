@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.rundir import digest
-from advntk_dist.storage.location import location, refuse_credentials
+from advntk_dist.storage.paths import location, refuse_credentials
 
 RUNS = "ADVNTK_RUNS"
 """Environment variable of the cluster: the folder below which runs lie whose place nobody gave."""

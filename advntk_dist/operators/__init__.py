@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from advntk_dist.operators.choose import OperatorChoice as OperatorChoice
     from advntk_dist.operators.choose import as_operator as as_operator
     from advntk_dist.operators.choose import operator_for_store as operator_for_store
-    from advntk_dist.operators.dask_array import DaskArrayOperator as DaskArrayOperator
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator as DaskOnRayOperator
-    from advntk_dist.operators.memory import InMemoryOperator as InMemoryOperator
+    from advntk_dist.operators.dense import DaskArrayOperator as DaskArrayOperator
+    from advntk_dist.operators.dense import InMemoryOperator as InMemoryOperator
     from advntk_dist.operators.resident import ResidentOperator as ResidentOperator
     from advntk_dist.operators.tiled import TiledOperator as TiledOperator
 
 _HOMES = {
-    "DaskArrayOperator": "dask_array",
+    "DaskArrayOperator": "dense",
     "DaskOnRayOperator": "dask_on_ray",
     "GramOperator": "base",
-    "InMemoryOperator": "memory",
+    "InMemoryOperator": "dense",
     "OperatorChoice": "choose",
     "ResidentOperator": "resident",
     "TiledOperator": "tiled",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from advntk_dist import metrics
 
@@ -87,3 +91,28 @@ class GramOperator(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def blas_threads(limit: int | None) -> Iterator[None]:
+    """Give products of matrices at most so many threads; None leaves them as they are."""
+    if limit is None:
+        yield
+        return
+    with _libraries().limit(limits=limit, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    # Looking for the libraries takes longer than a small product: once is enough, numpy's and scipy's are there.
+    import scipy.linalg  # noqa: F401
+
+    return ThreadpoolController()

@@ -10,10 +10,8 @@ import dask.array as da
 import numpy as np
 
 from advntk_dist.errors import RequestError
-from advntk_dist.operators.base import GramOperator
-from advntk_dist.operators.cores import usable_cores
-from advntk_dist.operators.dask_array import DaskArrayOperator
-from advntk_dist.operators.memory import InMemoryOperator
+from advntk_dist.operators.base import GramOperator, usable_cores
+from advntk_dist.operators.dense import DaskArrayOperator, InMemoryOperator
 from advntk_dist.operators.tiled import TiledOperator
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: 
     """An operator on Ray; None where "auto" finds no cluster of several nodes, or none that holds the matrix."""
     from advntk_dist.gram.cluster import ray_session
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
-    from advntk_dist.operators.nodes import alive_nodes, seating
+    from advntk_dist.operators.placement import alive_nodes, seating
     from advntk_dist.operators.resident import ResidentOperator
 
     with ExitStack() as session:

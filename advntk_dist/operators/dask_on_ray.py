@@ -12,12 +12,9 @@ from ray.exceptions import RayError
 
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.gram.worker import worker_environment
-from advntk_dist.operators.base import GramOperator
-from advntk_dist.operators.cores import blas_threads
-from advntk_dist.operators.place import Failure, Place, open_once
-from advntk_dist.operators.products import Part, Run, Vectors, product_of, run_product, runs
-from advntk_dist.operators.rows import Rows
-from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
+from advntk_dist.operators.base import GramOperator, blas_threads
+from advntk_dist.operators.tiled import Part, Rows, Run, Vectors, product_of, run_product, runs
+from advntk_dist.operators.tiles import Failure, Place, StoreTiles, diagonal_mean, open_once
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore

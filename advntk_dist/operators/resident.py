@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.gram import lost
 from advntk_dist.gram.worker import worker_environment
-from advntk_dist.grid import spans
+from advntk_dist.grid import Tile, TileGrid, spans
 from advntk_dist.operators.base import GramOperator
-from advntk_dist.operators.holder import Holding, TileHolder
-from advntk_dist.operators.nodes import alive_nodes, other_seat, seating
-from advntk_dist.operators.place import Failure, Place
-from advntk_dist.operators.products import NARROW, Vectors
-from advntk_dist.operators.rows import Rows
-from advntk_dist.operators.shares import shares
-from advntk_dist.operators.tiles import StoreTiles, diagonal_mean
+from advntk_dist.operators.placement import alive_nodes, other_seat, seating
+from advntk_dist.operators.tiled import NARROW, Rows, Run, Vectors, runs_of, threaded_product
+from advntk_dist.operators.tiles import Failure, Place, StoreTiles, diagonal_mean
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -204,3 +205,110 @@ class ResidentOperator(GramOperator):
         held = sum(h.nbytes for h in self.holdings.values()) / 1e9
         nodes = len({h.node for h in self.holdings.values()})
         return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._seats)} Ray actors on {nodes} nodes)"
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a holder has in memory, and where it is."""
+
+    tiles: int
+    nbytes: int
+    node: str
+    host: str
+    pid: int
+
+
+class HeldTiles:
+    """Some tiles of a matrix, in memory."""
+
+    def __init__(self, grid: TileGrid, dtype: np.dtype[Any]) -> None:
+        self.grid, self.dtype = grid, dtype
+        self.values: dict[tuple[int, int], NDArray[Any]] = {}
+
+    def expect(self, t: Tile) -> None:
+        """Nothing: it is in memory."""
+
+    def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Views into a tile that is held."""
+        values = self.values[t.i, t.j]
+        for panel in spans(t.shape[0], rows):
+            yield panel, values[panel]
+
+
+class TileHolder:
+    """Reads its runs of tiles from the store when it is first asked, and multiplies with them from then on.
+
+    Parameters
+    ----------
+    place
+        The store.
+    parts
+        The runs of tiles to hold.
+    threads
+        Threads of a product.
+    """
+
+    def __init__(self, place: Place, parts: tuple[Run, ...], threads: int) -> None:
+        self.place, self.parts, self.threads = place, parts, threads
+        self.rows = Rows.touched(t for run in parts for t in run.tiles)
+        self.held: HeldTiles | None = None
+
+    def load(self) -> Holding | Failure:
+        """Read and verify the tiles, unless they are there already."""
+        import ray
+
+        try:
+            held = self._tiles()
+        except Exception as error:
+            return Failure.of(error)
+        node = ray.get_runtime_context().get_node_id()
+        total = sum(int(values.nbytes) for values in held.values.values())
+        return Holding(len(held.values), total, node, socket.gethostname(), os.getpid())
+
+    def product(self, vectors: Vectors) -> NDArray[np.float64] | Failure:
+        """What the held tiles add to Theta v: of the rows that they touch, (len(self.rows), k)."""
+        try:
+            return threaded_product(self._tiles(), self.parts, self.rows, vectors, self.threads)
+        except Exception as error:
+            return Failure.of(error)
+
+    def _tiles(self) -> HeldTiles:
+        if self.held is None:
+            source = self.place.open()
+            held = HeldTiles(source.grid, source.dtype)
+            held.values = {(t.i, t.j): source.whole(t) for run in self.parts for t in run.tiles}
+            self.held = held
+        return self.held
+
+
+def shares(grid: TileGrid, count: int) -> list[tuple[Run, ...]]:
+    """Deal the stored tiles of a symmetric grid out to so many holders.
+
+    The tiles are halved across their longer side, and each half again, until there is one part a holder. So all have
+    equally many tiles, give or take one a halving, and a part of 1 / count of the tiles touches about
+    n sqrt(2 / count) rows: what all holders send back grows as the square root of their number.
+
+    Parameters
+    ----------
+    grid
+        Symmetric.
+    count
+        Of holders, at most one a tile.
+    """
+    return [tuple(runs_of(sorted(part))) for part in _halved(list(grid), count)]
+
+
+@lru_cache(maxsize=256)
+def rows_sent(grid: TileGrid, count: int) -> int:
+    """Rows of a product that so many holders send back together."""
+    return sum(len(Rows.touched(part)) for part in _halved(list(grid), count))
+
+
+def _halved(tiles: Sequence[Tile], count: int) -> list[Sequence[Tile]]:
+    if count == 1:
+        return [tiles]
+    tall = len({t.i for t in tiles}) >= len({t.j for t in tiles})
+    ordered = sorted(tiles, key=lambda t: (t.i, t.j) if tall else (t.j, t.i))
+    first = count // 2
+    cut = round(len(tiles) * first / count)
+    return [*_halved(ordered[:cut], first), *_halved(ordered[cut:], count - first)]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.errors import StoreDamagedError
+from advntk_dist import errors
+from advntk_dist.errors import AdvNTKError, StoreDamagedError, StoreError
 from advntk_dist.grid import Tile, TileGrid, mirror, spans
 
 if TYPE_CHECKING:
@@ -157,3 +160,63 @@ def diagonal_mean(tiles: Tiles) -> float:
             for panel, values in tiles.panels(t, t.shape[0]):
                 total += float(np.diagonal(values, panel.start).sum(dtype=np.float64))
     return total / tiles.grid.rows
+
+
+@dataclass(frozen=True)
+class Place:
+    """Path, kernel and fingerprint of a store: enough to open it elsewhere, and to see that it is the same."""
+
+    path: str
+    kind: str
+    fingerprint: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, store: GramStore, kind: str) -> Place:
+        """The place of a store that is open here."""
+        flat = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in store.fingerprint.items())
+        return cls(str(store.path.resolve()), kind, flat)
+
+    def open(self) -> StoreTiles:
+        """The tiles, opened anew.
+
+        Raises
+        ------
+        StoreMismatchError
+            If another store has taken the place.
+        StoreIncompleteError, StoreError
+            If there is none, or it is damaged.
+        """
+        from advntk_dist.gram.fingerprint import require_same
+        from advntk_dist.gram.store import GramStore
+
+        store = GramStore.open(self.path)
+        ours = {k: list(v) if isinstance(v, tuple) else v for k, v in self.fingerprint}
+        require_same(self.path, store.fingerprint, ours)
+        return StoreTiles(store, self.kind)
+
+
+@lru_cache(maxsize=8)
+def open_once(place: Place) -> StoreTiles:
+    """The tiles of a place, opened once a process, so that each tile is verified once a process."""
+    return place.open()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error of another process, as text: not every exception survives the journey."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """What there is to say of an error."""
+        name = type(error).__name__
+        return cls(name, str(error) if isinstance(error, AdvNTKError) else f"{name}: {error}")
+
+    def reraise(self) -> None:
+        """Raise it here, as the same class where that is one of ours."""
+        known = getattr(errors, self.kind, None)
+        if isinstance(known, type) and issubclass(known, AdvNTKError) and known is not errors.StoreMismatchError:
+            raise known(self.message)
+        raise StoreError(self.message)

@@ -22,7 +22,7 @@ from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records, guarded_group
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 TOGETHER = "together"
 """Name of the outcomes under all attacks of the checks."""

@@ -17,7 +17,7 @@ from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
 from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.scores import title_of
-from advntk_dist.storage.location import Location, location
+from advntk_dist.storage.paths import Location, location
 
 
 def compare_runs(

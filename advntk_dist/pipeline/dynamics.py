@@ -7,21 +7,32 @@ Standard training is Xi(t) = t; adversarial training has Xi_i(t) = integral of e
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from advntk_dist.errors import StoreIncompleteError
+import numpy as np
+from numpy.typing import NDArray
+
+from advntk_dist.config import AttackConfig
+from advntk_dist.errors import RequestError, StoreIncompleteError
+from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore
-from advntk_dist.pipeline.dynamics_request import DynamicsRequest
-from advntk_dist.pipeline.dynamics_stage import DynamicsStage
 from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.flows import Flow, adversarial_flow, class_distances
+from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.scoring import CommittedCoefficients
+from advntk_dist.pipeline.solving import SOLVE_FIELDS
+from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.results import schema
-from advntk_dist.storage.location import Location
+from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage.paths import Location
 
 
 def dynamics(
@@ -72,3 +83,211 @@ def as_csv(results: dict[str, Any]) -> str:
         if row["t"] is None:
             row |= {"t": math.inf, "effective_time": math.inf}
     return csv_text(rows)
+
+
+Rates = Literal["adaptive", "uniform"]
+
+
+@dataclass(frozen=True)
+class DynamicsRequest:
+    """What `advntk dynamics` is asked for.
+
+    Attributes
+    ----------
+    strength
+        Theta_x eta S of the median sample: its effective time runs e^strength times as fast as the clock.
+    rates
+        "adaptive": eta_i in proportion to the distance of image i to the nearest training image of another class, so
+        that images with room around them are attacked harder; "uniform": one eta for all samples.
+    schedule
+        Profile of eta over time, see :func:`advntk_dist.theory.schedules.named`.
+    duration
+        Time over which a schedule unfolds; by default the middle of the grid of times, on the log scale.
+    pieces
+        Pieces to an interval of the grid, where a schedule needs the exact piecewise answer.
+    images
+        Test and validation images that are attacked; by default as many as the run itself does.
+    """
+
+    strength: float = 2.0
+    rates: Rates = "adaptive"
+    schedule: str = "constant"
+    duration: float | None = None
+    pieces: int = 4
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises
+        ------
+        RequestError
+            If one is out of range.
+        """
+        if not (np.isfinite(self.strength) and 0 <= self.strength <= 100):
+            raise RequestError(f"--strength must be from 0 to 100, got {self.strength}")
+        if self.rates not in ("adaptive", "uniform"):
+            raise RequestError(f"--rates: no {self.rates!r}; there are adaptive and uniform")
+        if self.duration is not None and not (np.isfinite(self.duration) and self.duration > 0):
+            raise RequestError(f"--duration must be > 0, got {self.duration}")
+        if self.pieces < 1:
+            raise RequestError(f"--pieces must be at least 1, got {self.pieces}")
+        if self.images is not None and self.images < 1:
+            raise RequestError(f"--images must be at least 1, got {self.images}")
+
+
+Array = NDArray[np.float64]
+
+MEASURES = ("train_residual", "train_accuracy", "distance_to_ntk")
+
+
+class DynamicsStage(Stages):
+    """The stage of `advntk dynamics`, on the solves and records of the run."""
+
+    def work(self, request: DynamicsRequest) -> dict[str, Any]:
+        """Everything that dynamics.json holds."""
+        attack, train = self.config.attack, self.problem.train
+        uniform = self.uniform()
+        ark = self.problem.net.ark(train.x).astype(np.float64)
+        factors = np.ones(len(ark))
+        if request.rates == "adaptive":
+            factors = class_distances(train.x, train.y)
+        at = adversarial_flow(
+            ark,
+            factors,
+            strength=request.strength,
+            schedule=request.schedule,
+            duration=request.duration,
+            times=self.config.evaluation.times,
+        )
+        settings = asdict(request) | {"times": [float(t) for t in at.times]}
+        settings.pop("images")
+        label = "at-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+        group = guarded_group(self.folder.root / "flows.zarr" / label, self.identity | settings)
+        solved = at.solve(self.dynamics, group, self.config.solver.tolerance)
+        infinite = len(self.times) - 1
+        standard = Flow.standard(np.array(self.config.evaluation.times), len(ark))
+        notes = Records(self.coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),)).read_all()
+        assert notes is not None
+
+        limit = CommittedCoefficients(uniform, infinite)
+        sources = {
+            "standard": [CommittedCoefficients(uniform, i) for i in range(infinite)],
+            "adversarial": [CommittedCoefficients(solved.coefficients, i) for i in range(infinite)],
+        }
+        measures = self._measures(
+            Records(group, "measures", 2 * infinite + 1, (3,), span=2 * infinite + 1), sources, limit
+        )
+        exact = at.exactness(self.dynamics, solved.coefficients, group, request.pieces, self.config.solver.tolerance)
+        flows: dict[str, Any] = {}
+        for place, (name, flow) in enumerate((("standard", standard), ("adversarial", at))):
+            prefix = "" if name == "standard" else f"{label}_"
+            validation = self._points(f"{prefix}validation", self.problem.val, request.images, sources[name], attack)
+            chosen = max(range(infinite), key=lambda i: (validation[i].robust.value, -i))
+            m = request.images if request.images is not None else self.config.evaluation.curve
+            test = self._points(f"{prefix}test", self.problem.test, m, sources[name], attack)
+            end = self._points("test", self.problem.test, m, [limit], attack, first=infinite)
+            own = measures[place * infinite : (place + 1) * infinite]
+            flows[name] = flow.describe() | {
+                "solver": solved.cost if name == "adversarial" else _cost(notes[:infinite]),
+                "early_stopping": {
+                    "t": float(flow.times[chosen]),
+                    "effective_time": float(flow.effective[chosen]),
+                    "chosen_on": f"{validation[chosen].robust.n} validation images",
+                    "validation_robust": validation[chosen].robust.value,
+                    "test_clean": test[chosen].clean.value,
+                    "test_robust": test[chosen].robust.value,
+                },
+                "rows": [
+                    _row(float(flow.times[i]), float(flow.effective[i]), own[i], test[i], validation[i])
+                    | {"closed_to_exact": None if exact is None or name == "standard" else float(exact[i, 0])}
+                    for i in range(infinite)
+                ]
+                + [_row(None, None, measures[-1], end[0], None) | {"closed_to_exact": 0.0}],
+            }
+        return {
+            "dataset": self.problem.dataset.name,
+            "network": self.config.network.name,
+            "n_train": self.config.data.n_train,
+            "attack": attack.described(),
+            "request": asdict(request),
+            "ark": {"smallest": ark.min(), "median": float(np.median(ark)), "largest": ark.max()},
+            "remarks": at.remarks(ark, request.rates == "uniform"),
+            "exactness": None
+            if exact is None
+            else {
+                "pieces": request.pieces,
+                "largest_distance": float(exact[:, 0].max()),
+                "largest_refinement": float(exact[:, 1].max()),
+            },
+            "flows": flows,
+        }
+
+    def _points(
+        self,
+        name: str,
+        part: Part,
+        images: int | None,
+        sources: list[CommittedCoefficients],
+        attack: AttackConfig,
+        first: int = 0,
+    ) -> list[MethodResult]:
+        """Evaluate at several times; the records have the names that `advntk run` gives them."""
+        part_name = "validation" if part is self.problem.val else "test"
+        m = len(part.y) if images is None else min(images, len(part.y))
+        if m < len(part.y):
+            name, part = (f"{name[:-4]}curve{m}" if name.endswith("test") else f"{name}{m}"), part.first(m)
+        title = f"{'Adversarial' if name.startswith('at-') else 'Standard'} flow, {part_name}"
+        with self.display.stage(title, len(sources) * m, "images") as advance:
+            return [
+                self._evaluate(f"{name}_t{first + i}", part, source, attack, advance)
+                for i, source in enumerate(sources)
+            ]
+
+    def _measures(
+        self, table: Records, sources: dict[str, list[CommittedCoefficients]], limit: CommittedCoefficients
+    ) -> Array:
+        """MEASURES at every time of both flows, and at infinity: one pass over the matrix, one over the test images."""
+        found = table.read(0)
+        if found is None:
+            y = self.problem.targets
+            stack = [source() for flow in sources.values() for source in flow] + [limit()]
+            k = y.shape[1]
+            on_x = self.dynamics.operator.matmat(np.hstack(stack)).reshape(len(y), len(stack), k)
+            outputs = self.predictor(np.hstack(stack)).predict(self.problem.test.x).reshape(-1, len(stack), k)
+            end = outputs[:, -1]
+            found = np.array(
+                [
+                    [
+                        np.linalg.norm(on_x[:, i] - y) / np.linalg.norm(y),
+                        (on_x[:, i].argmax(axis=1) == self.problem.train.y).mean(),
+                        np.linalg.norm(outputs[:, i] - end) / np.linalg.norm(end),
+                    ]
+                    for i in range(len(stack))
+                ]
+            )
+            table.write(0, found)
+        return found
+
+
+def _row(
+    t: float | None, effective: float | None, measures: Array, test: MethodResult, val: MethodResult | None
+) -> dict[str, Any]:
+    return {
+        "t": t,
+        "effective_time": effective,
+        **{name: float(value) for name, value in zip(MEASURES, measures, strict=True)},
+        "clean": test.clean.value,
+        "clean_low": test.clean.low,
+        "clean_high": test.clean.high,
+        "robust": test.robust.value,
+        "robust_low": test.robust.low,
+        "robust_high": test.robust.high,
+        "n_test": test.clean.n,
+        "max_perturbation": test.max_perturbation,
+        "validation_robust": None if val is None else val.robust.value,
+    }
+
+
+def _cost(notes: Array) -> dict[str, Any]:
+    return {"bases": 1, "passes": int(notes[:, 0].max()), "error": float(notes[:, 1].max())}

@@ -17,7 +17,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def evaluate_again(

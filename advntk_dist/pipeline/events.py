@@ -21,8 +21,8 @@ from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location
-from advntk_dist.storage.patience import briefly
+from advntk_dist.storage.paths import Location
+from advntk_dist.storage.retry import briefly
 
 log = logging.getLogger(__name__)
 

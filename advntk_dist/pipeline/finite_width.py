@@ -28,7 +28,7 @@ from advntk_dist.progress import Display
 from advntk_dist.report.csv_text import csv_text
 from advntk_dist.results import schema
 from advntk_dist.storage import Records
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 class FiniteRunDirectory(RunDirectory):

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.gram import GramStore, builder_lock, invalidate, verify_gram
+from advntk_dist.gram import GramStore, invalidate, verify_gram
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.images import changed_images_named
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.locks import builder_lock
+from advntk_dist.storage.paths import Location
 
 if TYPE_CHECKING:
-    from advntk_dist.gram.audit import AuditReport
-    from advntk_dist.gram.verify import VerifyReport
+    from advntk_dist.gram.verify import AuditReport, VerifyReport
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, l
     path
         A run directory, or a store. Only a run directory says which images a store was built from.
     tiles, seed, passes, limit
-        Sample, Lanczos steps and what passes for rounding, see :func:`advntk_dist.gram.audit.audit_gram`; no audit
+        Sample, Lanczos steps and what passes for rounding, see :func:`advntk_dist.gram.verify.audit_gram`; no audit
         with 0 tiles. Values that are off by more are in the verdict, whose ``values.raise_if_wrong`` raises.
 
     Raises
@@ -105,7 +105,7 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, l
         return Verdict(store, report, why_not=f"the store is not complete, missing are {_missing(store)}")
     if store.path == path or not folder.config.is_file():
         return Verdict(store, report, why_not="only a run directory knows the images; give that")
-    from advntk_dist.gram.audit import audit_gram
+    from advntk_dist.gram.verify import audit_gram
     from advntk_dist.pipeline.problem import Problem
 
     problem = Problem(folder.stored_config())

@@ -10,7 +10,7 @@ from advntk_dist.config import RunConfig
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.errors import ImagesChangedError, StoreDamagedError, StoreMismatchError
 from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def load_images(config: RunConfig) -> Dataset:

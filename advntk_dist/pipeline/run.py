@@ -23,7 +23,7 @@ from advntk_dist.progress import Display
 from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 from advntk_dist.training import TrainingRun
 
 

@@ -23,8 +23,8 @@ from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location, location, remove_tree
-from advntk_dist.storage.lock import sole
+from advntk_dist.storage.locks import sole
+from advntk_dist.storage.paths import Location, location, remove_tree
 
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=RunConfig)

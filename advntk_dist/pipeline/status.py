@@ -12,8 +12,8 @@ from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.storage.location import Location
-from advntk_dist.storage.lock import holder_of
+from advntk_dist.storage.locks import holder_of
+from advntk_dist.storage.paths import Location
 
 STAGES = ("gram", "solve", "select", "train", "evaluate")
 """Of a run, in their order."""

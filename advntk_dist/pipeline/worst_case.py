@@ -19,7 +19,7 @@ from advntk_dist.config import AttackConfig
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.storage import Records
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 from advntk_dist.storage.records import read_group
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from advntk_dist.grid import TileGrid
 from advntk_dist.planning.build import COMPUTE, LAST, START
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Counts, Images, plan_build
-from advntk_dist.planning.operators import OperatorPlan
-from advntk_dist.planning.prediction import Prediction
+from advntk_dist.planning.passes import OperatorPlan
+from advntk_dist.planning.predict import Prediction
 from advntk_dist.planning.words import duration, size
 
 TILES_A_WORKER = 4

@@ -20,14 +20,13 @@ from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.gram import build_gram
-from advntk_dist.gram.compute import block_edge
+from advntk_dist.gram.tiles import block_edge
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.operators.cores import usable_cores
+from advntk_dist.operators.base import usable_cores
 from advntk_dist.planning.calibration import Calibration, kernel_keys
 from advntk_dist.planning.counts import kernel_blocks
-from advntk_dist.planning.pilot import run_pilot, varpi_after
-from advntk_dist.planning.subject import Subject, subject_of
+from advntk_dist.planning.pilot import Subject, run_pilot, subject_of, varpi_after
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.solve.memory_budget import MAX_RANK
 from advntk_dist.storage import Records

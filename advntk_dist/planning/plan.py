@@ -14,12 +14,10 @@ from advntk_dist.config import RunConfig
 from advntk_dist.gram.plan import BASE_BYTES, free_disk
 from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import ASSUMED, LINKS, Constants
+from advntk_dist.planning.cluster import ASSUMED, LINKS, Cluster, Constants
 from advntk_dist.planning.counts import Counts, Images, count, step_images
-from advntk_dist.planning.operators import OperatorPlan, operator_plan, solver_bytes
-from advntk_dist.planning.predict import outlook, predict
-from advntk_dist.planning.prediction import STAGES, Prediction
+from advntk_dist.planning.passes import OperatorPlan, operator_plan, solver_bytes
+from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
 from advntk_dist.planning.words import duration, size
 
 
@@ -130,7 +128,7 @@ def plan_run(
     calibration
         Measured before, on such a machine, for the same kernels.
     links
-        What is known of store and network, from :func:`advntk_dist.planning.constants.links`; assumed by default.
+        What is known of store and network, from :func:`advntk_dist.planning.cluster.links`; assumed by default.
     out
         Where the run would lie, for the free disk; unknown by default.
     say

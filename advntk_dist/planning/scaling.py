@@ -18,13 +18,11 @@ from pydantic import ByteSize
 from advntk_dist.config import RunConfig
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning.advice import MANY_TILES
-from advntk_dist.planning.build import simulate_build
+from advntk_dist.planning.build import Crew, simulate_build
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import Constants
+from advntk_dist.planning.cluster import Cluster, Constants
 from advntk_dist.planning.counts import Images, plan_build
-from advntk_dist.planning.crew import Crew
-from advntk_dist.planning.operators import operator_plan
+from advntk_dist.planning.passes import operator_plan
 from advntk_dist.planning.plan import driver_bytes
 from advntk_dist.planning.predict import predict
 from advntk_dist.planning.words import size

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.parts import Curve, Examples, Extremes, KernelSpectrum, TrainingHistory, extremes_of
+from advntk_dist.report.inputs import (
+    Curve,
+    Examples,
+    Extremes,
+    KernelSpectrum,
+    ReportInputs,
+    TrainingHistory,
+    extremes_of,
+)
 
 if TYPE_CHECKING:
     from advntk_dist.report.write import write_report as write_report

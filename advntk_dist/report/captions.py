@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from advntk_dist.report.arrays import FloatArray, IntArray
-from advntk_dist.report.parts import Curve, Examples, TrainingHistory, running_mean
-from advntk_dist.report.pictures import SHOWN, difference_scale
+from advntk_dist.report.inputs import Curve, Examples, FloatArray, IntArray, TrainingHistory, running_mean
+from advntk_dist.report.run_plots import SHOWN, difference_scale
 from advntk_dist.report.scores import MethodScore, as_number, as_percent
 
 

@@ -19,7 +19,7 @@ from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.tables import Stage, flatten, stages, total
 from advntk_dist.report.verdicts import told_apart
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 @dataclass(frozen=True)

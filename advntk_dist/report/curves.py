@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.arrays import FloatArray
-from advntk_dist.report.parts import Curve, TrainingHistory, running_mean
+from advntk_dist.report.inputs import Curve, FloatArray, TrainingHistory, running_mean
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 

@@ -20,7 +20,7 @@ from advntk_dist.report.style import (
     title,
 )
 from advntk_dist.results import schema
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 _TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
 

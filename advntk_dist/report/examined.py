@@ -9,7 +9,7 @@ from advntk_dist.report.attacks import attacks_words
 from advntk_dist.report.paired import Pair, pairs_of
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores, title_of
 from advntk_dist.results import schema
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 @dataclass(frozen=True)

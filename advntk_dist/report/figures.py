@@ -14,11 +14,17 @@ from advntk_dist.report import captions
 from advntk_dist.report.attacks import under_attack, worst_results
 from advntk_dist.report.curves import degeneration_figure, training_figure
 from advntk_dist.report.dynamics import dynamics_caption, dynamics_figure
-from advntk_dist.report.extremes import extremes_caption, extremes_figure
 from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.pictures import examples_figure, methods_figure, varpi_figure
+from advntk_dist.report.run_plots import (
+    examples_figure,
+    extremes_caption,
+    extremes_figure,
+    methods_figure,
+    spectrum_caption,
+    spectrum_figure,
+    varpi_figure,
+)
 from advntk_dist.report.scores import method_scores
-from advntk_dist.report.spectrum import spectrum_caption, spectrum_figure
 from advntk_dist.report.style import DARK, LIGHT, Theme, draw
 
 NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")

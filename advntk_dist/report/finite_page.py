@@ -11,10 +11,10 @@ from advntk_dist.report.figures import Plot, plot
 from advntk_dist.report.finite import ensemble_figure, training_figure, width_figure
 from advntk_dist.report.finite_words import ensemble_caption, headline, training_caption, width_caption
 from advntk_dist.report.page import render, write_page
-from advntk_dist.report.pictures import methods_figure
+from advntk_dist.report.run_plots import methods_figure
 from advntk_dist.report.scores import MethodScore, method_scores
 from advntk_dist.report.tables import facts, flatten, stages, total
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 

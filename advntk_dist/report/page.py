@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from advntk_dist.errors import RequestError
 from advntk_dist.report.scores import as_percent, as_radius
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def render(template: str, **values: Any) -> str:

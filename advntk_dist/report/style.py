@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from advntk_dist.report.arrays import FloatArray
+from advntk_dist.report.inputs import FloatArray
 
 WIDTH = 4.5  # inches: at 8 and 9 points, text stays readable when the page is as narrow as a phone
 DPI = 288

@@ -10,7 +10,6 @@ import numpy as np
 from advntk_dist.data.duplicates import Duplicates
 from advntk_dist.data.near_equal import NearEqual
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.arrays import IntArray
 from advntk_dist.report.attacks import (
     alone_words,
     attacks_met,
@@ -19,9 +18,8 @@ from advntk_dist.report.attacks import (
     under_attack,
     worst_results,
 )
-from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.inputs import Curve, IntArray, ReportInputs
 from advntk_dist.report.paired import Difference, Pair, pairs_of
-from advntk_dist.report.parts import Curve
 from advntk_dist.report.scores import (
     MethodScore,
     as_number,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.arrays import IntArray
+from advntk_dist.report.inputs import Curve, IntArray, KernelSpectrum
 from advntk_dist.report.paired import Pair
-from advntk_dist.report.parts import Curve, KernelSpectrum
 from advntk_dist.report.scores import Interval, MethodScore, as_number, as_percent, disjoint
 
 

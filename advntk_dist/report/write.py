@@ -13,7 +13,7 @@ from advntk_dist.report.scores import method_scores
 from advntk_dist.report.summary import summarise, tier_words
 from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.report.verdicts import highlighted
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 
 def write_report(inputs: ReportInputs, folder: Location) -> Location:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advntk_dist.config import paper
-from advntk_dist.errors import NetworkError, RequestError
-from advntk_dist.reproduce.committed import CELLS, read_cell
+from advntk_dist.config import RunConfig, paper, parse_config
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
+from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.results import schema
 from advntk_dist.spec import RESNET_STAGES, parse_name
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
@@ -170,3 +173,153 @@ def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes
 def cells(subject: Subject, radii: Sequence[float], attacks: Sequence[str], methods: Sequence[str]) -> list[Cell]:
     """The cells of a subject; pgd first, as the networks of `at` are trained by it."""
     return [Cell(subject, r, a, m) for r in radii for a in attacks for m in methods]
+
+
+def configuration(
+    subject: Subject, radius: float, attack: str, path: str | None, workers: int | None = None
+) -> RunConfig:
+    """The paper's settings at the sizes that are asked for; radius in units of 1/255."""
+    s = subject.sizes
+    text = paper.settings(
+        subject.dataset,
+        subject.network,
+        radius,
+        attack=attack,
+        n_train=s.n_train,
+        n_val=s.n_val,
+        n_test=s.n_test,
+        seed=subject.seed,
+    )
+    overrides = [] if path is None or subject.dataset.endswith(".npz") else [f"data.path={path}"]
+    if workers is not None:
+        overrides.append(f"evaluation.workers={workers}")
+    return parse_config(text, where=subject.name, overrides=overrides)
+
+
+def finite_settings(steps: int, seed: int) -> AdversarialTrainingConfig:
+    """The paper's adversarial training in so many steps; its milestones stay at the same parts of the whole."""
+    return AdversarialTrainingConfig(
+        steps=steps,
+        lr_every=max(1, round(paper.AT_EVERY * steps / paper.AT_STEPS)),
+        evaluate_every=min(steps, max(1000, steps // 5)),
+        seed=seed,
+    )
+
+
+def training_identity(config: RunConfig) -> dict[str, Any]:
+    """What the training of Adv-NTK depends on, as short text."""
+    text = config.model_dump_json(include={"attack", "train", "network", "solver"})
+    return {"configuration": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+CELLS = "cells"
+"""Folder of the cells below that of a grid."""
+
+_SHOWN = 12
+"""Digits of a fingerprint that people are shown."""
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """A committed cell.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it is not there, cannot be parsed, or was changed since it was written.
+    """
+    cell = schema.read(path, schema.CellResults, "remove it and run the same command again")
+    if cell is None:
+        raise StoreDamagedError(f"{path}: is not there; run the same command again")
+    return cell
+
+
+def read_cells(root: Path) -> dict[Path, dict[str, Any]]:
+    """Every committed cell of a folder, in the order of the paths; errors as :func:`read_cell`."""
+    return {path: read_cell(path) for path in sorted((root / CELLS).glob("*/*.json"))}
+
+
+def refuse_other_data(root: Path, asked: Mapping[str, str]) -> None:
+    """Hold every committed cell to the datasets that are asked for.
+
+    Cells are named by the label of their dataset alone, and one label is one dataset in all of a folder: it is refused
+    as well where the cells that are asked for are not there yet.
+
+    Parameters
+    ----------
+    root
+        Folder of the grid.
+    asked
+        Fingerprints of datasets (:attr:`advntk_dist.data.Dataset.fingerprint`) by label; cells of other labels pass.
+
+    Raises
+    ------
+    StoreMismatchError
+        If a cell was made from another dataset of the same label; names both.
+    StoreDamagedError
+        If a cell cannot be parsed.
+    """
+    for path, cell in read_cells(root).items():
+        label = cell["dataset"]
+        if label in asked and cell["data"] != asked[label]:
+            stored, wanted = (f"{label} with fingerprint {short(f)}" for f in (cell["data"], asked[label]))
+            raise StoreMismatchError(str(path), "dataset", stored, wanted)
+
+
+def short(fingerprint: str) -> str:
+    """The beginning of a fingerprint, for people."""
+    return fingerprint[:_SHOWN]
+
+
+def predicted(groups: list[list[Cell]]) -> float:
+    """Seconds on two cores."""
+    return sum(cell.seconds() for group in groups for cell in group) + sum(
+        gram_seconds(group[0].subject) for group in groups if any(c.method != "at" for c in group)
+    )
+
+
+def left_line(plan: list[list[Cell]], left: list[list[Cell]]) -> str:
+    """How much of a plan is left, in words."""
+    count = f"{sum(map(len, left))} of {sum(map(len, plan))} cells to do"
+    return f"{count}, about {duration(predicted(left))} on two cores"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Clock:
+    """Time left: what was predicted of the rest, at the pace of what has been done.
+
+    Parameters
+    ----------
+    total, left
+        Cells in all, and those that are to be done.
+    seconds
+        Predicted for those.
+    """
+
+    def __init__(self, total: int, left: int, seconds: float) -> None:
+        self.total, self.done, self.left = total, total - left, seconds
+        self.start, self.passed = time.monotonic(), 0.0
+
+    def gram(self, group: list[Cell]) -> None:
+        """The Gram matrix of a group counts as done."""
+        if any(c.method != "at" for c in group):
+            self._pass(gram_seconds(group[0].subject))
+
+    def line(self, cell: Cell, result: dict[str, Any]) -> str:
+        """What is said of a cell that is done."""
+        self.done += 1
+        self._pass(cell.seconds())
+        pace = (time.monotonic() - self.start) / max(self.passed, 1e-9)
+        return (
+            f"[{self.done}/{self.total}] {cell.name}: clean {100 * result['clean']:.1f} "
+            f"robust {100 * result['robust']:.1f}, {result['seconds']:.0f} s; {duration(pace * self.left)} left"
+        )
+
+    def _pass(self, seconds: float) -> None:
+        self.passed += seconds
+        self.left = max(0.0, self.left - seconds)

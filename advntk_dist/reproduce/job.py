@@ -14,12 +14,23 @@ from filelock import FileLock, Timeout
 from advntk_dist.errors import DatasetError, RequestError, StoreBusyError
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.committed import read_cells, refuse_other_data
-from advntk_dist.reproduce.forecast import Clock, left_line, predicted
-from advntk_dist.reproduce.grid import ATTACKS, METHODS, Cell, Sizes, cells, label_of, subjects
+from advntk_dist.reproduce.grid import (
+    ATTACKS,
+    METHODS,
+    Cell,
+    Clock,
+    Sizes,
+    cells,
+    label_of,
+    left_line,
+    predicted,
+    read_cells,
+    refuse_other_data,
+    subjects,
+)
 from advntk_dist.reproduce.table import write_tables
 from advntk_dist.results import schema
-from advntk_dist.storage.location import local, location
+from advntk_dist.storage.paths import local, location
 
 
 @dataclass(frozen=True)

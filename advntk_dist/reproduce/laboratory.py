@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zarr
+
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig, RunConfig, paper
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.environment import environment
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
+from advntk_dist.finite.adversarial_training import optimiser, train_adversarially
+from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
+from advntk_dist.finite.predictor import FinitePredictor
 from advntk_dist.gram import GramStore
+from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import Solving
 from advntk_dist.progress import Display, LateStage
-from advntk_dist.reproduce.configured import configuration, finite_settings, training_identity
-from advntk_dist.reproduce.grid import Cell, Subject
+from advntk_dist.reproduce.grid import Cell, Subject, configuration, finite_settings, training_identity
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import PaperRecipe, StepRecord, train_adv_ntk
 
@@ -182,7 +190,7 @@ class Laboratory(Solving):
         return result, {"lr": train.lr}
 
     def _at(self, config: RunConfig, title: str) -> tuple[MethodResult, dict[str, Any]]:
-        from advntk_dist.reproduce.finite import train_network
+        from advntk_dist.reproduce.laboratory import train_network
 
         settings = finite_settings(self.subject.sizes.at_steps, self.subject.seed)
         training = config.attack.model_copy(update={"name": "pgd"})  # never by the other attack
@@ -229,3 +237,59 @@ class Laboratory(Solving):
 
     def _group(self, name: str, identity: dict[str, Any]) -> Any:
         return guarded_group(self._work / f"{name}.zarr", self.identity | identity)
+
+
+def train_network(
+    problem: Problem,
+    settings: AdversarialTrainingConfig,
+    attack: AttackConfig,
+    group: zarr.Group,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Callable[[], Any]:
+    """Train a network, or go on with it, to its last step; ``on_step`` hears how many steps are done.
+
+    Returns
+    -------
+    predictor
+        Makes the trained network as attacks see it.
+
+    Raises
+    ------
+    SolverError
+        If the loss overflows.
+    StoreDamagedError
+        If a checkpoint fails its checksum.
+    """
+    spec, x = problem.net.spec, problem.train.x
+    network = FiniteNetwork(
+        spec.name,
+        settings.width,
+        spec.classes,
+        settings.W_std,
+        settings.b_std,
+        spec.activation,
+        settings.parameterization,
+    )
+    batch = problem.config.evaluation.batch
+    val = problem.val.x, problem.val.y
+    # The test images wait for the evaluation of the cell: one of the validation images stands in for them here.
+    nobody = val[0][:1], val[1][:1]
+    train = x, problem.train.y
+    train_adversarially(
+        network, settings.seed, train, val, nobody, settings, attack, group=group, batch=batch, on_step=on_step
+    )
+
+    def predictor() -> FinitePredictor:
+        with kernel_scope():
+            params = network.init(settings.seed, x.shape[1:], x.dtype.name)
+            like = params, optimiser(settings).init(params)
+        saved = Records(group, "state", 2, (len(flatten(like)) + 1,))
+        rows = [row[0] for row in (saved.read(place) for place in range(2)) if row is not None]
+        if not rows:
+            raise StoreDamagedError(f"{saved.where}: no state is committed; remove this folder and run again")
+        newest = max(rows, key=lambda row: float(row[-1]))
+        with kernel_scope():
+            trained, _ = unflatten(newest[:-1], like)
+        return FinitePredictor(network, trained, batch)
+
+    return predictor

@@ -12,10 +12,9 @@ from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import student_interval
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.report.csv_text import csv_text
-from advntk_dist.reproduce.committed import read_cells, short
-from advntk_dist.reproduce.grid import ATTACKS, METHODS
+from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cells, short
 from advntk_dist.results import schema
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 
 CAPTION = (
     "Accuracy in percent: mean over seeds, plus or minus the standard deviation (n - 1) where there are several. "

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.storage.durable import json_checksum, write_durable
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 FORMAT = 3
 """Number of the format of every JSON file of a run directory."""

@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advntk_dist.storage.location import Location as Location
-    from advntk_dist.storage.location import location as location
+    from advntk_dist.storage.paths import Location as Location
+    from advntk_dist.storage.paths import location as location
     from advntk_dist.storage.records import Records as Records
     from advntk_dist.storage.records import guarded_group as guarded_group
 
-_HOMES = {"Location": "location", "location": "location", "Records": "records", "guarded_group": "records"}
+_HOMES = {"Location": "paths", "location": "paths", "Records": "records", "guarded_group": "records"}
 
 
 def __getattr__(name: str) -> Any:

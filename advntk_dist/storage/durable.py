@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from advntk_dist.storage.direct_io import read_pieces, write_flushed
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 
 CRC_BYTES = 4
 READS = 3

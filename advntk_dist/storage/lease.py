@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
-from advntk_dist.storage.objects import ObjectPath, _lost, refuse_if_lost
-from advntk_dist.storage.patience import briefly, no_bucket, patiently
+from advntk_dist.storage.paths import ObjectPath, _lost, refuse_if_lost
+from advntk_dist.storage.retry import briefly, no_bucket, patiently
 
 log = logging.getLogger(__name__)
 

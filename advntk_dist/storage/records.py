@@ -25,7 +25,7 @@ from zarr.storage import MemoryStore
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
 from advntk_dist.storage.durable import PARTIAL, READS, json_checksum
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
 
 log = logging.getLogger(__name__)

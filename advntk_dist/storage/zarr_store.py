@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from zarr.storage import LocalStore, ObjectStore
 
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location
-from advntk_dist.storage.objects import ObjectPath, refuse_if_lost
-from advntk_dist.storage.patience import no_bucket, patiently_async
+from advntk_dist.storage.paths import Location, ObjectPath, refuse_if_lost
+from advntk_dist.storage.retry import no_bucket, patiently_async
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

@@ -40,27 +40,22 @@ from advntk_dist.data import load_dataset
 from advntk_dist.environment import environment
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.cluster import import_path
-from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.grid import TileGrid
 from advntk_dist.networks import network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.pipeline.run import run
-from advntk_dist.planning.build import IMAGES, START, simulate_build
+from advntk_dist.planning.build import IMAGES, START, Crew, Stage, simulate_build
 from advntk_dist.planning.calibrate import calibrate
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import ASSUMED, Constants, links
-from advntk_dist.planning.crew import Crew, Stage
-from advntk_dist.planning.operators import operator_plan
-from advntk_dist.planning.passes import matrix_pass
-from advntk_dist.planning.pilot import run_pilot
+from advntk_dist.planning.cluster import ASSUMED, Cluster, Constants, links
+from advntk_dist.planning.passes import matrix_pass, operator_plan
+from advntk_dist.planning.pilot import run_pilot, stand_in, subject_of
 from advntk_dist.planning.predict import predict
 from advntk_dist.planning.scaling import GpuNodes, on_gpu, scaling_table
-from advntk_dist.planning.subject import stand_in, subject_of
 from advntk_dist.planning.words import duration, size
 from advntk_dist.progress import Display
 

@@ -45,12 +45,12 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators import TiledOperator, operator_for_store
-from advntk_dist.operators.cores import usable_cores
+from advntk_dist.operators.base import usable_cores
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 from advntk_dist.training import PaperRecipe, train_adv_ntk
 
 Array = NDArray[np.float64]

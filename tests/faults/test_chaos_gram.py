@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.grid import Tile
 from advntk_dist.networks import network
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 from tests.terminal import Process, Terminal
 from tests.waiting import wait_until
 

@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.gram import cluster
-from advntk_dist.gram.compute import TileComputer
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.networks import Network, network
 
 TILE = 8

@@ -14,14 +14,14 @@ from ray.util import placement_group, remove_placement_group
 
 from advntk_dist.errors import DatasetError, GramBuildError, RequestError, StoreBusyError, StoreMismatchError
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network, network
-from advntk_dist.storage.location import local
+from advntk_dist.storage.locks import builder_lock
+from advntk_dist.storage.paths import local
 from tests.waiting import wait_until
 
 TILE = 8

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.gram.compute import TileComputer, block_edge
+from advntk_dist.gram.tiles import TileComputer, block_edge
 from advntk_dist.networks import Network, network
 
 

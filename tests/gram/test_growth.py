@@ -8,14 +8,13 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-import advntk_dist.gram.growth as growth_module
+import advntk_dist.gram.build as growth_module
 from advntk_dist.errors import StoreMismatchError
-from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.growth import open_for_build
-from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.view import dask_view
 from advntk_dist.networks import Network
 from tests.gram.conftest import computer

@@ -19,7 +19,7 @@ from advntk_dist.evaluation.crew import Crew, Member
 from advntk_dist.evaluation.worker import Failure
 from advntk_dist.gram.lost import reason
 from advntk_dist.gram.pool import Lost, WorkerPool, _Member
-from advntk_dist.operators.nodes import Seat
+from advntk_dist.operators.placement import Seat
 from advntk_dist.operators.resident import ResidentOperator
 
 LOSSES = [

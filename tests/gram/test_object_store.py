@@ -19,21 +19,19 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreUnreachableError,
 )
-from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.growth import open_for_build
-from advntk_dist.gram.images import compute_images
 from advntk_dist.gram.layout import is_absent
-from advntk_dist.gram.lock import builder_lock
 from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.view import dask_view, open_gram
 from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage import durable
-from advntk_dist.storage.location import location
-from advntk_dist.storage.objects import ObjectPath
+from advntk_dist.storage.locks import builder_lock
+from advntk_dist.storage.paths import ObjectPath, location
 from tests.conftest import FaultProxy, fault_proxy
 from tests.gram.conftest import computer
 

@@ -25,17 +25,17 @@ from advntk_dist.errors import (
     StoreIncompleteError,
     StoreMismatchError,
 )
+from advntk_dist.gram.build import open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.finite import require_finite
-from advntk_dist.gram.growth import open_for_build
 from advntk_dist.gram.layout import checksum
-from advntk_dist.gram.lock import builder_lock
+from advntk_dist.gram.nonfinite import require_finite
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import open_gram
 from advntk_dist.grid import TileGrid
 from advntk_dist.networks import Network, network
 from advntk_dist.storage import durable
+from advntk_dist.storage.locks import builder_lock
 
 
 def _flip(path: Path, at: int) -> None:
@@ -439,7 +439,7 @@ def test_rectangular_store(net: Network, images: NDArray[np.uint8], tmp_path: Pa
 HOLD = """
 import sys, time
 from pathlib import Path
-from advntk_dist.gram.lock import builder_lock
+from advntk_dist.storage.locks import builder_lock
 with builder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.pool import WorkerPool
+from advntk_dist.gram.status import read_builder, watch_path
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.watch import read_builder, watch_path
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 
 ASK = """
 import json, sys

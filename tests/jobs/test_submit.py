@@ -12,8 +12,7 @@ import pytest
 
 from advntk_dist import metrics
 from advntk_dist.pipeline.status import STAGES, run_status
-from advntk_dist.storage.location import location
-from advntk_dist.storage.objects import ObjectPath
+from advntk_dist.storage.paths import ObjectPath, location
 from tests.conftest import FaultProxy
 from tests.jobs.conftest import IMAGES, SECRETS, SMALL, TOKEN, Head, Submitted, free_ports, running_head
 from tests.terminal import Terminal

@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from advntk_dist import metrics
 from advntk_dist.cli import main
-from advntk_dist.gram.watch import GAUGES, BuildWatch
+from advntk_dist.gram.status import GAUGES, BuildWatch
 from advntk_dist.pipeline.status import run_status
-from advntk_dist.storage.lock import sole
+from advntk_dist.storage.locks import sole
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
 CONFIG = """

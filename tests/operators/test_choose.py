@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
-from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, nodes, operator_for_store
-from advntk_dist.operators.nodes import seating
+from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, operator_for_store, placement
+from advntk_dist.operators.placement import seating
 
 N = 30
 THETA = np.eye(N, dtype=np.float32)
@@ -57,21 +57,21 @@ def test_incomplete_stores_are_refused(stored: Stored) -> None:
 def test_seats_are_dealt_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = [_node("a", 16, 1e9), _node("b", 2, 1e9), _node("dead", 64, 1e12, alive=False), _node("head", 0, 1e9)]
     monkeypatch.setattr("ray.nodes", lambda: cluster)
-    found = nodes.seats(100, 50)
+    found = placement.seats(100, 50)
     assert [seat.node for seat in found] == ["a"] * 4 + ["b"]
     assert [seat.threads for seat in found] == [4, 4, 4, 4, 2]
-    assert [seat.node for seat in nodes.seats(100, 2)] == ["a", "b"]
-    assert [seat.node for seat in nodes.seats(100, 3, exact=True)] == ["a", "a", "b"]
+    assert [seat.node for seat in placement.seats(100, 2)] == ["a", "b"]
+    assert [seat.node for seat in placement.seats(100, 3, exact=True)] == ["a", "a", "b"]
 
 
 def test_nodes_of_unequal_memory_get_unequal_numbers_of_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 9.5e9), _node("b", 4, 1e9)])
-    found = [seat.node for seat in nodes.seats(int(8e9), 50)]
+    found = [seat.node for seat in placement.seats(int(8e9), 50)]
     share = 8e9 / len(found)
-    assert share * found.count("a") <= nodes.MEMORY_SHARE * 9.5e9
-    assert 0 < share * found.count("b") <= nodes.MEMORY_SHARE * 1e9
-    assert [seat.node for seat in nodes.seats(int(1e9), 50)] == ["a", "b"], "as the cores want it where that fits"
-    assert [seat.node for seat in nodes.seats(int(7e9), 1)] == ["a"], "one holder goes where it has room"
+    assert share * found.count("a") <= placement.MEMORY_SHARE * 9.5e9
+    assert 0 < share * found.count("b") <= placement.MEMORY_SHARE * 1e9
+    assert [seat.node for seat in placement.seats(int(1e9), 50)] == ["a", "b"], "as the cores want it where that fits"
+    assert [seat.node for seat in placement.seats(int(7e9), 1)] == ["a"], "one holder goes where it has room"
 
 
 @settings(deadline=None)
@@ -86,25 +86,25 @@ def test_no_node_is_given_more_than_it_has(memory: list[float], cores: list[int]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.nodes", lambda: there)
         try:
-            found = [seat.node for seat in nodes.seats(nbytes, most)]
+            found = [seat.node for seat in placement.seats(nbytes, most)]
         except RequestError:
-            assert nodes.MEMORY_SHARE * max(memory) < nbytes, "one node alone would have held it all"
+            assert placement.MEMORY_SHARE * max(memory) < nbytes, "one node alone would have held it all"
             return
     assert 1 <= len(found) <= most
     for k, room in enumerate(memory):
-        assert found.count(str(k)) * nbytes / len(found) <= nodes.MEMORY_SHARE * room
+        assert found.count(str(k)) * nbytes / len(found) <= placement.MEMORY_SHARE * room
 
 
 def test_a_cluster_whose_memory_is_too_small_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 8.9e9), _node("b", 4, 1e9)])
     with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
-        nodes.seats(int(8e9), 50)
+        placement.seats(int(8e9), 50)
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 10e9), _node("b", 4, 1e9)])
     with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
-        nodes.seats(int(8e9), 2, exact=True)
+        placement.seats(int(8e9), 2, exact=True)
     monkeypatch.setattr("ray.nodes", lambda: [])
     with pytest.raises(RequestError, match="at least one core"):
-        nodes.seats(1, 1)
+        placement.seats(1, 1)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from advntk_dist.operators import (
     operator_for_store,
 )
 from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
-from advntk_dist.operators.products import run_product
 from advntk_dist.operators.resident import ResidentOperator
+from advntk_dist.operators.tiled import run_product
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import pytest
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.operators import operator_for_store
-from advntk_dist.operators.nodes import Seat, other_seat
+from advntk_dist.operators.placement import Seat, other_seat
 from advntk_dist.operators.resident import MAX_LOSSES, ResidentOperator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

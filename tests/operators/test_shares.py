@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advntk_dist.grid import TileGrid
-from advntk_dist.operators.products import RUN_TILES
-from advntk_dist.operators.rows import Rows
-from advntk_dist.operators.shares import rows_sent, shares
+from advntk_dist.operators.resident import rows_sent, shares
+from advntk_dist.operators.tiled import RUN_TILES, Rows
 
 
 @settings(deadline=None)

@@ -20,7 +20,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 from tests.autoattack_stand_in import stand_in
 from tests.filled import fill_gram
 

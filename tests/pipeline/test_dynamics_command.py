@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError
-from advntk_dist.pipeline.dynamics import dynamics
-from advntk_dist.pipeline.dynamics_request import DynamicsRequest
+from advntk_dist.pipeline.dynamics import DynamicsRequest, dynamics
 from advntk_dist.pipeline.flows import adversarial_flow, class_distances
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import read_dynamics

@@ -17,9 +17,8 @@ from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
-from advntk_dist.storage.location import location
-from advntk_dist.storage.lock import sole
-from advntk_dist.storage.objects import ObjectPath
+from advntk_dist.storage.locks import sole
+from advntk_dist.storage.paths import ObjectPath, location
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy

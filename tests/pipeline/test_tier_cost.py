@@ -19,7 +19,7 @@ from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records, guarded_group
-from advntk_dist.storage.location import Location
+from advntk_dist.storage.paths import Location
 from advntk_dist.storage.records import read_group
 
 QUIET = Display(quiet=True)

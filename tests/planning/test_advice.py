@@ -11,7 +11,7 @@ from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Images, Outlook, count
-from advntk_dist.planning.operators import operator_plan
+from advntk_dist.planning.passes import operator_plan
 from advntk_dist.planning.predict import predict
 
 CIFAR = Images((32, 32, 3), 10)

@@ -19,9 +19,8 @@ from advntk_dist.gram.staff import staff
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning import build
-from advntk_dist.planning.build import COMPUTE, GOVERNS, LAST, simulate_build, tile_pairs
-from advntk_dist.planning.constants import ASSUMED, Constants
-from advntk_dist.planning.crew import Crew, Stage
+from advntk_dist.planning.build import COMPUTE, GOVERNS, LAST, Crew, Stage, simulate_build, tile_pairs
+from advntk_dist.planning.cluster import ASSUMED, Constants
 
 NOTHING = {f.name: 0.0 for f in dataclasses.fields(Constants) if f.name != "sources"} | {"crowding": 1.0}
 TILE = 100

@@ -24,7 +24,7 @@ from advntk_dist.planning.counts import (
 )
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 from tests.filled import matrices_filled_here
 
 DIGITS = Images((8, 8, 1), 10)

@@ -8,13 +8,11 @@ import pytest
 
 from advntk_dist.config import load_config
 from advntk_dist.grid import TileGrid
-from advntk_dist.operators.products import runs
-from advntk_dist.operators.shares import rows_sent
-from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import Constants
-from advntk_dist.planning.crew import Stage
-from advntk_dist.planning.operators import OperatorPlan, operator_plan
-from advntk_dist.planning.passes import GOVERNS, holders, matrix_pass
+from advntk_dist.operators.resident import rows_sent
+from advntk_dist.operators.tiled import runs
+from advntk_dist.planning.build import Stage
+from advntk_dist.planning.cluster import Cluster, Constants
+from advntk_dist.planning.passes import GOVERNS, OperatorPlan, holders, matrix_pass, operator_plan
 
 GIB = 2**30
 NAMES = [f.name for f in dataclasses.fields(Constants) if f.name != "sources"]

@@ -18,14 +18,11 @@ from advntk_dist.operators import InMemoryOperator
 from advntk_dist.pipeline.run import run
 from advntk_dist.planning.calibrate import calibrate
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster, described
-from advntk_dist.planning.constants import ASSUMED
-from advntk_dist.planning.operators import operator_plan
-from advntk_dist.planning.pilot import run_pilot
+from advntk_dist.planning.cluster import ASSUMED, Cluster, described
+from advntk_dist.planning.passes import operator_plan
+from advntk_dist.planning.pilot import run_pilot, subject_of
 from advntk_dist.planning.plan import plan_run
-from advntk_dist.planning.predict import predict
-from advntk_dist.planning.prediction import STAGES
-from advntk_dist.planning.subject import subject_of
+from advntk_dist.planning.predict import STAGES, predict
 from advntk_dist.progress import Display
 
 HERE = Cluster(1, 2, 0, 24 * 2**30)

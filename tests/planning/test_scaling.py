@@ -11,8 +11,7 @@ import pytest
 
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster
-from advntk_dist.planning.constants import ASSUMED, Constants
+from advntk_dist.planning.cluster import ASSUMED, Cluster, Constants
 from advntk_dist.planning.counts import Images
 from advntk_dist.planning.predict import predict
 from advntk_dist.planning.scaling import GpuNodes, Point, fastest_tile, on_gpu, predict_point, scaling_table

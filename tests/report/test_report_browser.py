@@ -17,7 +17,7 @@ import pytest
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.figures import NAMES
 from advntk_dist.results import schema
-from advntk_dist.storage.location import local
+from advntk_dist.storage.paths import local
 from tests.stored_results import check, tier
 from tests.undrawn import drawn
 

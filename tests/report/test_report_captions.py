@@ -13,8 +13,8 @@ from advntk_dist.report import Extremes, TrainingHistory
 from advntk_dist.report.captions import training_caption
 from advntk_dist.report.curves import training_figure
 from advntk_dist.report.dynamics import dynamics_caption
-from advntk_dist.report.extremes import extremes_caption
-from advntk_dist.report.parts import running_mean
+from advntk_dist.report.inputs import running_mean
+from advntk_dist.report.run_plots import extremes_caption
 from advntk_dist.report.style import LIGHT
 
 

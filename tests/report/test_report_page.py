@@ -27,7 +27,7 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.figures import NAMES, Plot, make_plots
-from advntk_dist.report.pictures import examples_figure, varpi_figure
+from advntk_dist.report.run_plots import examples_figure, varpi_figure
 from advntk_dist.report.style import LIGHT
 from advntk_dist.report.write import render_page
 from tests.undrawn import drawn

@@ -12,8 +12,7 @@ from rich.console import Console
 from advntk_dist.data import load_dataset
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.committed import read_cells
-from advntk_dist.reproduce.grid import Cell, Sizes, Subject
+from advntk_dist.reproduce.grid import Cell, Sizes, Subject, read_cells
 from advntk_dist.reproduce.job import Grid, known_data
 
 from . import command, files, request

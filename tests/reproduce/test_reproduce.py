@@ -11,8 +11,7 @@ import pytest
 from advntk_dist.config import load_config, paper
 from advntk_dist.environment import environment
 from advntk_dist.errors import ConfigError
-from advntk_dist.reproduce.configured import finite_settings
-from advntk_dist.reproduce.grid import Cell
+from advntk_dist.reproduce.grid import Cell, finite_settings
 from advntk_dist.reproduce.laboratory import Laboratory
 
 from . import TABLES, command, request

@@ -15,10 +15,9 @@ import pytest
 
 from advntk_dist import metrics
 from advntk_dist.errors import StoreError, StoreMismatchError, StoreUnreachableError
-from advntk_dist.storage import Records, durable, guarded_group, patience
-from advntk_dist.storage.location import location
-from advntk_dist.storage.objects import ObjectPath
-from advntk_dist.storage.patience import briefly
+from advntk_dist.storage import Records, durable, guarded_group, retry
+from advntk_dist.storage.paths import ObjectPath, location
+from advntk_dist.storage.retry import briefly
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
@@ -47,7 +46,7 @@ def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from advntk_dist.errors import StoreBusyError
-from advntk_dist.storage import heartbeat
-from advntk_dist.storage.lock import holder_of, sole
+from advntk_dist.storage import locks
+from advntk_dist.storage.locks import holder_of, sole
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from advntk_dist.storage.lock import sole
+from advntk_dist.storage.locks import sole
 root = Path(sys.argv[1])
 with sole(root / ".lock", root, "busy"):
     print("held", flush=True)
@@ -49,7 +49,7 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
         other.wait()
     # Killed: this machine knows at once, another only that it has heard nothing for a while.
     assert (holder_of(lock) or ("", 0.0, False))[2]
-    monkeypatch.setattr(heartbeat, "STALE", 0.05)
+    monkeypatch.setattr(locks, "STALE", 0.05)
     time.sleep(0.1)
     assert not (holder_of(lock) or ("", 0.0, True))[2]
     monkeypatch.undo()
@@ -63,7 +63,7 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
 
 
 def test_holder_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "RENEW", 0.1)
+    monkeypatch.setattr(locks, "RENEW", 0.1)
     with sole(tmp_path / ".lock", tmp_path, "busy"):
         (beside,) = tmp_path.glob("*.holder")
         os.utime(beside, (0, 0))
@@ -75,10 +75,10 @@ def test_holder_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_folder_that_is_removed_ends_the_renewals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "RENEW", 0.05)
+    monkeypatch.setattr(locks, "RENEW", 0.05)
     folder = tmp_path / "run"
     folder.mkdir()
-    with heartbeat.Heartbeat(folder / ".lock") as beat:
+    with locks.Heartbeat(folder / ".lock") as beat:
         shutil.rmtree(folder)
         beat._thread.join(20)
         assert not beat._thread.is_alive()
@@ -87,12 +87,12 @@ def test_folder_that_is_removed_ends_the_renewals(tmp_path: Path, monkeypatch: p
 def test_file_server_that_fails_for_a_while_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(heartbeat, "RENEW", 0.05)
+    monkeypatch.setattr(locks, "RENEW", 0.05)
 
     def away(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    with heartbeat.Heartbeat(tmp_path / ".lock") as beat, monkeypatch.context() as patch:
+    with locks.Heartbeat(tmp_path / ".lock") as beat, monkeypatch.context() as patch:
         patch.setattr(os, "utime", away)
         deadline = time.monotonic() + 20
         while not caplog.records:

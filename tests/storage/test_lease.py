@@ -15,11 +15,10 @@ import pytest
 
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import lease as lease_module
-from advntk_dist.storage import objects
+from advntk_dist.storage import paths
 from advntk_dist.storage.lease import Holder, Lease, is_held, read_holder
-from advntk_dist.storage.location import location
-from advntk_dist.storage.lock import sole
-from advntk_dist.storage.objects import ObjectPath
+from advntk_dist.storage.locks import sole
+from advntk_dist.storage.paths import ObjectPath, location
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 OTHER = """
 import sys, time
-from advntk_dist.storage.lock import sole
-from advntk_dist.storage.location import location
+from advntk_dist.storage.locks import sole
+from advntk_dist.storage.paths import location
 root = location(sys.argv[1])
 with sole(root / ".lock", root, "busy"):
     print("held", flush=True)
@@ -114,7 +113,7 @@ def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: p
     lease.__enter__()
     (root / "run" / "x").write_bytes(b"1")
     (root / ".lock").write_bytes(json.dumps(thief.__dict__).encode())
-    wait_until(lambda: str(root / "run") in objects._lost, why="the loss is not noticed")
+    wait_until(lambda: str(root / "run") in paths._lost, why="the loss is not noticed")
     (root / "beside").write_bytes(b"1")
     for write in (lambda: (root / "run" / "x").write_bytes(b"2"), lambda: lease.__exit__(None, None, None)):
         with pytest.raises(StoreBusyError, match="another process has taken over"):

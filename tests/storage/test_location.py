@@ -11,10 +11,9 @@ import pytest
 
 from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
-from advntk_dist.storage import objects
+from advntk_dist.storage import paths
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.location import Location, local, location
-from advntk_dist.storage.objects import ObjectPath, forwarded
+from advntk_dist.storage.paths import Location, ObjectPath, forwarded, local, location
 
 
 @pytest.mark.parametrize(
@@ -91,8 +90,8 @@ def test_objects_answer_as_files_do(kind: str, tmp_path: Path, request: pytest.F
     assert not file.exists()
     file.unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects, "_MULTIPART", 2**20)
-        patch.setattr(objects, "_PART", 5 * 2**20)
+        patch.setattr(paths, "_MULTIPART", 2**20)
+        patch.setattr(paths, "_PART", 5 * 2**20)
         write_durable(file, bytes(6 * 2**20))
     assert file.read_bytes() == bytes(6 * 2**20)
     if isinstance(root, ObjectPath):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from advntk_dist.errors import RequestError, SolverError
-from advntk_dist.operators.products import runs
+from advntk_dist.operators.tiled import runs
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 import numpy as np
@@ -10,9 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advntk_dist.report.arrays import FloatArray, IntArray
-from advntk_dist.report.parts import Examples
-from advntk_dist.report.scores import MethodScore, as_percent
+from advntk_dist.report.inputs import Examples, Extremes, FloatArray, IntArray, KernelSpectrum
+from advntk_dist.report.scores import MethodScore, as_number, as_percent
 from advntk_dist.report.style import (
     WIDTH,
     Theme,
@@ -199,3 +199,94 @@ def _row_label(axes: Axes, label: str, theme: Theme) -> None:
         fontsize=7,
         color=theme.muted,
     )
+
+
+_COLUMNS = 5
+_LEFT_OUT = 0.01  # of the median time
+
+
+def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) -> Figure:
+    """Two bands of images, longest and shortest times, with class and time above each."""
+    groups = (
+        ("longest", extremes.longest, extremes.longest_times, extremes.longest_labels),
+        ("shortest", extremes.shortest, extremes.shortest_times, extremes.shortest_labels),
+    )
+    count = max(len(images) for _, images, _, _ in groups)
+    columns = min(_COLUMNS, count)
+    bands = -(-count // columns)
+    figure = new_figure(2 * bands * (WIDTH / max(columns, 3) + 0.28) + 0.3, pad=0.02)
+    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.axis("off")
+    for half, (name, images, times, labels) in enumerate(groups):
+        _side_label(panels[half * bands, 0], f"{name} ϖ", theme)
+        for index, (image, time, label) in enumerate(zip(images, times, labels, strict=True)):
+            axes = panels[half * bands + index // columns, index % columns]
+            draw_image(axes, np.asarray(image), "gray")
+            words = f"{short(classes[int(label)], 12)}\n{as_number(float(time))}"
+            axes.set_title(words, loc="center", fontsize=7, pad=2)
+    return figure
+
+
+def extremes_caption(extremes: Extremes, varpi: FloatArray | None = None) -> str:
+    """Sentence under the images; ``varpi`` are the times of all training images."""
+    longest, shortest = float(np.max(extremes.longest_times)), float(np.min(extremes.shortest_times))
+    median = 0.0 if varpi is None else float(np.median(varpi))
+    ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
+    if median > 0:
+        ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
+    text = (
+        f"The training images with the longest times ({ends[0]}) and the shortest ({ends[1]}), class and ϖ above each"
+    )
+    if float(np.max(extremes.shortest_times)) < _LEFT_OUT * median:
+        text += ": the shortest are all but left out"
+    return f"{text}."
+
+
+def _times(ratio: float) -> str:
+    return f"{as_number(ratio)} times the median of all"
+
+
+def _side_label(axes: Axes, label: str, theme: Theme) -> None:
+    axes.annotate(
+        label, (0.0, 0.5), xycoords="axes fraction", xytext=(-4, 0), textcoords="offset points",
+        rotation=90, ha="right", va="center", fontsize=7, color=theme.muted,
+    )  # fmt: skip
+
+
+def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None, theme: Theme) -> Figure:
+    """Eigenvalues against their number on log axes; modes above 1/t are learned by the time t."""
+    figure = new_figure(2.7)
+    axes = figure.add_subplot()
+    values, number = np.asarray(spectrum.eigenvalues), np.arange(1, len(spectrum.eigenvalues) + 1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low = np.maximum(values - spectrum.errors, values / 10)
+    axes.fill_between(number, low, values + spectrum.errors, color=theme.robust, alpha=0.2, linewidth=0)
+    axes.plot(number, values, color=theme.robust, marker="o", markersize=2.5)
+    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
+        axes.axhline(1 / chosen_t, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
+        axes.annotate(
+            f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), xycoords=("axes fraction", "data"),
+            xytext=(0, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8, color=theme.ink,
+        )  # fmt: skip
+    log_axis(axes.xaxis)
+    log_axis(axes.yaxis)
+    axes.set_xlabel("number of the eigenvalue")
+    axes.set_ylabel("eigenvalue of the Gram matrix")
+    return figure
+
+
+def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float | None) -> str:
+    """Sentence under the spectrum."""
+    values = np.asarray(spectrum.eigenvalues)
+    text = (
+        f"The {len(values)} largest eigenvalues of the {spectrum.n:,} x {spectrum.n:,} Gram matrix fall from "
+        f"{as_number(float(values[0]))} to {as_number(float(values[-1]))}; a mode of eigenvalue λ "
+        "is learned by the time 1/λ"
+    )
+    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
+        learned = int((values * chosen_t >= 1).sum())
+        whole = f"{learned}" if learned < len(values) else f"all {learned} of these and perhaps more"
+        text += f": at the time that validation chose these are {whole}"
+    return f"{text}."

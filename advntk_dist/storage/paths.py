@@ -8,14 +8,16 @@ never part of a path.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from advntk_dist.errors import RequestError, StoreBusyError
-from advntk_dist.storage.patience import TIMEOUT, no_bucket, patiently, seconds_of
+from advntk_dist.storage.retry import TIMEOUT, no_bucket, patiently, seconds_of
 
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 """URL schemes, and the extra of this package that serves each."""
@@ -31,7 +33,7 @@ _lost: dict[str, str] = {}
 
 @dataclass(frozen=True, order=True)
 class ObjectPath:
-    """One key, or folder of keys, in a bucket; make it with :func:`advntk_dist.storage.location.location`.
+    """One key, or folder of keys, in a bucket; make it with :func:`advntk_dist.storage.paths.location`.
 
     It pickles as its three strings: every process opens the store for itself.
     """
@@ -255,3 +257,77 @@ def _is_plain_http(variable: str) -> bool:
             f"{variable}: sends everything unencrypted; give an https:// URL, or set AWS_ALLOW_HTTP=true"
         )
     return True
+
+
+Location: TypeAlias = Path | ObjectPath
+"""Both have the methods of ``pathlib.Path`` that this package uses."""
+
+
+def location(place: str | Location) -> Location:
+    """The place that a path or a URL names; nothing is opened.
+
+    Raises
+    ------
+    RequestError
+        If it is a URL of another kind than ``s3://bucket/...`` and ``gs://bucket/...``, or holds credentials.
+    """
+    if not isinstance(place, str):
+        return place
+    if "://" not in place:
+        return Path(place)
+    refuse_credentials("the URL", place)
+    scheme, _, rest = place.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme not in EXTRAS or not bucket or "#" in rest:
+        shown = "" if "#" in rest else f"{place}: "
+        raise RequestError(f"{shown}not a place for files; give a local path, s3://BUCKET/PATH or gs://BUCKET/PATH")
+    parts = [part for part in key.split("/") if part]
+    if {".", ".."} & set(parts):
+        raise RequestError(f"{place}: an object store has no '.' and no '..'; write the path out")
+    return ObjectPath(scheme, bucket, "/".join(parts))
+
+
+def local(place: Location) -> Path:
+    """A place that is on a disk.
+
+    Raises
+    ------
+    RequestError
+        If it is in an object store.
+    """
+    if not isinstance(place, Path):
+        raise RequestError(f"{place}: this works on a disk only; give a local path")
+    return place
+
+
+def remove_tree(place: Location) -> None:
+    """Delete a folder and everything in it, or what there is of it."""
+    if isinstance(place, Path):
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.remove_tree()
+
+
+def refuse_credentials(option: str, url: str) -> None:
+    """Raise RequestError if a URL holds a user or a password; the message does not repeat them.
+
+    A secret may hold a slash, which ends what a URL's grammar takes for the host.
+    """
+    scheme, mark, rest = url.partition("://")
+    authority = rest.partition("/")[0]
+    port_of_bucket = scheme in EXTRAS and ":" in authority
+    if mark and ("@" in authority or "?" in rest or port_of_bucket or (":" in authority and "@" in rest)):
+        raise _credentials(option)
+
+
+def refuse_credentials_in_address(option: str, address: str) -> None:
+    """:func:`refuse_credentials` for the address of a server, with a scheme or without: no part of it has an "@"."""
+    if set(address) & set("@?#"):
+        raise _credentials(option)
+
+
+def _credentials(option: str) -> RequestError:
+    return RequestError(
+        f"{option}: holds credentials, which a command line shows to everyone; leave them out and let the environment "
+        f"hold them"
+    )

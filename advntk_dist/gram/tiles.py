@@ -9,6 +9,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.errors import GramBuildError
+from advntk_dist.gram.nonfinite import some
 from advntk_dist.grid import TileGrid, mirror, spans
 from advntk_dist.kernels.compiled import pad_rows
 from advntk_dist.kernels.scope import kernel_scope, tile_compiler_options
@@ -87,3 +90,29 @@ class TileComputer:
             for values in out.values():
                 mirror(values)
         return out
+
+
+"""Added to the numbers of column images that are not the row images."""
+
+
+def compute_images(images: NDArray[Any], tile: int, dtype: str) -> NDArray[Any]:
+    """Images as floats in [-0.5, 0.5] of the dtype that kernels are computed in; uint8 is scaled in that dtype.
+
+    Raises
+    ------
+    GramBuildError
+        If an image holds values that are not finite; the message names images and tiles.
+    DatasetError
+        If the images are of another dtype or out of range.
+    """
+    if np.issubdtype(images.dtype, np.floating):
+        bad = [k for k, image in enumerate(images) if not np.isfinite(image).all()]
+        if bad:
+            tiles = sorted({k // tile for k in bad})
+            raise GramBuildError(
+                f"image {some([str(k) for k in bad])}: not finite, which would spoil the tiles of row and column "
+                f"{some([str(t) for t in tiles])}; mend or drop it"
+            )
+    elif images.dtype == np.uint8 and dtype == "float64":
+        return images.astype(np.float64) / 255.0 - 0.5
+    return to_unit_range(images).astype(dtype, copy=False)
