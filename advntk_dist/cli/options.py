@@ -1,4 +1,4 @@
-"""What several commands share: options, the display, the table of results."""
+"""What several commands share: options and their completion, the display, what goes where, the table of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`advntk evaluate` and `advntk report`: commands on a finished run."""
+"""`advntk evaluate`, `advntk check` and `advntk report`: commands on a finished run."""
 
 from __future__ import annotations
 

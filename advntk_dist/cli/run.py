@@ -1,4 +1,4 @@
-"""`advntk run` and `advntk presets`."""
+"""`advntk run`, `advntk status`, `advntk finite-width` and `advntk presets`."""
 
 from __future__ import annotations
 

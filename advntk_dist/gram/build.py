@@ -1,4 +1,4 @@
-"""Building a Gram store: what is missing is computed by Ray actors; what is there stays."""
+"""Building a Gram store, or enlarging it: what is missing is computed by Ray actors; what is there stays."""
 
 from __future__ import annotations
 

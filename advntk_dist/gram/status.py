@@ -1,4 +1,4 @@
-"""How far a store is: counted from its commit records, so that any terminal can ask at any time."""
+"""How far a store is, counted from its commit records, and what a running build says of itself."""
 
 from __future__ import annotations
 

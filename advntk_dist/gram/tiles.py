@@ -1,4 +1,4 @@
-"""The values of one tile, of one or both kernels, in blocks of one shape."""
+"""The values of one tile, of one or both kernels, in blocks of one shape, and the images that they are of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checking every stored byte of a store, and taking damaged tiles out so that a build computes them again."""
+"""Checking every stored byte of a store and a sample of its values; what is damaged is taken out, to be computed."""
 
 from __future__ import annotations
 

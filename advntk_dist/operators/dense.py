@@ -1,4 +1,4 @@
-"""The Gram matrix as one array in memory."""
+"""The Gram matrix as one array in memory, of NumPy or of Dask, and matrices that are symmetric to rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machines that a plan is made for: this one, or a cluster that is described."""
+"""The machines that a plan is made for: this one, or a cluster that is described, with what is assumed of it."""
 
 from __future__ import annotations
 

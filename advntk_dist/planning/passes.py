@@ -1,4 +1,4 @@
-"""One pass over the Gram matrix, on one machine or with tiles resident on many: how long it takes, and what decides."""
+"""Which operator a run gets, and how long one pass over the Gram matrix takes with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds by stage: counts of the configuration times what a calibration measured."""
+"""What a run is expected to take, by stage: counts of the configuration times what a calibration measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of methods, training times and images: bars with intervals, distributions, adversarial examples."""
+"""Plots of methods, training times, images and the spectrum of the kernel."""
 
 from __future__ import annotations
 

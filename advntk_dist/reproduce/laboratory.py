@@ -1,4 +1,4 @@
-"""The work on one subject: one Gram matrix, and what every cell over it shares."""
+"""The work on one subject: one Gram matrix, what every cell over it shares, and its finite networks."""
 
 from __future__ import annotations
 

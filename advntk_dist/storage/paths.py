@@ -1,4 +1,4 @@
-"""Paths in object stores, with the few methods of ``pathlib.Path`` that this package uses.
+"""Places for files: a path on a disk, or a URL of an object store with the methods of ``pathlib.Path`` in use here.
 
 A put is atomic: readers see the object before or after it. There are no folders: a folder is there while something is
 in it. Credentials and endpoints come from the environment or this machine's identity, as obstore finds them, and are
