@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import Place, display, json_option, print_json
+from advntk_dist.cli.options import PlaceParameter, display, json_option, print_json
 from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Follow both kinds of training over all times.")
-@click.argument("folder", type=Place(), metavar="RUN")
+@click.argument("folder", type=PlaceParameter(), metavar="RUN")
 @click.option("--strength", default=2.0, show_default=True, help="Theta_x eta S of the median sample.")
 @click.option(
     "--rates",

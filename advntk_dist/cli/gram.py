@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from advntk_dist.cli.options import Place, configured, display, json_before, json_option, print_json
+from advntk_dist.cli.options import PlaceParameter, configured, display, json_before, json_option, print_json
 from advntk_dist.storage.paths import Location
 
 
@@ -44,7 +44,7 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
 
 
 @gram.command("status", short_help="Say how far a build has got.")
-@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
+@click.argument("path", type=PlaceParameter(), metavar="RUN|GRAM.zarr")
 @json_option
 def gram_status(path: Location, as_json: bool) -> None:
     """Say how far a build has got: tiles, rate, time left, workers; any terminal may ask while it runs.
@@ -61,7 +61,7 @@ def gram_status(path: Location, as_json: bool) -> None:
 
 
 @gram.command("info", short_help="Print what a store belongs to.")
-@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
+@click.argument("path", type=PlaceParameter(), metavar="RUN|GRAM.zarr")
 @json_option
 def gram_info(path: Location, as_json: bool) -> None:
     """Print what a store belongs to, as JSON.
@@ -78,7 +78,7 @@ def gram_info(path: Location, as_json: bool) -> None:
 
 
 @gram.command("verify", short_help="Check every byte, and values against float64.")
-@click.argument("path", type=Place(), metavar="RUN|GRAM.zarr")
+@click.argument("path", type=PlaceParameter(), metavar="RUN|GRAM.zarr")
 @click.option("--tiles", default=4, show_default=True, help="Tiles to compute again in float64; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @click.option("--passes", default=20, show_default=True, help="Lanczos steps, each one pass over the store.")

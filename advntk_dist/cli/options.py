@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from advntk_dist.progress import Display
 
 
-class Place(click.Path):
+class PlaceParameter(click.Path):
     """A local path, or the URL of an object store."""
 
     def __init__(self, *, dir_okay: bool = True) -> None:
@@ -47,7 +47,7 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
                 help="Override one configuration key; `advntk presets digits` shows them all.",
             ),
             click.option("--out", required=not default_out, help=out_help),
-            click.argument("source", metavar="PRESET|FILE.toml", type=source or Source()),
+            click.argument("source", metavar="PRESET|FILE.toml", type=source or SourceParameter()),
         ):
             command = decorator(command)
         return command
@@ -203,7 +203,7 @@ VARIABLE = "_ADVNTK_COMPLETE"
 """The environment variable by which a shell asks for completions."""
 
 
-class Source(click.ParamType):
+class SourceParameter(click.ParamType):
     """A preset or a file; completes presets and leaves files to the shell.
 
     Parameters

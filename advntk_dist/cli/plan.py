@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from advntk_dist.cli.options import Place, Source, display, json_option, print_json
+from advntk_dist.cli.options import PlaceParameter, SourceParameter, display, json_option, print_json
 from advntk_dist.errors import RequestError
 from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Predict time, disk and memory of a run.")
-@click.argument("source", metavar="PRESET|FILE.toml", type=Source())
+@click.argument("source", metavar="PRESET|FILE.toml", type=SourceParameter())
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
-@click.option("--out", type=Place(), help="Where the run would lie: the free space of a disk is looked at.")
+@click.option("--out", type=PlaceParameter(), help="Where the run would lie: the free space of a disk is looked at.")
 @click.option("--nodes", type=int, help="Machines of a cluster. [default: this machine alone]")
 @click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
 @click.option("--gpus", type=int, help="GPUs of a node. [default: none]")

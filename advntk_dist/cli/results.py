@@ -8,12 +8,20 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import Place, display, json_option, method_row, print_json, print_pairs, print_results
+from advntk_dist.cli.options import (
+    PlaceParameter,
+    display,
+    json_option,
+    method_row,
+    print_json,
+    print_pairs,
+    print_results,
+)
 from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Attack the methods of a finished run again.")
-@click.argument("folder", type=Place(), metavar="RUN")
+@click.argument("folder", type=PlaceParameter(), metavar="RUN")
 @click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
@@ -91,11 +99,11 @@ def _print_tier(results: dict[str, Any]) -> None:
 
 
 @click.command(short_help="Write a run's report again, or compare runs.")
-@click.argument("folders", type=Place(), metavar="RUN...", nargs=-1, required=True)
+@click.argument("folders", type=PlaceParameter(), metavar="RUN...", nargs=-1, required=True)
 @click.option("--compare", is_flag=True, help="Write one page that sets two or more runs side by side.")
 @click.option(
     "--out",
-    type=Place(dir_okay=False),
+    type=PlaceParameter(dir_okay=False),
     help="With --compare: the page to write.  [default: comparison.html]",
 )
 @json_option
@@ -126,7 +134,7 @@ def _print_path(what: str, path: Location, as_json: bool) -> None:
 
 
 @click.command(short_help="Examine a finished run for gradient masking.")
-@click.argument("folder", type=Place(), metavar="RUN")
+@click.argument("folder", type=PlaceParameter(), metavar="RUN")
 @click.option(
     "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from advntk_dist.cli.options import Source, configured, display, json_option, print_json, print_results
+from advntk_dist.cli.options import SourceParameter, configured, display, json_option, print_json, print_results
 
 if TYPE_CHECKING:
     from advntk_dist.config import RunConfig
@@ -53,7 +53,7 @@ def run(
 
 
 @click.command(short_help="List presets, or print one with all its keys.")
-@click.argument("name", required=False, type=Source())
+@click.argument("name", required=False, type=SourceParameter())
 @json_option
 def presets(name: str | None, as_json: bool) -> None:
     """List the built-in configurations, or print one of them as TOML with every key and what it means.
@@ -134,7 +134,7 @@ def status(folder: str, as_json: bool) -> None:
 
 
 @click.command("finite-width", short_help="Train networks of finite width beside the limit.")
-@configured(default_out=True, source=Source("finite-width"))
+@configured(default_out=True, source=SourceParameter("finite-width"))
 @click.option(
     "--infinite",
     metavar="RUN",

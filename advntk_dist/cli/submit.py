@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from advntk_dist.cli.options import Source, json_option, print_json
+from advntk_dist.cli.options import SourceParameter, json_option, print_json
 
 if TYPE_CHECKING:
     from advntk_dist.jobs.client import JobServer
@@ -18,7 +18,7 @@ _START_SECONDS = 20.0
 
 
 @click.command(short_help="Run on a Ray cluster as a job.")
-@click.argument("source", metavar="PRESET|FILE.toml|JOB", type=Source())
+@click.argument("source", metavar="PRESET|FILE.toml|JOB", type=SourceParameter())
 @click.option("--address", required=True, help="The cluster's dashboard, e.g. http://127.0.0.1:8265.")
 @click.option(
     "--out", help="Run directory that all nodes see: an absolute path.  [default: $ADVNTK_RUNS/NAME of the cluster]"

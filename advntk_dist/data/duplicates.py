@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Place:
+class ImagePlace:
     """Where one image is.
 
     Attributes
@@ -55,11 +55,11 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Pair:
+class EqualPair:
     """Two equal images, the earlier one first, and whether they are of the same class."""
 
-    first: Place
-    second: Place
+    first: ImagePlace
+    second: ImagePlace
     same_label: bool
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class Duplicates:
     across: dict[str, int]
     contradicting: int
     dropped: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[EqualPair, ...]
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -150,7 +150,8 @@ class Duplicates:
     def from_dict(cls, values: Mapping[str, Any]) -> Duplicates:
         """What :meth:`as_dict` gave."""
         pairs = tuple(
-            Pair(Place(**pair["first"]), Place(**pair["second"]), pair["same_label"]) for pair in values["pairs"]
+            EqualPair(ImagePlace(**pair["first"]), ImagePlace(**pair["second"]), pair["same_label"])
+            for pair in values["pairs"]
         )
         return cls(**{**values, "pairs": pairs})
 
@@ -181,7 +182,7 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
     differing = first[labels != labels[first]]
     contradicting = int(np.isin(first, differing).sum())
 
-    def place(position: int) -> Place:
+    def place(position: int) -> ImagePlace:
         part = int(of_part[position])
         return place_of(data, names[part], position - int(ends[part] - sizes[names[part]]), rows[position])
 
@@ -189,14 +190,16 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
     agree = labels[copies] == labels[first[copies]]
     inside = of_part[copies] == of_part[first[copies]]
     order = np.lexsort((copies, -of_part[copies], inside, agree))[:SHOWN]
-    pairs = tuple(Pair(place(int(first[k])), place(int(k)), bool(labels[k] == labels[first[k]])) for k in copies[order])
+    pairs = tuple(
+        EqualPair(place(int(first[k])), place(int(k)), bool(labels[k] == labels[first[k]])) for k in copies[order]
+    )
     return Duplicates(sizes, within, across, contradicting, data.dropped, pairs)
 
 
-def place_of(data: Dataset, part: str, index: int, row: int | np.int64) -> Place:
+def place_of(data: Dataset, part: str, index: int, row: int | np.int64) -> ImagePlace:
     """Where an image is: its position in its part, and in the dataset."""
     file = None if data.files is None else printable(data.files[row])
-    return Place(part, index, int(row), data.classes[data.y[row]], file)
+    return ImagePlace(part, index, int(row), data.classes[data.y[row]], file)
 
 
 def drop_duplicates(data: Dataset) -> Dataset:

@@ -40,7 +40,7 @@ _BROKEN_ARCHIVE = (
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """A file or folder; ``read`` gives the contents of a plain file, and is None for folders, links, pipes, devices."""
 
     path: PurePosixPath
@@ -131,7 +131,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def members(path: Path) -> Iterator[Member]:
+def members(path: Path) -> Iterator[ArchiveMember]:
     """Yield what a .tar, .tar.gz or .zip holds, in its order; nothing is unpacked to disk.
 
     Contents must be read before the next member is asked for. Of a .tar.gz the whole stream is read, so that
@@ -195,7 +195,7 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) in _ZIP_MAGIC
 
 
-def _tar_members(path: Path) -> Iterator[Member]:
+def _tar_members(path: Path) -> Iterator[ArchiveMember]:
     with path.open("rb") as raw:
         zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         raw.seek(0)
@@ -205,7 +205,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
             for info in archive:
                 stream = archive.extractfile(info) if info.isfile() else None
                 read = None if stream is None else stream.read
-                yield Member(PurePosixPath(info.name), read, info.isdir(), info.size)
+                yield ArchiveMember(PurePosixPath(info.name), read, info.isdir(), info.size)
             if plain.tell() < archive.offset + tarfile.BLOCKSIZE:
                 # tarfile takes the end of the file, even within a header, for the end of the archive.
                 raise DatasetError(f"{path}: a .tar without its end mark; it is cut short, get it again")
@@ -219,12 +219,12 @@ def _tar_members(path: Path) -> Iterator[Member]:
             )
 
 
-def _zip_members(path: Path) -> Iterator[Member]:
+def _zip_members(path: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the system that packed it has no such kinds
             read = partial(archive.read, info) if kind in (0, stat.S_IFREG) and not info.is_dir() else None
-            yield Member(PurePosixPath(info.filename), read, info.is_dir(), info.file_size)
+            yield ArchiveMember(PurePosixPath(info.filename), read, info.is_dir(), info.file_size)
 
 
 class _Bounded:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from advntk_dist.data.files import Member, members, read_bytes, reason, require_fewer
+from advntk_dist.data.files import ArchiveMember, members, read_bytes, reason, require_fewer
 from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
 
@@ -52,7 +52,7 @@ class Listing:
     val_start: int | None
 
 
-def walk(place: Path) -> Iterator[Member]:
+def walk(place: Path) -> Iterator[ArchiveMember]:
     """Yield the files and folders under a folder, or the members of an archive, without hidden ones and clutter.
 
     Raises
@@ -179,8 +179,8 @@ def _parts(place: Path, tops: set[str], images: set[PurePosixPath], skip: int) -
     )
 
 
-def _walk_folder(root: Path) -> Iterator[Member]:
-    def listed(folder: Path, inside: PurePosixPath, around: frozenset[tuple[int, int]]) -> Iterator[Member]:
+def _walk_folder(root: Path) -> Iterator[ArchiveMember]:
+    def listed(folder: Path, inside: PurePosixPath, around: frozenset[tuple[int, int]]) -> Iterator[ArchiveMember]:
         with _readable(folder):
             about = folder.stat()
             with os.scandir(folder) as entries:
@@ -192,7 +192,7 @@ def _walk_folder(root: Path) -> Iterator[Member]:
             )
         for name, is_folder, is_file in found:
             path, file = inside / name, folder / name
-            yield Member(path, partial(read_bytes, file) if is_file else None, is_folder)
+            yield ArchiveMember(path, partial(read_bytes, file) if is_file else None, is_folder)
             if is_folder and len(path.parts) < _DEEPEST and not name.startswith("."):
                 yield from listed(file, path, around | {here})
 

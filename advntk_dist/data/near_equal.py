@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.data.dataset import PART_TITLES, Dataset
-from advntk_dist.data.duplicates import SHOWN, Place, place_of
+from advntk_dist.data.duplicates import SHOWN, ImagePlace, place_of
 
 EQUAL = 1e-5
 """Distance up to which rounding tells no two images apart; equal pixels are found by their hash."""
@@ -27,8 +27,8 @@ PART = 0.2
 class NearPair:
     """Two images that are almost the same, the training image first, with their distance."""
 
-    first: Place
-    second: Place
+    first: ImagePlace
+    second: ImagePlace
     same_label: bool
     distance: float
 
@@ -99,7 +99,7 @@ class NearEqual:
     def from_dict(cls, values: Mapping[str, Any]) -> NearEqual:
         """What :meth:`as_dict` gave."""
         pairs = tuple(
-            NearPair(Place(**pair["first"]), Place(**pair["second"]), pair["same_label"], pair["distance"])
+            NearPair(ImagePlace(**pair["first"]), ImagePlace(**pair["second"]), pair["same_label"], pair["distance"])
             for pair in values["pairs"]
         )
         return cls(**{**values, "pairs": pairs})

@@ -16,7 +16,16 @@ import numpy as np
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.examined_predictor import LEVEL, RATE, Check, Flags, Outcome, Subject, allowed, criterion
+from advntk_dist.evaluation.examined_predictor import (
+    LEVEL,
+    RATE,
+    Check,
+    ExaminedPredictor,
+    Flags,
+    Outcome,
+    allowed,
+    criterion,
+)
 from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
 from advntk_dist.evaluation.tiers import auto_pgd
 
@@ -32,7 +41,7 @@ TARGETS = 3
 """Classes that it also moves towards: without them it leaves images of sharp predictors that more starts break."""
 
 
-def single_step(subject: Subject) -> Check:
+def single_step(subject: ExaminedPredictor) -> Check:
     """Iterative attacks are not weaker than one step of the same loss."""
     one, many = subject.under(subject.config("fgsm", loss=PLAIN)), subject.under(plain_pgd(subject))
     return _alone(
@@ -40,7 +49,7 @@ def single_step(subject: Subject) -> Check:
     )
 
 
-def black_box(subject: Subject, queries: int = 1000) -> Check:
+def black_box(subject: ExaminedPredictor, queries: int = 1000) -> Check:
     """Square, which asks for outputs only, breaks nothing that attacks with gradients leave."""
     name = "white box not weaker than black box"
     if subject.attack.norm == "l1":
@@ -49,7 +58,7 @@ def black_box(subject: Subject, queries: int = 1000) -> Check:
     return _alone(name, ("PGD and APGD", white_box(subject)), ("Square", square), ("white_box", "square"))
 
 
-def radius_sweep(subject: Subject) -> Check:
+def radius_sweep(subject: ExaminedPredictor) -> Check:
     """Accuracy falls with the radius, and nothing is left where the attack may choose any image."""
     whole = _whole_range(subject.x, subject.attack.norm)
     radii = [r for m in MULTIPLES if (r := m * subject.attack.radius) < whole] + [whole]
@@ -67,7 +76,7 @@ def radius_sweep(subject: Subject) -> Check:
     )
 
 
-def plateau(subject: Subject, steps: int = 100, restarts: int = 5) -> Check:
+def plateau(subject: ExaminedPredictor, steps: int = 100, restarts: int = 5) -> Check:
     """The attacks that the other checks rely on have converged: more steps and more starts of them break nothing more.
 
     They are held together, as they are relied on: what PGD from one start leaves and Auto-PGD breaks says nothing.
@@ -84,7 +93,7 @@ def plateau(subject: Subject, steps: int = 100, restarts: int = 5) -> Check:
     )
 
 
-def transfer(subject: Subject, source: DifferentiablePredictor) -> Check:
+def transfer(subject: ExaminedPredictor, source: DifferentiablePredictor) -> Check:
     """Examples made on another predictor of the same images break nothing that attacks on this one leave."""
     white = white_box(subject)
     attack = plain_pgd(subject)
@@ -93,7 +102,7 @@ def transfer(subject: Subject, source: DifferentiablePredictor) -> Check:
     return _alone(name, ("PGD and APGD", white), ("transfer", borrowed), ("white_box", "transfer"))
 
 
-def within_bounds(subject: Subject) -> Check:
+def within_bounds(subject: ExaminedPredictor) -> Check:
     """Every single image of every attack so far lies within its radius and within the pixel range."""
     pixels = int(np.prod(subject.x.shape[1:]))
     # What rounding of pixels of size up to 1/2 adds to a norm of all of them.
@@ -115,28 +124,28 @@ def within_bounds(subject: Subject) -> Check:
     )
 
 
-def white_box(subject: Subject) -> Flags:
+def white_box(subject: ExaminedPredictor) -> Flags:
     """Images (n,) that plain PGD and APGD, untargeted and targeted, leave."""
     return _left(subject, [plain_pgd(subject), *apgd(subject)])
 
 
-def plain_pgd(subject: Subject, *, steps: int = STEPS, restarts: int = 1, share: float = 0.1) -> AttackConfig:
+def plain_pgd(subject: ExaminedPredictor, *, steps: int = STEPS, restarts: int = 1, share: float = 0.1) -> AttackConfig:
     """PGD of the margin from a random start, steps of a tenth of the radius unless told otherwise."""
     size = share * subject.attack.radius
     return subject.config("pgd", loss=PLAIN, steps=steps, restarts=restarts, step_size=size)
 
 
-def apgd(subject: Subject, steps: int = AUTO_STEPS) -> list[AttackConfig]:
+def apgd(subject: ExaminedPredictor, steps: int = AUTO_STEPS) -> list[AttackConfig]:
     """APGD as tier ``standard`` has it: two losses that no scale of the outputs changes, and towards three classes."""
     return [subject.config(**keys) for keys in auto_pgd(subject.classes, steps, targets=TARGETS)]
 
 
-def _left(subject: Subject, attacks: Sequence[AttackConfig]) -> Flags:
+def _left(subject: ExaminedPredictor, attacks: Sequence[AttackConfig]) -> Flags:
     """Images (n,) that all of the attacks leave."""
     return np.asarray(np.logical_and.reduce([subject.under(a).left for a in attacks]))
 
 
-def _strongest(subject: Subject, radius: float) -> Outcome:
+def _strongest(subject: ExaminedPredictor, radius: float) -> Outcome:
     return subject.under(subject.config("apgd", loss=PLAIN, steps=AUTO_STEPS, radius=radius))
 
 
@@ -162,7 +171,7 @@ def _alone(name: str, usual: tuple[str, Flags], other: tuple[str, Flags], keys: 
 
 
 def checklist(
-    subject: Subject,
+    subject: ExaminedPredictor,
     source: DifferentiablePredictor,
     exact: Callable[[], DifferentiablePredictor],
     *,

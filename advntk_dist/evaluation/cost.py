@@ -58,7 +58,7 @@ class Priced:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class BatchSeconds:
     """Measured seconds of one batch."""
 
     batch: int
@@ -123,7 +123,7 @@ class Cost:
 def predict_cost(
     attacks: Sequence[Priced],
     images: int,
-    calibration: Calibration,
+    calibration: BatchSeconds,
     *,
     workers: int = 1,
     clean: float = 1.0,

@@ -19,7 +19,7 @@ from advntk_dist.gram.worker import worker_environment
 
 
 @dataclass
-class Member:
+class EvaluationActor:
     """An actor, what it is asked for, and since when."""
 
     number: int
@@ -46,17 +46,17 @@ class Crew:
 
     def __init__(self, patience: float, limit: float) -> None:
         self._patience, self._limit = patience, limit
-        self.members: list[Member] = []
+        self.members: list[EvaluationActor] = []
         self.started = 0
         """Actors started so far; the next one has this number."""
 
     @property
-    def busy(self) -> list[Member]:
+    def busy(self) -> list[EvaluationActor]:
         """Those with a batch."""
         return [m for m in self.members if m.batch is not None]
 
     @property
-    def free(self) -> list[Member]:
+    def free(self) -> list[EvaluationActor]:
         """Those that are ready and have no batch."""
         return [m for m in self.members if m.info is not None and m.batch is None]
 
@@ -90,18 +90,18 @@ class Crew:
             max_task_retries=0,
             runtime_env={"env_vars": worker_environment(1, gpu)},
         ).remote(*arguments)
-        self.members.append(Member(self.started, actor, actor.ready.remote(), time.monotonic(), gpu=gpu))
+        self.members.append(EvaluationActor(self.started, actor, actor.ready.remote(), time.monotonic(), gpu=gpu))
         self.started += 1
         return self.started - 1
 
-    def _of(self, gpu: bool) -> list[Member]:
+    def _of(self, gpu: bool) -> list[EvaluationActor]:
         return [m for m in self.members if m.gpu == gpu]
 
-    def poll(self, seconds: float = 1.0) -> list[tuple[Member, Any]]:
+    def poll(self, seconds: float = 1.0) -> list[tuple[EvaluationActor, Any]]:
         """What is new of which worker: Ready, rows, a Failure, or as text why it counts as lost."""
         asked = {m.asked: m for m in self.members if m.info is None or m.batch is not None}
         done, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
-        events: list[tuple[Member, Any]] = []
+        events: list[tuple[EvaluationActor, Any]] = []
         for reference in done:
             events.append((asked[reference], _outcome(reference)))
         answered = {id(member) for member, _ in events}
@@ -111,7 +111,7 @@ class Crew:
                 events.append((member, silent))
         return events
 
-    def _silent(self, member: Member) -> str | None:
+    def _silent(self, member: EvaluationActor) -> str | None:
         """Why a worker with a batch counts as hung, if it does; asks it for a sign of life."""
         now = time.monotonic()
         if member.info is None:
@@ -126,7 +126,7 @@ class Crew:
             return f"no sign of life for {self._patience:.0f} s"
         return None
 
-    def kill(self, member: Member) -> None:
+    def kill(self, member: EvaluationActor) -> None:
         """Kill and forget an actor, even one that hangs on a batch."""
         self.members.remove(member)
         if member.info is None or member.batch is None:

@@ -46,7 +46,7 @@ class Outcome:
         return float(self.left.mean())
 
 
-class Subject:
+class ExaminedPredictor:
     """A predictor with images and labels.
 
     Parameters

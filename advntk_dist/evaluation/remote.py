@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.attacks.base import Images
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import EvaluationError, RequestError
-from advntk_dist.evaluation.crew import Crew, Member
+from advntk_dist.evaluation.crew import Crew, EvaluationActor
 from advntk_dist.evaluation.evaluator import Array, Batch
 from advntk_dist.evaluation.worker import Failure, Ready
 from advntk_dist.gram.cluster import ray_session
@@ -168,7 +168,7 @@ class EvaluationPool:
             self._arguments = (self._net.spec, ray.put(self._x), self._batch)
         return self._arguments
 
-    def _lose(self, member: Member, reason: str, wanted: int) -> None:
+    def _lose(self, member: EvaluationActor, reason: str, wanted: int) -> None:
         self._crew.kill(member)
         self._losses += 1
         again = [int(member.batch.indices.min()), int(member.batch.indices.max())] if member.batch else []

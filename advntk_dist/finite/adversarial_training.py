@@ -46,7 +46,7 @@ class PointRecord:
 
 
 @dataclass(frozen=True)
-class Point:
+class TrainingPoint:
     """An evaluation with its accuracies."""
 
     record: PointRecord
@@ -81,7 +81,7 @@ def train_adversarially(
     batch: int,
     on_point: Callable[[int], None] = lambda point: None,
     on_step: Callable[[int], None] = lambda step: None,
-) -> list[Point]:
+) -> list[TrainingPoint]:
     """Train one network, evaluated and checkpointed every so many steps.
 
     Loss: the mean of the squared error over images and outputs. The outcomes of an evaluation, and then the whole
@@ -160,7 +160,7 @@ def committed_points(group: zarr.Group, points: int) -> int:
 
 def read_points(
     group: zarr.Group, config: AdversarialTrainingConfig, attack: AttackConfig, n_val: int, n_test: int, batch: int
-) -> list[Point]:
+) -> list[TrainingPoint]:
     """The committed evaluations of a finished training."""
     points = len(evaluation_steps(config))
     rows = Records(group, "history", points, (len(fields(PointRecord)),)).read_all()
@@ -171,7 +171,7 @@ def read_points(
         return _evaluate(None, nothing, attack, group, name, batch)
 
     return [
-        Point(PointRecord(*row), read(f"validation_{i}", n_val), read(f"test_{i}", n_test))
+        TrainingPoint(PointRecord(*row), read(f"validation_{i}", n_val), read(f"test_{i}", n_test))
         for i, row in enumerate(rows)
     ]
 

@@ -15,7 +15,7 @@ from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.finite.adversarial_training import Point
+from advntk_dist.finite.adversarial_training import TrainingPoint
 from advntk_dist.finite.flow import flow_times
 from advntk_dist.finite.trials import FLOW_FIELDS
 from advntk_dist.networks import Network
@@ -96,7 +96,7 @@ def closed_form(net: Network, x: Array, x_test: Array, config: FiniteWidthConfig
     return np.stack([across @ solution.value for solution in solutions]), ark
 
 
-def training_summary(config: FiniteWidthConfig, trials: dict[int, list[Point]]) -> dict[str, Any]:
+def training_summary(config: FiniteWidthConfig, trials: dict[int, list[TrainingPoint]]) -> dict[str, Any]:
     """Accuracies over the steps, by seed."""
     return {
         "width": config.finite.width,
@@ -117,10 +117,10 @@ def training_summary(config: FiniteWidthConfig, trials: dict[int, list[Point]]) 
     }
 
 
-def method_rows(trials: dict[int, list[Point]]) -> dict[str, dict[str, Any]]:
+def method_rows(trials: dict[int, list[TrainingPoint]]) -> dict[str, dict[str, Any]]:
     """The two rows of the table; a mean over seeds with the Wilson interval of the test images at that mean."""
 
-    def stopped(points: list[Point]) -> Point:
+    def stopped(points: list[TrainingPoint]) -> TrainingPoint:
         return max(points, key=lambda point: (point.validation.robust.value, -point.record.step))
 
     return {
@@ -128,11 +128,11 @@ def method_rows(trials: dict[int, list[Point]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _last(points: list[Point]) -> Point:
+def _last(points: list[TrainingPoint]) -> TrainingPoint:
     return points[-1]
 
 
-def _row(points: Sequence[Point]) -> dict[str, Any]:
+def _row(points: Sequence[TrainingPoint]) -> dict[str, Any]:
     tests: list[MethodResult] = [point.test for point in points]
     n = tests[0].clean.n
     row: dict[str, Any] = {}

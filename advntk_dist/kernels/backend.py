@@ -12,7 +12,7 @@ Prepared = Any
 """A pytree of arrays whose leading axis is the image: what a backend needs of the right-hand images of a tile."""
 
 
-class Tiles(Protocol):
+class TileKernels(Protocol):
     """Kernel values and input gradients of one tile of image pairs.
 
     All methods are pure, traceable by ``jax.jit``, ``jax.lax.scan`` and friends, and keep the dtype of the
@@ -32,7 +32,7 @@ class Tiles(Protocol):
         ...
 
 
-class KernelBackend(Tiles, Protocol):
+class KernelBackend(TileKernels, Protocol):
     """Tiles with a name that is printed and recorded, equal and hashable by value."""
 
     @property
@@ -44,7 +44,7 @@ class KernelBackend(Tiles, Protocol):
 
 
 @runtime_checkable
-class CombiningTiles(Tiles, Protocol):
+class CombiningTiles(TileKernels, Protocol):
     """Tiles of a backend that combines them with coefficients itself, and shares work between value and gradient."""
 
     def combine(self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array) -> tuple[jax.Array, Any]:

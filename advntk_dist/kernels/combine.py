@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advntk_dist.kernels.backend import CombiningTiles, Prepared, Tiles
+from advntk_dist.kernels.backend import CombiningTiles, Prepared, TileKernels
 
 Residuals = Any
 """What a value pass leaves for the gradient at the same images, stacked block by block; None if nothing."""
@@ -20,7 +20,7 @@ _State = TypeVar("_State")
 
 
 def values(
-    backend: Tiles, x: jax.Array, prepared: Prepared, coefficients: jax.Array, *, budget: int = 0
+    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array, *, budget: int = 0
 ) -> tuple[jax.Array, Residuals]:
     """K c in float64, (b, k), and what the gradient can reuse.
 
@@ -47,7 +47,7 @@ def values(
 
 
 def gradient(
-    backend: Tiles,
+    backend: TileKernels,
     x: jax.Array,
     prepared: Prepared,
     coefficients: jax.Array,
@@ -66,7 +66,9 @@ def gradient(
     return _over_blocks(block, jnp.zeros_like(x), (prepared, coefficients, residuals))[0]
 
 
-def combine(backend: Tiles, x: jax.Array, prepared: Prepared, coefficients: jax.Array) -> tuple[jax.Array, Residuals]:
+def combine(
+    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
+) -> tuple[jax.Array, Residuals]:
     """The backend's own ``combine``, or that of a backend that has none."""
     if isinstance(backend, CombiningTiles):
         return backend.combine(x, prepared, coefficients)
@@ -74,7 +76,7 @@ def combine(backend: Tiles, x: jax.Array, prepared: Prepared, coefficients: jax.
 
 
 def combine_vjp(
-    backend: Tiles,
+    backend: TileKernels,
     x: jax.Array,
     prepared: Prepared,
     coefficients: jax.Array,

@@ -13,8 +13,8 @@ from ray.exceptions import RayError
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.gram.worker import worker_environment
 from advntk_dist.operators.base import GramOperator, blas_threads
-from advntk_dist.operators.tiled import Part, Rows, Run, Vectors, product_of, run_product, runs
-from advntk_dist.operators.tiles import Failure, Place, StoreTiles, diagonal_mean, open_once
+from advntk_dist.operators.tiled import PartialProduct, Rows, Run, Vectors, product_of, run_product, runs
+from advntk_dist.operators.tiles import Failure, StoreHandle, StoreTiles, diagonal_mean, open_once
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -55,7 +55,7 @@ class DaskOnRayOperator(GramOperator):
                 f"solver.operator: dask-on-ray needs pandas and pyarrow ({error}); install them, or use resident"
             ) from error
         self._get = ray_dask_get
-        self.tiles, self.place, self.patience = StoreTiles(store, kind), Place.of(store, kind), patience
+        self.tiles, self.place, self.patience = StoreTiles(store, kind), StoreHandle.of(store, kind), patience
         self._runs = runs(store.grid)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ class DaskOnRayOperator(GramOperator):
         references = self._get(graph, list(graph), ray_persist=True, ray_remote_args=options)
         return product_of(self._arriving(list(references)), Rows.all(self.n), v.shape[1])
 
-    def _arriving(self, references: list[Any]) -> Iterator[Part]:
+    def _arriving(self, references: list[Any]) -> Iterator[PartialProduct]:
         references.reverse()
         while references:
             reference = references.pop()  # popped, so that Ray can free the part once it is added
@@ -113,7 +113,7 @@ class _Reference:
         self.reference = reference
 
 
-def _part(place: Place, run: Run, vectors: _Reference) -> Part | Failure:
+def _part(place: StoreHandle, run: Run, vectors: _Reference) -> PartialProduct | Failure:
     """Runs in a Ray worker; its process remembers the store, and which tiles it has verified."""
     try:
         with blas_threads(1):

@@ -25,7 +25,7 @@ from advntk_dist.grid import Tile, TileGrid, spans
 from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.placement import alive_nodes, other_seat, seating
 from advntk_dist.operators.tiled import NARROW, Rows, Run, Vectors, runs_of, threaded_product
-from advntk_dist.operators.tiles import Failure, Place, StoreTiles, diagonal_mean
+from advntk_dist.operators.tiles import Failure, StoreHandle, StoreTiles, diagonal_mean
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -77,7 +77,7 @@ class ResidentOperator(GramOperator):
         super().__init__(store.n)
         if not ray.is_initialized():
             raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
-        self.tiles, self.place = StoreTiles(store, kind), Place.of(store, kind)
+        self.tiles, self.place = StoreTiles(store, kind), StoreHandle.of(store, kind)
         self._seats = seating(store, holders)
         self._shares = shares(store.grid, len(self._seats))
         self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._shares]
@@ -248,7 +248,7 @@ class TileHolder:
         Threads of a product.
     """
 
-    def __init__(self, place: Place, parts: tuple[Run, ...], threads: int) -> None:
+    def __init__(self, place: StoreHandle, parts: tuple[Run, ...], threads: int) -> None:
         self.place, self.parts, self.threads = place, parts, threads
         self.rows = Rows.touched(t for run in parts for t in run.tiles)
         self.held: HeldTiles | None = None

@@ -77,10 +77,10 @@ def threaded_product(
     """
     product, shared = _Opaque(np.zeros((len(rows), vectors.columns))), _Opaque(vectors)
 
-    def add(total: _Opaque, part: Part, _before: None) -> None:
+    def add(total: _Opaque, part: PartialProduct, _before: None) -> None:
         part.add_to(total.content, rows)
 
-    def part(number: int, block: _Opaque) -> Part:
+    def part(number: int, block: _Opaque) -> PartialProduct:
         if number + threads < len(parts):
             tiles.expect(parts[number + threads].tiles[0])  # what this thread, more or less, takes next
         return run_product(tiles, parts[number], block.content)
@@ -178,7 +178,7 @@ def runs_of(tiles: Iterable[Tile], length: int = RUN_TILES) -> list[Run]:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PartialProduct:
     """What a run adds to the product: (rows, k) through its tiles, (k, columns) through their transposes."""
 
     run: Run
@@ -208,7 +208,7 @@ def task_bytes(grid: TileGrid, k: int, itemsize: int) -> int:
     return 2 * tile * tile * itemsize + rows * (tile * itemsize + 8 * columns) + sums
 
 
-def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> Part:
+def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> PartialProduct:
     """The part of a run; sums are float64 and always in the same order, so that a product repeats to the last bit."""
     k, (rows, columns) = vectors.columns, block_shape(tiles.grid, vectors.columns)
     height, width = run.rows.stop - run.rows.start, run.cols.stop - run.cols.start
@@ -234,10 +234,10 @@ def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> Part:
                 beside += np.matmul(wide, right[part], out=through)
                 if not t.on_diagonal:
                     below[:, part] += np.matmul(left, wide, out=across)
-    return Part(run, direct, mirrored)
+    return PartialProduct(run, direct, mirrored)
 
 
-def product_of(parts: Iterable[Part], rows: Rows, k: int) -> Array:
+def product_of(parts: Iterable[PartialProduct], rows: Rows, k: int) -> Array:
     """Some rows of the product, (len(rows), k), from the parts, added in the order in which they come."""
     product = np.zeros((len(rows), k))
     for part in parts:

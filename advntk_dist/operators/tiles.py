@@ -163,7 +163,7 @@ def diagonal_mean(tiles: Tiles) -> float:
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreHandle:
     """Path, kernel and fingerprint of a store: enough to open it elsewhere, and to see that it is the same."""
 
     path: str
@@ -171,7 +171,7 @@ class Place:
     fingerprint: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def of(cls, store: GramStore, kind: str) -> Place:
+    def of(cls, store: GramStore, kind: str) -> StoreHandle:
         """The place of a store that is open here."""
         flat = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in store.fingerprint.items())
         return cls(str(store.path.resolve()), kind, flat)
@@ -196,7 +196,7 @@ class Place:
 
 
 @lru_cache(maxsize=8)
-def open_once(place: Place) -> StoreTiles:
+def open_once(place: StoreHandle) -> StoreTiles:
     """The tiles of a place, opened once a process, so that each tile is verified once a process."""
     return place.open()
 

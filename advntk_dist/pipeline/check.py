@@ -10,7 +10,7 @@ import numpy as np
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.checks import checklist, white_box
-from advntk_dist.evaluation.examined_predictor import Check, Outcome, Subject
+from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.outcomes import refresh_results, tier_label
@@ -71,7 +71,7 @@ def check_run(
         shown.say(f"{'pass' if check.passed else 'FAIL'}: {check.name}")
 
     with folder.claimed(stages.config), stages:
-        subject = Subject(
+        subject = ExaminedPredictor(
             stages.predictor(sources[method][1]()),
             test.x,
             test.y,
@@ -101,7 +101,7 @@ def check_run(
     return path, report
 
 
-def _commit(stages: Stages, method: str, subject: Subject, coefficients: CommittedCoefficients) -> None:
+def _commit(stages: Stages, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
     """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
     attack, n = stages.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]

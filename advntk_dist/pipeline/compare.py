@@ -15,7 +15,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
-from advntk_dist.report.paired import Pair, pairs_of
+from advntk_dist.report.paired import PairedDifference, pairs_of
 from advntk_dist.report.scores import title_of
 from advntk_dist.storage.paths import Location, location
 
@@ -72,7 +72,7 @@ def _under_the_same(
     return told, list(same)
 
 
-def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[Pair, ...]:
+def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[PairedDifference, ...]:
     """Each method of each run against the same of every run before it, where both met the same attacked images."""
     rows = []
     for (old, before), (new, after) in combinations(zip(runs, cases, strict=True), 2):

@@ -16,7 +16,7 @@ from advntk_dist.config import IDENTITY_FREE, RunConfig
 from advntk_dist.config.finite_width import FiniteWidthConfig, parse_config
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
-from advntk_dist.finite.adversarial_training import Point, committed_points, evaluation_steps, read_points
+from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
 from advntk_dist.pipeline.events import EventLog
@@ -195,7 +195,7 @@ class FiniteWidthJob:
             response, ark = closed_form(problem.net, x.astype(np.float64), x_test.astype(np.float64), self.config)
             return flow_summary(self.config, numbers, outputs, response, y) | {"ark": float(ark.mean())}
 
-    def training(self) -> dict[int, list[Point]]:
+    def training(self) -> dict[int, list[TrainingPoint]]:
         """The paper's baseline: evaluations by seed."""
         c, attack, batch = self.config.finite, self.config.attack, self.config.evaluation.batch
         parts = [(part.x, part.y) for part in (self.problem.train, self.problem.val, self.problem.test)]

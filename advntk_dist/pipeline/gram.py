@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyResult:
     """What was found in a store: of its bytes, and of its values where they were audited.
 
     Attributes
@@ -66,7 +66,9 @@ def open_store(path: Location) -> GramStore:
     return GramStore.open(path / "gram.zarr" if (path / "gram.zarr").is_dir() else path)
 
 
-def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, limit: float | None = None) -> Verdict:
+def verify(
+    path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, limit: float | None = None
+) -> VerifyResult:
     """Check every stored byte, then compare a seeded sample of tiles with float64.
 
     Damaged tiles lose their commit records, so that the next build computes just these again.
@@ -100,15 +102,15 @@ def verify(path: Location, *, tiles: int = 4, seed: int = 0, passes: int = 20, l
             f"({_missing(store)}); `advntk gram build {folder.config} --out {path}` computes just these"
         )
     if not tiles:
-        return Verdict(store, report, why_not="not asked for")
+        return VerifyResult(store, report, why_not="not asked for")
     if report.missing:
-        return Verdict(store, report, why_not=f"the store is not complete, missing are {_missing(store)}")
+        return VerifyResult(store, report, why_not=f"the store is not complete, missing are {_missing(store)}")
     if store.path == path or not folder.config.is_file():
-        return Verdict(store, report, why_not="only a run directory knows the images; give that")
+        return VerifyResult(store, report, why_not="only a run directory knows the images; give that")
     from advntk_dist.gram.verify import audit_gram
     from advntk_dist.pipeline.problem import Problem
 
     problem = Problem(folder.stored_config())
     with changed_images_named(folder.root, problem.dataset.name):
         audited = audit_gram(store, problem.train.raw, tiles=tiles, seed=seed, passes=passes, limit=limit)
-    return Verdict(store, report, audited)
+    return VerifyResult(store, report, audited)

@@ -20,7 +20,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.pipeline.tier import end_with_tier
 from advntk_dist.progress import Display
-from advntk_dist.report import Curve, Examples, ReportInputs, TrainingHistory, extremes_of
+from advntk_dist.report import DegenerationCurve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage.paths import Location
@@ -191,7 +191,7 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
     inputs = ReportInputs(
         results=results,
         config_toml=stages.config.to_toml(),
-        curve=Curve(
+        curve=DegenerationCurve(
             times=np.array(curve["times"]),
             clean=np.array([row["clean"] for row in curve["test"]]),
             robust=np.array([row["robust"] for row in curve["test"]]),

@@ -16,7 +16,7 @@ from advntk_dist.attacks.pgd_reference import NOTE
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.committed import CommittedSeconds
-from advntk_dist.evaluation.cost import WORTH, Calibration, Cost, Priced, Timed, duration, predict_cost
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Cost, Priced, Timed, duration, predict_cost
 from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
@@ -253,7 +253,7 @@ def _predict(
     batch = min(stages.config.evaluation.batch, images)
     coefficients = next(iter(methods.values()))
     ((_, rows),) = work.evaluator(coefficients).map([Batch(np.arange(batch), Timed())])
-    measured = Calibration(batch, float(rows[0, 0]), float(rows[0, 1]))
+    measured = BatchSeconds(batch, float(rows[0, 0]), float(rows[0, 1]))
     priced = [a.priced for a in work.attacks]
     bound = predict_cost(priced, images, measured, workers=workers)
     expected: dict[str, Cost] = {}

@@ -60,8 +60,8 @@ class _Costs:
 
 
 def simulate_build(
-    grid: TileGrid, itemsize: int, image_bytes: int, crew: Crew, constants: Constants, edge_limit: int
-) -> Stage:
+    grid: TileGrid, itemsize: int, image_bytes: int, crew: BuildActors, constants: Constants, edge_limit: int
+) -> StageSeconds:
     """Predict the build of a symmetric Gram store.
 
     Parameters
@@ -85,7 +85,7 @@ def simulate_build(
     images = image_bytes * (c.image_byte + hops * c.network_byte)
     costs = _CostsOf(grid, itemsize, crew, c, edge_limit)
     tiles = _exact(grid, crew, c, costs) if len(grid) <= EXACT else _rates(grid, crew, c, costs)
-    return Stage({START: start, IMAGES: images, **tiles})
+    return StageSeconds({START: start, IMAGES: images, **tiles})
 
 
 def tile_pairs(t: Tile, edge: int) -> int:
@@ -97,7 +97,7 @@ def tile_pairs(t: Tile, edge: int) -> int:
 class _CostsOf:
     """Costs of the tiles of a grid, of which there are few kinds."""
 
-    def __init__(self, grid: TileGrid, itemsize: int, crew: Crew, c: Constants, edge_limit: int) -> None:
+    def __init__(self, grid: TileGrid, itemsize: int, crew: BuildActors, c: Constants, edge_limit: int) -> None:
         tile = min(grid.tile, grid.rows)
         self.edge, self.crew, self.c = block_edge(tile, edge_limit), crew, c
         self.nbytes = tile**2 * itemsize  # a ragged tile is stored padded
@@ -118,7 +118,7 @@ class _CostsOf:
 _AT_LINK, _AT_STORE, _DONE = range(3)
 
 
-def _exact(grid: TileGrid, crew: Crew, c: Constants, costs: _CostsOf) -> dict[str, float]:
+def _exact(grid: TileGrid, crew: BuildActors, c: Constants, costs: _CostsOf) -> dict[str, float]:
     events, tiles, left = Events(), iter(grid), len(grid)
     driver = store = 0
     busy, links = [0] * crew.actors, [0] * crew.nodes
@@ -166,7 +166,7 @@ def _exact(grid: TileGrid, crew: Crew, c: Constants, costs: _CostsOf) -> dict[st
     return parts
 
 
-def _rates(grid: TileGrid, crew: Crew, c: Constants, costs: _CostsOf) -> dict[str, float]:
+def _rates(grid: TileGrid, crew: BuildActors, c: Constants, costs: _CostsOf) -> dict[str, float]:
     cost, count = costs(grid.at(0, 1)), len(grid)
     on_core = cost.write * c.write_share if crew.full else 0.0
     computed = {COMPUTE: cost.compute, COPY: cost.copy, WRITE: on_core}
@@ -188,7 +188,7 @@ def _rates(grid: TileGrid, crew: Crew, c: Constants, costs: _CostsOf) -> dict[st
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSeconds:
     """Seconds, and what they are spent on."""
 
     parts: dict[str, float]
@@ -205,7 +205,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Crew:
+class BuildActors:
     """Actors of a build, spread evenly.
 
     Attributes

@@ -26,7 +26,7 @@ from advntk_dist.operators import InMemoryOperator
 from advntk_dist.operators.base import usable_cores
 from advntk_dist.planning.calibration import Calibration, kernel_keys
 from advntk_dist.planning.counts import kernel_blocks
-from advntk_dist.planning.pilot import Subject, run_pilot, subject_of, varpi_after
+from advntk_dist.planning.pilot import PilotData, run_pilot, subject_of, varpi_after
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.solve.memory_budget import MAX_RANK
 from advntk_dist.storage import Records
@@ -103,7 +103,7 @@ def calibrate(
     )
 
 
-def _build(config: RunConfig, net: Network, subject: Subject) -> dict[str, Any]:
+def _build(config: RunConfig, net: Network, subject: PilotData) -> dict[str, Any]:
     """Start of Ray and workers, and the pace of a worker while the others work."""
     shape, itemsize = subject.x.shape[1:], subject.x.itemsize
     limit = net.compiled.block_edge(shape, itemsize)
@@ -150,7 +150,7 @@ def _build(config: RunConfig, net: Network, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _kernels(config: RunConfig, net: Network, subject: Subject) -> tuple[Array, Array, dict[str, Any]]:
+def _kernels(config: RunConfig, net: Network, subject: PilotData) -> tuple[Array, Array, dict[str, Any]]:
     """Gram matrix and validation kernel of the pilot; seconds of a block of the latter."""
     batch = subject.x_val[: min(config.train.batch, len(subject.x_val))]
     first, _ = _clock(lambda: net.ntk(batch, subject.x))
@@ -162,7 +162,7 @@ def _kernels(config: RunConfig, net: Network, subject: Subject) -> tuple[Array, 
     return theta, k_val, {"first_kernel": max(0.0, first - again), "block": again / blocks}
 
 
-def _attack(config: RunConfig, net: Network, subject: Subject, theta: Array) -> dict[str, Any]:
+def _attack(config: RunConfig, net: Network, subject: PilotData, theta: Array) -> dict[str, Any]:
     """Seconds of a batch: predicted, and attacked."""
     from advntk_dist.data import one_hot
     from advntk_dist.dynamics import ATDynamics

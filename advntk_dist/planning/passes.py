@@ -13,7 +13,7 @@ from advntk_dist.operators.choose import MATRIX_SHARE
 from advntk_dist.operators.placement import CORES_A_HOLDER, MEMORY_SHARE
 from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import RUN_TILES
-from advntk_dist.planning.build import Stage
+from advntk_dist.planning.build import StageSeconds
 from advntk_dist.planning.cluster import Cluster, Constants
 from advntk_dist.solve.memory_budget import MAX_RANK
 
@@ -50,7 +50,7 @@ def matrix_pass(
     columns: int,
     constants: Constants,
     entry: float | None = None,
-) -> Stage:
+) -> StageSeconds:
     """Predict one product Theta V.
 
     On one machine a core computes while the disk reads, and the slower of them counts. Resident tiles are multiplied
@@ -76,11 +76,11 @@ def matrix_pass(
     compute = (c.entry if entry is None else entry) * n**2 / operator.cores
     if operator.name != "resident":
         read = c.read_byte * operator.stored_bytes if operator.from_disk else 0.0
-        return Stage({READ: read} if read > compute else {COMPUTE: compute})
+        return StageSeconds({READ: read} if read > compute else {COMPUTE: compute})
     count, block = holders(grid, cluster), 8 * n * columns
     hops = math.ceil(math.log2(cluster.nodes)) if cluster.nodes > 1 else 0
     sent = 8 * rows_sent(grid, count) * columns
-    return Stage(
+    return StageSeconds(
         {
             COMPUTE: compute * max(1.0, operator.cores / (CORES_A_HOLDER * count)),
             SCATTER: hops * 2 * block * c.network_byte,

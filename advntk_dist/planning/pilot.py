@@ -42,7 +42,7 @@ def strength_grid(config: RunConfig) -> list[float]:
     return [float(10.0**p) for p in np.linspace(low, high, 2 + int(np.ceil(high - low)))]
 
 
-def run_pilot(config: RunConfig, subject: Subject, theta: Array, k_val: Array) -> Pilot:
+def run_pilot(config: RunConfig, subject: PilotData, theta: Array, k_val: Array) -> Pilot:
     """Solve at all strengths, with all images and with half of them.
 
     Parameters
@@ -61,7 +61,9 @@ def run_pilot(config: RunConfig, subject: Subject, theta: Array, k_val: Array) -
     return Pilot(grid, half, whole, _step_ratio(config, subject, theta, k_val), subject.stand_in)
 
 
-def _sample(config: RunConfig, subject: Subject, theta: Array, k_val: Array, n: int, strengths: list[float]) -> Sample:
+def _sample(
+    config: RunConfig, subject: PilotData, theta: Array, k_val: Array, n: int, strengths: list[float]
+) -> Sample:
     operator = InMemoryOperator(np.ascontiguousarray(theta[:n, :n]))
     y = one_hot(subject.y[:n], subject.images.classes)
     tol, to_val = config.solver.tolerance, k_val[:, :n]
@@ -86,7 +88,7 @@ def _sample(config: RunConfig, subject: Subject, theta: Array, k_val: Array, n: 
     return Sample(n, passes, seconds, right, *solve(float("inf")))
 
 
-def _step_ratio(config: RunConfig, subject: Subject, theta: Array, k_val: Array) -> float:
+def _step_ratio(config: RunConfig, subject: PilotData, theta: Array, k_val: Array) -> float:
     """Seconds of the solves and the gradient of a training step over those of one basis, in the middle of training."""
     n, y = len(theta), one_hot(subject.y, subject.images.classes)
     # The same strength as on all images.
@@ -119,7 +121,7 @@ VALIDATION = 512
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class PilotData:
     """Training images x (m, H, W, C) with labels y, validation images, and whether they are a stand-in."""
 
     x: NDArray[Any]
@@ -130,7 +132,7 @@ class Subject:
     stand_in: bool
 
 
-def subject_of(config: RunConfig, most: int) -> Subject:
+def subject_of(config: RunConfig, most: int) -> PilotData:
     """The first ``most`` training images of a run and some of its validation images, in the dtype of its kernels.
 
     Raises
@@ -157,8 +159,8 @@ def subject_of(config: RunConfig, most: int) -> Subject:
         x, y, rows, val = dataset.x, dataset.y, parts.train[:m], parts.val[:v]
         height, width, channels = dataset.image_shape
         known = Images((height, width, channels), dataset.n_classes)
-        return Subject(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, False)
-    return Subject(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, True)
+        return PilotData(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, False)
+    return PilotData(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, True)
 
 
 def stand_in(n: int, images: Images, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.config import RunConfig
-from advntk_dist.evaluation.cost import WORTH, Priced, passes_of, predict_cost
-from advntk_dist.evaluation.cost import Calibration as Batch
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import tier_attacks
 from advntk_dist.grid import TileGrid
-from advntk_dist.planning.build import Crew, Stage, simulate_build
+from advntk_dist.planning.build import BuildActors, StageSeconds, simulate_build
 from advntk_dist.planning.calibration import RANK_POWER, Calibration
 from advntk_dist.planning.cluster import Cluster, Constants
 from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, longest, step_images
@@ -103,7 +102,7 @@ class _Predictor:
         m, actors = self.measured, self.cluster.evaluators(self.config)
         each = self.actor / self.driver if actors else 1.0
         step = each * (m.host / max(1, self.config.attack.steps) + m.step * self.n / m.rows * self.driver)
-        batch = Batch(self.config.evaluation.batch, each * self._query(), step)
+        batch = BatchSeconds(self.config.evaluation.batch, each * self._query(), step)
         priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, m.images.classes)]
         look = outlook(self.config, m)
         rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
@@ -115,10 +114,12 @@ class _Predictor:
     def _gram(self) -> dict[str, float]:
         image_bytes = self.counts.gram.image_bytes
         size = np.dtype(self.config.gram.dtype).itemsize
-        crew = Crew(self.workers, min(self.workers, self.cluster.nodes), self.cluster.cpus, self.cluster.gpus > 0)
+        crew = BuildActors(
+            self.workers, min(self.workers, self.cluster.nodes), self.cluster.cpus, self.cluster.gpus > 0
+        )
         return simulate_build(self.grid, size, image_bytes, crew, self.constants, self.measured.edge_limit).parts
 
-    def _pass(self, columns: int, entry: float | None = None) -> Stage:
+    def _pass(self, columns: int, entry: float | None = None) -> StageSeconds:
         """One product with so many vectors; ``entry`` is measured with all cores of a node."""
         core = None if entry is None else entry * self.measured.cores
         return matrix_pass(self.operator, self.grid, self.cluster, columns, self.constants, core)
@@ -275,8 +276,8 @@ class Prediction:
     @property
     def bottlenecks(self) -> dict[str, str]:
         """The largest part of each stage, and of a pass; where passes are the largest part, that of a pass is named."""
-        a_pass = Stage(self.a_pass).bottleneck
-        largest = {stage: Stage(parts).bottleneck for stage, parts in self.parts.items()}
+        a_pass = StageSeconds(self.a_pass).bottleneck
+        largest = {stage: StageSeconds(parts).bottleneck for stage, parts in self.parts.items()}
         named = {stage: f"{part}: {a_pass}" if part == PASSES else part for stage, part in largest.items()}
         return named | {"pass": a_pass}
 

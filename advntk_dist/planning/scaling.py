@@ -18,7 +18,7 @@ from pydantic import ByteSize
 from advntk_dist.config import RunConfig
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning.advice import MANY_TILES
-from advntk_dist.planning.build import Crew, simulate_build
+from advntk_dist.planning.build import BuildActors, simulate_build
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster, Constants
 from advntk_dist.planning.counts import Images, plan_build
@@ -49,7 +49,7 @@ class GpuNodes:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalingPoint:
     """What is predicted for n images on some GPUs.
 
     Attributes
@@ -99,7 +99,7 @@ def scaling_table(
     calibration: Calibration,
     constants: Constants,
     nodes: GpuNodes = GpuNodes(),
-) -> Iterator[Point]:
+) -> Iterator[ScalingPoint]:
     """Predict every number of images on every number of GPUs.
 
     Parameters
@@ -119,7 +119,9 @@ def scaling_table(
             yield predict_point(config, n, nodes.cluster(count), calibration, constants)
 
 
-def predict_point(config: RunConfig, n: int, cluster: Cluster, calibration: Calibration, constants: Constants) -> Point:
+def predict_point(
+    config: RunConfig, n: int, cluster: Cluster, calibration: Calibration, constants: Constants
+) -> ScalingPoint:
     """Predict n images on one cluster."""
     images = calibration.images
     memory = ByteSize(int(SOLVER_SHARE * cluster.memory))
@@ -139,7 +141,7 @@ def predict_point(config: RunConfig, n: int, cluster: Cluster, calibration: Cali
         notes.append(f"the actors of a node need {size(counts.gram.memory_bytes)}, it has {size(cluster.memory)}")
     if needed > 0.5 * pilot.whole.n / images.classes:
         notes.append(f"passes are a lower bound: the pilot's {pilot.whole.n} images allow no more")
-    return Point(
+    return ScalingPoint(
         n,
         cluster.nodes * cluster.gpus,
         tile,
@@ -162,7 +164,7 @@ def fastest_tile(
 ) -> int:
     """The tile of :data:`TILES` whose build is the shortest and whose actors fit a node."""
     n, itemsize = config.data.n_train, np.dtype(config.gram.dtype).itemsize
-    crew = Crew(cluster.actors, cluster.nodes, cluster.cpus, cluster.gpus > 0)
+    crew = BuildActors(cluster.actors, cluster.nodes, cluster.cpus, cluster.gpus > 0)
     found: dict[int, float] = {}
     for tile in TILES:
         grid = TileGrid.square(n, min(tile, n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advntk_dist.report.inputs import (
-    Curve,
+    DegenerationCurve,
     Examples,
     Extremes,
     KernelSpectrum,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from advntk_dist.report.write import write_report as write_report
 
 __all__ = [
-    "Curve",
+    "DegenerationCurve",
     "Examples",
     "Extremes",
     "KernelSpectrum",

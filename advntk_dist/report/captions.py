@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from advntk_dist.report.inputs import Curve, Examples, FloatArray, IntArray, TrainingHistory, running_mean
+from advntk_dist.report.inputs import DegenerationCurve, Examples, FloatArray, IntArray, TrainingHistory, running_mean
 from advntk_dist.report.run_plots import SHOWN, difference_scale
 from advntk_dist.report.scores import MethodScore, as_number, as_percent
 
@@ -19,7 +19,7 @@ def methods_caption(scores: tuple[MethodScore, ...], under: str) -> str:
     return f"{bars}; {lines}"
 
 
-def curve_caption(curve: Curve) -> str:
+def curve_caption(curve: DegenerationCurve) -> str:
     """Sentence under the degeneration curve."""
     chosen = "infinity" if math.isinf(curve.chosen_t) else as_number(curve.chosen_t)
     skipped = " t = 0 has no place on the log axis." if curve.times[0] == 0 else ""
@@ -86,7 +86,7 @@ def examples_caption(examples: Examples, title: str) -> str:
     )
 
 
-def curve_alt(curve: Curve) -> str:
+def curve_alt(curve: DegenerationCurve) -> str:
     """Describe the degeneration curve for a reader who cannot see it."""
     best = float(np.nanmax(curve.robust)) if np.isfinite(curve.robust).any() else math.nan
     return (

@@ -14,10 +14,10 @@ from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
 from advntk_dist.report.figures import plot
 from advntk_dist.report.page import render, replace_file
-from advntk_dist.report.paired import Pair
+from advntk_dist.report.paired import PairedDifference
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
-from advntk_dist.report.tables import Stage, flatten, stages, total
+from advntk_dist.report.tables import StageTime, flatten, stages, total
 from advntk_dist.report.verdicts import told_apart
 from advntk_dist.storage.paths import Location
 
@@ -58,14 +58,14 @@ class ComparedRun:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComparisonVerdict:
     """A headline, and the method that it calls the most robust, as "run: method"; None where it calls none so."""
 
     words: str
     winner: str | None = None
 
 
-def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[Pair] = ()) -> Location:
+def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[PairedDifference] = ()) -> Location:
     """Write the page that compares two or more runs; the same runs give the same bytes.
 
     ``pairs`` are differences between runs on the same attacked images, methods named as "run: method".
@@ -126,7 +126,7 @@ def differs(one: ComparedRun, other: ComparedRun) -> str | None:
     return "test images" if (before["split"], one.met[0]) != (after["split"], other.met[0]) else None
 
 
-def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> Verdict:
+def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairedDifference] = ()) -> ComparisonVerdict:
     """Which run has the most robust method, if that is beyond chance against the best of every other run.
 
     Where two runs met the same images, the interval of the difference decides, if it is among ``pairs``; otherwise
@@ -137,21 +137,25 @@ def headline(runs: Sequence[ComparedRun], pairs: Sequence[Pair] = ()) -> Verdict
     others = [(run, differs(winner, run)) for run in best[1:]]
     for kind in ("attacks", "data"):
         if any(what == kind for _, what in others):
-            return Verdict(f"No winner: the runs met different {kind}")
+            return ComparisonVerdict(f"No winner: the runs met different {kind}")
     other_images = any(what is not None for _, what in others)
     for run, what in others:
         second = scores_of(run)[0]
         apart = told_apart(first, second, () if what else pairs)
         if apart is None:
-            return Verdict("No winner: no intervals were recorded")
+            return ComparisonVerdict("No winner: no intervals were recorded")
         if not apart:
             both = " and ".join(
                 f"{score.title} of {of.name} ({as_percent(score.robust)})"
                 for score, of in ((first, winner), (second, run))
             )
-            return Verdict(f"No winner: {both}{', on different test images,' if what else ''} are within chance")
+            return ComparisonVerdict(
+                f"No winner: {both}{', on different test images,' if what else ''} are within chance"
+            )
     on = ", each on its own test images" if other_images else ""
-    return Verdict(f"{first.title} of {winner.name} is the most robust: {as_percent(first.robust)}{on}", first.key)
+    return ComparisonVerdict(
+        f"{first.title} of {winner.name} is the most robust: {as_percent(first.robust)}{on}", first.key
+    )
 
 
 def curves_figure(runs: Sequence[ComparedRun], theme: Theme) -> Figure:
@@ -191,7 +195,7 @@ def _differing(values: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [row for row in rows if len(set(row[1])) > 1]
 
 
-def _durations(rows: Sequence[Stage]) -> dict[str, str]:
+def _durations(rows: Sequence[StageTime]) -> dict[str, str]:
     return {row.title: row.duration for row in rows} | ({"Total": total(rows)} if rows else {})
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.inputs import Curve, FloatArray, TrainingHistory, running_mean
+from advntk_dist.report.inputs import DegenerationCurve, FloatArray, TrainingHistory, running_mean
 from advntk_dist.report.scores import as_number, as_percent
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 
@@ -18,7 +18,7 @@ _LEVELS = ("loss, attacked batch", "robust accuracy, batch")
 """Panels in which the steps of a cycle have their own levels."""
 
 
-def degeneration_figure(curve: Curve, theme: Theme) -> Figure:
+def degeneration_figure(curve: DegenerationCurve, theme: Theme) -> Figure:
     """Clean and robust accuracy against t on a log axis, t = infinity as dashed lines, the chosen t marked."""
     figure = new_figure(3.1)
     axes = figure.add_subplot()
@@ -74,7 +74,7 @@ def _mark_chosen(axes: Axes, chosen: float, theme: Theme) -> None:
     )
 
 
-def _label_infinity(axes: Axes, curve: Curve, top: float, theme: Theme) -> None:
+def _label_infinity(axes: Axes, curve: DegenerationCurve, top: float, theme: Theme) -> None:
     """Write the values at t = infinity beside the axes, pushed apart where they would touch."""
     room, end = 0.15 * top, 0.06 * top  # of the axis, for two lines of text and for half of that
     upper, lower = sorted((curve.clean_ntk, curve.robust_ntk), reverse=True)

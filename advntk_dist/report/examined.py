@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advntk_dist.report.attacks import attacks_words
-from advntk_dist.report.paired import Pair, pairs_of
+from advntk_dist.report.paired import PairedDifference, pairs_of
 from advntk_dist.report.scores import MethodScore, as_percent, method_scores, title_of
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
 
 
 @dataclass(frozen=True)
-class CheckRow:
+class CheckedRow:
     """One check: whether it passed, what was found, and what was asked for."""
 
     name: str
@@ -28,7 +28,7 @@ class Checked:
 
     method: str
     images: str
-    rows: tuple[CheckRow, ...]
+    rows: tuple[CheckedRow, ...]
 
     left: tuple[tuple[str, float], ...] = ()
 
@@ -46,14 +46,14 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Tier:
+class TierTable:
     """Methods held to the attacks of a tier, one after another on what is left."""
 
     name: str
     images: str
     attacks: tuple[str, ...]
     scores: tuple[MethodScore, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairedDifference, ...]
 
 
 def read_check(folder: Location) -> Checked | None:
@@ -73,12 +73,12 @@ def read_check(folder: Location) -> Checked | None:
     return Checked(
         title_of(found["method"]),
         str(found["images"]),
-        tuple(CheckRow(row["name"], row["passed"], row["value"], row["criterion"]) for row in found["checks"]),
+        tuple(CheckedRow(row["name"], row["passed"], row["value"], row["criterion"]) for row in found["checks"]),
         tuple((words, float(found[key]["robust"])) for key, words in said if found[key] is not None),
     )
 
 
-def read_tiers(folder: Location) -> tuple[Tier, ...]:
+def read_tiers(folder: Location) -> tuple[TierTable, ...]:
     """Every tier below ``evaluation``, by name.
 
     Raises
@@ -93,7 +93,7 @@ def read_tiers(folder: Location) -> tuple[Tier, ...]:
     return tuple(_tier(path, folder) for path in paths)
 
 
-def _tier(path: Location, folder: Location) -> Tier:
+def _tier(path: Location, folder: Location) -> TierTable:
     tier = path.name.partition("_")[0]
     remedy = f"`advntk evaluate {folder} --tier {tier}` with the same number of images writes it again; or remove it"
     found = schema.read(path, schema.TierResults, remedy)
@@ -102,7 +102,7 @@ def _tier(path: Location, folder: Location) -> Tier:
     scores = [replace(score, detail=_left(found["methods"][score.key])) for score in method_scores(found, where)]
     attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]
     called = tuple(attacks_words(attacks))
-    return Tier(found["tier"], str(found["images"]), called, tuple(scores), pairs_of(found, where))
+    return TierTable(found["tier"], str(found["images"]), called, tuple(scores), pairs_of(found, where))
 
 
 def _left(row: dict[str, Any]) -> str:

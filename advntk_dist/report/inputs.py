@@ -41,7 +41,7 @@ class ReportInputs:
 
     results: dict[str, Any]
     config_toml: str
-    curve: Curve | None
+    curve: DegenerationCurve | None
     training: TrainingHistory | None
     varpi: FloatArray | None
     y_train: IntArray | None
@@ -108,7 +108,7 @@ def _fractions(where: str, values: FloatArray) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class DegenerationCurve:
     """Accuracy of the uniformly stopped NTK against its training time: the degeneration curve.
 
     Attributes

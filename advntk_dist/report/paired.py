@@ -43,7 +43,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedDifference:
     """One method against another on the same ``n_test`` images."""
 
     method: str
@@ -58,7 +58,7 @@ class Pair:
         return f"{title_of(self.method)} − {title_of(self.against)}"
 
 
-def pairs_of(results: dict[str, Any], source: str = "results.json") -> tuple[Pair, ...]:
+def pairs_of(results: dict[str, Any], source: str = "results.json") -> tuple[PairedDifference, ...]:
     """Rows of ``results["paired"]``, which results of earlier versions do not have; errors name ``source``.
 
     Raises
@@ -72,13 +72,15 @@ def pairs_of(results: dict[str, Any], source: str = "results.json") -> tuple[Pai
     return tuple(_pair(f"report: {source}: paired[{i}]", row) for i, row in enumerate(rows))
 
 
-def _pair(where: str, row: object) -> Pair:
+def _pair(where: str, row: object) -> PairedDifference:
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("method", "against")):
         raise RequestError(f"{where}: {row!r} does not name two methods; run the evaluation again")
     n = row.get("n_test")
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise RequestError(f"{where}.n_test: {n!r} is not a number of images; run the evaluation again")
-    return Pair(row["method"], row["against"], n, _difference(where, row, "clean"), _difference(where, row, "robust"))
+    return PairedDifference(
+        row["method"], row["against"], n, _difference(where, row, "clean"), _difference(where, row, "robust")
+    )
 
 
 def _difference(where: str, row: dict[str, Any], key: str) -> Difference:

@@ -18,8 +18,8 @@ from advntk_dist.report.attacks import (
     under_attack,
     worst_results,
 )
-from advntk_dist.report.inputs import Curve, IntArray, ReportInputs
-from advntk_dist.report.paired import Difference, Pair, pairs_of
+from advntk_dist.report.inputs import DegenerationCurve, IntArray, ReportInputs
+from advntk_dist.report.paired import Difference, PairedDifference, pairs_of
 from advntk_dist.report.scores import (
     MethodScore,
     as_number,
@@ -114,7 +114,7 @@ def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
     return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}.{level}"
 
 
-def compare(adv: MethodScore, early: MethodScore, pair: Pair | None = None) -> str:
+def compare(adv: MethodScore, early: MethodScore, pair: PairedDifference | None = None) -> str:
     """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether that is more than chance.
 
     The interval of the difference on the same images decides; without it,
@@ -156,7 +156,7 @@ def _interval(difference: Difference) -> str:
     return f"95% interval {difference.ends}, {verdict}"
 
 
-def _verdict(pair: Pair, gain: float) -> str:
+def _verdict(pair: PairedDifference, gain: float) -> str:
     """What the same images say of the difference, after "is so many points above"."""
     measured = f" in robust accuracy (95% interval {pair.robust.ends}, on the same {pair.n_test:,} images)"
     if pair.robust.beyond_chance:
@@ -169,7 +169,7 @@ def _verdict(pair: Pair, gain: float) -> str:
     return f"{measured}, which may be chance."
 
 
-def degeneration(curve: Curve, pair: Pair | None = None) -> str:
+def degeneration(curve: DegenerationCurve, pair: PairedDifference | None = None) -> str:
     """Say what the curve shows: robust accuracy at the best finite t against t = infinity.
 
     A loss is claimed where the intervals of the two do not overlap, or where ``pair``, the NTK stopped at the time that
@@ -207,7 +207,7 @@ def degeneration(curve: Curve, pair: Pair | None = None) -> str:
     )
 
 
-def _chosen(pair: Pair) -> str:
+def _chosen(pair: PairedDifference) -> str:
     """What stopping at the time that validation chose gains over t = infinity."""
     gain = pair.robust.value
     size = "the same as" if gain == 0 else f"{as_points(gain)} {'more' if gain > 0 else 'less'} than"

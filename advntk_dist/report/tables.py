@@ -39,7 +39,7 @@ _STAGES = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageTime:
     """Seconds of one stage and its share (0 to 1) of the recorded total; ``name`` as in results.json."""
 
     name: str
@@ -53,7 +53,7 @@ class Stage:
         return _STAGES.get(self.name, self.name)
 
 
-def stages(seconds: object) -> tuple[Stage, ...]:
+def stages(seconds: object) -> tuple[StageTime, ...]:
     """Rows of ``results["seconds"]`` in the file's order; ``total``, which is not a stage, is left out."""
     if not isinstance(seconds, dict):
         return ()
@@ -64,11 +64,11 @@ def stages(seconds: object) -> tuple[Stage, ...]:
     }
     total = sum(rows.values())
     return tuple(
-        Stage(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in rows.items()
+        StageTime(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in rows.items()
     )
 
 
-def total(rows: Sequence[Stage]) -> str:
+def total(rows: Sequence[StageTime]) -> str:
     """The time of all stages, for reading."""
     return duration(sum(row.seconds for row in rows))
 

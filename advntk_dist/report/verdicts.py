@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.inputs import Curve, IntArray, KernelSpectrum
-from advntk_dist.report.paired import Pair
+from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
+from advntk_dist.report.paired import PairedDifference
 from advntk_dist.report.scores import Interval, MethodScore, as_number, as_percent, disjoint
 
 
@@ -36,7 +36,7 @@ def chance_of(classes: int, y_test: IntArray | None) -> Chance | None:
     return Chance(1 / classes, f"one of {classes} classes") if classes else None
 
 
-def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[Pair] = ()) -> bool | None:
+def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[PairedDifference] = ()) -> bool | None:
     """Whether two robust accuracies differ beyond chance; None where no interval was recorded.
 
     The interval of the difference on the same images decides; without it, whether the intervals of the two overlap.
@@ -49,20 +49,20 @@ def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[Pair] = ())
     return disjoint(one.robust_interval, other.robust_interval)
 
 
-def leaders(scores: Sequence[MethodScore], pairs: Sequence[Pair] = ()) -> tuple[MethodScore, ...]:
+def leaders(scores: Sequence[MethodScore], pairs: Sequence[PairedDifference] = ()) -> tuple[MethodScore, ...]:
     """The method with the highest robust accuracy, then those that are not told apart from it."""
     first, *rest = sorted(scores, key=lambda score: -score.robust)
     return (first, *(score for score in rest if not told_apart(first, score, pairs)))
 
 
-def highlighted(scores: Sequence[MethodScore], pairs: Sequence[Pair] = ()) -> frozenset[str]:
+def highlighted(scores: Sequence[MethodScore], pairs: Sequence[PairedDifference] = ()) -> frozenset[str]:
     """Titles to set off as the best: none where no method is told apart from the best."""
     best = leaders(scores, pairs)
     return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
 
 
 def headline(
-    scores: Sequence[MethodScore], pairs: Sequence[Pair], chance: Chance | None, attack: str = "attack"
+    scores: Sequence[MethodScore], pairs: Sequence[PairedDifference], chance: Chance | None, attack: str = "attack"
 ) -> str:
     """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
@@ -93,7 +93,10 @@ def _low(value: float, interval: Interval | None, n: int | None) -> float:
 
 
 def warnings(
-    scores: Sequence[MethodScore], chance: Chance | None, curve: Curve | None, spectrum: KernelSpectrum | None
+    scores: Sequence[MethodScore],
+    chance: Chance | None,
+    curve: DegenerationCurve | None,
+    spectrum: KernelSpectrum | None,
 ) -> tuple[str, ...]:
     """Sentences on what was not learned, and on a grid of times that ends where the choice fell.
 
@@ -120,7 +123,7 @@ def warnings(
     return tuple(found)
 
 
-def _edge(curve: Curve) -> list[str]:
+def _edge(curve: DegenerationCurve) -> list[str]:
     times = np.asarray(curve.times, dtype=np.float64)
     for end, name, side in ((times[0], "shortest", "below"), (times[-1], "longest", "above")):
         if curve.chosen_t == end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advntk_dist.report.attacks import attack_words, attacks_met, under_attack, worst_results
 from advntk_dist.report.dynamics import read_dynamics
-from advntk_dist.report.examined import Checked, Tier, read_check, read_tiers
+from advntk_dist.report.examined import Checked, TierTable, read_check, read_tiers
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.page import render, write_page
@@ -41,7 +41,10 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
 
 
 def render_page(
-    inputs: ReportInputs, plots: dict[str, Plot | str], checked: Checked | None = None, tiers: tuple[Tier, ...] = ()
+    inputs: ReportInputs,
+    plots: dict[str, Plot | str],
+    checked: Checked | None = None,
+    tiers: tuple[TierTable, ...] = (),
 ) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
     results = worst_results(inputs.results)

@@ -47,7 +47,7 @@ def label_of(dataset: str) -> str:
 
 
 @dataclass(frozen=True)
-class Subject:
+class GridPoint:
     """What one Gram matrix serves: all radii, attacks and methods on one draw of images."""
 
     dataset: str
@@ -71,7 +71,7 @@ class Subject:
 class Cell:
     """One number pair of the table, clean and robust accuracy, for one seed; radius in units of 1/255."""
 
-    subject: Subject
+    subject: GridPoint
     radius: float
     attack: str
     method: str
@@ -104,7 +104,7 @@ class Cell:
 
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
-        s, rate = self.subject.sizes, Pairs.of(self.subject.network)
+        s, rate = self.subject.sizes, UnitSeconds.of(self.subject.network)
         steps = 1 if self.attack == "pgd-reference" else 10
         gradients = steps * s.n_train * rate.gradient
 
@@ -128,7 +128,7 @@ SOLVE = 0.7
 
 
 @dataclass(frozen=True)
-class Pairs:
+class UnitSeconds:
     """Seconds for a pair of images on two cores, and for a step of finite adversarial training."""
 
     value: float
@@ -136,7 +136,7 @@ class Pairs:
     at_step: float
 
     @classmethod
-    def of(cls, network: str) -> Pairs:
+    def of(cls, network: str) -> UnitSeconds:
         """Of a network: MLPs as measured, convolutions in proportion to their number (measured with 10)."""
         family, depth = parse_name(network) or ("mlp", 5)
         if family == "mlp":
@@ -145,12 +145,12 @@ class Pairs:
         return cls(1.7e-6 * layers, 8.2e-6 * layers, 20.0 * layers)
 
 
-def gram_seconds(subject: Subject) -> float:
+def gram_seconds(subject: GridPoint) -> float:
     """Predicted seconds of the Gram matrix, and of loading data and compiling."""
-    return 15.0 + subject.sizes.n_train**2 / 2 * Pairs.of(subject.network).value
+    return 15.0 + subject.sizes.n_train**2 / 2 * UnitSeconds.of(subject.network).value
 
 
-def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes: Sizes) -> list[Subject]:
+def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes: Sizes) -> list[GridPoint]:
     """Seed by seed, so that an interrupted grid is even.
 
     Raises
@@ -167,16 +167,16 @@ def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes
             raise RequestError(f"--network: {str(error).removeprefix('network.name: ')}") from error
         if known is None:
             raise RequestError(f"--network {network}: give mlp-x, cnn-x, resnet-18 or resnet-34")
-    return [Subject(d, n, s, sizes) for s in range(seeds) for d in datasets for n in networks]
+    return [GridPoint(d, n, s, sizes) for s in range(seeds) for d in datasets for n in networks]
 
 
-def cells(subject: Subject, radii: Sequence[float], attacks: Sequence[str], methods: Sequence[str]) -> list[Cell]:
+def cells(subject: GridPoint, radii: Sequence[float], attacks: Sequence[str], methods: Sequence[str]) -> list[Cell]:
     """The cells of a subject; pgd first, as the networks of `at` are trained by it."""
     return [Cell(subject, r, a, m) for r in radii for a in attacks for m in methods]
 
 
 def configuration(
-    subject: Subject, radius: float, attack: str, path: str | None, workers: int | None = None
+    subject: GridPoint, radius: float, attack: str, path: str | None, workers: int | None = None
 ) -> RunConfig:
     """The paper's settings at the sizes that are asked for; radius in units of 1/255."""
     s = subject.sizes

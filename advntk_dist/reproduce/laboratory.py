@@ -31,7 +31,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import Solving
 from advntk_dist.progress import Display, LateStage
-from advntk_dist.reproduce.grid import Cell, Subject, configuration, finite_settings, training_identity
+from advntk_dist.reproduce.grid import Cell, GridPoint, configuration, finite_settings, training_identity
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.training import PaperRecipe, StepRecord, train_adv_ntk
 
@@ -76,7 +76,7 @@ class Laboratory(Solving):
 
     def __init__(
         self,
-        subject: Subject,
+        subject: GridPoint,
         root: Path,
         path: str | None,
         display: Display,

@@ -88,7 +88,7 @@ class PairRow(_Section):
     robust_interval: tuple[Difference, Difference]
 
 
-class Curve(_Section):
+class CurveResults(_Section):
     """Accuracies of uniform training times, on validation and on test images."""
 
     times: list[float]
@@ -150,7 +150,7 @@ class RunResults(_Described):
     paired: list[PairRow]
     worst_case: WorstCaseResults
     tier: FinalTier
-    curve: Curve
+    curve: CurveResults
     gram: dict[str, Any]
     solver: dict[str, Any]
     duplicates: dict[str, Any] | None = None

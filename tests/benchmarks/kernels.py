@@ -28,7 +28,7 @@ from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.kernels.scope import compiler_options, kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.kernels.xla.box import inner_sum
-from advntk_dist.kernels.xla.relu import Norms, Pairs, adjoint, after
+from advntk_dist.kernels.xla.relu import Norms, PairState, adjoint, after
 from advntk_dist.networks import network
 from advntk_dist.spec import RESNET_STAGES, parse_name
 
@@ -91,8 +91,8 @@ def layer_counts() -> dict[str, float]:
     a = jnp.ones((64, 64, 16), jnp.float32)
     bordered, norms = jnp.ones((66, 66, 16), jnp.float32), Norms(a, a)
     sums = 2 * (operations(inner_sum, bordered) + a.size)
-    forward = operations(lambda e, m: after(Pairs(e, m), norms, norms, signed=False), a, a) + sums
-    back = operations(lambda e, m, y, z: adjoint(Pairs(e, m), norms, norms, y, z, signed=False), a, a, a, a) + sums
+    forward = operations(lambda e, m: after(PairState(e, m), norms, norms, signed=False), a, a) + sums
+    back = operations(lambda e, m, y, z: adjoint(PairState(e, m), norms, norms, y, z, signed=False), a, a, a, a) + sums
     return {"value": forward / a.size, "gradient": (forward + back) / a.size}
 
 

@@ -48,7 +48,7 @@ from advntk_dist.grid import TileGrid
 from advntk_dist.networks import network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.pipeline.run import run
-from advntk_dist.planning.build import IMAGES, START, Crew, Stage, simulate_build
+from advntk_dist.planning.build import IMAGES, START, BuildActors, StageSeconds, simulate_build
 from advntk_dist.planning.calibrate import calibrate
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import ASSUMED, Cluster, Constants, links
@@ -114,7 +114,7 @@ def check_recorded(constants: Constants) -> dict[str, Any]:
     for name in ("one", "two", "full"):
         run, actors = gram[name], gram[name]["workers"]
         grid = TileGrid.square(run["n"], gram["tile"])
-        stage = simulate_build(grid, 4, 4 * 3072 * run["n"], Crew(actors, 1, CORES), constants, 1024)
+        stage = simulate_build(grid, 4, 4 * 3072 * run["n"], BuildActors(actors, 1, CORES), constants, 1024)
         rows[f"{actors}, n = {run['n']}"] = {"oversubscribed": False, **compared(stage, [run])}
         print_row(f"build, {actors} actor(s), n = {run['n']}", rows[f"{actors}, n = {run['n']}"])
     return rows
@@ -304,13 +304,13 @@ def check_builds(
             if (turn, actors) != (arguments.repeat - 1, arguments.actors[-1]):
                 subprocess.run(["rm", "-r", str(store)], check=True)
     for actors, found in runs.items():
-        stage = simulate_build(grid, 4, 4 * x.size, Crew(actors, 1, CORES), constants, edge_limit)
+        stage = simulate_build(grid, 4, 4 * x.size, BuildActors(actors, 1, CORES), constants, edge_limit)
         rows[str(actors)] = {"oversubscribed": actors > CORES, **compared(stage, found)}
         print_row(f"build, {actors} actor(s){', oversubscribed' if actors > CORES else ''}", rows[str(actors)])
     return rows
 
 
-def compared(stage: Stage, found: list[dict[str, Any]]) -> dict[str, Any]:
+def compared(stage: StageSeconds, found: list[dict[str, Any]]) -> dict[str, Any]:
     """Prediction and medians."""
     whole = {"seconds": stage.seconds, "tile_seconds": stage.seconds - stage.parts[START] - stage.parts[IMAGES]}
     measured = {key: statistics.median(run[key] for run in found) for key in whole}

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
-from advntk_dist.evaluation.examined_predictor import Subject
+from advntk_dist.evaluation.examined_predictor import ExaminedPredictor
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 
@@ -48,9 +48,9 @@ class Problem:
         self.predictor = KernelPredictor(self.net, self.x_train.astype(np.float32), self.c, batch=M)
         self.exact = KernelPredictor(self.net, self.x_train, self.c, batch=8)
 
-    def masked(self, gradient: Callable[[Array, Array], Array]) -> Subject:
+    def masked(self, gradient: Callable[[Array, Array], Array]) -> ExaminedPredictor:
         """The predictor under examination with gradients gradient(x, true gradient)."""
-        return Subject(Masked(self.predictor, gradient), self.x, self.y, self.attack)
+        return ExaminedPredictor(Masked(self.predictor, gradient), self.x, self.y, self.attack)
 
 
 @pytest.fixture(scope="session")
@@ -59,5 +59,5 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def honest(problem: Problem) -> Subject:
-    return Subject(problem.predictor, problem.x, problem.y, problem.attack)
+def honest(problem: Problem) -> ExaminedPredictor:
+    return ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack)

@@ -22,7 +22,7 @@ from advntk_dist.evaluation.checks import (
     white_box,
     within_bounds,
 )
-from advntk_dist.evaluation.examined_predictor import Check, Subject
+from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor
 from advntk_dist.evaluation.statistics import Accuracy
 from tests.evaluation.conftest import Problem
 
@@ -32,7 +32,7 @@ def none(_: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.mark.slow
-def test_an_honest_predictor_passes_every_check(problem: Problem, honest: Subject) -> None:
+def test_an_honest_predictor_passes_every_check(problem: Problem, honest: ExaminedPredictor) -> None:
     told: list[Check] = []
     source = problem.predictor.with_coefficients(problem.c + 1e-3)
     done = checklist(honest, source, lambda: problem.exact, on_check=told.append)
@@ -53,7 +53,7 @@ def test_gradients_that_point_back_at_the_image_fail_the_single_step_check(probl
     assert found.details["pgd"] > found.details["fgsm"] + 0.1
 
 
-def test_vanished_gradients_fail_the_black_box_check(problem: Problem, honest: Subject) -> None:
+def test_vanished_gradients_fail_the_black_box_check(problem: Problem, honest: ExaminedPredictor) -> None:
     found = black_box(problem.masked(none), queries=150)
     assert not found.passed
     assert found.details["square_alone"] > 0.1
@@ -61,13 +61,13 @@ def test_vanished_gradients_fail_the_black_box_check(problem: Problem, honest: S
 
 
 def test_the_black_box_check_says_where_there_is_no_black_box(problem: Problem) -> None:
-    subject = Subject(problem.predictor, problem.x, problem.y, AttackConfig(radius=2.0, norm="l1"))
+    subject = ExaminedPredictor(problem.predictor, problem.x, problem.y, AttackConfig(radius=2.0, norm="l1"))
     found = black_box(subject)
     assert found.criterion == "not examined"
     assert subject.outcomes == []
 
 
-def test_vanished_gradients_do_not_reach_zero(problem: Problem, honest: Subject) -> None:
+def test_vanished_gradients_do_not_reach_zero(problem: Problem, honest: ExaminedPredictor) -> None:
     found = radius_sweep(problem.masked(none))
     assert not found.passed
     assert found.details["left"][-1] > 0
@@ -85,12 +85,14 @@ def test_accuracy_that_rises_with_the_radius_fails_the_sweep(problem: Problem) -
         weak = 0.5 * problem.attack.radius < attack.radius <= problem.attack.radius
         return bind_attack(attack if not weak else attack.model_copy(update={"radius": 1e-3}))
 
-    found = radius_sweep(Subject(problem.predictor, problem.x, problem.y, problem.attack, bind=bind))
+    found = radius_sweep(ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack, bind=bind))
     assert not found.passed
     assert found.details["left"][-1] == 0, "the end is right; the rise is what is wrong"
 
 
-def test_gradients_that_are_there_only_now_and_then_fail_the_plateau(problem: Problem, honest: Subject) -> None:
+def test_gradients_that_are_there_only_now_and_then_fail_the_plateau(
+    problem: Problem, honest: ExaminedPredictor
+) -> None:
     rng = np.random.default_rng(0)
     found = plateau(problem.masked(lambda _, g: g * (rng.random((len(g), 1, 1, 1)) < 0.02)))
     assert not found.passed
@@ -99,7 +101,7 @@ def test_gradients_that_are_there_only_now_and_then_fail_the_plateau(problem: Pr
     assert plateau(honest).passed
 
 
-def test_a_few_images_that_more_starts_fell_fail_the_plateau(problem: Problem, honest: Subject) -> None:
+def test_a_few_images_that_more_starts_fell_fail_the_plateau(problem: Problem, honest: ExaminedPredictor) -> None:
     """Gradients of four images are 0 near them: also where the usual attacks start, but not at the last of five."""
     start = [random_start(problem.x, problem.attack.radius, "linf", problem.attack.seed, None, i) for i in range(5)]
     away = np.array([np.abs(s - problem.x).mean(axis=(1, 2, 3)) for s in start])
@@ -123,7 +125,7 @@ def test_a_few_images_that_more_starts_fell_fail_the_plateau(problem: Problem, h
     assert subject.under(more).accuracy > Accuracy.of(subject.under(usual).left).low
 
 
-def test_masked_gradients_fail_the_transfer_check(problem: Problem, honest: Subject) -> None:
+def test_masked_gradients_fail_the_transfer_check(problem: Problem, honest: ExaminedPredictor) -> None:
     found = transfer(problem.masked(none), problem.predictor)
     assert not found.passed
     assert found.details["transfer_alone"] > 0.1
@@ -131,7 +133,7 @@ def test_masked_gradients_fail_the_transfer_check(problem: Problem, honest: Subj
 
 
 @pytest.mark.parametrize("fault", ["radius", "range"])
-def test_one_image_out_of_bounds_fails(problem: Problem, honest: Subject, fault: str) -> None:
+def test_one_image_out_of_bounds_fails(problem: Problem, honest: ExaminedPredictor, fault: str) -> None:
     def bind(attack: AttackConfig) -> Any:
         def beyond(predictor: Any, x: Any, y: Any, **told: Any) -> Any:
             found = bind_attack(attack)(predictor, x, y, **told)
@@ -143,7 +145,7 @@ def test_one_image_out_of_bounds_fails(problem: Problem, honest: Subject, fault:
 
         return beyond
 
-    subject = Subject(problem.predictor, problem.x, problem.y, problem.attack, bind=bind)
+    subject = ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack, bind=bind)
     subject.under(subject.config("fgsm"))
     found = within_bounds(subject)
     assert not found.passed

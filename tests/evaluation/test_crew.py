@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.evaluation.crew import Crew, Member
+from advntk_dist.evaluation.crew import Crew, EvaluationActor
 from advntk_dist.evaluation.evaluator import Batch, is_right
 from advntk_dist.evaluation.worker import Ready
 from advntk_dist.gram.staff import staff
@@ -18,11 +18,11 @@ class Unpaid(Crew):
     """Its members are no actors; they are ready when the test says so."""
 
     def start(self, arguments: tuple[Any, ...], gpu: bool) -> int:  # noqa: ARG002 - what is overridden
-        self.members.append(Member(self.started, None, None, time.monotonic(), gpu=gpu))
+        self.members.append(EvaluationActor(self.started, None, None, time.monotonic(), gpu=gpu))
         self.started += 1
         return self.started - 1
 
-    def kill(self, member: Member) -> None:
+    def kill(self, member: EvaluationActor) -> None:
         self.members.remove(member)
 
 

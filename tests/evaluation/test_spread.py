@@ -20,7 +20,7 @@ from ray import cloudpickle
 from advntk_dist.attacks import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
-from advntk_dist.evaluation.crew import Crew, Member
+from advntk_dist.evaluation.crew import Crew, EvaluationActor
 from advntk_dist.evaluation.evaluate import NamedAttack, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, InProcess, Withstands, is_right
 from advntk_dist.evaluation.remote import EvaluationPool
@@ -199,7 +199,7 @@ def test_a_cluster_without_free_cores_is_not_waited_for_for_ever(
 ) -> None:
     def start(crew: Crew, arguments: Any, gpu: bool) -> int:
         actor: Any = ray.remote(EvaluationWorker).options(resources={"a node that is gone": 1}).remote(*arguments)
-        crew.members.append(Member(0, actor, actor.ready.remote(), time.monotonic()))
+        crew.members.append(EvaluationActor(0, actor, actor.ready.remote(), time.monotonic()))
         return 0
 
     monkeypatch.setattr(Crew, "start", start)

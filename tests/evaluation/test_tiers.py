@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.cost import Calibration, Cost, Priced, Timed, passes_of, predict_cost
+from advntk_dist.evaluation.cost import BatchSeconds, Cost, Priced, Timed, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import TIERS, Tier, classes_of, evaluate_tier, short_name, tier_attacks
 from advntk_dist.predictor import KernelPredictor
 from tests.evaluation.conftest import Problem
@@ -90,7 +90,7 @@ def test_few_classes_and_l1_have_the_attacks_that_exist_for_them() -> None:
 
 
 def test_cost_adds_up_and_bounds_the_expectation() -> None:
-    measured = Calibration(batch=4, query_seconds=1.0, step_seconds=3.0)
+    measured = BatchSeconds(batch=4, query_seconds=1.0, step_seconds=3.0)
     attacks = [Priced.of(a) for a in (AttackConfig(name="pgd", steps=10), AttackConfig(name="square", queries=20))]
     bound = predict_cost(attacks, 10, measured)
     assert (bound.steps, bound.queries) == (100, 10 + 10 + 210)

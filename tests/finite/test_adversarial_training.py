@@ -14,7 +14,7 @@ from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import SolverError
-from advntk_dist.finite.adversarial_training import Point, evaluation_steps, optimiser, train_adversarially
+from advntk_dist.finite.adversarial_training import TrainingPoint, evaluation_steps, optimiser, train_adversarially
 from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.finite.predictor import FinitePredictor
 from advntk_dist.storage import guarded_group
@@ -37,7 +37,7 @@ def train(
     stop_after: int | None = None,
     config: AdversarialTrainingConfig = CONFIG,
     on_step: Callable[[int], None] = lambda step: None,
-) -> list[Point]:
+) -> list[TrainingPoint]:
     def on_point(point: int) -> None:
         if point == stop_after:
             raise _StoppedError

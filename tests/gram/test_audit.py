@@ -12,7 +12,7 @@ from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError, StoreMismatchError
 from advntk_dist.gram.verify import audit_gram, verify_gram
 from advntk_dist.networks import Network
-from advntk_dist.pipeline.gram import Verdict
+from advntk_dist.pipeline.gram import VerifyResult
 
 
 def test_audit_of_a_sound_store(fill: Any, net: Network, images: NDArray[np.uint8]) -> None:
@@ -62,7 +62,7 @@ def test_verify_says_that_values_are_wrong_and_exits_with_3(
         if t.on_diagonal:  # what equal images had where a product rounded otherwise than a sum
             np.fill_diagonal(values, 0.998 * np.diagonal(values))
         store.write_tile("ntk", t, values)
-    found = Verdict(store, verify_gram(store), audit_gram(store, images))
+    found = VerifyResult(store, verify_gram(store), audit_gram(store, images))
     monkeypatch.setattr("advntk_dist.pipeline.gram.verify", lambda path, **keywords: found)
     for flags in ([], ["--json"]):
         with pytest.raises(SystemExit) as stopped:

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RaySystemError, RuntimeEnvSetupError
 
 from advntk_dist.errors import GramBuildError, SolverError
-from advntk_dist.evaluation.crew import Crew, Member
+from advntk_dist.evaluation.crew import Crew, EvaluationActor
 from advntk_dist.evaluation.worker import Failure
 from advntk_dist.gram.lost import reason
 from advntk_dist.gram.pool import Lost, WorkerPool, _Member
@@ -72,7 +72,7 @@ def test_a_worker_that_is_gone_costs_a_build_its_tiles(
 def test_a_worker_that_is_gone_costs_an_evaluation_its_batch(
     monkeypatch: pytest.MonkeyPatch, error: RayError, said: str
 ) -> None:
-    crew, member = Crew(120.0, 600.0), Member(0, None, "its batch", 0.0)
+    crew, member = Crew(120.0, 600.0), EvaluationActor(0, None, "its batch", 0.0)
     crew.members.append(member)
     _answers(monkeypatch, error)
     assert crew.poll() == [(member, said)]
@@ -104,7 +104,7 @@ def test_a_holder_that_is_gone_is_replaced(monkeypatch: pytest.MonkeyPatch, erro
 def test_what_else_goes_wrong_in_ray_ends_it_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, crew, operator = WorkerPool(), Crew(120.0, 600.0), Holders()
     pool._members[3], pool._waiting["its tile"] = _Member(None), 3
-    crew.members.append(Member(0, None, "its batch", 0.0))
+    crew.members.append(EvaluationActor(0, None, "its batch", 0.0))
     _answers(monkeypatch, CONFUSED, CONFUSED, CONFUSED)
     with pytest.raises(GramBuildError, match=r"\(RaySystemError: .*confused\); run the same command again$"):
         pool.poll(0.0)

@@ -19,19 +19,19 @@ from advntk_dist.gram.staff import staff
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning import build
-from advntk_dist.planning.build import COMPUTE, GOVERNS, LAST, Crew, Stage, simulate_build, tile_pairs
+from advntk_dist.planning.build import COMPUTE, GOVERNS, LAST, BuildActors, StageSeconds, simulate_build, tile_pairs
 from advntk_dist.planning.cluster import ASSUMED, Constants
 
 NOTHING = {f.name: 0.0 for f in dataclasses.fields(Constants) if f.name != "sources"} | {"crowding": 1.0}
 TILE = 100
-ALONE = Crew(actors=1, nodes=1, cores=1)
+ALONE = BuildActors(actors=1, nodes=1, cores=1)
 
 
 def constants(**values: float) -> Constants:
     return Constants(**(NOTHING | values), sources=dict.fromkeys(NOTHING, "test"))
 
 
-def seconds(grid: TileGrid, crew: Crew, **values: float) -> Stage:
+def seconds(grid: TileGrid, crew: BuildActors, **values: float) -> StageSeconds:
     return simulate_build(grid, 4, 0, crew, constants(**values), 1024)
 
 
@@ -55,13 +55,13 @@ def test_one_actor_takes_the_sum_of_all_steps() -> None:
 
 def test_a_write_beside_the_kernels_costs_only_the_last_one() -> None:
     grid = TileGrid.square(7 * TILE, TILE)
-    found = seconds(grid, Crew(1, 1, 2), pair=1e-5, write_byte=1e-6, write_share=1.0)
+    found = seconds(grid, BuildActors(1, 1, 2), pair=1e-5, write_byte=1e-6, write_share=1.0)
     assert found.seconds == pytest.approx(28 * 0.1 + 0.04)
 
 
 def test_the_last_tiles_leave_actors_idle() -> None:
     grid = TileGrid.square(2 * TILE, TILE)  # three tiles
-    rows = [seconds(grid, Crew(actors, 1, 8), pair=1e-5) for actors in (1, 2, 3, 8)]
+    rows = [seconds(grid, BuildActors(actors, 1, 8), pair=1e-5) for actors in (1, 2, 3, 8)]
     assert [row.seconds for row in rows] == pytest.approx([0.3, 0.2, 0.2, 0.2])  # the first takes two
     assert rows[-1].bottleneck == LAST
     assert rows[0].bottleneck == COMPUTE
@@ -69,32 +69,32 @@ def test_the_last_tiles_leave_actors_idle() -> None:
 
 def test_actors_that_share_cores_gain_nothing() -> None:
     grid = TileGrid.square(20 * TILE, TILE)
-    two, four = (seconds(grid, Crew(actors, 1, 2), pair=1e-5, worker_start=2.0) for actors in (2, 4))
+    two, four = (seconds(grid, BuildActors(actors, 1, 2), pair=1e-5, worker_start=2.0) for actors in (2, 4))
     assert four.parts[COMPUTE] == pytest.approx(two.parts[COMPUTE])
     assert four.parts["start and stop of Ray"] == 2 * two.parts["start and stop of Ray"]
-    crowded = seconds(grid, Crew(2, 1, 2), pair=1e-5, crowding=1.2)
+    crowded = seconds(grid, BuildActors(2, 1, 2), pair=1e-5, crowding=1.2)
     assert crowded.parts[COMPUTE] == pytest.approx(1.2 * two.parts[COMPUTE])
 
 
 def test_one_store_serves_all() -> None:
     grid = TileGrid.square(20 * TILE, TILE)
-    found = seconds(grid, Crew(64, 8, 64), pair=1e-6, store_byte=1e-6)
+    found = seconds(grid, BuildActors(64, 8, 64), pair=1e-6, store_byte=1e-6)
     assert found.parts["store write bandwidth"] == pytest.approx(210 * 2 * 4e4 * 1e-6)
     assert found.bottleneck == "store write bandwidth"
-    links = seconds(grid, Crew(64, 8, 64), pair=1e-6, node_byte=1e-6)
+    links = seconds(grid, BuildActors(64, 8, 64), pair=1e-6, node_byte=1e-6)
     assert links.parts["link of a node to the store"] == pytest.approx(210 / 8 * 0.08, rel=0.1)
 
 
 def test_images_double_their_nodes_each_round() -> None:
     grid, c = TileGrid.square(TILE, TILE), constants(network_byte=1.0, image_byte=0.5)
-    rows = [simulate_build(grid, 4, 8, Crew(nodes, nodes, 1), c, 1024).seconds for nodes in (1, 2, 8, 9)]
+    rows = [simulate_build(grid, 4, 8, BuildActors(nodes, nodes, 1), c, 1024).seconds for nodes in (1, 2, 8, 9)]
     assert rows == [8 * 0.5, 8 * 1.5, 8 * 3.5, 8 * 4.5]
 
 
 def test_more_actors_are_never_slower_until_the_bottleneck_is_shared() -> None:
     grid = TileGrid.square(40 * TILE, TILE)
     values: dict[str, float] = {"pair": 1e-5, "write_byte": 1e-6, "dispatch": 1e-3, "store_byte": 1e-8, "start": 0.1}
-    rows = [seconds(grid, Crew(2**k, -(-(2**k) // 8), 64), **values) for k in range(10)]
+    rows = [seconds(grid, BuildActors(2**k, -(-(2**k) // 8), 64), **values) for k in range(10)]
     times = [row.seconds for row in rows]
     assert all(later <= before * 1.001 for before, later in itertools.pairwise(times))
     names = [row.bottleneck for row in rows]
@@ -118,7 +118,7 @@ def test_more_actors_are_never_slower_until_the_bottleneck_is_shared() -> None:
 )
 def test_rates_continue_what_single_tiles_give(values: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     grid = TileGrid.square(60 * TILE, TILE)
-    crew = Crew(8, 4, 2)
+    crew = BuildActors(8, 4, 2)
     exact = seconds(grid, crew, **values)
     monkeypatch.setattr(build, "EXACT", 0)
     rates = seconds(grid, crew, **values)
@@ -165,7 +165,7 @@ def test_tiles_go_as_the_real_ledger_and_loop_hand_them_out(workers: int, pair: 
         on_event=lambda event: None,
         clock=lambda: pool.now,
     )
-    found = seconds(grid, Crew(workers, 1, 64), pair=pair, write_byte=byte)
+    found = seconds(grid, BuildActors(workers, 1, 64), pair=pair, write_byte=byte)
     assert found.seconds == pytest.approx(pool.now)
 
 
@@ -180,7 +180,7 @@ SPREAD = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(values=SPREAD, actors=st.sampled_from([1, 2, 8, 32]))
 def test_the_bottleneck_is_what_helps_most_to_make_faster(values: dict[str, float], actors: int) -> None:
-    grid, crew = TileGrid.square(16 * TILE, TILE), Crew(actors, -(-actors // 4), 64)
+    grid, crew = TileGrid.square(16 * TILE, TILE), BuildActors(actors, -(-actors // 4), 64)
     whole = seconds(grid, crew, **values)
 
     def gains(factor: float) -> dict[str, float]:
@@ -205,7 +205,7 @@ def test_the_bottleneck_is_what_helps_most_to_make_faster(values: dict[str, floa
             assert named == pytest.approx(best)
 
 
-def _bounds(values: dict[str, float], grid: TileGrid, crew: Crew) -> dict[str, float]:
+def _bounds(values: dict[str, float], grid: TileGrid, crew: BuildActors) -> dict[str, float]:
     """Seconds that each constant alone would take."""
     return {name: seconds(grid, crew, **{name: value}).seconds for name, value in values.items()}
 
@@ -220,7 +220,7 @@ def test_builds_that_were_measured_on_a_quiet_machine(name: str) -> None:
         crowding=pair["ntk, all cores busy"] / pair["ntk"],
         write_byte=recorded["one"]["write_seconds"] / (recorded["one"]["tiles"] * 4 * tile**2),
     )
-    found = simulate_build(TileGrid.square(run["n"], tile), 4, 0, Crew(run["workers"], 1, 2), c, 1024)
+    found = simulate_build(TileGrid.square(run["n"], tile), 4, 0, BuildActors(run["workers"], 1, 2), c, 1024)
     assert found.seconds == pytest.approx(run["tile_seconds"], rel=0.1)
     assert found.bottleneck == COMPUTE
 

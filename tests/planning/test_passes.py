@@ -10,7 +10,7 @@ from advntk_dist.config import load_config
 from advntk_dist.grid import TileGrid
 from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import runs
-from advntk_dist.planning.build import Stage
+from advntk_dist.planning.build import StageSeconds
 from advntk_dist.planning.cluster import Cluster, Constants
 from advntk_dist.planning.passes import GOVERNS, OperatorPlan, holders, matrix_pass, operator_plan
 
@@ -20,7 +20,7 @@ SOURCES = dict.fromkeys(NAMES, "test")
 RATES = {"entry": 2e-9, "read_byte": 1e-9, "network_byte": 1e-9, "add_byte": 1e-10, "call": 1e-3}
 
 
-def a_pass(n: int, cluster: Cluster, **values: float) -> tuple[OperatorPlan, Stage]:
+def a_pass(n: int, cluster: Cluster, **values: float) -> tuple[OperatorPlan, StageSeconds]:
     config = load_config("digits", (f"data.n_train={n}", "gram.tile=2048"))
     constants = Constants(**(dict.fromkeys(NAMES, 0.0) | values), sources=SOURCES)
     operator, grid = operator_plan(config, cluster), TileGrid.square(n, 2048)

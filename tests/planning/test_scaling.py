@@ -14,7 +14,7 @@ from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import ASSUMED, Cluster, Constants
 from advntk_dist.planning.counts import Images
 from advntk_dist.planning.predict import predict
-from advntk_dist.planning.scaling import GpuNodes, Point, fastest_tile, on_gpu, predict_point, scaling_table
+from advntk_dist.planning.scaling import GpuNodes, ScalingPoint, fastest_tile, on_gpu, predict_point, scaling_table
 
 CIFAR = Images((32, 32, 3), 10)
 Made = Callable[..., Calibration]
@@ -101,7 +101,7 @@ def test_tiles_are_larger_where_there_would_be_too_many_files(
 
 
 def test_what_does_not_fit_is_said(config: RunConfig, gpu: tuple[Calibration, Constants]) -> None:
-    def notes(p: Point) -> str:
+    def notes(p: ScalingPoint) -> str:
         return " ".join(p.notes)
 
     large = predict_point(config, 5_000_000, GpuNodes().cluster(1), *gpu)

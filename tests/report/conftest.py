@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
 from advntk_dist.report import (
-    Curve,
+    DegenerationCurve,
     Examples,
     KernelSpectrum,
     ReportInputs,
@@ -117,14 +117,14 @@ def digits_examples(count: int) -> Examples:
     )
 
 
-def degeneration_curve(times: int = 24) -> Curve:
+def degeneration_curve(times: int = 24) -> DegenerationCurve:
     """A curve with the shape that the method has: robust accuracy rises, then falls to the plain NTK's."""
     t = np.geomspace(1e-4, 1e4, times)
     place = np.log10(t)
     clean = 0.9899 - 0.45 / (1.0 + np.exp(1.3 * (place + 3.2)))
     robust = 0.2334 + 0.17 * np.exp(-(((place + 2.0) / 1.9) ** 2)) - 0.05 * (place < -3) * (-3 - place)
     rounded = [np.round(values * N_TEST) / N_TEST for values in (clean, robust)]
-    return Curve(t, rounded[0], rounded[1], 0.9899396378269618, 0.23340040241448692, 0.0316227766, N_TEST)
+    return DegenerationCurve(t, rounded[0], rounded[1], 0.9899396378269618, 0.23340040241448692, 0.0316227766, N_TEST)
 
 
 def make_inputs(**changes: object) -> ReportInputs:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.compare import ComparedRun, Verdict, headline, write_comparison
-from advntk_dist.report.paired import Difference, Pair
+from advntk_dist.report.compare import ComparedRun, ComparisonVerdict, headline, write_comparison
+from advntk_dist.report.paired import Difference, PairedDifference
 
 
 def test_the_page_has_every_method_of_every_run_and_only_settings_that_differ(compared: Path) -> None:
@@ -30,25 +30,29 @@ def test_the_headline_claims_a_difference_only_beyond_the_intervals(
     comparable: Callable[..., ComparedRun],
 ) -> None:
     near = headline([comparable("a"), comparable("b", 0.03)])
-    assert near == Verdict("No winner: Adv-NTK of b (40.0%) and Early-stopped NTK of a (39.0%) are within chance")
+    assert near == ComparisonVerdict(
+        "No winner: Adv-NTK of b (40.0%) and Early-stopped NTK of a (39.0%) are within chance"
+    )
     far = headline([comparable("a"), comparable("b", 0.3)])
-    assert far == Verdict("Adv-NTK of b is the most robust: 67.0%", "b: Adv-NTK")
+    assert far == ComparisonVerdict("Adv-NTK of b is the most robust: 67.0%", "b: Adv-NTK")
 
 
 def test_the_winner_is_beyond_every_other_run(comparable: Callable[..., ComparedRun]) -> None:
     runs = [comparable("a"), comparable("b", 0.3), comparable("c", 0.29)]
-    assert headline(runs) == Verdict("No winner: Adv-NTK of b (67.0%) and Adv-NTK of c (66.0%) are within chance")
+    assert headline(runs) == ComparisonVerdict(
+        "No winner: Adv-NTK of b (67.0%) and Adv-NTK of c (66.0%) are within chance"
+    )
 
 
 def test_without_intervals_there_is_no_winner(comparable: Callable[..., ComparedRun]) -> None:
     runs = [comparable("a"), comparable("b", 0.3)]
     del runs[1].results["methods"]["adv_ntk"]["robust_interval"]
-    assert headline(runs) == Verdict("No winner: no intervals were recorded")
+    assert headline(runs) == ComparisonVerdict("No winner: no intervals were recorded")
 
 
-def pair(low: float, high: float) -> Pair:
+def pair(low: float, high: float) -> PairedDifference:
     difference = Difference((low + high) / 2, (low, high))
-    return Pair("b: Adv-NTK", "a: Early-stopped NTK", 497, difference, difference)
+    return PairedDifference("b: Adv-NTK", "a: Early-stopped NTK", 497, difference, difference)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def pair(low: float, high: float) -> Pair:
     ],
 )
 def test_the_headline_takes_the_same_images_where_it_can(
-    comparable: Callable[..., ComparedRun], same: Pair, says: str
+    comparable: Callable[..., ComparedRun], same: PairedDifference, says: str
 ) -> None:
     runs = [comparable("a"), comparable("b", 0.03)]
     assert headline(runs, [same]).words == says

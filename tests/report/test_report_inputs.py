@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report import Curve, Examples, Extremes, KernelSpectrum, ReportInputs, TrainingHistory
+from advntk_dist.report import DegenerationCurve, Examples, Extremes, KernelSpectrum, ReportInputs, TrainingHistory
 
 Make = Callable[..., ReportInputs]
 
-CURVE = Curve(np.array([0.1, 1.0]), np.array([0.5, 0.6]), np.array([0.4, 0.3]), 0.7, 0.2, 0.1, 100)
+CURVE = DegenerationCurve(np.array([0.1, 1.0]), np.array([0.5, 0.6]), np.array([0.4, 0.3]), 0.7, 0.2, 0.1, 100)
 IMAGES = np.zeros((2, 8, 8, 1))
 EXAMPLES = Examples(IMAGES, IMAGES, np.array([0, 1]), np.array([0, 1]), np.array([1, 1]), "ntk")
 

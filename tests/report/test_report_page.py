@@ -18,7 +18,7 @@ from matplotlib.image import imread
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report import (
-    Curve,
+    DegenerationCurve,
     Examples,
     KernelSpectrum,
     ReportInputs,
@@ -59,8 +59,10 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-def degeneration() -> Curve:
-    return Curve(np.array([0.01, 0.1, 1.0]), np.full(3, 0.9), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500)
+def degeneration() -> DegenerationCurve:
+    return DegenerationCurve(
+        np.array([0.01, 0.1, 1.0]), np.full(3, 0.9), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
+    )
 
 
 def leaves(values: object) -> list[object]:
@@ -285,7 +287,9 @@ def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
     labels = np.arange(9)
     one = np.array([0.3])
     inputs = make(
-        curve=Curve(np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, np.nan]), 0.2, 0.2, np.inf, 10),
+        curve=DegenerationCurve(
+            np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, np.nan]), 0.2, 0.2, np.inf, 10
+        ),
         training=TrainingHistory(one, one, one, one, one),
         varpi=np.zeros(300),
         y_train=np.arange(300) % 100,

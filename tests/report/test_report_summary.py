@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.report import Curve, KernelSpectrum, ReportInputs
+from advntk_dist.report import DegenerationCurve, KernelSpectrum, ReportInputs
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.paired import Difference, Pair
+from advntk_dist.report.paired import Difference, PairedDifference
 from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
 from advntk_dist.report.summary import ALONE, compare, degeneration, summarise
 from advntk_dist.report.tables import duration, flatten, stages, total
@@ -59,9 +59,9 @@ def test_comparison(adv: MethodScore, early: MethodScore, says: str, never: str)
     assert never not in sentence
 
 
-def pair(robust: float, low: float, high: float) -> Pair:
+def pair(robust: float, low: float, high: float) -> PairedDifference:
     clean = Difference(0.014, (0.006, 0.022))
-    return Pair("adv_ntk", "early_stopped", 2000, clean, Difference(robust, (low, high)))
+    return PairedDifference("adv_ntk", "early_stopped", 2000, clean, Difference(robust, (low, high)))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def pair(robust: float, low: float, high: float) -> Pair:
         ),
     ],
 )
-def test_comparison_on_the_same_images(adv: MethodScore, same: Pair, says: str) -> None:
+def test_comparison_on_the_same_images(adv: MethodScore, same: PairedDifference, says: str) -> None:
     sentence = compare(adv, score(0.39), same)
     assert says in sentence
     assert "overlap" not in sentence
@@ -117,7 +117,7 @@ def test_comparison_names_overlap_only_where_there_is_one() -> None:
     assert "intervals overlap" in compare(score(0.37), score(0.39))
 
 
-CURVE = Curve(
+CURVE = DegenerationCurve(
     np.array([0.01, 0.1, 1.0]), np.array([0.8, 0.9, 0.95]), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
 )
 
@@ -147,7 +147,7 @@ CURVE = Curve(
         (replace(CURVE, robust=np.full(3, np.nan)), "holds no finite robust accuracy"),
     ],
 )
-def test_degeneration(curve: Curve, says: str) -> None:
+def test_degeneration(curve: DegenerationCurve, says: str) -> None:
     assert says in degeneration(curve)
 
 

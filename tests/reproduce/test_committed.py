@@ -12,7 +12,7 @@ from rich.console import Console
 from advntk_dist.data import load_dataset
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.grid import Cell, Sizes, Subject, read_cells
+from advntk_dist.reproduce.grid import Cell, GridPoint, Sizes, read_cells
 from advntk_dist.reproduce.job import Grid, known_data
 
 from . import command, files, request
@@ -47,7 +47,7 @@ def test_a_dry_run_says_where_it_cannot_compare_data(finished: Path, tmp_path: P
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
-    wanted = Cell(Subject("cifar10", "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
+    wanted = Cell(GridPoint("cifar10", "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
     path = tmp_path / "cells" / f"{wanted.name}.json"
     path.parent.mkdir(parents=True)
     path.write_text("{")
@@ -66,5 +66,5 @@ def test_a_cell_that_is_none_is_named(content: str, tmp_path: Path) -> None:
 
 def test_cells_of_a_dataset_at_a_path_stay_in_the_folder(tmp_path: Path) -> None:
     for dataset, label in (("/a/images", "images"), ("./cifar10", "cifar10"), ("/a/small.npz", "small")):
-        wanted = Cell(Subject(dataset, "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
+        wanted = Cell(GridPoint(dataset, "mlp-3", 0, Sizes()), 8, "pgd", "ntk")
         assert wanted.path(tmp_path) == tmp_path / "cells" / f"{label}-mlp-3-n10000-2000-2000-s0" / "r8-pgd-ntk.json"

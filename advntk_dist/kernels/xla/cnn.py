@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from advntk_dist.kernels.xla.box import border, box_sum, inner_sum
-from advntk_dist.kernels.xla.relu import Adjoint, Norms, Pairs, adjoint, after, distance_after
+from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState, adjoint, after, distance_after
 from advntk_dist.kernels.xla.tape import add_at, at, loop, put, room, through
 
-_Adjoints = tuple[jax.Array, jax.Array, jax.Array, Pairs]
+_Adjoints = tuple[jax.Array, jax.Array, jax.Array, PairState]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class CNNStack:
         first = border(distance_after(e, at(left, 0), at(right, 0), signed=True))
         return self.gain * inner_sum(loop(1, self.relus - 1, layer, first))
 
-    def forward(self, e: jax.Array, left: Norms, right: Norms) -> Pairs:
+    def forward(self, e: jax.Array, left: Norms, right: Norms) -> PairState:
         """Pairs before the last ReLU."""
-        start = Pairs(e, jnp.zeros_like(e))
+        start = PairState(e, jnp.zeros_like(e))
         if self.relus == 1:
             return start
 
-        def layer(depth: jax.Array, state: tuple[Pairs, Pairs]) -> tuple[Pairs, Pairs]:
+        def layer(depth: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
             below, scratch = state
             pairs, scratch = through(scratch, depth % 2, self._convolve(below))
             return self._after(pairs, at(left, depth), at(right, depth), signed=False), scratch
@@ -77,14 +77,14 @@ class CNNStack:
         last, _ = loop(1, self.relus - 1, layer, (first, room(e, 2)))
         return self._convolve(last)
 
-    def record(self, e: jax.Array, left: Norms, right: Norms, tape: Pairs) -> Pairs:
+    def record(self, e: jax.Array, left: Norms, right: Norms, tape: PairState) -> PairState:
         """Pairs before every ReLU."""
-        start = Pairs(e, jnp.zeros_like(e))
+        start = PairState(e, jnp.zeros_like(e))
         tape = put(tape, 0, start)
         if self.relus == 1:
             return tape
 
-        def layer(depth: jax.Array, state: tuple[Pairs, Pairs]) -> tuple[Pairs, Pairs]:
+        def layer(depth: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
             below, kept = state
             pairs, kept = through(kept, depth, self._convolve(below))
             return self._after(pairs, at(left, depth), at(right, depth), signed=False), kept
@@ -102,7 +102,7 @@ class CNNStack:
         return q
 
     def backward(
-        self, tape: Pairs, left: Norms, right: Norms, last: Adjoint, q: jax.Array
+        self, tape: PairState, left: Norms, right: Norms, last: Adjoint, q: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Adjoint of the NNGP after the first convolution, and of the left variances."""
         q = add_at(q, self.relus - 1, last.q)
@@ -111,7 +111,7 @@ class CNNStack:
 
         def layer(depth: int | jax.Array, state: _Adjoints, signed: bool) -> _Adjoints:
             k, m, q, scratch = state
-            (y, z), scratch = through(scratch, depth % 2, self._convolve(Pairs(k, m)))
+            (y, z), scratch = through(scratch, depth % 2, self._convolve(PairState(k, m)))
             below = adjoint(at(tape, depth), at(left, depth), at(right, depth), y, z, signed=signed)
             return border(below.k), border(below.m), add_at(q, depth, below.q), scratch
 
@@ -120,9 +120,9 @@ class CNNStack:
         k, _, q, _ = layer(0, state, True)
         return k[1:-1, 1:-1], q
 
-    def _convolve(self, bordered: Pairs) -> Pairs:
-        return Pairs(self.gain * inner_sum(bordered.e), self.gain * inner_sum(bordered.m))
+    def _convolve(self, bordered: PairState) -> PairState:
+        return PairState(self.gain * inner_sum(bordered.e), self.gain * inner_sum(bordered.m))
 
-    def _after(self, pairs: Pairs, left: Norms, right: Norms, *, signed: bool) -> Pairs:
+    def _after(self, pairs: PairState, left: Norms, right: Norms, *, signed: bool) -> PairState:
         above = after(pairs, left, right, signed=signed)
-        return Pairs(border(above.e), border(above.m))
+        return PairState(border(above.e), border(above.m))

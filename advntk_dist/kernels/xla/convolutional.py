@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from advntk_dist.kernels.backend import KernelKind
 from advntk_dist.kernels.xla.blocks import block_rows, in_blocks
 from advntk_dist.kernels.xla.box import box_sum, stored
-from advntk_dist.kernels.xla.relu import Norms, Pairs, adjoint, product_after, rest_after, with_inverse
+from advntk_dist.kernels.xla.relu import Norms, PairState, adjoint, product_after, rest_after, with_inverse
 from advntk_dist.kernels.xla.stack import Stack
 from advntk_dist.kernels.xla.tape import add_at, at, room
 
@@ -80,8 +80,8 @@ class ConvolutionalTile:
         readout, end = self._readout(left.x), self.stack.relus - 1
 
         def against(
-            state: tuple[Any, jax.Array, Pairs], right: tuple[PreparedImages, jax.Array]
-        ) -> tuple[tuple[Any, jax.Array, Pairs], jax.Array]:
+            state: tuple[Any, jax.Array, PairState], right: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[Any, jax.Array, PairState], jax.Array]:
             q, x, tape = state
             one, w = right
             there = _spread(one.n)
@@ -106,12 +106,12 @@ class ConvolutionalTile:
         there, end = _spread(right.n), self.stack.relus - 1
         e = self._first(left, right)
         if kind == "nngp":
-            last = Pairs(self.stack.distances(e, left.norms, there), jnp.zeros_like(e))
+            last = PairState(self.stack.distances(e, left.norms, there), jnp.zeros_like(e))
         else:
             last = self.stack.forward(e, left.norms, there)
         return self._value(last, at(left.norms, end), at(there, end), kind)
 
-    def _value(self, last: Pairs, left: Norms, right: Norms, kind: KernelKind) -> jax.Array:
+    def _value(self, last: PairState, left: Norms, right: Norms, kind: KernelKind) -> jax.Array:
         signed = self.stack.signed_end
         total = product_after(last.e, left, right, signed=signed)
         if kind == "ntk":

@@ -39,7 +39,7 @@ class Norms(NamedTuple):
     inverse: jax.Array
 
 
-class Pairs(NamedTuple):
+class PairState(NamedTuple):
     """State of pairs before a ReLU: half squared distance e, rest m = NTK - NNGP."""
 
     e: jax.Array
@@ -94,7 +94,7 @@ def _kappa_0(g: _Geometry) -> jax.Array:
     return 1.0 - deficit if g.obtuse is None else jnp.where(g.obtuse, deficit, 1.0 - deficit)
 
 
-def ntk_before(pairs: Pairs, left: Norms, right: Norms) -> jax.Array:
+def ntk_before(pairs: PairState, left: Norms, right: Norms) -> jax.Array:
     """The NTK m + K before a ReLU; exactly m where an image has no variance."""
     g = _geometry(pairs.e, left, right, signed=True)
     return pairs.m + g.s - g.h
@@ -117,17 +117,17 @@ def distance_after(e: jax.Array, left: Norms, right: Norms, *, signed: bool) -> 
     return e - bulge if g.obtuse is None else jnp.where(g.obtuse, e - g.h + g.s - bulge, e - bulge)
 
 
-def rest_after(pairs: Pairs, left: Norms, right: Norms, *, signed: bool) -> jax.Array:
+def rest_after(pairs: PairState, left: Norms, right: Norms, *, signed: bool) -> jax.Array:
     """kappa_0 NTK: the part of the NTK after the ReLU that the layers below it learn."""
     g = _geometry(pairs.e, left, right, signed=signed)
     return _kappa_0(g) * (pairs.m + g.s - g.h)
 
 
-def after(pairs: Pairs, left: Norms, right: Norms, *, signed: bool) -> Pairs:
+def after(pairs: PairState, left: Norms, right: Norms, *, signed: bool) -> PairState:
     """:func:`distance_after` and :func:`rest_after`, each in a loop of its own."""
     for_e, for_m = copies(pairs.e, 2)
     above = distance_after(for_e, left, right, signed=signed)
-    return Pairs(above, rest_after(Pairs(for_m, pairs.m), left, right, signed=signed))
+    return PairState(above, rest_after(PairState(for_m, pairs.m), left, right, signed=signed))
 
 
 def product_after(e: jax.Array, left: Norms, right: Norms, *, signed: bool) -> jax.Array:
@@ -137,11 +137,11 @@ def product_after(e: jax.Array, left: Norms, right: Norms, *, signed: bool) -> j
     return g.s - g.h + bulge if g.obtuse is None else jnp.where(g.obtuse, bulge, g.s - g.h + bulge)
 
 
-def adjoint(pairs: Pairs, left: Norms, right: Norms, y: jax.Array, z: jax.Array, *, signed: bool) -> Adjoint:
+def adjoint(pairs: PairState, left: Norms, right: Norms, y: jax.Array, z: jax.Array, *, signed: bool) -> Adjoint:
     """Adjoints before a ReLU, given y, that of s kappa_1 (negated, of 2 e'), and z, that of kappa_0 NTK."""
     e_k, e_m, e_q = copies(pairs.e, 3)
-    at_k = _slopes(Pairs(e_k, pairs.m), left, right, signed=signed)
-    at_q = _slopes(Pairs(e_q, pairs.m), left, right, signed=signed)
+    at_k = _slopes(PairState(e_k, pairs.m), left, right, signed=signed)
+    at_q = _slopes(PairState(e_q, pairs.m), left, right, signed=signed)
     kappa_0 = _safe_kappa_0(_geometry(e_m, left, right, signed=signed))
     ratio = right.n * left.inverse
     shift = (left.n - right.n) * left.inverse + at_q.cosine_gap * ratio
@@ -162,7 +162,7 @@ def _safe_kappa_0(g: _Geometry) -> jax.Array:
     return jnp.where(g.inverse > 0, _kappa_0(g), 0.5)
 
 
-def _slopes(pairs: Pairs, left: Norms, right: Norms, *, signed: bool) -> _Slopes:
+def _slopes(pairs: PairState, left: Norms, right: Norms, *, signed: bool) -> _Slopes:
     g = _geometry(pairs.e, left, right, signed=signed)
     square = g.gap * (2.0 - g.gap)
     inverse_sine = jnp.where(square > 0, 1.0 / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advntk_dist.kernels.xla.box import border, box_sum, inner_sum, stored
-from advntk_dist.kernels.xla.relu import Adjoint, Norms, Pairs, adjoint, after, distance_after, ntk_before
+from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState, adjoint, after, distance_after, ntk_before
 from advntk_dist.kernels.xla.tape import add_at, at, loop, put, room, through
 from advntk_dist.spec import RESNET_STAGES
 
@@ -31,7 +31,7 @@ class _Shares(NamedTuple):
     middle: jax.Array
 
 
-_Adjoints = tuple[Pairs, _Shares, Pairs]
+_Adjoints = tuple[PairState, _Shares, PairState]
 
 
 @dataclass(frozen=True)
@@ -92,26 +92,26 @@ class ResidualStack:
 
         return loop(0, self.blocks, block, e)
 
-    def forward(self, e: jax.Array, left: Norms, right: Norms) -> Pairs:
+    def forward(self, e: jax.Array, left: Norms, right: Norms) -> PairState:
         """Pairs before the last ReLU."""
 
-        def block(i: jax.Array, state: tuple[Pairs, Pairs]) -> tuple[Pairs, Pairs]:
+        def block(i: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
             x, scratch = state
             middle, scratch = through(scratch, i % 2, self._inner(x, at(left, 2 * i), at(right, 2 * i)))
             return self._outer(i, x, middle, left, right), scratch
 
-        return loop(0, self.blocks, block, (Pairs(e, jnp.zeros_like(e)), room(e, 2)))[0]
+        return loop(0, self.blocks, block, (PairState(e, jnp.zeros_like(e)), room(e, 2)))[0]
 
-    def record(self, e: jax.Array, left: Norms, right: Norms, tape: Pairs) -> Pairs:
+    def record(self, e: jax.Array, left: Norms, right: Norms, tape: PairState) -> PairState:
         """Pairs before every ReLU."""
 
-        def block(i: jax.Array, state: tuple[Pairs, Pairs]) -> tuple[Pairs, Pairs]:
+        def block(i: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
             x, kept = state
             kept = put(kept, 2 * i, x)
             middle, kept = through(kept, 2 * i + 1, self._inner(x, at(left, 2 * i), at(right, 2 * i)))
             return self._outer(i, x, middle, left, right), kept
 
-        last, tape = loop(0, self.blocks, block, (Pairs(e, jnp.zeros_like(e)), tape))
+        last, tape = loop(0, self.blocks, block, (PairState(e, jnp.zeros_like(e)), tape))
         return put(tape, 2 * self.blocks, last)
 
     def shares(self, e: jax.Array) -> _Shares:
@@ -123,7 +123,9 @@ class ResidualStack:
         pairs = jnp.stack([q.stream[:-1], q.middle], axis=1)
         return jnp.concatenate([pairs.reshape(-1, *pairs.shape[2:]), q.stream[-1:]])
 
-    def backward(self, tape: Pairs, left: Norms, right: Norms, last: Adjoint, q: _Shares) -> tuple[jax.Array, _Shares]:
+    def backward(
+        self, tape: PairState, left: Norms, right: Norms, last: Adjoint, q: _Shares
+    ) -> tuple[jax.Array, _Shares]:
         """Adjoint of the NNGP after the first convolution, and of the left variances."""
         convolution, identity = self._shortcuts(last.k.dtype)
 
@@ -132,20 +134,20 @@ class ResidualStack:
             i, place = self.blocks - 1 - step, 2 * (step % 2)
             sums, scratch = through(scratch, place, _box_sums(above))
             middle = self._relu_adjoint(2 * i + 1, tape, left, right, sums, signed=False)
-            inner, scratch = through(scratch, place + 1, _box_sums(Pairs(middle.k, middle.m)))
+            inner, scratch = through(scratch, place + 1, _box_sums(PairState(middle.k, middle.m)))
             x = self._relu_adjoint(2 * i, tape, left, right, inner, signed=True)
             # Through the convolution of the shortcut, K_x counts in m_y as well, and so do its variances.
             share = x.q + (0.5 * convolution[i]) * sums.m
             k = x.k + convolution[i] * (sums.e + sums.m) + identity[i] * above.e
             m = x.m + convolution[i] * sums.m + identity[i] * above.m
-            return Pairs(k, m), _Shares(add_at(q.stream, i, share), add_at(q.middle, i, middle.q)), scratch
+            return PairState(k, m), _Shares(add_at(q.stream, i, share), add_at(q.middle, i, middle.q)), scratch
 
         q = _Shares(add_at(q.stream, self.blocks, last.q), q.middle)
-        first, q, _ = loop(0, self.blocks, block, (Pairs(last.k, last.m), q, room(last.k, 4)))
+        first, q, _ = loop(0, self.blocks, block, (PairState(last.k, last.m), q, room(last.k, 4)))
         return first.e, q
 
     def _relu_adjoint(
-        self, relu: jax.Array, tape: Pairs, left: Norms, right: Norms, sums: Pairs, *, signed: bool
+        self, relu: jax.Array, tape: PairState, left: Norms, right: Norms, sums: PairState, *, signed: bool
     ) -> Adjoint:
         y, z = self.gain * sums.e, self.gain * sums.m
         return adjoint(at(tape, relu), at(left, relu), at(right, relu), y, z, signed=signed)
@@ -155,17 +157,17 @@ class ResidualStack:
         starts = np.array([place == 0 for length in RESNET_STAGES[self.depth] for place in range(length)])
         return jnp.asarray(2 * self.gain * starts, dtype), jnp.asarray(~starts, dtype)
 
-    def _inner(self, x: Pairs, left: Norms, right: Norms) -> Pairs:
+    def _inner(self, x: PairState, left: Norms, right: Norms) -> PairState:
         sums = _box_sums(after(x, left, right, signed=True))
-        return Pairs(self.gain * sums.e, self.gain * sums.m)
+        return PairState(self.gain * sums.e, self.gain * sums.m)
 
-    def _outer(self, i: jax.Array, x: Pairs, middle: Pairs, left: Norms, right: Norms) -> Pairs:
+    def _outer(self, i: jax.Array, x: PairState, middle: PairState, left: Norms, right: Norms) -> PairState:
         convolution, identity = (s[i] for s in self._shortcuts(x.e.dtype))
         above = after(middle, at(left, 2 * i + 1), at(right, 2 * i + 1), signed=False)
         ntk = ntk_before(x, at(left, 2 * i), at(right, 2 * i))
-        sums = _box_sums(Pairs(self.gain * above.e + convolution * x.e, self.gain * above.m + convolution * ntk))
-        return Pairs(sums.e + identity * x.e, sums.m + identity * x.m)
+        sums = _box_sums(PairState(self.gain * above.e + convolution * x.e, self.gain * above.m + convolution * ntk))
+        return PairState(sums.e + identity * x.e, sums.m + identity * x.m)
 
 
-def _box_sums(a: Pairs) -> Pairs:
-    return Pairs(box_sum(a.e), box_sum(a.m))
+def _box_sums(a: PairState) -> PairState:
+    return PairState(box_sum(a.e), box_sum(a.m))

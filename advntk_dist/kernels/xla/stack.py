@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
-from advntk_dist.kernels.xla.relu import Adjoint, Norms, Pairs
+from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState
 
 
 class Stack(Protocol):
@@ -39,11 +39,11 @@ class Stack(Protocol):
         """e before the last ReLU, from e after the first convolution."""
         ...
 
-    def forward(self, e: jax.Array, left: Norms, right: Norms) -> Pairs:
+    def forward(self, e: jax.Array, left: Norms, right: Norms) -> PairState:
         """Pairs before the last ReLU, from e after the first convolution (where m = 0)."""
         ...
 
-    def record(self, e: jax.Array, left: Norms, right: Norms, tape: Pairs) -> Pairs:
+    def record(self, e: jax.Array, left: Norms, right: Norms, tape: PairState) -> PairState:
         """As :meth:`forward`, but returns the pairs before every ReLU, written over ``tape``."""
         ...
 
@@ -55,7 +55,7 @@ class Stack(Protocol):
         """The adjoints of the left variances as (relus, H, W, pairs)."""
         ...
 
-    def backward(self, tape: Pairs, left: Norms, right: Norms, last: Adjoint, q: Any) -> tuple[jax.Array, Any]:
+    def backward(self, tape: PairState, left: Norms, right: Norms, last: Adjoint, q: Any) -> tuple[jax.Array, Any]:
         """Adjoint of the NNGP after the first convolution, and ``q`` with the adjoints of the left variances added.
 
         ``last`` holds the adjoints before the last ReLU.

@@ -12,9 +12,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from advntk_dist.kernels.xla.relu import Norms, Pairs
+from advntk_dist.kernels.xla.relu import Norms, PairState
 
-_T = TypeVar("_T", Norms, Pairs)
+_T = TypeVar("_T", Norms, PairState)
 _State = TypeVar("_State")
 
 
@@ -29,18 +29,18 @@ def at(stacked: _T, depth: int | jax.Array) -> _T:
     return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, depth, keepdims=False), stacked)
 
 
-def room(e: jax.Array, places: int) -> Pairs:
+def room(e: jax.Array, places: int) -> PairState:
     """A tape for ``places`` pairs of arrays shaped as ``e``."""
     empty = jnp.zeros((places, *e.shape), e.dtype)
-    return Pairs(empty, empty)
+    return PairState(empty, empty)
 
 
-def put(tape: Pairs, depth: int | jax.Array, pairs: Pairs) -> Pairs:
+def put(tape: PairState, depth: int | jax.Array, pairs: PairState) -> PairState:
     """The tape with ``pairs`` at ``depth``."""
     return jax.tree.map(lambda t, a: jax.lax.dynamic_update_index_in_dim(t, a, depth, 0), tape, pairs)
 
 
-def through(tape: Pairs, depth: int | jax.Array, pairs: Pairs) -> tuple[Pairs, Pairs]:
+def through(tape: PairState, depth: int | jax.Array, pairs: PairState) -> tuple[PairState, PairState]:
     """``pairs`` as read back from the tape, and the tape."""
     tape = put(tape, depth, pairs)
     return at(tape, depth), tape
