@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from advntk_dist.errors import NetworkError
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 Activation = Literal["relu", "gelu", "erf", "sigmoid"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)

@@ -14,8 +14,8 @@ from scipy.linalg import expm
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.solve.dense import dense_coefficients, dense_gradient
 from advntk_dist.solve.solution import Status
+from tests.solve.dense_reference import dense_coefficients, dense_gradient
 
 Array = NDArray[np.float64]
 Spectral = Callable[..., Array]

@@ -136,6 +136,6 @@ def _ray_death_told(again: str) -> Iterator[None]:
 
 def _tell(error: str) -> None:
     """Print an error as one line, whatever the names in it hold."""
-    from advntk_dist.data.text import printable
+    from advntk_dist.text import printable
 
     click.echo(f"advntk: {printable(error)}", err=True)

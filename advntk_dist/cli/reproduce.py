@@ -58,8 +58,9 @@ def reproduce(
     """
     from advntk_dist.config import paper
     from advntk_dist.pipeline.rundir import RunDirectory
-    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, duration, gram_seconds, left_line, predicted
+    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds, left_line, predicted
     from advntk_dist.reproduce.job import Grid, known_data, missing
+    from advntk_dist.text import duration
 
     asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}
     grid = Grid(

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values, require_possible_radius
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 Whole = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]

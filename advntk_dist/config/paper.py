@@ -9,7 +9,7 @@ import re
 
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 PREFIX = "paper/"
 DATASETS = ("cifar10", "svhn")

@@ -15,7 +15,7 @@ from tomli_w import dumps
 from advntk_dist.config import paper
 from advntk_dist.config.sections import RunConfig
 from advntk_dist.errors import ConfigError
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

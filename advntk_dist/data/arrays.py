@@ -14,9 +14,9 @@ import numpy as np
 
 from advntk_dist.data.dataset import Dataset, channels_first, check_labels, describe
 from advntk_dist.data.files import reason, require_path, require_room
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
 from advntk_dist.grid import spans
+from advntk_dist.text import printable
 
 LAYOUTS = (
     (("x", "y"), ("x_val", "y_val"), ("x_test", "y_test")),

@@ -15,9 +15,9 @@ import numpy as np
 
 from advntk_dist.data.dataset import Dataset, check_labels, describe
 from advntk_dist.data.files import archive_holds, archive_members, read_bytes, require_path
-from advntk_dist.data.text import printable
 from advntk_dist.data.unpickle import load_pickled_arrays
 from advntk_dist.errors import DatasetError
+from advntk_dist.text import printable
 
 _SIDE, _CHANNELS = 32, 3
 _PIXELS = _SIDE * _SIDE * _CHANNELS

@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
 from advntk_dist.grid import spans
+from advntk_dist.text import printable
 
 _HASH_BLOCK = 16 * 2**20
 """Bytes hashed at a time, so that an array with strides is never copied whole."""

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from advntk_dist.data.files import reason
 from advntk_dist.data.sources import SOURCES, RemoteFile, default_folder, fetched
 from advntk_dist.errors import DatasetError, FetchError
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.data.dataset import PART_TITLES, Dataset
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
+from advntk_dist.text import printable
 
 SHOWN = 5
 """Pairs that are named."""

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
+from advntk_dist.text import printable
 
 MOST_BYTES = 2**30
 """What one file of a dataset, or one member of an archive, may hold; the largest published one holds a seventh."""

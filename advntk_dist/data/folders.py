@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from advntk_dist.data.files import ArchiveMember, members, read_bytes, reason, require_fewer
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
+from advntk_dist.text import printable
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 WHAT = (

@@ -25,7 +25,7 @@ from advntk_dist.data.sources import fetched
 from advntk_dist.data.svhn import holds_svhn, read_svhn
 from advntk_dist.data.zarr_group import holds_zarr, read_zarr
 from advntk_dist.errors import DatasetError
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from advntk_dist.data.dataset import PART_TITLES, Dataset
 from advntk_dist.errors import DatasetError
-from advntk_dist.suggest import did_you_mean
+from advntk_dist.text import did_you_mean
 
 _FILTER = Image.Resampling.BILINEAR
 """Pillow widens it by the factor of the reduction, which is what keeps fine patterns from aliasing. A weighted

@@ -14,6 +14,7 @@ from advntk_dist.attacks.base import DifferentiablePredictor, Images
 from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
+from advntk_dist.text import duration
 
 WORTH = 0.5
 """Part of a run's seconds that the tier which ends it may take by default."""
@@ -158,10 +159,3 @@ def predict_cost(
         one = passes.steps * calibration.step_seconds + passes.queries * calibration.query_seconds
         seconds += -(-batches // workers) * one
     return Cost(steps, queries, seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for reading, in seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -28,11 +28,11 @@ from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import SOLVE_FIELDS
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
-from advntk_dist.report.csv_text import csv_text
 from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import csv_text
 
 
 def dynamics(

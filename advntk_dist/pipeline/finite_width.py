@@ -25,10 +25,10 @@ from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.pipeline.rundir import RunDirectory, parse_stored
 from advntk_dist.progress import Display
-from advntk_dist.report.csv_text import csv_text
 from advntk_dist.results import schema
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import csv_text
 
 
 class FiniteRunDirectory(RunDirectory):

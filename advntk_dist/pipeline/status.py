@@ -14,6 +14,7 @@ from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.storage.locks import holder_of
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import duration
 
 STAGES = ("gram", "solve", "select", "train", "evaluate")
 """Of a run, in their order."""
@@ -71,7 +72,11 @@ class RunStatus:
 
     def __str__(self) -> str:
         word = "finished" if self.finished else f"{'at work' if self.held else 'not at work'}{self._holder()}"
-        age = "" if self.last_event_age is None else f"; last event {_span(self.last_event_age)} ago: {self.last_event}"
+        age = (
+            ""
+            if self.last_event_age is None
+            else f"; last event {duration(self.last_event_age)} ago: {self.last_event}"
+        )
         stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
         pace = "" if self.rate is None else f"\n  rate    {self.rate:.3g} {self.unit}/s"
         return (
@@ -82,7 +87,7 @@ class RunStatus:
     def _holder(self) -> str:
         if self.holder is None or self.holder_age is None:
             return ""
-        return f" ({self.holder}{'' if self.held else f', last seen {_span(self.holder_age)} ago'})"
+        return f" ({self.holder}{'' if self.held else f', last seen {duration(self.holder_age)} ago'})"
 
 
 def run_status(out: str | Location) -> RunStatus:
@@ -169,9 +174,3 @@ def _images(config: RunConfig) -> int:
     # Of the methods, early stopping shares the curve's outcomes where the curve has all test images.
     methods = 2 if curve == tests else 3
     return times * (config.data.n_val + curve) + methods * tests
-
-
-def _span(seconds: float) -> str:
-    minutes, left = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"

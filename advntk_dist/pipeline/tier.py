@@ -16,7 +16,7 @@ from advntk_dist.attacks.pgd_reference import NOTE
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.committed import CommittedSeconds
-from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Cost, Priced, Timed, duration, predict_cost
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Cost, Priced, Timed, predict_cost
 from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
@@ -30,6 +30,7 @@ from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.storage import guarded_group
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import duration
 
 
 def evaluate_run_tier(

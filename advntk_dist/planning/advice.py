@@ -14,7 +14,7 @@ from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Counts, Images, plan_build
 from advntk_dist.planning.passes import OperatorPlan
 from advntk_dist.planning.predict import Prediction
-from advntk_dist.planning.words import duration, size
+from advntk_dist.text import duration, size
 
 TILES_A_WORKER = 4
 """Tiles a worker from which the last ones leave few cores idle."""

@@ -18,7 +18,7 @@ from advntk_dist.planning.cluster import ASSUMED, LINKS, Cluster, Constants
 from advntk_dist.planning.counts import Counts, Images, count, step_images
 from advntk_dist.planning.passes import OperatorPlan, operator_plan, solver_bytes
 from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
-from advntk_dist.planning.words import duration, size
+from advntk_dist.text import duration, size
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from advntk_dist.planning.counts import Images, plan_build
 from advntk_dist.planning.passes import operator_plan
 from advntk_dist.planning.plan import driver_bytes
 from advntk_dist.planning.predict import predict
-from advntk_dist.planning.words import size
+from advntk_dist.text import size
 
 TILES = (2048, 4096, 8192, 16384)
 """Edges among which a build chooses."""

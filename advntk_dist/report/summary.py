@@ -30,8 +30,8 @@ from advntk_dist.report.scores import (
     is_finite_number,
     method_scores,
 )
-from advntk_dist.report.tables import duration
 from advntk_dist.report.verdicts import Chance, chance_of, headline, join, warnings, with_interval
+from advntk_dist.text import duration
 
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
 

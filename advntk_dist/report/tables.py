@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advntk_dist.report.scores import is_finite_number
+from advntk_dist.text import duration
 
 
 def flatten(values: object, path: str = "") -> list[tuple[str, str]]:
@@ -71,20 +72,6 @@ def stages(seconds: object) -> tuple[StageTime, ...]:
 def total(rows: Sequence[StageTime]) -> str:
     """The time of all stages, for reading."""
     return duration(sum(row.seconds for row in rows))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for reading: ``0.42 s``, ``12.3 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    if whole < 3600:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes:02d} min"
 
 
 def facts(results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.spec import RESNET_STAGES, parse_name
+from advntk_dist.text import duration
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
 ATTACKS = ("pgd", "pgd-reference")
@@ -281,13 +282,6 @@ def left_line(plan: list[list[Cell]], left: list[list[Cell]]) -> str:
     """How much of a plan is left, in words."""
     count = f"{sum(map(len, left))} of {sum(map(len, plan))} cells to do"
     return f"{count}, about {duration(predicted(left))} on two cores"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Clock:

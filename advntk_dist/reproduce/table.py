@@ -11,10 +11,10 @@ from advntk_dist.config import paper
 from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import student_interval
 from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.report.csv_text import csv_text
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cells, short
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import local
+from advntk_dist.text import csv_text
 
 CAPTION = (
     "Accuracy in percent: mean over seeds, plus or minus the standard deviation (n - 1) where there are several. "

@@ -56,8 +56,8 @@ from advntk_dist.planning.passes import matrix_pass, operator_plan
 from advntk_dist.planning.pilot import run_pilot, stand_in, subject_of
 from advntk_dist.planning.predict import predict
 from advntk_dist.planning.scaling import GpuNodes, on_gpu, scaling_table
-from advntk_dist.planning.words import duration, size
 from advntk_dist.progress import Display
+from advntk_dist.text import duration, size
 
 RESULTS = Path(__file__).parent / "results"
 CORES = len(os.sched_getaffinity(0))

@@ -19,8 +19,8 @@ from scipy.io import savemat
 
 from advntk_dist.cli import main
 from advntk_dist.data import load_dataset
-from advntk_dist.data.text import printable
 from advntk_dist.errors import DatasetError
+from advntk_dist.text import printable
 
 from . import cifar_files, write_folder, write_tar
 from .test_idx import idx_files

@@ -98,7 +98,7 @@ def test_status_of_a_run_at_work_on_another_machine(begun: Path) -> None:
     os.utime(beside, (time.time() - 305,) * 2)
     found = run_status(begun)
     assert (found.held, found.stages["train"], found.rate) == (False, "interrupted", None)
-    assert ": not at work (process 1 on node7, last seen 5 min 5 s ago); last event" in str(found)
+    assert ": not at work (process 1 on node7, last seen 5 min 05 s ago); last event" in str(found)
 
 
 def test_status_command(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:

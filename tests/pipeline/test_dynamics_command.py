@@ -23,7 +23,7 @@ from advntk_dist.pipeline.flows import adversarial_flow, class_distances
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import dynamics_plot
-from advntk_dist.solve.dense import dense_coefficients
+from tests.solve.dense_reference import dense_coefficients
 from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)

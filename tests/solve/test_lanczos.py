@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.solve.dense import dense_coefficients
 from advntk_dist.solve.krylov import KrylovBasis
 from advntk_dist.solve.lanczos import krylov_basis
 from advntk_dist.solve.phi import phi_1
 from advntk_dist.solve.solution import Status
+from tests.solve.dense_reference import dense_coefficients
 
 Array = NDArray[np.float64]
 Spectral = Callable[..., Array]
