@@ -77,7 +77,7 @@ def print_results(results: dict[str, Any]) -> None:
         under_attack,
         worst_results,
     )
-    from advntk_dist.report.summary import ALONE, tier_words
+    from advntk_dist.report.sentences import ALONE, tier_words
 
     worst, met = worst_results(results), attacks_met(results)
     click.echo(
@@ -123,7 +123,7 @@ def method_row(name: str, row: dict[str, Any]) -> str:
 
 def print_pairs(results: dict[str, Any]) -> None:
     """Print the differences between methods on the same images, where the results have them."""
-    from advntk_dist.report.paired import pairs_of
+    from advntk_dist.report.scores import pairs_of
 
     for pair in pairs_of(results):
         click.echo(f"{pair.method} - {pair.against}, the same images: clean {pair.clean}, robust {pair.robust} points")

@@ -15,8 +15,7 @@ from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
-from advntk_dist.report.paired import PairedDifference, pairs_of
-from advntk_dist.report.scores import title_of
+from advntk_dist.report.scores import PairedDifference, pairs_of, title_of
 from advntk_dist.storage.paths import Location, location
 
 

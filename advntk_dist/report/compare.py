@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
 from advntk_dist.report.figures import plot
+from advntk_dist.report.judgements import told_apart
 from advntk_dist.report.page import render, replace_file
-from advntk_dist.report.paired import PairedDifference
-from advntk_dist.report.scores import MethodScore, as_percent, method_scores
+from advntk_dist.report.scores import MethodScore, PairedDifference, as_percent, method_scores
 from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
 from advntk_dist.report.tables import StageTime, flatten, stages, total
-from advntk_dist.report.verdicts import told_apart
 from advntk_dist.storage.paths import Location
 
 

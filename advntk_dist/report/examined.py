@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advntk_dist.report.attacks import attacks_words
-from advntk_dist.report.paired import PairedDifference, pairs_of
-from advntk_dist.report.scores import MethodScore, as_percent, method_scores, title_of
+from advntk_dist.report.scores import MethodScore, PairedDifference, as_percent, method_scores, pairs_of, title_of
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.report import captions
+from advntk_dist.report import sentences
 from advntk_dist.report.attacks import under_attack, worst_results
 from advntk_dist.report.curves import degeneration_figure, training_figure
 from advntk_dist.report.dynamics import dynamics_caption, dynamics_figure
@@ -81,7 +81,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     plots: dict[str, Plot | str] = {
         "methods": plot(
             lambda theme: methods_figure(scores, theme),
-            captions.methods_caption(scores, under_attack(inputs.results)),
+            sentences.methods_caption(scores, under_attack(inputs.results)),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
         ),
         "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
@@ -95,25 +95,25 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot | str]:
     if curve is not None:
         plots["degeneration"] = plot(
             lambda theme: degeneration_figure(curve, theme),
-            captions.curve_caption(curve),
-            captions.curve_alt(curve),
+            sentences.curve_caption(curve),
+            sentences.curve_alt(curve),
         )
     if history is not None and np.size(history.loss) > 0:
         plots["training"] = plot(
             lambda theme: training_figure(history, theme),
-            captions.training_caption(history),
+            sentences.training_caption(history),
             "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
         )
     if varpi is not None:
         plots["varpi"] = plot(
             lambda theme: varpi_figure(varpi, inputs.y_train, inputs.classes, theme),
-            captions.varpi_caption(varpi, inputs.y_train, inputs.classes),
+            sentences.varpi_caption(varpi, inputs.y_train, inputs.classes),
             "Histogram of the training times of all samples, with a box for each class where labels are given.",
         )
     if examples is not None and len(examples.labels) > 0:
         plots["examples"] = plot(
             lambda theme: examples_figure(examples, inputs.classes, theme),
-            captions.examples_caption(examples, titles.get(examples.method, examples.method)),
+            sentences.examples_caption(examples, titles.get(examples.method, examples.method)),
             "Test images in columns: clean, adversarial twin, magnified difference.",
         )
     extremes, spectrum = inputs.extremes, inputs.spectrum

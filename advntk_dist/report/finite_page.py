@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.captions import methods_caption
 from advntk_dist.report.figures import Plot, plot
-from advntk_dist.report.finite import ensemble_figure, training_figure, width_figure
-from advntk_dist.report.finite_words import ensemble_caption, headline, training_caption, width_caption
 from advntk_dist.report.page import render, write_page
 from advntk_dist.report.run_plots import methods_figure
-from advntk_dist.report.scores import MethodScore, method_scores
+from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, disjoint, method_scores
+from advntk_dist.report.sentences import methods_caption
+from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
 from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.storage.paths import Location
 
@@ -84,3 +90,176 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
         environment=flatten(results["environment"]),
     )
     return write_page(folder, page, {name: made.light for name, made in plots.items()})
+
+
+PANELS = (
+    ("gap_train", "gap of outputs, training images"),
+    ("gap_test", "gap of outputs, test images"),
+    ("ntk_change", "relative change of the NTK"),
+    ("ark_change", "relative change of ARK"),
+)
+
+
+def width_figure(flow: dict[str, Any], theme: Theme) -> Figure:
+    """Four quantities against width on log axes: each network a dot, the fitted power law a line."""
+    figure = new_figure(4.2)
+    panels = figure.subplots(2, 2, sharex=True)
+    widths = np.array([row["width"] for row in flow["rows"]], dtype=np.float64)
+    ends = np.array([widths.min(), widths.max()])
+    for axes, (field, label) in zip(panels.flat, PANELS, strict=True):
+        line = flow["slopes"][field]
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.plot(widths, [row[field] for row in flow["rows"]], "o", color=theme.robust, markersize=3.5, alpha=0.7)
+        axes.plot(ends, np.exp(line["intercept"]) * ends ** line["slope"], color=theme.ink, linewidth=1.2)
+        title(axes, label)
+        axes.annotate(
+            f"slope {line['slope']:.2f} ({line['low']:.2f} to {line['high']:.2f})",
+            (0.03, 0.04),
+            xycoords="axes fraction",
+            color=theme.ink,
+            fontsize=8,
+        )
+        axes.margins(y=0.3)
+        log_axis(axes.yaxis)
+        _plain_widths(axes, sorted(set(widths.tolist())))
+    for axes in panels[1]:
+        axes.set_xlabel("width")
+    return figure
+
+
+def _plain_widths(axes: Axes, widths: Sequence[float]) -> None:
+    axes.xaxis.set_major_locator(FixedLocator(widths))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+
+
+def ensemble_figure(closed: dict[str, Any], theme: Theme) -> Figure:
+    """Distance of the seeds' mean from the closed form over time, and what chance makes, for the extreme widths."""
+    figure = new_figure(2.9)
+    axes = figure.add_subplot()
+    times = np.asarray(closed["times"], dtype=np.float64)
+    drawn = times > 0
+    axes.set_xscale("log")
+    for found, colour in ((closed["widths"][0], theme.clean), (closed["widths"][-1], theme.robust)):
+        sharp = found["start_removed"]
+        distance, error = (np.asarray(sharp[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
+        axes.plot(times[drawn], distance, "o-", color=colour, markersize=3, label=f"width {found['width']}")
+        axes.plot(times[drawn], error, color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
+    axes.set_ylim(bottom=0.0)
+    log_axis(axes.xaxis)
+    axes.set_xlabel("training time t")
+    axes.set_ylabel("distance, root mean square")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.8)
+    return figure
+
+
+def training_figure(training: dict[str, Any], theme: Theme) -> Figure:
+    """Clean and robust test accuracy, and robust accuracy on the training batches, over the steps; a line a seed."""
+    figure = new_figure(3.1)
+    axes = figure.add_subplot()
+    for place, points in enumerate(training["seeds"].values()):
+        steps = [point["step"] for point in points]
+        for label, field, colour, style in (
+            ("clean, test", "clean", theme.clean, "-"),
+            ("robust, test", "robust", theme.robust, "-"),
+            ("robust, training batches", "robust_train", theme.robust, (0, (2, 2))),
+        ):
+            axes.plot(
+                steps,
+                [point[field] for point in points],
+                color=colour,
+                linestyle=style,
+                marker="o" if len(steps) < 3 else "",
+                label=label if place == 0 else None,
+            )
+    every = [point[f] for points in training["seeds"].values() for point in points for f in ("clean", "robust_train")]
+    axes.set_ylim(0.0, headroom(max(every)))
+    percent_axis(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: as_number(int(value))))
+    axes.set_xlabel("step")
+    axes.set_ylabel("accuracy")
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1.8, columnspacing=1.2)
+    return figure
+
+
+_NAMES = {
+    "gap_train": "the gap on training images",
+    "gap_test": "the gap on test images",
+    "ntk_change": "the change of the NTK",
+    "ark_change": "the change of ARK",
+}
+
+
+def width_caption(flow: dict[str, Any]) -> str:
+    """Sentence under the plot against width."""
+    falls = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] < 0]
+    rest = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] >= 0]
+    gap = flow["slopes"]["gap_test"]
+    verdict = f"{_join(falls)} fall{'s' if len(falls) == 1 else ''} with width" if falls else "nothing falls with width"
+    doubt = f"; for {_join(rest)} these networks do not show it" if rest else ""
+    return (
+        f"Each dot is a network trained to the last time: {verdict}{doubt}; the gap on test images goes as width to "
+        f"the power {gap['slope']:.2f} (95% interval {gap['low']:.2f} to {gap['high']:.2f})."
+    )
+
+
+def ensemble_caption(closed: dict[str, Any], seeds: int) -> str:
+    """Sentence under the comparison with the closed form."""
+    narrow, widest = closed["widths"][0], closed["widths"][-1]
+    far, chance = (max(widest["start_removed"][key]) for key in ("distance", "standard_error"))
+    within = float(np.mean(widest["within"]))
+    return (
+        f"Solid: distance between the mean of {seeds} networks, the known decay of their random starts taken off, and "
+        f"the closed form of infinite width; dashed: the standard error of that mean; at width {widest['width']} the "
+        f"distance is at most {as_number(far)} with a standard error of {as_number(chance)} (width {narrow['width']}: "
+        f"{as_number(max(narrow['start_removed']['distance']))}; outputs of {as_number(closed['size'])}), and "
+        f"{as_percent(within)} of the closed form's values lie in the 95% intervals of the plain means."
+    )
+
+
+def training_caption(training: dict[str, Any], n_test: int) -> str:
+    """Sentence under adversarial training: whether robust overfitting is seen."""
+    curves = np.array([[point["robust"] for point in points] for points in training["seeds"].values()])
+    steps = [point["step"] for point in next(iter(training["seeds"].values()))]
+    mean = curves.mean(axis=0)
+    at = int(mean.argmax())
+    peak, end = float(mean[at]), float(mean[-1])
+    numbers = f"{as_percent(peak)} at step {as_number(steps[at])} against {as_percent(end)} at the last"
+    fitted = [points[-1]["robust_train"] for points in training["seeds"].values()]
+    told = f"on attacked training batches it ends at {as_percent(float(np.mean(fitted)))}"
+    if at == len(steps) - 1:
+        return (
+            f"No robust overfitting in these steps: robust test accuracy is highest at the end ({as_percent(end)}); "
+            f"{told}."
+        )
+    if not disjoint(wilson_interval(peak, n_test), wilson_interval(end, n_test)):
+        return (
+            f"Robust test accuracy is {numbers}, a loss of {as_points(peak - end)} inside the 95% intervals, so robust "
+            f"overfitting is not shown; {told}."
+        )
+    return f"Robust overfitting: robust test accuracy is {numbers}, a loss of {as_points(peak - end)}, while {told}."
+
+
+def headline(scores: tuple[MethodScore, ...], attack: str) -> str:
+    """The best of the finite networks and the best of the infinite-width methods, under this attack alone."""
+    finite = max((s for s in scores if s.key.startswith("finite_at")), key=lambda s: s.robust)
+    infinite = max((s for s in scores if not s.key.startswith("finite_at")), key=lambda s: s.robust)
+    gain = finite.robust - infinite.robust
+    side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
+    by = "" if gain == 0 else f"{as_points(gain)} "
+    sure = (
+        finite.robust_interval
+        and infinite.robust_interval
+        and disjoint(finite.robust_interval, infinite.robust_interval)
+    )
+    doubt = "" if sure else "; the intervals overlap"
+    return (
+        f"Under {attack} alone, finite networks are {by}{side} the best infinite-width method: {finite.title} "
+        f"{as_percent(finite.robust)}, {infinite.title} {as_percent(infinite.robust)}{doubt}."
+    )
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.paired import pairs_of
-from advntk_dist.report.scores import method_scores
+from advntk_dist.report.scores import method_scores, pairs_of
 
 
 @dataclass(frozen=True, eq=False)

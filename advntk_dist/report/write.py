@@ -7,12 +7,11 @@ from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.examined import Checked, TierTable, read_check, read_tiers
 from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
 from advntk_dist.report.inputs import ReportInputs
+from advntk_dist.report.judgements import highlighted
 from advntk_dist.report.page import render, write_page
-from advntk_dist.report.paired import pairs_of
-from advntk_dist.report.scores import method_scores
-from advntk_dist.report.summary import summarise, tier_words
+from advntk_dist.report.scores import method_scores, pairs_of
+from advntk_dist.report.sentences import summarise, tier_words
 from advntk_dist.report.tables import facts, flatten, stages, total
-from advntk_dist.report.verdicts import highlighted
 from advntk_dist.storage.paths import Location
 
 

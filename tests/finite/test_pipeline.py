@@ -28,8 +28,7 @@ from advntk_dist.pipeline import finite_width
 from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.progress import Display
-from advntk_dist.report.finite_page import make_plots
-from advntk_dist.report.finite_words import training_caption
+from advntk_dist.report.finite_page import make_plots, training_caption
 from advntk_dist.results import schema
 from tests.stored_results import method, run_results
 from tests.undrawn import drawn

@@ -22,7 +22,7 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.compare import ComparedRun, write_comparison
-from advntk_dist.report.paired import pairs_of
+from advntk_dist.report.scores import pairs_of
 from advntk_dist.storage.paths import local
 from tests.undrawn import drawn
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn

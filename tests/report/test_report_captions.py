@@ -10,11 +10,11 @@ import pytest
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report import Extremes, TrainingHistory
-from advntk_dist.report.captions import training_caption
 from advntk_dist.report.curves import training_figure
 from advntk_dist.report.dynamics import dynamics_caption
 from advntk_dist.report.inputs import running_mean
 from advntk_dist.report.run_plots import extremes_caption
+from advntk_dist.report.sentences import training_caption
 from advntk_dist.report.style import LIGHT
 
 

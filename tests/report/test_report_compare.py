@@ -12,7 +12,7 @@ import pytest
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.compare import ComparedRun, ComparisonVerdict, headline, write_comparison
-from advntk_dist.report.paired import Difference, PairedDifference
+from advntk_dist.report.scores import Difference, PairedDifference
 
 
 def test_the_page_has_every_method_of_every_run_and_only_settings_that_differ(compared: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from advntk_dist.data import Dataset
 from advntk_dist.data.duplicates import find_duplicates
 from advntk_dist.report import ReportInputs, write_report
-from advntk_dist.report.summary import summarise
+from advntk_dist.report.sentences import summarise
 
 Make = Callable[..., ReportInputs]
 

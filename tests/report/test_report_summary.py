@@ -11,11 +11,19 @@ import pytest
 
 from advntk_dist.report import DegenerationCurve, KernelSpectrum, ReportInputs
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.paired import Difference, PairedDifference
-from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, as_radius, method_scores
-from advntk_dist.report.summary import ALONE, compare, degeneration, summarise
+from advntk_dist.report.judgements import chance_of, highlighted, with_interval
+from advntk_dist.report.scores import (
+    Difference,
+    MethodScore,
+    PairedDifference,
+    as_number,
+    as_percent,
+    as_points,
+    as_radius,
+    method_scores,
+)
+from advntk_dist.report.sentences import ALONE, compare, degeneration, summarise
 from advntk_dist.report.tables import flatten, stages, total
-from advntk_dist.report.verdicts import chance_of, highlighted, with_interval
 from advntk_dist.text import duration
 
 Make = Callable[..., ReportInputs]

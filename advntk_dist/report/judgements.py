@@ -9,8 +9,7 @@ import numpy as np
 
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
-from advntk_dist.report.paired import PairedDifference
-from advntk_dist.report.scores import Interval, MethodScore, as_number, as_percent, disjoint
+from advntk_dist.report.scores import Interval, MethodScore, PairedDifference, as_number, as_percent, disjoint
 
 
 @dataclass(frozen=True)
