@@ -67,8 +67,8 @@ def display() -> Display:
     return Display(quiet=is_quiet())
 
 
-def print_results(results: dict[str, Any]) -> None:
-    """Print the table of the methods, under the worst of all attacks that they have met."""
+def print_results(results: dict[str, Any], run: object = "RUN") -> None:
+    """Print the table of the methods of a run, under the worst of all attacks that they have met."""
     from advntk_dist.report.attacks import (
         alone_words,
         attack_words,
@@ -89,13 +89,13 @@ def print_results(results: dict[str, Any]) -> None:
         for words in attacks_words(met, {}):
             click.echo(f"  {words}")
     print_methods(worst)
-    for line in alone_words(results):
+    for line in alone_words(results, {}):
         click.echo(line)
     if len(met) > 1:
         click.echo(f"under the run's own attack alone, {attack_words(met[0], {})}:")
         print_methods(results)
     elif "tier" in results:
-        click.echo(f"{ALONE} {tier_words(results)}")
+        click.echo(f"{ALONE} {tier_words(results, str(run))}")
     from advntk_dist.data.duplicates import Duplicates
     from advntk_dist.data.near_equal import NearEqual
 

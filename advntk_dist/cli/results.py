@@ -71,7 +71,7 @@ def evaluate(
         print_json(results | {"written": str(path)})
         return
     (print_results if tier is None else _print_tier)(results)
-    click.echo(f"written: {path}; `advntk report {folder}` brings the run's page up to date")
+    _say_where(path, folder)
 
 
 def _print_tier(results: dict[str, Any]) -> None:
@@ -162,5 +162,14 @@ def check(folder: Location, images: int, method: str, as_json: bool) -> int:
             f"the run's own attack leaves {100 * own['robust']:.1f}%, the white-box attacks of these checks together "
             f"{100 * white['robust']:.1f}%"
         )
-    click.echo(f"written: {path}; `advntk report {folder}` brings the run's page up to date")
+    _say_where(path, folder)
     return 0 if report["passed"] else 1
+
+
+def _say_where(path: Location, run: Location) -> None:
+    from advntk_dist.pipeline.rundir import RunDirectory
+
+    if RunDirectory.at(run).is_read_only:
+        click.echo(f"read: {path}")
+    else:
+        click.echo(f"written: {path}; `advntk report {run}` brings the run's page up to date")

@@ -48,7 +48,7 @@ def run(
     if as_json:
         print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": worked})
         return
-    print_results(results)
+    print_results(results, folder.root)
     click.echo(f"report: {folder.report}")
 
 

@@ -198,7 +198,7 @@ class AttackConfig(Section):
     @property
     def label(self) -> str:
         """A file name that tells attacks apart."""
-        words = [self.name, self.norm, f"r{self.radius:.6g}", f"s{self.step_size:.6g}", f"n{self.steps}"]
+        words = [self.name, self.norm, f"r{self.radius:.12g}", f"s{self.step_size:.12g}", f"n{self.steps}"]
         words += [f"seed{self.seed}", self.loss]
         words += [f"x{self.restarts}"] if self.restarts != 1 else []
         words += [f"t{self.targets}"] if self.name == "apgd-targeted" else []

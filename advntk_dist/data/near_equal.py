@@ -1,8 +1,8 @@
 """Images that are almost the same, as the network sees them: by the cosine of their tangent features.
 
-The distance of two images is 1 - Theta(x, x') / sqrt(Theta(x, x) Theta(x', x')). Copies that were compressed,
-brightened or rounded otherwise lie far below what two pictures of a dataset are apart, so a limit needs no unit: a
-fifth of the median over training images of the distance to the nearest other one.
+The distance of two images is 1 - Theta(x, x') / sqrt(Theta(x, x) Theta(x', x')). Copies that were compressed or changed
+by a few grey levels lie far below what two pictures of a dataset are apart, so a limit needs no unit: a tenth of the
+median distance of two training images. Copies that are brightened by more than that, turned or shifted are not found.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from advntk_dist.data.duplicates import SHOWN, ImagePlace, place_of
 
 EQUAL = 1e-5
 """Distance up to which rounding tells no two images apart; equal pixels are found by their hash."""
-PART = 0.2
-"""Part of the median distance of nearest training images below which two count as almost the same."""
+PART = 0.1
+"""Part of the median distance of two training images below which two count as almost the same."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,11 @@ class NearEqual:
         return any(self.close.values())
 
     def lines(self) -> tuple[str, ...]:
-        """What a run says of them; none where there is nothing to say."""
-        if not self:
+        """What a run says of validation and test images among them; none where there is nothing to say.
+
+        Training images that are almost the same as others are only counted: they mislead nobody.
+        """
+        if not self.leak:
             return ()
         found = [
             f"{count:,} of {self.images[part]:,} {PART_TITLES[part]} images"
@@ -77,7 +80,7 @@ class NearEqual:
         more = "for example" if sum(self.close.values()) > len(self.pairs) else "namely"
         return (
             f"almost equal images: {', '.join(found)} lie within {self.limit:.2g} of a training image (1 - cosine of "
-            f"the tangent kernel; a fifth of what nearest training images are apart); {more} "
+            f"the tangent kernel; a tenth of what training images are apart); {more} "
             f"{', '.join(map(str, self.pairs))}",
         )
 
@@ -106,7 +109,10 @@ class NearEqual:
 
 
 def find_near_equal(
-    data: Dataset, parts: Mapping[str, NDArray[np.int64]], nearest: Mapping[str, NDArray[np.float64]]
+    data: Dataset,
+    parts: Mapping[str, NDArray[np.int64]],
+    nearest: Mapping[str, NDArray[np.float64]],
+    typical: float,
 ) -> NearEqual:
     """Name the images that are almost the same as a training image.
 
@@ -119,8 +125,10 @@ def find_near_equal(
     nearest
         By part, for each image (m, 2) the distance to the nearest training image that it does not equal, and the index
         of that.
+    typical
+        Median distance of two training images.
     """
-    limit = PART * float(np.median(nearest["train"][:, 0]))
+    limit = PART * typical
     close, pairs = dict[str, int](), list[NearPair]()
     for part in ("test", "val", "train"):
         distance, index = nearest[part][:, 0], nearest[part][:, 1].astype(np.int64)

@@ -13,7 +13,7 @@ import ray
 
 from advntk_dist import ray_death
 
-SECONDS = 0.5
+SECONDS = 0.1
 """Between two looks."""
 SERVICES = {"raylet": "the raylet", "gcs_server": "the cluster service (GCS)"}
 

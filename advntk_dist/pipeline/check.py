@@ -14,9 +14,10 @@ from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, 
 from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.outcomes import refresh_results, tier_label
+from advntk_dist.pipeline.rundir import READ_ONLY
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.stages import Stages
-from advntk_dist.pipeline.worst_case import keeps
+from advntk_dist.pipeline.worst_case import foreign_outcomes_named, keeps
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
@@ -55,7 +56,7 @@ def check_run(
     problem, attack = stages.problem, stages.config.attack
 
     path = folder.root / "check.json"
-    known = schema.read(path, schema.CheckResults, "remove it") if folder.is_read_only else None
+    known = schema.read(path, schema.CheckResults, READ_ONLY) if folder.is_read_only else None
     if known and (known["method"], known["images"], known["attack"]) == (method, len(test.y), attack.described()):
         return path, known
 
@@ -97,7 +98,7 @@ def check_run(
         }
         schema.write(path, schema.CheckResults, report)
         _commit(stages, method, subject, sources[method][1])
-        refresh_results(folder, stages.config)
+        refresh_results(folder, stages.config, stages.display.say)
     return path, report
 
 
@@ -105,8 +106,10 @@ def _commit(stages: Stages, method: str, subject: ExaminedPredictor, coefficient
     """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
     attack, n = stages.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
-    identity = stages.identity | {"attacks": [o.attack.described() for o in met], "called": [TOGETHER]}
-    group = guarded_group(stages.folder.evaluation / tier_label(stages.config, "check", n), identity)
+    identity = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
+    place = stages.folder.evaluation / tier_label(stages.config, "check", n)
+    with foreign_outcomes_named(place):
+        group = guarded_group(place, stages.identity | identity)
     left = np.logical_and.reduce([o.left for o in met])
     sizes = np.max([o.sizes for o in met], axis=0)
     for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):

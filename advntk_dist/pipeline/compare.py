@@ -67,8 +67,21 @@ def _under_the_same(
     if not shared or None in cases:
         return list(runs), cases
     same = [WorstCase(tuple(s for s in case.sets if s.attacks in shared), ()) for case in cases if case is not None]
-    told = [replace(run, results=run.results | {"worst_case": c.as_dict()}) for run, c in zip(runs, same, strict=True)]
+    told = [
+        replace(run, results=run.results | {"worst_case": shared.as_dict()}, also=_more(whole, shared))
+        for run, whole, shared in zip(runs, cases, same, strict=True)
+    ]
     return told, list(same)
+
+
+def _more(whole: WorstCase | None, shared: WorstCase) -> str:
+    """What is left of a run's methods under the attacks that it has met beyond those that all compared runs have."""
+    if whole is None or len(whole.sets) == len(shared.sets):
+        return ""
+    left = ", ".join(f"{title_of(name)} {100 * result.robust.value:.1f}%" for name, result in whole.methods.items())
+    more = len(whole.attacks) - len(shared.attacks)
+    beyond = f"It has met {more} more, which not all runs here have"
+    return f"{beyond}; robust under all of them, on {whole.images:,} test images: {left}."
 
 
 def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[PairedDifference, ...]:

@@ -13,7 +13,7 @@ from advntk_dist.evaluation.statistics import paired_differences
 from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.outcomes import read_results, refresh_results
 from advntk_dist.pipeline.problem import Part, Problem
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.rundir import READ_ONLY, RunDirectory
 from advntk_dist.pipeline.stages import Stages
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
@@ -44,7 +44,7 @@ def evaluate_again(
     folder, stages, _, chosen = open_finished(out, address=address, workers=workers, display=display)
     asked_attack = _asked(stages.config, attack, overrides)
     path = folder.root / f"results-{asked_attack.label}.json"
-    if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, "remove it")) is not None:
+    if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, READ_ONLY)) is not None:
         return path, found
     with folder.claimed(stages.config), stages:
         methods = stages.methods(chosen, asked_attack)
@@ -55,7 +55,7 @@ def evaluate_again(
             "paired": paired_differences(methods),
         }
         schema.write(path, schema.AttackedAgain, results)
-        refresh_results(folder, stages.config)
+        refresh_results(folder, stages.config, stages.display.say)
     return path, results
 
 

@@ -30,7 +30,7 @@ def near_equal_images(job: Solving) -> NearEqual:
     StoreError
         If the Gram matrix is damaged, or what is found cannot be committed.
     """
-    nearest = {"train": _of_training_images(job)}
+    nearest, typical = {"train": _of_training_images(job)}, _typical_distance(job)
     with job.events.stage("solve"):
         for name, part in (("val", job.problem.val), ("test", job.problem.test)):
             rows = CommittedRows(job.coefficients, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
@@ -41,7 +41,7 @@ def near_equal_images(job: Solving) -> NearEqual:
                     rows.table[batch.indices] = found
                     rows.commit()
             nearest[name] = rows.table
-    return find_near_equal(job.problem.dataset, job.problem.rows, nearest)
+    return find_near_equal(job.problem.dataset, job.problem.rows, nearest, typical)
 
 
 def _of_training_images(job: Solving) -> NDArray[np.float64]:
@@ -53,6 +53,19 @@ def _of_training_images(job: Solving) -> NDArray[np.float64]:
             found = nearest_in_store(job.store)
             table.write(0, found)
     return found
+
+
+def _typical_distance(job: Solving) -> float:
+    """Median distance of two training images, from the first tile."""
+    table = Records(job.coefficients, "typical_distance", 1, (1,))
+    found = table.read(0)
+    if found is None:
+        tile = job.store.read_tile("ntk", 0, 0)
+        scale = np.diagonal(tile).astype(np.float64) ** -0.5
+        pairs = distances(tile, scale, scale)[np.triu_indices(len(tile), 1)]
+        found = np.array([[float(np.median(pairs)) if len(pairs) else 0.0]])
+        table.write(0, found)
+    return float(found[0, 0])
 
 
 def nearest_in_store(store: GramStore) -> NDArray[np.float64]:

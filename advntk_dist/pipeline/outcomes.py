@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.statistics import COLUMNS, MethodResult, paired_differences
 from advntk_dist.pipeline.rundir import RunDirectory, digest
-from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, read_attack_sets
+from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
@@ -55,7 +55,7 @@ class RunOutcomes:
         """The worst case over the run's own attack and the others, or those of them that are counted."""
         own = AttackSet(config.attack.label, (config.attack.described(),), self.methods)
         others = self.others if counted is None else [s.of(counted[s.label]) for s in self.others if s.label in counted]
-        return WorstCase.of(own, others)
+        return WorstCase.of(own, others, keeps_own=keeps(own.attacks[0], config.attack))
 
     def as_dict(self, config: RunConfig, counted: Counted | None = None) -> dict[str, Any]:
         """What results.json says of them: attack, methods, paired, worst case (of what is counted) and curve."""
@@ -162,8 +162,9 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
     stored = schema.parsed(folder.results, folder.remedy)
     if stored is None or outcomes is None:
         return folder.read_results(), outcomes
-    counted = _counted(stored, outcomes.methods)
-    expected = {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
+    counted = _counted(stored, config.attack.label, outcomes.methods)
+    owner = {"configuration": digest(config), "data": outcomes.images["data"]}
+    expected = owner | {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
     expected = json.loads(json.dumps(expected | outcomes.as_dict(config, counted)))
     there = {s.label: s.methods.keys() for s in outcomes.others}
     if gone := [label for label, methods in (counted or {}).items() if not methods <= there.get(label, set())]:
@@ -182,13 +183,15 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
     return results | {"worst_case": worst}, outcomes
 
 
-def _counted(stored: dict[str, Any], methods: Collection[str]) -> Counted | None:
-    """The methods of each set of further attacks that results.json counts; None where it does not say so."""
+def _counted(stored: dict[str, Any], own: str, methods: Collection[str]) -> Counted | None:
+    """The methods of each set of further attacks that results.json counts; None where it was changed, or says none."""
+    if not schema.is_as_written(stored):
+        return None
     worst = stored.get("worst_case")
     sets, alone = (worst.get("sets"), worst.get("alone")) if isinstance(worst, dict) else (None, None)
     if not isinstance(sets, list) or not isinstance(alone, list):
         return None
-    rows: list[tuple[Any, Any]] = [(label, method) for label in sets[1:] for method in methods]
+    rows: list[tuple[Any, Any]] = [(label, method) for label in sets if label != own for method in methods]
     rows += [(row.get("set"), row.get("method")) for row in alone if isinstance(row, dict)]
     if not all(isinstance(word, str) for row in rows for word in row):
         return None
@@ -198,11 +201,22 @@ def _counted(stored: dict[str, Any], methods: Collection[str]) -> Counted | None
     return found
 
 
-def refresh_results(folder: RunDirectory, config: RunConfig) -> None:
-    """Let the results.json of a finished run count every attack that its outcomes hold; errors as of read_results."""
+def refresh_results(folder: RunDirectory, config: RunConfig, say: Callable[[str], None]) -> None:
+    """Let the results.json of a finished run count every attack that its outcomes hold; errors as of read_results.
+
+    ``say`` is told where its worst case rests on fewer images than before.
+    """
     results, _ = read_results(folder, config)
-    if results is not None and results != folder.read_results():
-        schema.write(folder.results, schema.RunResults, results)
+    before = folder.read_results()
+    if results is None or before is None or results == before:
+        return
+    schema.write(folder.results, schema.RunResults, results)
+    now, then = (r["worst_case"]["images"] for r in (results, before))
+    if now < then:
+        say(
+            f"the worst case over all attacks rests on the first {now:,} test images now, which have met them all, "
+            f"before on {then:,}"
+        )
 
 
 def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
@@ -230,7 +244,7 @@ def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | No
 def tier_label(config: RunConfig, tier: str, images: int | str) -> str:
     """Name of the outcomes of so many test images under a tier."""
     a = config.attack
-    return f"{tier}_{a.norm}_r{a.radius:.6g}_seed{a.seed}_images{images}"
+    return f"{tier}_{a.norm}_r{a.radius:.12g}_seed{a.seed}_images{images}"
 
 
 def _has_met_its_tier(config: RunConfig, results: dict[str, Any], outcomes: RunOutcomes) -> bool:

@@ -18,7 +18,7 @@ from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_resu
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.stages import Stages
-from advntk_dist.pipeline.tier import end_with_tier
+from advntk_dist.pipeline.tier import decided_tier, end_with_tier
 from advntk_dist.progress import Display
 from advntk_dist.report import DegenerationCurve, Examples, ReportInputs, TrainingHistory, extremes_of
 from advntk_dist.results import schema
@@ -99,7 +99,7 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
                 raise
             stages.display.say(f"writing the results again, as they are damaged: {error}")
             results = None
-        return _write(stages, results or _results(stages, _tier_met(stages)))
+        return _write(stages, results or _results(stages, decided_tier(stages)))
 
 
 def finished_stages(folder: RunDirectory, display: Display) -> Stages:
@@ -131,13 +131,6 @@ def _work(stages: Stages) -> dict[str, Any]:
     results = stages.folder.read_results()
     assert results is not None
     return results
-
-
-def _tier_met(stages: Stages) -> dict[str, Any]:
-    """What results.json says of the tier that ends a run, where only its outcomes tell."""
-    wanted = stages.config.final_tier
-    named = {} if wanted is None else {"name": wanted[0], "images": wanted[1]}
-    return {"asked": stages.config.evaluation.tier, "worth": wanted is not None} | named
 
 
 def _write(stages: Stages, results: dict[str, Any]) -> Location:

@@ -28,6 +28,8 @@ from advntk_dist.storage.paths import Location, location, remove_tree
 
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=RunConfig)
+READ_ONLY = "copy the run (cp -r) to a folder that can be written, where the same command writes it again"
+"""Remedy for a damaged file of a run that can only be read."""
 AFTER_THE_MATRIX = ("solver", "attack", "train", "evaluation")
 """Sections of a configuration that the Gram matrix does not depend on."""
 _CHECKSUM_LINE = re.compile(r"# crc32c of the lines below: ([0-9a-f]{8})\n")
@@ -144,7 +146,10 @@ class RunDirectory:
                 self._require_same(config, self.stored_config())
                 yield
                 return
-            raise RequestError(f"--out {self.root}: cannot be written ({error}); give another folder") from error
+            raise RequestError(
+                f"--out {self.root}: cannot be written ({error}); give another folder, or copy the run "
+                "(cp -r) to one that can be"
+            ) from error
         with lock:
             found = _found_from_anywhere(config)
             known = self._known()
@@ -152,7 +157,8 @@ class RunDirectory:
             if known is not None and (difference(config, known) is None or not self._gives_way(config, known)):
                 self._require_same(config, known)
                 moved = _moved(known.data.path, config.data.path, found.data.path)
-            if moved:  # later commands find the images from any folder
+                moved |= config.final_tier != known.final_tier
+            if moved:  # later commands find the images from any folder, and know which tier was asked for
                 self.write_text(self.config, _with_checksum(found.to_toml()))
             yield
 

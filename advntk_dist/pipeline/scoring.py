@@ -22,6 +22,7 @@ from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.images import require_same_images
 from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.rundir import RunDirectory, digest
+from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records, guarded_group
@@ -193,7 +194,6 @@ class Scoring:
 
     def _outcomes(self, attack: AttackConfig) -> zarr.Group:
         """Outcomes under one attack: a folder for each that was ever asked for."""
-        return guarded_group(
-            self.folder.evaluation / attack.label,
-            self.identity | {"attack": attack.described()},
-        )
+        place = self.folder.evaluation / attack.label
+        with foreign_outcomes_named(place):
+            return guarded_group(place, self.identity | {"attack": attack.described()})

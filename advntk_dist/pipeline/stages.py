@@ -32,7 +32,7 @@ class Stages(Solving):
     def description(self) -> dict[str, Any]:
         """What a run is, as its JSON files have it: data, network, numbers of images."""
         sizes = self.config.data.model_dump(include={"n_train", "n_val", "n_test"})
-        return {"dataset": self.problem.dataset.name, "network": self.config.network.name} | sizes
+        return {**self.identity, "dataset": self.problem.dataset.name, "network": self.config.network.name} | sizes
 
     def select(self) -> tuple[int, list[MethodResult]]:
         """Attack the validation images at every time; the index of the time with the best robust accuracy."""

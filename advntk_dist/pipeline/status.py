@@ -122,7 +122,7 @@ def run_status(out: str | Location) -> RunStatus:
         tiles_total=tiles.total if tiles else grid * (grid + 1) // 2,
         steps=max((_count(e, "step") for e in events if e["event"] == "step" and e.get("stage") == "train"), default=0),
         steps_total=config.train.steps,
-        images=sum(_count(e, "images") for e in events if e["event"] == "batch" and e.get("stage") in _ATTACKS),
+        images=sum(_count(e, "images") for e in events if _is_own_batch(e)),
         images_total=_images(config),
         rate=rate if held else None,
         unit=unit,
@@ -174,3 +174,10 @@ def _images(config: RunConfig) -> int:
     # Of the methods, early stopping shares the curve's outcomes where the curve has all test images.
     methods = 2 if curve == tests else 3
     return times * (config.data.n_val + curve) + methods * tests
+
+
+def _is_own_batch(event: dict[str, Any]) -> bool:
+    """Whether images were attacked with the run's own attack, not by a tier."""
+    name = str(event.get("name", ""))
+    own = name.startswith(("validation_", "test_", "curve"))
+    return event["event"] == "batch" and event.get("stage") in _ATTACKS and own

@@ -24,11 +24,13 @@ from advntk_dist.evaluation.tiers import TIERS, StandardParts, named, part_price
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.outcomes import refresh_results, tier_label
 from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.rundir import READ_ONLY
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
-from advntk_dist.storage import guarded_group
+from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import duration
 
@@ -75,7 +77,7 @@ def evaluate_run_tier(
         return job.path, job.results()
     with folder.claimed(stages.config), stages:
         job.work(asked)
-        refresh_results(folder, stages.config)
+        refresh_results(folder, stages.config, stages.display.say)
     return job.path, job.results()
 
 
@@ -96,24 +98,42 @@ def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) 
     dict
         What results.json says of it.
     """
-    wanted = stages.config.final_tier
-    asked = stages.config.evaluation.tier
-    if wanted is None:
-        return {"asked": asked, "worth": False}
-    tier, images = wanted
+    asked, none = stages.config.evaluation.tier, stages.config.final_tier is None
+    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
     spent = sum(stages.events.seconds().values())
     job = TierJob(stages, tier, stages.problem.test.first(images), chosen, {k: r.as_dict() for k, r in own.items()})
-    told: dict[str, Any] = {"asked": asked, "name": tier, "images": images, "run_seconds": round(spent, 3)}
-    if not job.begun or asked == "auto":
-        told["predicted_seconds"] = round(job.predicted_seconds(), 3)
-    if asked == "auto" and not job.begun and told["predicted_seconds"] > WORTH * spent:
+    table = _decision(stages, asked, tier, images)
+    known = table.read(0)
+    predicted = float(known[0, 1]) if known is not None else job.predicted_seconds(say=not none)
+    spent = float(known[0, 2]) if known is not None else spent
+    worth = not none and (asked != "auto" or job.begun or predicted <= WORTH * spent)
+    if known is None or bool(known[0, 0]) != worth:
+        table.write(0, np.array([[float(worth), predicted, spent]]))
+    if asked == "auto" and not worth:
         stages.display.say(
-            f"not held to tier {tier}: on {images} test images it would take about "
-            f"{duration(told['predicted_seconds'])}, more than half of the run's {duration(spent)}"
+            f"not held to tier {tier}: on {images} test images it would take about {duration(predicted)}, more than "
+            f"half of the run's {duration(spent)}"
         )
-        return told | {"worth": False}
-    job.work()
-    return told | {"worth": True}
+    if worth:
+        job.work()
+    return decided_tier(stages)
+
+
+def decided_tier(stages: Stages) -> dict[str, Any]:
+    """What results.json says of the tier that ends a run, as it was decided."""
+    asked = stages.config.evaluation.tier
+    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
+    told: dict[str, Any] = {"asked": asked, "name": tier, "images": images}
+    known = _decision(stages, asked, tier, images).read(0)
+    if known is None:
+        return told | {"worth": asked not in ("none", "auto")}
+    times = {"predicted_seconds": round(float(known[0, 1]), 3), "run_seconds": round(float(known[0, 2]), 3)}
+    return told | {"worth": bool(known[0, 0])} | times
+
+
+def _decision(stages: Stages, asked: str, tier: str, images: int) -> Records:
+    """Whether the tier was worth its cost, its predicted seconds, and those of the run before it, (1, 3)."""
+    return Records(stages.coefficients, f"{asked}_{tier}_{images}_decided", 1, (3,))
 
 
 class TierJob:
@@ -153,9 +173,9 @@ class TierJob:
         """Whether an earlier start has begun it."""
         return (self._place / "zarr.json").exists()
 
-    def predicted_seconds(self) -> float:
-        """What all methods are expected to take together."""
-        self._predicted = _predict(self.tier_work, self.sources, self._rates)
+    def predicted_seconds(self, *, say: bool = True) -> float:
+        """What all methods are expected to take together; ``say``: show how it comes about."""
+        self._predicted = _predict(self.tier_work, self.sources, self._rates, say=say)
         return sum(float(row["expected"]["seconds"]) for row in self._predicted.values())
 
     def work(self, methods: Sequence[str] | None = None) -> None:
@@ -163,9 +183,9 @@ class TierJob:
         stages, test, work = self.stages, self.test, self.tier_work
         described = [a.described for a in work.attacks]
         asked = tuple(methods or self.sources)
-        with stages.events.stage("evaluate"):
-            identity = stages.identity | {"attacks": described, "called": [a.name for a in work.attacks]}
-            group = guarded_group(self._place, identity)
+        with foreign_outcomes_named(self._place), stages.events.stage("evaluate"):
+            identity = {"attacks": described, "called": [a.name for a in work.attacks], "images": len(test.y)}
+            group = guarded_group(self._place, stages.identity | identity)
             known = _earlier(self.path, stages)
             earlier = known.get("methods", {})
             new = {m: self.sources[m] for m in asked if m not in earlier}
@@ -197,7 +217,7 @@ class TierJob:
 
     def results(self) -> dict[str, Any]:
         """What the JSON file holds."""
-        results = schema.read(self.path, schema.TierResults, "it is written again")
+        results = schema.read(self.path, schema.TierResults, READ_ONLY)
         assert results is not None
         return results
 
@@ -205,7 +225,9 @@ class TierJob:
 def _earlier(path: Location, stages: Stages) -> dict[str, Any]:
     """What the file has from before; nothing where it is damaged, as it is written again from the outcomes."""
     try:
-        return schema.read(path, schema.TierResults, "it is written again") or {}
+        found = schema.read(path, schema.TierResults, "it is written again") or {}
+        schema.require_owner(path, found, stages.identity if found else {}, "it is written again")
+        return found
     except StoreDamagedError as error:
         stages.display.say(str(error))
         return {}
@@ -244,8 +266,16 @@ def _method(
         )
 
 
+def _unsaid(text: str) -> None:
+    """Say nothing."""
+
+
 def _predict(
-    work: TierWork, methods: Mapping[str, CommittedCoefficients], before: Mapping[str, Mapping[str, Any]]
+    work: TierWork,
+    methods: Mapping[str, CommittedCoefficients],
+    before: Mapping[str, Mapping[str, Any]],
+    *,
+    say: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
     if not methods:
@@ -263,19 +293,22 @@ def _predict(
         expected[method] = predict_cost(
             priced, images, measured, workers=workers, clean=rates["clean"], robust=rates["robust"]
         )
-    stages.display.say(
+    told = stages.display.say if say else _unsaid
+    told(
         f"a batch of {batch}: {1e3 * measured.query_seconds:.1f} ms for values, "
         f"{1e3 * measured.step_seconds:.1f} ms with gradients; {workers} at a time"
     )
-    stages.display.say(f"at most (no attack succeeds): {reduce(add, [bound] * len(methods))}")
-    stages.display.say(f"expected (accuracies of the run under its own attack): {reduce(add, expected.values())}")
+    told(f"at most (no attack succeeds): {reduce(add, [bound] * len(methods))}")
+    told(f"expected (accuracies of the run under its own attack): {reduce(add, expected.values())}")
     if work.unpriced is not None:
-        stages.display.say(f"not predicted: {work.unpriced}")
+        told(f"not predicted: {work.unpriced}")
     shared = {"batch": asdict(measured), "workers": workers, "bound": bound.as_dict()}
     shared |= {} if work.unpriced is None else {"without": work.unpriced}
     return {method: shared | {"expected": cost.as_dict()} for method, cost in expected.items()}
 
 
+SAMPLE = 200
+"""Test images of the tier whose cost is said where none was asked for."""
 AUTOATTACK = "autoattack"
 TIER_NAMES = (*TIERS, AUTOATTACK)
 """Tiers of ``advntk evaluate``."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.config import AttackConfig
-from advntk_dist.errors import StoreDamagedError
+from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
@@ -65,7 +66,7 @@ class WorstCase:
     Attributes
     ----------
     sets
-        What every method has met; the run's own attack is the first.
+        What every method has met; the run's own attack is the first, if it keeps to the ball.
     alone
         What only some methods have met.
     """
@@ -74,9 +75,13 @@ class WorstCase:
     alone: tuple[AttackSet, ...]
 
     @classmethod
-    def of(cls, own: AttackSet, others: Sequence[AttackSet]) -> WorstCase:
-        """The worst case over a run's own attack and all others; what another set includes is left out."""
-        common, alone = [own], list[AttackSet]()
+    def of(cls, own: AttackSet, others: Sequence[AttackSet], *, keeps_own: bool = True) -> WorstCase:
+        """The worst case over a run's own attack and all others; what another set includes is left out.
+
+        Where the own attack does not keep to the ball, it counts only as long as no other does for all methods.
+        """
+        complete = any(found.methods.keys() == own.methods.keys() for found in others)
+        common, alone = [own] if keeps_own or not complete else [], list[AttackSet]()
         for found in sorted(others, key=lambda s: (-s.images, -len(s.attacks), s.label)):
             if not found.methods or any(found.within(kept) for kept in common):
                 continue
@@ -160,16 +165,16 @@ def read_attack_sets(
         except StoreDamagedError as error:
             log.warning("%s", error)
             continue
-        if any(identity.get(key) != value for key, value in owner.items()):
+        named = "images" not in identity or entry.name.endswith(f"_images{identity['images']}")
+        if not named or any(identity.get(key) != value for key, value in owner.items()):
             continue
         attacks = identity.get("attacks", [identity.get("attack")])
         if not all(keeps(attack, own) for attack in attacks):
             continue
         methods = {}
         for name, seal in seals.items():
-            result = (
-                _sequence(group, name, identity["called"], seal) if "called" in identity else read_single(group, name)
-            )
+            called, many = identity.get("called"), identity.get("images")
+            result = read_single(group, name) if called is None else _sequence(group, name, called, many, seal)
             if result is not None:
                 methods[name] = result
         if methods:
@@ -183,12 +188,26 @@ def keeps(attack: dict[str, Any], own: AttackConfig) -> bool:
     return held and attack["name"] != "pgd-reference"
 
 
-def _sequence(group: zarr.Group, method: str, called: Sequence[str], seal: int) -> MethodResult | None:
-    """Outcomes of a method under a sequence of attacks; None where one of them is not whole."""
+@contextmanager
+def foreign_outcomes_named(place: Location) -> Iterator[None]:
+    """Raise StoreDamagedError, with a remedy that works here, for outcomes of anything else at a place of outcomes."""
+    try:
+        yield
+    except StoreMismatchError as error:
+        raise StoreDamagedError(
+            f"{place}: holds outcomes of something else ({error.field} is {error.stored!r}, not {error.requested!r}); "
+            "move it away, and the same command computes its own again"
+        ) from error
+
+
+def _sequence(
+    group: zarr.Group, method: str, called: Sequence[str], images: int | None, seal: int
+) -> MethodResult | None:
+    """Outcomes of so many images under a sequence of attacks; None where one of them is not whole."""
     clean = _table(group, f"{method}_clean", seal)
     tables = [_table(group, f"{method}_{name}", seal) for name in called]
     whole = [table for table in tables if table is not None]
-    if clean is None or len(whole) < len(tables):
+    if clean is None or len(whole) < len(tables) or any(len(table) != images for table in (clean, *whole)):
         return None
     right = clean[:, 0] > 0
     robust = np.logical_and.reduce([right, *(table[:, 0] > 0 for table in whole)])

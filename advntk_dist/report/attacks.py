@@ -81,11 +81,12 @@ def ball_words(attack: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) ->
     return f"{norms.get(norm, norm)} radius {as_radius(attack.get('radius'))}".strip()
 
 
-def alone_words(results: Mapping[str, Any]) -> list[str]:
+def alone_words(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> list[str]:
     """Sentences on attacks that only some methods have met, which no ranking may rest on."""
     rows = (results.get("worst_case") or {}).get("alone", ())
     return [
-        f"{title_of(row['method'])} has met further attacks, which not all methods have ({row['set']}): "
-        f"{as_percent(row['robust'])} of {row['n_test']:,} test images are robust under all that it has met."
+        f"{title_of(row['method'])} has met further attacks, which not all methods have: {as_percent(row['robust'])} "
+        f"of {row['n_test']:,} test images are robust under all that it has met. They are "
+        f"{'; '.join(attacks_words(row['attacks'], norms))}."
         for row in rows
     ]

@@ -34,12 +34,15 @@ class ComparedRun:
     images
         What decides on the test images: ``data`` (fingerprint) and ``split``; None where that is not beside the
         results.
+    also
+        What a reader must know of attacks that this run alone has met; empty where there is nothing.
     """
 
     name: str
     results: dict[str, Any]
     config: dict[str, Any]
     images: dict[str, Any] | None = None
+    also: str = ""
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -93,7 +96,10 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         scores=scores,
         best={verdict.winner},
         curves=drawn,
-        attacks=[(run.name, "; ".join(attacks_words(attacks_met(run.results)))) for run in runs],
+        attacks=[
+            (run.name, " ".join(filter(None, ("; ".join(attacks_words(attacks_met(run.results))), run.also))))
+            for run in runs
+        ],
         settings=_differing([{"data fingerprint": found} | run.config for found, run in zip(data, runs, strict=True)]),
         same_data="–" not in data,
         versions=_differing([run.results.get("environment") or {} for run in runs]),

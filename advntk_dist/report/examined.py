@@ -55,19 +55,19 @@ class TierTable:
     pairs: tuple[PairedDifference, ...]
 
 
-def read_check(folder: Location) -> Checked | None:
-    """The checks in check.json; None where there is no such file.
+def read_check(folder: Location, owner: dict[str, Any]) -> Checked | None:
+    """The checks in check.json of the run that ``owner`` names; None where there is no such file.
 
     Raises
     ------
     StoreError
         If it was changed since it was written, or is of another format.
     """
-    found = schema.read(
-        folder / "check.json", schema.CheckResults, f"`advntk check {folder}` writes it again; or remove it"
-    )
+    path, remedy = folder / "check.json", f"`advntk check {folder}` writes it again; or remove it"
+    found = schema.read(path, schema.CheckResults, remedy)
     if found is None:
         return None
+    schema.require_owner(path, found, owner, remedy)
     said = (("own_attack", "under the run's own attack"), ("white_box", "under all white-box attacks"))
     return Checked(
         title_of(found["method"]),
@@ -77,8 +77,8 @@ def read_check(folder: Location) -> Checked | None:
     )
 
 
-def read_tiers(folder: Location) -> tuple[TierTable, ...]:
-    """Every tier below ``evaluation``, by name.
+def read_tiers(folder: Location, owner: dict[str, Any]) -> tuple[TierTable, ...]:
+    """Every tier below ``evaluation`` of the run that ``owner`` names, by name.
 
     Raises
     ------
@@ -89,14 +89,15 @@ def read_tiers(folder: Location) -> tuple[TierTable, ...]:
     if not place.is_dir():
         return ()
     paths = sorted((path for path in place.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
-    return tuple(_tier(path, folder) for path in paths)
+    return tuple(_tier(path, folder, owner) for path in paths)
 
 
-def _tier(path: Location, folder: Location) -> TierTable:
+def _tier(path: Location, folder: Location, owner: dict[str, Any]) -> TierTable:
     tier = path.name.partition("_")[0]
     remedy = f"`advntk evaluate {folder} --tier {tier}` with the same number of images writes it again; or remove it"
     found = schema.read(path, schema.TierResults, remedy)
     assert found is not None
+    schema.require_owner(path, found, owner, remedy)
     where = f"evaluation/{path.name}"
     scores = [replace(score, detail=_left(found["methods"][score.key])) for score in method_scores(found, where)]
     attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]

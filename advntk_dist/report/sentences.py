@@ -107,12 +107,12 @@ def _attacks(results: dict[str, Any]) -> str:
     )
 
 
-def tier_words(results: dict[str, Any]) -> str:
+def tier_words(results: dict[str, Any], run: str = "RUN") -> str:
     """What a tier that was not run would cost, and how it is run."""
     tier = results.get("tier") or {}
     seconds, name, images = tier.get("predicted_seconds"), tier.get("name") or "standard", tier.get("images")
     sample = "" if images is None else f" --images {images}"
-    adds = f"`advntk evaluate RUN --tier {name}{sample}`, then `advntk report RUN`, adds stronger ones"
+    adds = f"`advntk evaluate {run} --tier {name}{sample}`, then `advntk report {run}`, adds stronger ones"
     if seconds is None:
         return f"{adds}."
     return f"{adds}, in about {duration(seconds)}; the run before it took {duration(tier['run_seconds'])}."

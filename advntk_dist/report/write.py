@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from advntk_dist.report.attacks import attack_words, attacks_met, under_attack, worst_results
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.examined import Checked, TierTable, read_check, read_tiers
@@ -35,7 +37,7 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
     if dynamics is not None:
         plots["dynamics"] = dynamics_plot(dynamics)
     pngs = {name: plot.light for name in NAMES if isinstance(plot := plots[name], Plot)}
-    page = render_page(inputs, plots, read_check(folder), read_tiers(folder))
+    page = render_page(inputs, plots, read_check(folder, inputs.results), read_tiers(folder, inputs.results))
     return write_page(folder, page, pngs, absent=[name for name in NAMES if name not in pngs])
 
 
@@ -62,7 +64,7 @@ def render_page(
         own_scores=own_scores if len(attacks_met(results)) > 1 else (),
         own_pairs=own_pairs,
         own_best=highlighted(own_scores, own_pairs),
-        more=tier_words(results),
+        more=_no_tier(results),
         plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
         checked=checked,
         tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],
@@ -72,3 +74,10 @@ def render_page(
         environment=flatten(results["environment"]) if results.get("environment") else [],
         numbers=flatten(inputs.results),
     )
+
+
+def _no_tier(results: dict[str, Any]) -> str:
+    """What the page says in place of the tables of tiers, where there are none."""
+    if len(attacks_met(results)) > 1:
+        return "No table of a tier lies beside this run; `advntk evaluate RUN --tier TIER` writes it again."
+    return f"Not held to a tier of attacks yet: {tier_words(results)}"

@@ -97,8 +97,10 @@ class CurveResults(_Section):
 
 
 class _Described(_Section):
-    """Which run a file is about."""
+    """Which run a file is about: what it is made of, and digests of its configuration and of its images."""
 
+    configuration: str | None = None
+    data: str | None = None
     dataset: str
     network: str
     n_train: Images
@@ -311,7 +313,7 @@ def read(path: Location, kind: type[BaseModel], remedy: str) -> dict[str, Any] |
     found = parsed(path, remedy)
     if found is None:
         return None
-    if not _is_as_written(found):
+    if not is_as_written(found):
         raise StoreDamagedError(f"{path}: was changed after it was written (its checksum differs); {remedy}")
     del found["format"], found["checksum"]
     try:
@@ -341,12 +343,26 @@ def parsed(path: Location, remedy: str) -> dict[str, Any] | None:
         raise StoreDamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
     if not isinstance(found, dict) or not {"format", "checksum"} <= found.keys():
         raise StoreDamagedError(f"{path}: lacks its format number or its checksum; {remedy}")
-    if found["format"] != FORMAT and _is_as_written(found):
+    if found["format"] != FORMAT and is_as_written(found):
         raise StoreMismatchError(str(path), "format", found["format"], FORMAT)
     return found
 
 
-def _is_as_written(found: dict[str, Any]) -> bool:
+OWNER = ("configuration", "data")
+"""Keys that tell runs apart."""
+
+
+def require_owner(path: Location, found: dict[str, Any], owner: dict[str, Any], remedy: str) -> None:
+    """Raise StoreDamagedError if a file is of another run than the one whose keys these are; ``remedy`` ends it."""
+    for key in OWNER:
+        if owner.get(key) is not None and found.get(key) != owner[key]:
+            raise StoreDamagedError(
+                f"{path}: is of another run ({key} is {found.get(key)}, not {owner[key]}); {remedy}"
+            )
+
+
+def is_as_written(found: dict[str, Any]) -> bool:
+    """Whether a file's JSON object has the checksum of what it says."""
     return bool(found["checksum"] == checksum({key: value for key, value in found.items() if key != "checksum"}))
 
 
@@ -365,5 +381,11 @@ def first_difference(found: object, expected: object, where: str = "") -> str | 
     elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
         inside = [(a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(found, expected, strict=True))]
     else:
-        return None if found == expected else f"{where} is {found!r} in place of {expected!r}"
+        return None if found == expected else f"{where} is {_short(found)} in place of {_short(expected)}"
     return next((place for item in inside if (place := first_difference(*item)) is not None), None)
+
+
+def _short(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

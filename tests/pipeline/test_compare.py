@@ -15,6 +15,7 @@ from advntk_dist.cli import main
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.outcomes import read_outcomes
 from advntk_dist.pipeline.rundir import RunDirectory, digest
+from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group
 
@@ -77,6 +78,9 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
             for start in range(0, len(rows), spans[name]):
                 table.write(start, rows[start : start + spans[name]])
                 seals[f"{name} {start}"] = table.seal(start)
+    results = json.loads((run / "results.json").read_text())
+    del results["format"], results["checksum"]
+    schema.write(run / "results.json", schema.RunResults, results | changes)
     return identity
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
-from advntk_dist.errors import RequestError, StoreMismatchError
+from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.tiers import TIERS, Tier
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
@@ -161,7 +161,7 @@ def test_a_whole_run_with_workers_is_the_same_run(
 def test_outcomes_of_another_tier_are_not_taken_for_this_one(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate_run_tier(copy, "standard", images=20, methods=["ntk"], display=QUIET)
     monkeypatch.setitem(TIERS, "standard", Tier("other", 9, 2, 30))
-    with pytest.raises(StoreMismatchError, match="attacks"):
+    with pytest.raises(StoreDamagedError, match=r"something else \(attacks is .*move it away"):
         evaluate_run_tier(copy, "standard", images=20, methods=["ntk"], display=QUIET)
 
 

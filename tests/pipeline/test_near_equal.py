@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 import advntk_dist as advntk
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
+from advntk_dist.data import Dataset
 from advntk_dist.data.near_equal import PART, NearEqual, find_near_equal
-from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining
+from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.near_images import nearest_in_store
 from advntk_dist.pipeline.problem import Problem
@@ -80,15 +81,15 @@ def test_pairs_are_named_once_the_test_images_first() -> None:
         "val": np.array([[0.5, 1.0]]),
         "test": np.array([[0.0015, 2.0], [0.4, 2.0]]),
     }
-    found = find_near_equal(data, parts, nearest)
-    assert found.limit == PART * 0.01
+    found = find_near_equal(data, parts, nearest, 0.02)
+    assert found.limit == PART * 0.02
     assert not found.close["train"]
     assert found.close["test"] == 1
     (pair,) = found.pairs
     assert (str(pair.first), str(pair.second), pair.first.row, pair.second.row) == ("train 2", "test 0", 7, 9)
     far = {"train": np.array([[0.01, 1.0], [0.01, 0.0], [0.2, 0.0], [0.3, 0.0], [0.3, 0.0]])}
     parts |= {"train": np.arange(5)}
-    two = find_near_equal(data, parts, nearest | far)
+    two = find_near_equal(data, parts, nearest | far, 0.4)
     assert (two.close["train"], two.close["test"]) == (2, 1)
     assert [(p.first.index, p.second.part, p.second.index) for p in two.pairs] == [(2, "test", 0), (0, "train", 1)]
     assert NearEqual.from_dict(json.loads(json.dumps(two.as_dict()))) == two
@@ -162,3 +163,27 @@ def test_actors_find_the_same(near: Path, tmp_path: Path, small_settings: tuple[
         fill_gram(config, tmp_path / name)
         found.append(run(config, tmp_path / name, display=QUIET).results["near_equal"])
     assert found[0]["close"] == found[1]["close"]
+
+
+def test_a_test_set_of_copies_is_found_however_many_there_are() -> None:
+    """The limit does not sink where every training image has a twin itself."""
+    x, y = digits(40)
+    noise = np.random.default_rng(0).normal(0, 2, (240, 8, 8, 1))
+    many = np.clip(np.repeat(x, 6, axis=0) + noise, 0, 255).astype(np.uint8)
+    net = advntk.network("mlp-2")
+    floats = many.astype(np.float32) / 255 - 0.5
+    values = np.asarray(net.ntk(floats, floats))
+    scale = np.diagonal(values).astype(np.float64) ** -0.5
+    every = distances(values, scale, scale)
+    np.fill_diagonal(every, FARTHEST)
+    order = np.random.default_rng(1).permutation(240)
+    train, test = order[:200], order[200:]
+    nearest = {}
+    for part, rows in (("train", train), ("val", test[:10]), ("test", test)):
+        own = every[np.ix_(rows, train)]
+        nearest[part] = np.column_stack([own.min(axis=1), own.argmin(axis=1)])
+    typical = float(np.median(every[np.ix_(train, train)][np.triu_indices(200, 1)]))
+    data = Dataset("copies", many, np.repeat(y, 6), tuple("0123456789"))
+    found = find_near_equal(data, {"train": train, "val": test[:10], "test": test}, nearest, typical)
+    copies = sum(bool((train // 6 == row // 6).any()) for row in test)
+    assert found.close["test"] == copies > 30

@@ -27,7 +27,11 @@ QUIET = Display(quiet=True)
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes", "format", "checksum")}
+    return {
+        key: value
+        for key, value in results.items()
+        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
+    }
 
 
 def everything(folder: ObjectPath) -> dict[str, bytes]:

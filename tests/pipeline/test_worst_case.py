@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline import tier as tier_module
 from advntk_dist.pipeline.check import check_run
@@ -21,6 +23,7 @@ from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.outcomes import RunOutcomes, read_outcomes
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.status import run_status
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.pipeline.worst_case import AttackSet, WorstCase
 from advntk_dist.progress import Display
@@ -189,7 +192,9 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: 
     folder = shutil.copytree(filled, tmp_path / "run")
     settings = (*small_settings, *WEAK)
     plain = run(load_config("digits", settings), folder, display=QUIET)
-    assert plain.results["tier"] == {"asked": "none", "worth": False}
+    tier = plain.results["tier"]
+    assert (tier["asked"], tier["name"], tier["images"], tier["worth"]) == ("none", "standard", 60, False)
+    assert tier["predicted_seconds"] > 0
     assert plain.results["worst_case"]["images"] == 60
     ending = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=25"))
     ended = run(ending, folder, display=QUIET)
@@ -203,6 +208,12 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: 
     assert ended.results["methods"] == plain.results["methods"]
     assert len(list((folder / "evaluation").glob("standard_*_images25.json"))) == 1
     assert not run(ending, folder, display=QUIET).worked
+    assert "tier_images = 25" in (folder / "config.toml").read_text()
+    damaged = folder / "results.json"
+    damaged.write_text(damaged.read_text().replace('"smallest_ritz"', '"smallest"'))
+    rebuild_report(folder, display=QUIET)
+    assert stored(folder)["tier"] == ended.results["tier"], "as it was decided"
+    assert run_status(folder).images == run_status(folder).images_total, "a tier's images are not the run's own"
     fewer = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
     assert not run(fewer, folder, display=QUIET).worked, "more images have met it"
     assert not run(load_config("digits", settings), folder, display=QUIET).worked
@@ -269,3 +280,74 @@ def test_the_tier_of_a_run_goes_on_where_it_was_ended(
     done = {name for name in written if not name.endswith("seconds")}
     assert "early_stopped_square" in done
     assert not any(name.startswith("ntk_") or name == "early_stopped_fgsm" for name in done)
+
+
+def test_outcomes_of_another_number_of_images_do_not_count(copy: Path) -> None:
+    places = []
+    for images in (20, 30):
+        evaluate_run_tier(copy, "standard", images=images, display=QUIET)
+        places.append(next((copy / "evaluation.zarr").glob(f"standard_*_images{images}")))
+    few, many = places
+    for name in ("ntk_clean", "commits/ntk_clean"):
+        shutil.rmtree(many / name)
+        shutil.copytree(few / name, many / name)
+    counted = outcomes(copy).others
+    assert {found.label: sorted(found.methods) for found in counted}[many.name] == ["adv_ntk", "early_stopped"]
+    with pytest.raises(StoreDamagedError, match="move it away, and the same command computes its own again"):
+        evaluate_run_tier(copy, "standard", images=30, display=QUIET)
+    shutil.rmtree(many)
+    before = stored(copy)["worst_case"]
+    evaluate_run_tier(copy, "standard", images=30, display=QUIET)
+    assert stored(copy)["worst_case"] == before
+    many.rename(copy / "aside")
+    few.rename(many)
+    with pytest.raises(StoreDamagedError, match="images is 20, not 30"):
+        evaluate_run_tier(copy, "standard", images=30, display=QUIET)
+
+
+def test_a_tier_of_another_run_is_not_shown(
+    copy: Path, filled: Path, tmp_path: Path, small_settings: tuple[str, ...]
+) -> None:
+    other = shutil.copytree(filled, tmp_path / "other")
+    run(load_config("digits", (*small_settings, "attack.radius=0.1")), other, display=QUIET)
+    evaluate_run_tier(copy, "fast", images=5, display=QUIET)
+    check_run(copy, images=5, display=QUIET)
+    for name in ("evaluation", "check.json"):
+        (shutil.copytree if (copy / name).is_dir() else shutil.copy)(copy / name, other / name)
+        with pytest.raises(StoreDamagedError, match=r"is of another run \(configuration is"):
+            rebuild_report(other, display=QUIET)
+        (shutil.rmtree if (other / name).is_dir() else Path.unlink)(other / name)
+    rebuild_report(other, display=QUIET)
+
+
+def test_an_attack_that_leaves_the_ball_counts_only_where_it_is_alone() -> None:
+    own = attack_set("own", "a", ntk=[0, 1, 1], adv=[0, 1, 1])
+    alone = WorstCase.of(own, [], keeps_own=False)
+    assert [s.label for s in alone.sets] == ["own"]
+    held = WorstCase.of(own, [attack_set("tier", "b", ntk=[1, 1, 0], adv=[1, 0, 1])], keeps_own=False)
+    assert [s.label for s in held.sets] == ["tier"]
+    assert held.methods["ntk"].robust_right.tolist() == [True, True, False]
+
+
+def test_radii_that_almost_agree_have_places_of_their_own(copy: Path) -> None:
+    evaluate_again(copy, "pgd", ["radius=0.2000001"], display=QUIET)
+    assert len(list((copy / "evaluation.zarr").glob("pgd_linf_r0.2*"))) == 2
+
+
+def test_fewer_images_under_all_attacks_are_said(copy: Path) -> None:
+    shown = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - for the console's life
+    evaluate_run_tier(copy, "standard", images=10, display=Display(shown))
+    assert "rests on the first 10 test images now, which have met them all, before on 60" in shown.export_text()
+
+
+def test_a_changed_list_of_attacks_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_run_tier(copy, "standard", images=10, display=QUIET)
+    body = stored(copy)
+    body["worst_case"]["sets"][1] = "invented"
+    (copy / "results.json").write_text(json.dumps(body))
+    with pytest.raises(SystemExit) as stopped:
+        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
+    assert stopped.value.code == 3
+    err = capsys.readouterr().err
+    assert "worst_case.sets[1] is 'invented'" in err
+    assert "not whole any more" not in err

@@ -65,7 +65,7 @@ def test_the_page_says_how_to_get_what_is_not_there(make: Make, tmp_path: Path) 
 
 def test_all_passed(tmp_path: Path) -> None:
     found = read_check(
-        put(tmp_path, CHECK | {"checks": CHECK["checks"][:1], "method": "early_stopped", "own_attack": None})
+        put(tmp_path, CHECK | {"checks": CHECK["checks"][:1], "method": "early_stopped", "own_attack": None}), {}
     )
     assert found is not None
     assert found.verdict == (
@@ -96,14 +96,14 @@ def test_what_was_changed_is_named_with_its_remedy(tmp_path: Path, damage: str) 
     change, says = DAMAGE[damage]
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(StoreDamagedError, match=rf"evaluation/x\.json: {says}.*; `advntk evaluate .* writes it again"):
-        read_tiers(tmp_path)
+        read_tiers(tmp_path, {})
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = put(tmp_path, CHECK) / "check.json"
     path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 1})))
     with pytest.raises(StoreMismatchError, match="format differs: the store has 1"):
-        read_check(tmp_path)
+        read_check(tmp_path, {})
 
 
 def test_files_that_were_cut_short_are_named(tmp_path: Path) -> None:
@@ -112,4 +112,4 @@ def test_files_that_were_cut_short_are_named(tmp_path: Path) -> None:
         for content in ("", '{"checks": [', "\udcff{}"):
             (tmp_path / name).write_text(content, errors="surrogateescape")
             with pytest.raises(StoreDamagedError, match=rf"{name}: not valid JSON .*; `advntk .* writes it again"):
-                read(tmp_path)
+                read(tmp_path, {})
