@@ -99,7 +99,7 @@ def test_cost_adds_up_and_bounds_the_expectation() -> None:
     assert (expected.steps, expected.queries) == (50, 10 + 5 + 21)
     assert expected.seconds == 3 * 1.0 + 2 * (30.0 + 1.0) + 1 * 21.0
     assert predict_cost(attacks, 10, measured, workers=3).seconds == pytest.approx(bound.seconds / 3)
-    assert str(bound) == "100 image-steps and 230 queries, 3 min"
+    assert str(bound) == "100 image-steps and 230 queries, 2 min 39 s"
     assert str(expected).endswith("86.0 s")
     assert bound + expected == Cost(150, 230 + 36, bound.seconds + expected.seconds)
 

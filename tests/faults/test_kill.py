@@ -52,7 +52,11 @@ def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in ("seconds", "peak_bytes", "format", "checksum")}
+    return {
+        key: value
+        for key, value in results.items()
+        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
+    }
 
 
 def kill_somewhere(forks: Terminal, folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:
