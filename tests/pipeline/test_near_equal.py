@@ -154,17 +154,6 @@ def test_what_was_found_and_is_damaged_is_found_again(
     assert run(load_config("digits", small_settings), folder, display=QUIET).results["near_equal"] == before
 
 
-@pytest.mark.slow
-def test_actors_find_the_same(near: Path, tmp_path: Path, small_settings: tuple[str, ...], ray_cluster: None) -> None:
-    settings = (*small_settings, f"data.name={near}", "data.n_val=20", "data.n_test=50")
-    found = []
-    for name, more in (("here", ()), ("there", ("evaluation.workers=2",))):
-        config = load_config("digits", (*settings, *more))
-        fill_gram(config, tmp_path / name)
-        found.append(run(config, tmp_path / name, display=QUIET).results["near_equal"])
-    assert found[0]["close"] == found[1]["close"]
-
-
 def test_a_test_set_of_copies_is_found_however_many_there_are() -> None:
     """The limit does not sink where every training image has a twin itself."""
     x, y = digits(40)
