@@ -77,7 +77,7 @@ def print_results(results: dict[str, Any], run: object = "RUN") -> None:
         under_attack,
         worst_results,
     )
-    from advntk_dist.report.sentences import ALONE, tier_words
+    from advntk_dist.report.sentences import ALONE, image_warnings, tier_words
 
     worst, met = worst_results(results), attacks_met(results)
     click.echo(
@@ -92,16 +92,12 @@ def print_results(results: dict[str, Any], run: object = "RUN") -> None:
     for line in alone_words(results, {}):
         click.echo(line)
     if len(met) > 1:
-        click.echo(f"under the run's own attack alone, {attack_words(met[0], {})}:")
+        click.echo(f"under the run's own attack alone, {attack_words(results['attack'], {})}:")
         print_methods(results)
     elif "tier" in results:
         click.echo(f"{ALONE} {tier_words(results, str(run))}")
-    from advntk_dist.data.duplicates import Duplicates
-    from advntk_dist.data.near_equal import NearEqual
-
-    for kind, found in ((Duplicates, results.get("duplicates")), (NearEqual, results.get("near_equal"))):
-        for line in () if found is None else kind.from_dict(found).lines():
-            click.echo(line)
+    for line in image_warnings(results)[0]:
+        click.echo(line)
 
 
 def print_methods(results: dict[str, Any]) -> None:

@@ -299,12 +299,12 @@ class RunConfig(Section):
     @classmethod
     def _loss_of_the_recipe(cls, values: Any) -> Any:
         """The paper's recipe attacks the squared error, unless another loss is given."""
-        if not isinstance(values, Mapping) or cls._usual_loss(values.get("train")) is None:
+        if not isinstance(values, Mapping) or (loss := cls._usual_loss(values.get("train"))) is None:
             return values
         attack = values.get("attack", {})
         if not isinstance(attack, Mapping) or attack.get("loss") is not None or attack.get("name", "pgd") != "pgd":
             return values
-        return {**values, "attack": {**attack, "loss": cls._usual_loss(values.get("train"))}}
+        return {**values, "attack": {**attack, "loss": loss}}
 
     @classmethod
     def _usual_loss(cls, train: Any) -> str | None:

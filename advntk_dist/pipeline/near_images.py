@@ -12,6 +12,7 @@ from advntk_dist.data.near_equal import NearEqual, find_near_equal
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.scoring import CommittedCoefficients
 from advntk_dist.pipeline.solving import Solving
 from advntk_dist.storage import Records
@@ -31,17 +32,22 @@ def near_equal_images(job: Solving) -> NearEqual:
         If the Gram matrix is damaged, or what is found cannot be committed.
     """
     nearest, typical = {"train": _of_training_images(job)}, _typical_distance(job)
-    with job.events.stage("solve"):
-        for name, part in (("val", job.problem.val), ("test", job.problem.test)):
-            rows = CommittedRows(job.coefficients, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
-            if len(rows.missing):
-                task = NearestTraining(_scale(job.store))
-                judged = job.evaluator(CommittedCoefficients(job.uniform(), 0), part)
-                for batch, found in judged.map(rows.batches(rows.missing, task)):
-                    rows.table[batch.indices] = found
-                    rows.commit()
-            nearest[name] = rows.table
+    for name, part in (("val", job.problem.val), ("test", job.problem.test)):
+        rows = CommittedRows(job.coefficients, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
+        if len(rows.missing):
+            with job.events.stage("solve"):
+                _compare(job, part, rows)
+        nearest[name] = rows.table
     return find_near_equal(job.problem.dataset, job.problem.rows, nearest, typical)
+
+
+def _compare(job: Solving, part: Part, rows: CommittedRows) -> None:
+    """Fill in and commit the rows that are missing."""
+    task = NearestTraining(_scale(job.store))
+    judged = job.evaluator(CommittedCoefficients(job.uniform(), 0), part)
+    for batch, found in judged.map(rows.batches(rows.missing, task)):
+        rows.table[batch.indices] = found
+        rows.commit()
 
 
 def _of_training_images(job: Solving) -> NDArray[np.float64]:

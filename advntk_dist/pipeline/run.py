@@ -138,10 +138,10 @@ def _write(stages: Stages, results: dict[str, Any]) -> Location:
 
     The results are written last: a run that has them is finished. Those that are stored and the same stay.
     """
+    from advntk_dist.report.page import replace_file
+
     page = _report(stages, results, stages.train())
-    text = schema.as_text(schema.RunResults, results)
-    if not stages.folder.results.exists() or stages.folder.results.read_bytes() != text.encode():
-        schema.write(stages.folder.results, schema.RunResults, results)
+    replace_file(stages.folder.results, schema.as_text(schema.RunResults, results).encode())
     return page
 
 

@@ -99,13 +99,13 @@ def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) 
         What results.json says of it.
     """
     asked, none = stages.config.evaluation.tier, stages.config.final_tier is None
-    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
-    spent = sum(stages.events.seconds().values())
+    tier, images, table = _decision(stages)
     job = TierJob(stages, tier, stages.problem.test.first(images), chosen, {k: r.as_dict() for k, r in own.items()})
-    table = _decision(stages, asked, tier, images)
     known = table.read(0)
-    predicted = float(known[0, 1]) if known is not None else job.predicted_seconds(say=not none)
-    spent = float(known[0, 2]) if known is not None else spent
+    if known is None:
+        predicted, spent = job.predicted_seconds(say=not none), sum(stages.events.seconds().values())
+    else:
+        predicted, spent = float(known[0, 1]), float(known[0, 2])
     worth = not none and (asked != "auto" or job.begun or predicted <= WORTH * spent)
     if known is None or bool(known[0, 0]) != worth:
         table.write(0, np.array([[float(worth), predicted, spent]]))
@@ -122,18 +122,23 @@ def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) 
 def decided_tier(stages: Stages) -> dict[str, Any]:
     """What results.json says of the tier that ends a run, as it was decided."""
     asked = stages.config.evaluation.tier
-    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
+    tier, images, table = _decision(stages)
     told: dict[str, Any] = {"asked": asked, "name": tier, "images": images}
-    known = _decision(stages, asked, tier, images).read(0)
+    known = table.read(0)
     if known is None:
         return told | {"worth": asked not in ("none", "auto")}
     times = {"predicted_seconds": round(float(known[0, 1]), 3), "run_seconds": round(float(known[0, 2]), 3)}
     return told | {"worth": bool(known[0, 0])} | times
 
 
-def _decision(stages: Stages, asked: str, tier: str, images: int) -> Records:
-    """Whether the tier was worth its cost, its predicted seconds, and those of the run before it, (1, 3)."""
-    return Records(stages.coefficients, f"{asked}_{tier}_{images}_decided", 1, (3,))
+def _decision(stages: Stages) -> tuple[str, int, Records]:
+    """The tier that was asked for, or whose cost is said; its images; whether it was worth it, and seconds, (1, 3).
+
+    The seconds are those predicted of the tier, and those of the run before it.
+    """
+    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
+    name = f"{stages.config.evaluation.tier}_{tier}_{images}_decided"
+    return tier, images, Records(stages.coefficients, name, 1, (3,))
 
 
 class TierJob:
@@ -225,9 +230,10 @@ class TierJob:
 def _earlier(path: Location, stages: Stages) -> dict[str, Any]:
     """What the file has from before; nothing where it is damaged, as it is written again from the outcomes."""
     try:
-        found = schema.read(path, schema.TierResults, "it is written again") or {}
-        schema.require_owner(path, found, stages.identity if found else {}, "it is written again")
-        return found
+        found = schema.read(path, schema.TierResults, "it is written again")
+        if found is not None:
+            schema.require_owner(path, found, stages.identity, "it is written again")
+        return found or {}
     except StoreDamagedError as error:
         stages.display.say(str(error))
         return {}

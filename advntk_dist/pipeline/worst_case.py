@@ -171,9 +171,8 @@ def read_attack_sets(
         attacks = identity.get("attacks", [identity.get("attack")])
         if not all(keeps(attack, own) for attack in attacks):
             continue
-        methods = {}
+        called, many, methods = identity.get("called"), identity.get("images"), {}
         for name, seal in seals.items():
-            called, many = identity.get("called"), identity.get("images")
             result = read_single(group, name) if called is None else _sequence(group, name, called, many, seal)
             if result is not None:
                 methods[name] = result

@@ -41,11 +41,10 @@ def under_attack(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET)
 def attacks_words(attacks: Sequence[Mapping[str, Any]], norms: Mapping[str, str] = TYPESET) -> list[str]:
     """Each attack in full; of several, norm and radius are said elsewhere, and seeds where nothing else differs."""
     words = [attack_words(attack, norms, ball=len(attacks) == 1) for attack in attacks]
-    told = [
+    return [
         w if words.count(w) == 1 else f"{w.removesuffix(')')}, seed {a.get('seed')})"
         for w, a in zip(words, attacks, strict=True)
     ]
-    return told if len(set(told)) == len(told) else words
 
 
 def attack_words(attack: Mapping[str, Any] | None, norms: Mapping[str, str] = TYPESET, *, ball: bool = True) -> str:

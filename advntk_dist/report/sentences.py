@@ -78,17 +78,19 @@ def summarise(inputs: ReportInputs) -> Summary:
         alone = "" if len(met) <= 1 else " All of this is under the run's own attack alone."
         points.append(("Robust overfitting", f"{shown}{alone}"))
     points.append(("Attack" if len(met) <= 1 else "Attacks", f"{_attacks(results)} {_attack(results, scores)}"))
-    found = inputs.results.get("duplicates")
-    duplicates = None if found is None else Duplicates.from_dict(found)
-    said, leak = ((), "") if duplicates is None else (duplicates.lines(), duplicates.leak)
-    found = inputs.results.get("near_equal")
-    close = None if found is None else NearEqual.from_dict(found)
-    near, close_leak = ((), "") if close is None else (close.lines(), close.leak)
+    said, leaks = image_warnings(results)
     return Summary(
-        " ".join(filter(None, (headline(scores, pairs, chance, under_attack(results)), leak, close_leak))),
+        " ".join((headline(scores, pairs, chance, under_attack(results)), *leaks)),
         tuple(points),
-        (*said, *near, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
+        (*said, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
     )
+
+
+def image_warnings(results: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What there is to say of equal and of almost equal images: lines, and sentences for the headline."""
+    kinds = ((Duplicates, results.get("duplicates")), (NearEqual, results.get("near_equal")))
+    found = [kind.from_dict(values) for kind, values in kinds if values is not None]
+    return [line for one in found for line in one.lines()], [one.leak for one in found if one.leak]
 
 
 def _met_labels(inputs: ReportInputs, results: dict[str, Any]) -> IntArray | None:

@@ -351,3 +351,17 @@ def test_a_changed_list_of_attacks_is_named(copy: Path, capsys: pytest.CaptureFi
     err = capsys.readouterr().err
     assert "worst_case.sets[1] is 'invented'" in err
     assert "not whole any more" not in err
+
+
+def test_the_runs_own_attack_is_named_where_it_does_not_count(
+    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(filled, tmp_path / "run")
+    run(load_config("digits", (*small_settings, "attack.name=pgd-reference")), folder, display=QUIET)
+    evaluate_run_tier(folder, "standard", images=10, display=QUIET)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["-q", "run", str(folder / "config.toml"), "--out", str(folder)])
+    out = capsys.readouterr().out
+    assert "under the worst of 6 attacks on each of 10 test images" in out
+    assert "under the run's own attack alone, pgd-reference on squared error (3 steps of 0.04" in out
