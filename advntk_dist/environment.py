@@ -1,8 +1,7 @@
-"""What a result was computed with."""
+"""The machine and the packages that results are computed with."""
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +15,16 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": usable_cores(),
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on, at least 1."""
+    import psutil
+
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):  # macOS has no such limit
+        return len(process.cpu_affinity())
+    return psutil.cpu_count() or 1

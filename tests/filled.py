@@ -80,7 +80,7 @@ def no_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("this must not start Ray")
 
-    monkeypatch.setattr("advntk_dist.gram.cluster.have_ray", refuse)
+    monkeypatch.setattr("advntk_dist.distributed.session.have_ray", refuse)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import click
 
-from advntk_dist import chatter, ray_death
+from advntk_dist import chatter
 from advntk_dist.cli.data import data
 from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.gram import gram
@@ -25,6 +25,7 @@ from advntk_dist.cli.reproduce import reproduce
 from advntk_dist.cli.results import check, evaluate, report
 from advntk_dist.cli.run import finite_width, presets, run, status
 from advntk_dist.cli.submit import submit
+from advntk_dist.distributed import watch
 from advntk_dist.errors import AdvNTKError
 
 _GO_ON = "nothing that was committed is lost, go on with: {again}"
@@ -127,11 +128,11 @@ def _ray_death_told(again: str) -> Iterator[None]:
         os.write(2, f"{line}\n".encode())
         os._exit(1)
 
-    ray_death.handler, before = told, ray_death.handler
+    watch.on_death, before = told, watch.on_death
     try:
         yield
     finally:
-        ray_death.handler = before
+        watch.on_death = before
 
 
 def _tell(error: str) -> None:

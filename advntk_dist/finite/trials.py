@@ -1,10 +1,12 @@
-"""Trials over width and seed as Ray tasks; each commits to a Zarr group of its own, and is not run again.
+"""Trials over width and seed on Ray actors; each commits to a Zarr group of its own, and is not run again.
 
 On a cluster the run directory must be a folder that every node sees, or in an object store.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +14,21 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayTaskError
 
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig, FlowConfig
-from advntk_dist.errors import AdvNTKError, GramBuildError, RequestError, SolverError, StoreError
-from advntk_dist.gram.cluster import cluster_workers, ray_session
-from advntk_dist.gram.worker import worker_environment
+from advntk_dist.distributed.autoscaling import Autoscaling
+from advntk_dist.distributed.pool import ActorPool, Call
+from advntk_dist.distributed.scheduler import run_tasks
+from advntk_dist.distributed.task_queue import TaskQueue
+from advntk_dist.distributed.worker import PooledActor
+from advntk_dist.errors import SolverError
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import location
 
 FLOW_FIELDS = ("gap_train", "gap_test", "ntk_change", "ark_change", "step_error", "steps")
 """Columns of the committed numbers of a flow trial."""
-
-_RETRIES = 3
-"""Times that a trial whose worker process is lost is started again; it goes on from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,6 @@ class Trial:
     def group(self) -> Any:
         """The group, made if it is not there."""
         return guarded_group(location(self.path), dict(self.identity))
-
-
-@dataclass(frozen=True)
-class _Failure:
-    exit_code: int
-    message: str
 
 
 def flow_trial(trial: Trial, config: FlowConfig, x: Any, y: NDArray[np.float64], x_test: Any) -> None:
@@ -127,52 +122,37 @@ def run_trials(
 
     Raises
     ------
-    RequestError, StoreError, SolverError
-        What a trial has raised.
-    GramBuildError
-        If a worker process is lost again and again.
+    AdvNTKError
+        What a trial has raised, SolverError where that is no error of this package.
+    SolverError
+        If workers are lost again and again.
     """
-    if not trials:
+    of = {(trial.width, trial.seed): trial for trial in trials}
+    if not of:
         return
-    with ray_session(address):
-        gpu = cluster_workers()[0] > 0
-        task: Any = ray.remote(_guarded).options(
-            num_cpus=1,
-            num_gpus=1 if gpu else 0,
-            max_retries=_RETRIES,
-            runtime_env={"env_vars": worker_environment(1, gpu)},
-        )
+    queue = TaskQueue(of, "trial", SolverError, deadline=math.inf)
+    with ActorPool(TrialWorker, SolverError, address) as pool:
+        pool.connect()
         references = [ray.put(part) for part in large]
-        waiting = {task.remote(function, trial, tuple(shared), *references): trial for trial in trials}
-        try:
-            while waiting:
-                done, _ = ray.wait(list(waiting), num_returns=1)
-                for reference in done:
-                    trial = waiting.pop(reference)  # before it may raise: Ray aborts where an ended task is cancelled
-                    _raise_failure(reference)
-                    on_done(trial)
-        finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
+        autoscaling = Autoscaling(None, grows=pool.grows, error=SolverError)
+
+        def call(key: tuple[int, int], attempt: int) -> Call:  # noqa: ARG001 - a trial is the same at each attempt
+            where = f"width {key[0]}, seed {key[1]}"
+            return Call("run", where, (function, of[key], tuple(shared), *references))
+
+        done = run_tasks(queue, pool, call, target=autoscaling.now)
+        with pool.job(keep=False), contextlib.closing(done):
+            for key, _ in done:
+                on_done(of[key])
 
 
-def _guarded(function: Callable[..., None], trial: Trial, shared: tuple[Any, ...], *large: Any) -> _Failure | None:
-    """Run a trial in a worker; errors of this package come back as what they say, which always pickles."""
-    try:
+class TrialWorker(PooledActor):
+    """Trains finite networks, one after the other."""
+
+    def prepare(self) -> dict[str, Any]:
+        """Nothing: a trial brings what it needs."""
+        return {}
+
+    def run(self, function: Callable[..., None], trial: Trial, shared: tuple[Any, ...], *large: Any) -> None:
+        """Run ``function(trial, *shared, *large)``, which commits what it finds."""
         function(trial, *shared, *large)
-    except AdvNTKError as error:
-        return _Failure(error.exit_code, f"width {trial.width}, seed {trial.seed}: {error}")
-    return None
-
-
-def _raise_failure(reference: Any) -> None:
-    try:
-        outcome = ray.get(reference)
-    except RayTaskError as error:
-        raise GramBuildError(f"a trial failed: {error.cause or error}") from error
-    except ray.exceptions.RayError as error:
-        first = str(error).strip().splitlines()[0]
-        raise GramBuildError(f"the worker of a trial was lost {_RETRIES + 1} times ({first}); run again") from error
-    if isinstance(outcome, _Failure):
-        kinds: dict[int, type[AdvNTKError]] = {2: RequestError, 3: StoreError}
-        raise kinds.get(outcome.exit_code, SolverError)(outcome.message)

@@ -6,32 +6,26 @@ Names are imported when they are first used: a worker needs neither Dask nor the
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advntk_dist.gram.build import build_gram as build_gram
-    from advntk_dist.gram.pool import WorkerPool as WorkerPool
     from advntk_dist.gram.store import GramStore as GramStore
     from advntk_dist.gram.verify import invalidate as invalidate
     from advntk_dist.gram.verify import verify_gram as verify_gram
     from advntk_dist.gram.view import open_gram as open_gram
-
-# Ray reads these when it is first imported. Under `uv run` it would build each worker an environment of its own.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# Ray would start a worker for each core at once. Ours have an environment of their own, so these would only take time.
-os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    from advntk_dist.gram.worker import gram_pool as gram_pool
 
 _HOMES = {
     "GramStore": "store",
-    "WorkerPool": "pool",
     "build_gram": "build",
+    "gram_pool": "worker",
     "invalidate": "verify",
     "open_gram": "view",
     "verify_gram": "verify",
 }
 
-__all__ = ["GramStore", "WorkerPool", "build_gram", "invalidate", "open_gram", "verify_gram"]
+__all__ = ["GramStore", "build_gram", "gram_pool", "invalidate", "open_gram", "verify_gram"]
 
 
 def __getattr__(name: str) -> Any:

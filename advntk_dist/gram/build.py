@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist import metrics
 from advntk_dist.data.dataset import fingerprint_images
+from advntk_dist.distributed.autoscaling import Autoscaling, WorkerTarget
+from advntk_dist.distributed.pool import ActorPool, Call
+from advntk_dist.distributed.scheduler import EventSink, run_tasks
+from advntk_dist.distributed.task_queue import TaskQueue
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import GramBuildError, RequestError, StoreMismatchError
 from advntk_dist.gram.fingerprint import SIZES, Fingerprint, make_fingerprint, require_same
 from advntk_dist.gram.layout import CREATING, descriptions, is_absent, mend_layout
-from advntk_dist.gram.ledger import TileLedger
 from advntk_dist.gram.plan import GramPlan, plan_gram
-from advntk_dist.gram.pool import WorkerPool
-from advntk_dist.gram.roster import EventSink
-from advntk_dist.gram.schedule import run_tiles
-from advntk_dist.gram.staff import Staff, Staffing
 from advntk_dist.gram.status import BuildWatch
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
-from advntk_dist.gram.worker import Receipt
+from advntk_dist.gram.worker import Receipt, gram_pool
 from advntk_dist.grid import TileGrid
+from advntk_dist.spec import parse_name
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import Location, location
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 ProgressSink = Callable[[int, int, Receipt | None], None]
 PlanSink = Callable[[GramPlan], None]
+
+DEPTH = 2
+"""Tiles that a worker has at once: one is computed while the one before is written."""
 
 
 def build_gram(
@@ -53,7 +56,7 @@ def build_gram(
     kinds: tuple[str, ...] = ("ntk",),
     workers: int | None = None,
     address: str | None = None,
-    pool: WorkerPool | None = None,
+    pool: ActorPool | None = None,
     on_progress: ProgressSink | None = None,
     on_event: EventSink | None = None,
     on_plan: PlanSink | None = None,
@@ -84,8 +87,8 @@ def build_gram(
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     pool
-        Workers that other builds have left, and that stay for the next one, in place of new ones; with it no address,
-        as it has one.
+        Workers that other builds have left, and that stay for the next one, in place of new ones, as of
+        :func:`~advntk_dist.gram.worker.gram_pool`; with it no address, as it has one.
     on_progress
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
@@ -115,7 +118,7 @@ def build_gram(
         raise RequestError(f"workers is {workers}; it must be at least 1")
     if pool is not None and address is not None:
         raise RequestError("address: give it to the pool, whose cluster is used")
-    crew = WorkerPool(address) if pool is None else pool
+    workers_pool = gram_pool(address) if pool is None else pool
     images, others = np.asarray(x), None if columns is None else np.asarray(columns)
     fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds, columns=others)
     floats = [compute_images(part, tile, dtype) for part in (images, others) if part is not None]
@@ -129,27 +132,35 @@ def build_gram(
         report = on_progress or _ignore_progress
         report(len(opened.grid) - len(missing), len(opened.grid), None)
         if missing:
-            cores = len(os.sched_getaffinity(0))
+            cores = usable_cores()
             plan = plan_gram(opened.fingerprint, workers=min(workers or cores, cores), missing=missing)
             if isinstance(path, Path):
                 plan.check_disk(path)
-            if crew.address is None:
+            if workers_pool.address is None:
                 plan.check_memory()
             # A worker that waits for an object store to come back is not taken for one that hangs.
             patient = 0.0 if isinstance(path, Path) else 2 * patience()
-            ledger = TileLedger([(t.i, t.j) for t in missing], deadline=deadline, grace=patient)
+            queue = TaskQueue(
+                [(t.i, t.j) for t in missing],
+                "tile",
+                GramBuildError,
+                depth=DEPTH,
+                duplicates=True,
+                deadline=deadline,
+                grace=patient,
+            )
             with ExitStack() as cleanup:
                 if pool is None:
-                    cleanup.callback(crew.close)
-                crew.connect(sum(part.nbytes for part in floats))
-                staffing = Staffing(workers, grows=crew.grows, error=GramBuildError)
+                    cleanup.callback(workers_pool.close)
+                workers_pool.connect(sum(part.nbytes for part in floats))
+                autoscaling = Autoscaling(workers, grows=workers_pool.grows, error=GramBuildError)
                 job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
-                job.run(net, floats, ledger, staffing, crew)
+                job.run(net, floats, queue, autoscaling, workers_pool)
     return opened
 
 
 class _Job:
-    """One run of workers over the missing tiles, and everyone who wants to hear of it."""
+    """One run of workers over the missing tiles, and the functions that are told of its progress."""
 
     def __init__(
         self, store: GramStore, plan: GramPlan, on_progress: ProgressSink, on_plan: PlanSink, on_event: EventSink
@@ -159,18 +170,36 @@ class _Job:
         self.watch = BuildWatch(store.path, self.done, plan.tiles_total)
 
     def run(
-        self, net: Network, images: list[NDArray[Any]], ledger: TileLedger, staffing: Staffing, pool: WorkerPool
+        self,
+        net: Network,
+        images: list[NDArray[Any]],
+        queue: TaskQueue,
+        autoscaling: Autoscaling,
+        pool: ActorPool,
     ) -> None:
         references = [ray.put(part) for part in images]
         images.clear()  # from here on only the shared copy is needed
         rows, columns = references[0], references[1] if len(references) > 1 else None
 
-        def target(work: float) -> Staff:
-            self.staff = staffing.now(work)
-            return self.staff
+        def target(work: float) -> WorkerTarget:
+            self.wanted = autoscaling.now(work)
+            return self.wanted
 
-        with pool.job(net.spec, rows, columns, str(self.store.path), self.store.fingerprint), self.watch:
-            run_tiles(ledger, pool, target=target, on_receipt=self._tile, on_event=self._event)
+        def call(place: tuple[int, int], attempt: int) -> Call:
+            return Call("tile", f"tile {place}", (*place, attempt))
+
+        job = pool.job(
+            net.spec,
+            rows,
+            columns,
+            str(self.store.path),
+            self.store.fingerprint,
+            keep=parse_name(net.spec.name) is not None,  # no module of a user's own is imported twice
+        )
+        tiles = run_tasks(queue, pool, call, target=target, on_event=self._event)
+        with job, self.watch, closing(tiles):
+            for _, receipt in tiles:
+                self._tile(receipt)
 
     def _tile(self, receipt: Receipt) -> None:
         self.done += 1
@@ -181,23 +210,27 @@ class _Job:
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "worker_ready" and self.plan.seconds is None:
-            seconds = self.plan.pairs * event["pair_seconds"] / self.staff.planned
-            self.plan = replace(self.plan, workers=self.staff.planned, seconds=seconds)
+            seconds = self.plan.pairs * event["pair_seconds"] / self.wanted.planned
+            self.plan = replace(self.plan, workers=self.wanted.planned, seconds=seconds)
             self.on_plan(self.plan)
+        if event["event"] == "task_again":
+            event = {**event, "event": "tile_again", "tile": list(event.pop("task"))}
+        elif event["event"] == "worker_lost":
+            event = {**event, "tiles": [list(place) for place in event.pop("tasks")]}
         self.watch.event(event)
         self.on_event(event)
 
 
 def _ignore_progress(done: int, total: int, receipt: Receipt | None) -> None:
-    """Nobody watches."""
+    """The default, which does nothing."""
 
 
 def _ignore_plan(plan: GramPlan) -> None:
-    """Nobody asked."""
+    """The default, which does nothing."""
 
 
 def _ignore_event(event: dict[str, Any]) -> None:
-    """Nobody listens."""
+    """The default, which does nothing."""
 
 
 def open_for_build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -12,32 +13,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 
-from advntk_dist.errors import AdvNTKError, StoreUnreachableError
-from advntk_dist.gram.cluster import import_path
+from advntk_dist.distributed.pool import ActorPool
+from advntk_dist.distributed.worker import PooledActor
+from advntk_dist.errors import GramBuildError
 from advntk_dist.gram.fingerprint import require_same
-from advntk_dist.gram.gpu import unused_gpu
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.direct_io import aligned_empty
-from advntk_dist.storage.paths import forwarded
 
 if TYPE_CHECKING:
     from advntk_dist.gram.tiles import TileComputer
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """Where a worker that is ready runs."""
-
-    pid: int
-    node: str
-    host: str
-    platform: str
-    pair_seconds: float
-    """Measured time a kernel entry, all kinds together."""
 
 
 @dataclass(frozen=True)
@@ -56,30 +43,22 @@ class Receipt:
     """Most memory the worker has had so far, the images it shares with others included."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A tile that cannot be computed or stored, or a worker that cannot start; trying again would not help."""
-
-    message: str
-    unreachable: bool = False
-    """Whether all that is wrong is that an object store does not answer."""
-
-
-class GramWorker:
-    """Computes tiles of one store after another. Ray runs it with two threads: one computes while the other writes."""
+class GramWorker(PooledActor):
+    """Computes tiles of one store after another; of two tiles at a time, one is computed while the other is written."""
 
     def __init__(self) -> None:
         self.compute_lock = threading.Lock()
+        self.rooms: list[dict[str, NDArray[Any]]] = []
 
-    def ready(
+    def prepare(
         self,
         spec: NetworkSpec,
         x: NDArray[Any],
         columns: NDArray[Any] | None,
         path: str,
         fingerprint: dict[str, Any],
-    ) -> WorkerInfo | Failure:
-        """Take up a store: import JAX, make the network and compile the kernel on one block of real images.
+    ) -> dict[str, Any]:
+        """Take up a store: make the network and compile the kernel on one block of real images.
 
         Parameters
         ----------
@@ -92,69 +71,62 @@ class GramWorker:
             The store.
         fingerprint
             The store's: a worker that outlives its driver must not write into another store.
+
+        Returns
+        -------
+        details
+            {"pair_seconds": measured time in seconds of a kernel entry, all kinds together}.
         """
         self.path, self.fingerprint = path, fingerprint
         self.x, self.columns = x, x if columns is None else columns
-        self.threads = threading.local()
-        try:
-            import jax
-
-            if (wrong := unused_gpu()) is not None:
-                return Failure(f"a worker on {socket.gethostname()} {wrong}")
-            self.store = GramStore.open(path)
-            self.compute = _computer(spec, self.store.tile, self.store.kinds, x.shape[1:], self.store.dtype)
-            pair_seconds = self.compute.warm_up(self.x, self.columns)
-            context = ray.get_runtime_context()
-            return WorkerInfo(
-                os.getpid(), context.get_node_id(), socket.gethostname(), jax.default_backend(), pair_seconds
-            )
-        except Exception as error:
-            if isinstance(error, StoreUnreachableError):
-                return Failure(str(error), unreachable=True)
-            return Failure(f"a worker on {socket.gethostname()} cannot start: {type(error).__name__}: {error}")
+        self.rooms = []
+        self.store = GramStore.open(path)
+        self.compute = _computer(spec, self.store.tile, self.store.kinds, x.shape[1:], self.store.dtype)
+        return {"pair_seconds": self.compute.warm_up(self.x, self.columns)}
 
     def rest(self) -> None:
-        """Let go of the images of a store that is done with, which are shared memory of the node, and of its tiles."""
+        """Free the images of a store that is done with, which are shared memory of the node, and its tiles."""
         del self.x, self.columns
-        self.threads = threading.local()
+        self.rooms = []
 
-    def tile(self, i: int, j: int, attempt: int) -> Receipt | Failure:
-        """Compute tile (i, j) of every kind, write it, and return the receipt of its commit."""
-        try:
-            t = self.store.grid.at(i, j)
-            with self.compute_lock:
-                started = time.perf_counter()
-                values = self.compute(
-                    self.x[t.rows],
-                    self.columns[t.cols],
-                    symmetric=self.store.symmetric and t.on_diagonal,
-                    into=self._room(t.shape),
-                )
-                computed = time.perf_counter()
-            require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
-            written = 0
-            for kind, block in values.items():
-                seconds = (computed - started) / len(values)
-                written += self.store.write_tile(kind, t, block, attempt=attempt, compute_seconds=seconds).bytes
-        except Exception as error:
-            # Errors cross Ray as text: not every exception survives pickling, and none of these is worth a retry.
-            where = "" if f"tile ({i}, {j})" in str(error) else f"tile ({i}, {j}): "
-            name = "" if isinstance(error, AdvNTKError) else f"{type(error).__name__}: "
-            return Failure(f"{where}{name}{error}", unreachable=isinstance(error, StoreUnreachableError))
+    def tile(self, i: int, j: int, attempt: int) -> Receipt:
+        """Compute tile (i, j) of every kind, write it, and return the receipt of its commit.
+
+        Raises
+        ------
+        GramBuildError
+            If values are not finite.
+        StoreError
+            If the tile cannot be stored, or another store has taken the place of this worker's.
+        """
+        t = self.store.grid.at(i, j)
+        room = self._room(t.shape)
+        with self.compute_lock:
+            started = time.perf_counter()
+            values = self.compute(
+                self.x[t.rows], self.columns[t.cols], symmetric=self.store.symmetric and t.on_diagonal, into=room
+            )
+            computed = time.perf_counter()
+        require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
+        written = 0
+        for kind, block in values.items():
+            seconds = (computed - started) / len(values)
+            written += self.store.write_tile(kind, t, block, attempt=attempt, compute_seconds=seconds).bytes
+        if room is not None:
+            self.rooms.append(room)
         done = time.perf_counter()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
             i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid(), peak
         )
 
     def _room(self, shape: tuple[int, int]) -> dict[str, NDArray[Any]] | None:
-        """Arrays of this thread for a whole tile, used again and again; None for a ragged one."""
+        """Arrays for a whole tile, used again and again; None for a ragged one."""
         if shape != (self.store.tile, self.store.tile):
             return None
-        if not hasattr(self.threads, "room"):
-            self.threads.room = {kind: aligned_empty(shape, self.store.dtype) for kind in self.store.kinds}
-        room: dict[str, NDArray[Any]] = self.threads.room
-        return room
+        if self.rooms:
+            return self.rooms.pop()
+        return {kind: aligned_empty(shape, self.store.dtype) for kind in self.store.kinds}
 
 
 @lru_cache(maxsize=8)
@@ -168,24 +140,17 @@ def _computer(
     return TileComputer(from_spec(spec), tile, kinds, image_shape, dtype)
 
 
-def worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
-    """Environment of a worker process, in place before JAX starts.
+def gram_pool(address: str | None = None, *, cpus: int = 1) -> ActorPool:
+    """A pool of workers for one call of :func:`~advntk_dist.gram.build.build_gram` after another.
 
-    XLA on CPU would take every core in each process; NPROC and the thread counts keep a worker to its own. Workers
-    without a GPU must not see one: JAX would reserve most of its memory, and Ray hides none from those that ask for
-    none.
+    A build whose pool has workers at rest, with JAX imported and kernels compiled, begins seconds sooner.
+
+    Parameters
+    ----------
+    address
+        Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine, with shared
+        memory for the images of the first build, that is stopped when the pool is closed.
+    cpus
+        Cores that Ray reserves for one worker.
     """
-    threads = str(cpus)
-    env = forwarded() | {
-        "NPROC": threads,
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "ZARR_THREADING__MAX_WORKERS": threads,
-        "PYTHONPATH": import_path(),
-    }
-    if gpu:
-        env |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.90"}
-    else:
-        env |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    return env
+    return ActorPool(GramWorker, GramBuildError, address, cpus=cpus)

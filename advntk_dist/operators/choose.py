@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import dask.array as da
 import numpy as np
 
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
-from advntk_dist.operators.base import GramOperator, usable_cores
+from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.dense import DaskArrayOperator, InMemoryOperator
 from advntk_dist.operators.tiled import TiledOperator
 
@@ -119,7 +120,7 @@ def _ray_is_up() -> bool:
 
 def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: str | None) -> GramOperator | None:
     """An operator on Ray; None where "auto" finds no cluster of several nodes, or none that holds the matrix."""
-    from advntk_dist.gram.cluster import ray_session
+    from advntk_dist.distributed.session import ray_session
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
     from advntk_dist.operators.placement import alive_nodes, seating
     from advntk_dist.operators.resident import ResidentOperator

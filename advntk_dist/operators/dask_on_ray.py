@@ -10,11 +10,12 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
+from advntk_dist.distributed.scheduler import results_in_order
+from advntk_dist.distributed.worker import Failure, worker_environment
 from advntk_dist.errors import RequestError, SolverError
-from advntk_dist.gram.worker import worker_environment
 from advntk_dist.operators.base import GramOperator, blas_threads
 from advntk_dist.operators.tiled import PartialProduct, Rows, Run, Vectors, product_of, run_product, runs
-from advntk_dist.operators.tiles import Failure, StoreHandle, StoreTiles, diagonal_mean, open_once
+from advntk_dist.operators.tiles import StoreHandle, StoreTiles, diagonal_mean, open_once
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -67,28 +68,21 @@ class DaskOnRayOperator(GramOperator):
         return product_of(self._arriving(list(references)), Rows.all(self.n), v.shape[1])
 
     def _arriving(self, references: list[Any]) -> Iterator[PartialProduct]:
-        references.reverse()
-        while references:
-            reference = references.pop()  # popped, so that Ray can free the part once it is added
-            done, _ = ray.wait([reference], timeout=self.patience)
-            if not done:
-                late = [reference, *references]
-                for running in ray.wait(late, num_returns=len(late), timeout=0)[1]:  # Ray aborts for an ended one
-                    ray.cancel(running, force=True)
-                raise SolverError(
-                    f"Dask on Ray: no part of a product came for {self.patience:g} s; check the cluster with `ray "
-                    "status`, or use another solver.operator"
-                )
-            try:
-                part = ray.get(reference)
-            except RayError as error:
-                raise SolverError(
-                    f"Dask on Ray: a task failed for good ({str(error).strip().splitlines()[-1]}); check the cluster, "
-                    "and run the same command again"
-                ) from error
-            if isinstance(part, Failure):
-                part.reraise()
-            yield part
+        try:
+            for part in results_in_order(references, self.patience):
+                if isinstance(part, Failure):
+                    raise part.as_error(SolverError)
+                yield part
+        except TimeoutError as error:
+            raise SolverError(
+                f"Dask on Ray: no part of a product came for {self.patience:g} s; check the cluster with `ray "
+                "status`, or use another solver.operator"
+            ) from error
+        except RayError as error:
+            raise SolverError(
+                f"Dask on Ray: a task failed for good ({str(error).strip().splitlines()[-1]}); check the cluster, "
+                "and run the same command again"
+            ) from error
 
     @property
     def dtype(self) -> np.dtype[Any]:

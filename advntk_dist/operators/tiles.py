@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist import errors
-from advntk_dist.errors import AdvNTKError, StoreDamagedError, StoreError
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.grid import Tile, TileGrid, mirror, spans
 
 if TYPE_CHECKING:
@@ -199,24 +198,3 @@ class StoreHandle:
 def open_once(place: StoreHandle) -> StoreTiles:
     """The tiles of a place, opened once a process, so that each tile is verified once a process."""
     return place.open()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error of another process, as text: not every exception survives the journey."""
-
-    kind: str
-    message: str
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """What there is to say of an error."""
-        name = type(error).__name__
-        return cls(name, str(error) if isinstance(error, AdvNTKError) else f"{name}: {error}")
-
-    def reraise(self) -> None:
-        """Raise it here, as the same class where that is one of ours."""
-        known = getattr(errors, self.kind, None)
-        if isinstance(known, type) and issubclass(known, AdvNTKError) and known is not errors.StoreMismatchError:
-            raise known(self.message)
-        raise StoreError(self.message)

@@ -129,7 +129,7 @@ class Scoring:
             return 1
         if self.config.evaluation.workers is not None:
             return self.config.evaluation.workers
-        from advntk_dist.gram.cluster import cluster_workers, ray_session
+        from advntk_dist.distributed.session import cluster_workers, ray_session
 
         with ray_session(self.address):
             gpus, cpus = cluster_workers()
@@ -174,7 +174,7 @@ class Scoring:
             if fresh:
                 self.events.write("batch", name=name, images=images)
 
-        from advntk_dist.gram.cluster import ray_announced
+        from advntk_dist.distributed.session import ray_announced
 
         with ray_announced(self.display.say):
             return evaluate(

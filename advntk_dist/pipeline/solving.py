@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.distributed.session import ray_announced
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.gram import GramStore, build_gram
-from advntk_dist.gram.cluster import ray_announced
 from advntk_dist.operators import operator_for_store
 from advntk_dist.pipeline.images import changed_images_named
 from advntk_dist.pipeline.scoring import Scoring

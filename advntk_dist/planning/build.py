@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from advntk_dist.gram.schedule import DEPTH
+from advntk_dist.gram.build import DEPTH
 from advntk_dist.gram.tiles import block_edge
 from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.planning.cluster import Constants

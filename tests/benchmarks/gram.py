@@ -26,13 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.data import load_dataset
+from advntk_dist.distributed.worker import worker_environment
 from advntk_dist.environment import environment
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.plan import GramPlan
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import audit_gram, verify_gram
-from advntk_dist.gram.worker import Receipt, worker_environment
+from advntk_dist.gram.worker import Receipt
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators.tiled import TiledOperator

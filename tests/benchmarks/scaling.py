@@ -37,13 +37,12 @@ from numpy.typing import NDArray
 
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import load_dataset
+from advntk_dist.distributed.worker import import_path, worker_environment
 from advntk_dist.environment import environment
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.cluster import import_path
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import TileComputer, compute_images
-from advntk_dist.gram.worker import worker_environment
 from advntk_dist.grid import TileGrid
 from advntk_dist.networks import network
 from advntk_dist.operators.tiled import TiledOperator

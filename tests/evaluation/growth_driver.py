@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.data.registry import load_dataset
+from advntk_dist.distributed.worker import FAKE_GPUS
 from advntk_dist.evaluation.evaluator import Batch
 from advntk_dist.evaluation.remote import EvaluationPool
-from advntk_dist.gram.gpu import FAKE
 from advntk_dist.networks import network
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main() -> None:
     events: list[dict[str, Any]] = []
     rows: list[NDArray[Any]] = []
     first = None
-    os.environ[FAKE] = "1"
+    os.environ[FAKE_GPUS] = "1"
     with several_nodes(1, num_cpus=0) as nodes:
         nodes.add_meanwhile(after=2.0)
         with EvaluationPool(net, x[:N], SIZE, address=nodes.address, on_event=events.append) as pool:

@@ -7,24 +7,21 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from numpy.typing import NDArray
 from ray import cloudpickle
 
 from advntk_dist.attacks import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
-from advntk_dist.evaluation.crew import Crew, EvaluationActor
 from advntk_dist.evaluation.evaluate import NamedAttack, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, InProcess, Withstands, is_right
 from advntk_dist.evaluation.remote import EvaluationPool
-from advntk_dist.evaluation.worker import EvaluationWorker
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
@@ -88,7 +85,7 @@ def test_other_coefficients_meet_the_same_prepared_images(digits: Digits, pool: 
     upright = pool.evaluator(lambda: digits.c, digits.x, digits.y)
     a = in_order(flipped.map(digits.batches(is_right)))
     np.testing.assert_array_equal(a, in_order(upright.map(digits.batches(is_right))))
-    assert pool._crew.started == 2
+    assert pool._pool._started == 2
 
 
 def test_nothing_is_started_and_no_coefficients_are_asked_for_without_a_batch(digits: Digits) -> None:
@@ -97,7 +94,7 @@ def test_nothing_is_started_and_no_coefficients_are_asked_for_without_a_batch(di
 
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=2) as idle:
         assert list(idle.evaluator(never, digits.x, digits.y).map([])) == []
-        assert idle._crew.started == 0
+        assert idle._pool._started == 0
 
 
 def test_a_sequence_on_actors(digits: Digits, pool: EvaluationPool, tmp_path: Path) -> None:
@@ -130,10 +127,10 @@ def test_a_batch_that_cannot_be_judged_ends_it_in_one_line(digits: Digits, pool:
     with pytest.raises(EvaluationError, match=r"images \d+ to \d+: ArithmeticError: no derivative here"):
         list(where.map(digits.batches(Raises())))
     # Who failed goes on, and what was under way elsewhere is not mistaken for an answer to the next question.
-    started, asked = pool._crew.started, digits.batches(is_right)[1:2]
+    started, asked = pool._pool._started, digits.batches(is_right)[1:2]
     here = InProcess(digits.predictor, digits.x, digits.y)
     np.testing.assert_array_equal(in_order(where.map(asked)), in_order(here.map(asked)))
-    assert pool._crew.started == started
+    assert pool._pool._started == started
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class Dies:
 def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.close()
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr("advntk_dist.evaluation.remote.LOSSES", (0, 0))
+    monkeypatch.setattr("advntk_dist.distributed.scheduler.LOSSES", (0, 0))
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1, on_event=events.append) as fragile:
         where = fragile.evaluator(lambda: digits.c, digits.x, digits.y)
         with pytest.raises(EvaluationError, match=r"1 workers were lost and none finished a batch"):
@@ -195,16 +192,15 @@ def test_workers_that_all_die_end_it(digits: Digits, pool: EvaluationPool, monke
 
 
 def test_a_cluster_without_free_cores_is_not_waited_for_for_ever(
-    digits: Digits, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+    digits: Digits, pool: EvaluationPool, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(crew: Crew, arguments: Any, gpu: bool) -> int:
-        actor: Any = ray.remote(EvaluationWorker).options(resources={"a node that is gone": 1}).remote(*arguments)
-        crew.members.append(EvaluationActor(0, actor, actor.ready.remote(), time.monotonic()))
-        return 0
-
-    monkeypatch.setattr(Crew, "start", start)
-    monkeypatch.setattr("advntk_dist.evaluation.remote.STARTUP_SECONDS", 2.0)
+    pool.close()
+    monkeypatch.setattr("advntk_dist.distributed.scheduler.STARTUP_SECONDS", 2.0)
     with EvaluationPool(digits.net, digits.x_train, BATCH, workers=1) as deserted:
+        start_with = deserted._pool.start_with
+        monkeypatch.setattr(
+            deserted._pool, "start_with", lambda asked, *job: start_with(replace(asked, memory=2**60), *job)
+        )
         where = deserted.evaluator(lambda: digits.c, digits.x, digits.y)
         with pytest.raises(EvaluationError, match=r"no worker was ready within 2 s.*run the same command again"):
             list(where.map(digits.batches(is_right)))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.gram import cluster
+from advntk_dist.distributed import session
+from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import TileComputer, compute_images
+from advntk_dist.gram.worker import gram_pool
 from advntk_dist.networks import Network, network
 
 TILE = 8
@@ -74,21 +75,21 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **keywords: Any) -> None:
         raise AssertionError("this build must not start Ray")
 
-    monkeypatch.setattr(cluster, "have_ray", refuse)
+    monkeypatch.setattr(session, "have_ray", refuse)
 
 
-WARM = pytest.StashKey[WorkerPool]()
+WARM = pytest.StashKey[ActorPool]()
 
 
 @pytest.fixture(scope="session")
-def _warm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[WorkerPool]:
-    with WorkerPool() as pool:
+def _warm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[ActorPool]:
+    with gram_pool() as pool:
         request.session.stash[WARM] = pool
         yield pool
 
 
 @pytest.fixture
-def pool(_warm: WorkerPool) -> WorkerPool:
+def pool(_warm: ActorPool) -> ActorPool:
     """Workers for builds that are about something else than their start; a build without them would wait for cores."""
     return _warm
 

@@ -15,12 +15,14 @@ import ray
 from ray import cloudpickle
 
 from advntk_dist.data.registry import load_dataset
-from advntk_dist.evaluation.crew import Crew
+from advntk_dist.distributed.pool import ActorPool
+from advntk_dist.distributed.worker import FAKE_GPUS
+from advntk_dist.errors import EvaluationError
+from advntk_dist.evaluation.worker import EvaluationWorker
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.gpu import FAKE
-from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.networks import network
 from advntk_dist.operators.resident import ResidentOperator
+from tests.waiting import wait_until
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -44,7 +46,7 @@ def account(actor: Any) -> dict[str, Any]:
     }
 
 
-def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, Any]]:
+def everyone(folder: Path, gpus: int, pool: ActorPool) -> dict[str, dict[str, Any]]:
     """What one actor of each kind says, with a GPU for those that take one where there are any."""
     data = load_dataset("digits")
     x, net = data.x[:32].astype(np.float32) / 255 - 0.5, network("mlp-2")
@@ -52,20 +54,21 @@ def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, A
     store = build_gram(net, x, store=folder / "a.zarr", tile=16, workers=1, pool=pool)
     said["gram"] = ray.get(pool._resting[-1].actor.__ray_call__.remote(account), timeout=60)
     pool.close()
-    crew = Crew(120.0, 600.0)
-    crew.start((net.spec, ray.put(x), 16), gpus > 0)
-    member = crew.members[0]
-    ray.get(member.asked, timeout=120)
-    said["evaluation"] = ray.get(member.actor.__ray_call__.remote(account), timeout=60)
-    crew.kill(member)
+    evaluators = ActorPool(EvaluationWorker, EvaluationError)
+    with evaluators.job(net.spec, ray.put(x), 16, keep=False):
+        number = evaluators.start(gpu=gpus > 0)
+        wait_until(lambda: bool(evaluators.poll(1.0)))
+        actor = evaluators._members[number].actor
+        said["evaluation"] = ray.get(actor.__ray_call__.remote(account), timeout=60)
     with ResidentOperator(store, holders=1) as operator:
         operator.matmat(np.ones((32, 2)))
-        said["holder"] = ray.get(operator._actors[0].__ray_call__.remote(account), timeout=60)
+        (member,) = operator._pool._members.values()
+        said["holder"] = ray.get(member.actor.__ray_call__.remote(account), timeout=60)
         said["holder"]["holds"] = operator._seats[0].threads
     return said
 
 
-def test_actors_keep_to_what_they_hold(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actors_keep_to_what_they_hold(pool: ActorPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # of the driver: no business of its workers
     for kind, said in everyone(tmp_path, 0, pool).items():
         holds = said.get("holds", 1)
@@ -93,10 +96,10 @@ def _on_two_gpus(folder: Path) -> dict[str, Any]:
         "import json, sys, ray; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "import test_live_actors as here\n"
         "ray.init('local', num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "print(json.dumps(here.everyone(Path(sys.argv[2]), 1, here.WorkerPool())))"
+        "print(json.dumps(here.everyone(Path(sys.argv[2]), 1, here.gram_pool())))"
     )
     words = [sys.executable, "-c", program, str(Path(__file__).parent), str(folder)]
-    environment = os.environ | {FAKE: "1"}
+    environment = os.environ | {FAKE_GPUS: "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

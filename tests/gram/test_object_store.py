@@ -12,6 +12,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.errors import (
     StoreBusyError,
     StoreDamagedError,
@@ -22,7 +23,6 @@ from advntk_dist.errors import (
 from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.layout import is_absent
-from advntk_dist.gram.pool import WorkerPool
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
@@ -112,7 +112,7 @@ def chunks_of(store: GramStore) -> dict[tuple[int, int], bytes]:
 
 @BOTH
 def test_build_through_faults_equals_the_local_one(
-    pool: WorkerPool, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
+    pool: ActorPool, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
 ) -> None:
     turns, kinds = itertools.count(1), itertools.cycle(["500", "503", "drop", "cut", "short"])
 
@@ -140,7 +140,7 @@ def test_build_through_faults_equals_the_local_one(
 
 @BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
-    pool: WorkerPool,
+    pool: ActorPool,
     s3: FaultProxy,
     place: ObjectPath,
     fill: Any,

@@ -14,17 +14,17 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import NodeDiedError
 
-import advntk_dist.gram.pool as pool_module
+from advntk_dist.distributed import pool as pool_module
+from advntk_dist.distributed import session
+from advntk_dist.distributed.pool import ActorPool, Reservation, _Member
+from advntk_dist.distributed.worker import WorkerInfo, worker_environment
 from advntk_dist.errors import RequestError
-from advntk_dist.gram import cluster
 from advntk_dist.gram.build import build_gram
-from advntk_dist.gram.pool import WorkerPool, _Member
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
-from advntk_dist.gram.worker import Receipt, WorkerInfo, worker_environment
+from advntk_dist.gram.worker import Receipt, gram_pool
 from advntk_dist.networks import Network, network
-from advntk_dist.spec import NetworkSpec
 from tests.waiting import wait_until
 
 TILE = 8
@@ -33,7 +33,7 @@ TILE = 8
 class Builds:
     """Builds by one worker of a pool, which process it was, and what was said."""
 
-    def __init__(self, folder: Path, pool: WorkerPool) -> None:
+    def __init__(self, folder: Path, pool: ActorPool) -> None:
         self.folder, self.pool = folder, pool
         self.pids: list[int] = []
         self.events: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class Builds:
 
 
 @pytest.fixture
-def builds(pool: WorkerPool, tmp_path: Path) -> Builds:
+def builds(pool: ActorPool, tmp_path: Path) -> Builds:
     return Builds(tmp_path, pool)
 
 
@@ -97,10 +97,17 @@ def test_a_worker_that_dies_at_rest_is_replaced(builds: Builds, net: Network, im
     assert builds.pids[1] != pid
 
 
+def _member(
+    actor: Any, gpu: bool = False, environment: dict[str, str] | None = None, info: WorkerInfo | None = None
+) -> _Member:
+    return _Member(actor, Reservation(gpu=gpu), environment or worker_environment(1, gpu), info)
+
+
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Actors that would be killed."""
     actors: list[Any] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "kill", lambda actor, no_restart: actors.append(actor))
     return actors
 
@@ -113,9 +120,9 @@ class Actor:
         self.rest = SimpleNamespace(remote=lambda: self)
 
 
-@pytest.mark.parametrize("name", ["mlp-2", "users.module:network"])
+@pytest.mark.parametrize("keep", [True, False])
 def test_only_workers_that_are_idle_and_well_are_kept(
-    name: str, killed: list[Any], monkeypatch: pytest.MonkeyPatch
+    keep: bool, killed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(asked: list[Actor], num_returns: int, timeout: float) -> tuple[list[Actor], list[Actor]]:
         return [a for a in asked if a.answer is not None], [a for a in asked if a.answer is None]
@@ -128,19 +135,20 @@ def test_only_workers_that_are_idle_and_well_are_kept(
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "get", get)
     idle, busy, starting, hung, dead = Actor(), Actor(), Actor(), Actor(None), Actor(NodeDiedError(""))
-    ready = WorkerInfo(1, "node", "here", "cpu", 1.0)
-    pool = WorkerPool()
+    ready = WorkerInfo(1, "node", "here", "cpu")
+    pool = gram_pool()
 
     def interrupted() -> None:
         for number, actor in enumerate((idle, busy, starting, hung, dead)):
-            pool._members[number] = _Member(actor, info=None if actor is starting else ready)
-        pool._waiting = {"a tile": 1, "its readiness": 2}
+            pool._members[number] = _member(actor, info=None if actor is starting else ready)
+        pool._members[1].keys["a tile"] = (0, 0)
+        pool._members[2].keys["its readiness"] = None
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), pool.job(NetworkSpec(name)):
+    with pytest.raises(KeyboardInterrupt), pool.job("its arguments", keep=keep):
         interrupted()
-    kept = [] if ":" in name else [idle]
-    assert [member.actor for member in pool._resting] == kept, "no module of a user is imported twice"
+    kept = [idle] if keep else []
+    assert [member.actor for member in pool._resting] == kept
     assert {id(actor) for actor in killed} == {id(a) for a in (idle, busy, starting, hung, dead) if a not in kept}
     assert pool.ready == []
 
@@ -149,8 +157,8 @@ def test_only_workers_that_are_idle_and_well_are_kept(
 def test_a_worker_of_another_environment_is_not_kept(
     what: str, killed: list[Any], net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, of_a_core, of_a_gpu = WorkerPool(), worker_environment(1, False), worker_environment(1, True)
-    pool._resting = [_Member("a", False, of_a_core), _Member("b", True, of_a_core), _Member("c", True, of_a_gpu)]
+    pool, of_a_core, of_a_gpu = gram_pool(), worker_environment(1, False), worker_environment(1, True)
+    pool._resting = [_member("a", False, of_a_core), _member("b", True, of_a_core), _member("c", True, of_a_gpu)]
     with pool.job(net.spec):
         assert killed == ["b"]
     if what == "PYTHONPATH":
@@ -169,8 +177,8 @@ def test_workers_of_the_other_kind_make_way(killed: list[Any], net: Network, mon
         raise AssertionError("a new one is started")
 
     monkeypatch.setattr(ray, "remote", refuse)
-    pool = WorkerPool()
-    pool._resting = [_Member(name, False, worker_environment(1, gpu=False)) for name in ("a", "b")]
+    pool = gram_pool()
+    pool._resting = [_member(name) for name in ("a", "b")]
     with pool.job(net.spec), pytest.raises(AssertionError, match="a new one is started"):
         pool.start(gpu=True)
     assert killed == ["a", "b"]
@@ -179,7 +187,7 @@ def test_workers_of_the_other_kind_make_way(killed: list[Any], net: Network, mon
 def test_a_pool_is_of_one_build_and_of_one_cluster(
     no_ray: None, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    pool = WorkerPool()
+    pool = gram_pool()
     refused = pytest.raises(RequestError, match="pool: another build is using it")
     with pool.job(net.spec), refused, pool.job(net.spec):
         pytest.fail("it has one")
@@ -195,8 +203,8 @@ class Rays:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started, self.now = 0, ""
         monkeypatch.setattr(pool_module, "_driver", lambda: self.now or None)
-        monkeypatch.setattr(cluster, "have_ray", self.have)
-        monkeypatch.setattr(cluster, "stop_ray", self.stop)
+        monkeypatch.setattr(session, "have_ray", self.have)
+        monkeypatch.setattr(session, "stop_ray", self.stop)
 
     def have(self, address: str | None, image_bytes: int) -> bool:  # noqa: ARG002 - what is replaced
         if self.now:
@@ -211,13 +219,13 @@ class Rays:
 
 def test_ray_is_stopped_where_it_was_started(killed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     rays = Rays(monkeypatch)
-    with WorkerPool() as pool:
+    with gram_pool() as pool:
         pool.close()
         assert rays.started == 0
         pool.connect(10)
         pool.connect(20)
         assert (rays.started, pool.grows) == (1, False)
-        pool._resting = [_Member("a")]
+        pool._resting = [_member("a")]
     assert (rays.now, killed) == ("", ["a"])
     rays.have(None, 0)  # somebody else's
     with pool:
@@ -229,10 +237,10 @@ def test_ray_is_stopped_where_it_was_started(killed: list[Any], monkeypatch: pyt
 def test_a_ray_that_others_have_stopped_takes_its_workers_along(
     killed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rays, pool = Rays(monkeypatch), WorkerPool()
+    rays, pool = Rays(monkeypatch), gram_pool()
     for again in (False, True):
         pool.connect()
-        pool._resting = [_Member("a")]
+        pool._resting = [_member("a")]
         rays.stop()
         rays.have(None, 0)  # somebody else's
         if again:

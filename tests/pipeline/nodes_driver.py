@@ -78,7 +78,7 @@ class Losses:
 
 
 def _follow(losses: Losses) -> None:
-    write, lose = EventLog.write, ResidentOperator._lose
+    write, lost = EventLog.write, ResidentOperator._lost
 
     def written(log: EventLog, event: str, **details: Any) -> None:
         write(log, event, **details)
@@ -86,13 +86,13 @@ def _follow(losses: Losses) -> None:
             losses.begin(log._stage or "")
         losses.event(event, details)
 
-    def holder_lost(operator: ResidentOperator, number: int, error: Exception) -> None:
+    def holder_lost(operator: ResidentOperator, number: int, reason: str, was_loaded: bool) -> None:
         before = operator._seats[number].node
-        lose(operator, number, error)
+        lost(operator, number, reason, was_loaded)
         losses.replaced += before != operator._seats[number].node
 
     setattr(EventLog, "write", written)  # noqa: B010 - mypy forbids the plain assignment
-    setattr(ResidentOperator, "_lose", holder_lost)  # noqa: B010
+    setattr(ResidentOperator, "_lost", holder_lost)  # noqa: B010
 
 
 def main(folder: Path, how: str, settings: list[str]) -> None:

@@ -13,9 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advntk_dist.gram.ledger import TileLedger
-from advntk_dist.gram.schedule import run_tiles
-from advntk_dist.gram.staff import staff
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning import build
@@ -149,24 +146,6 @@ class VirtualPool:
 
     def kill(self, worker: int) -> None:  # noqa: ARG002 - of the protocol
         raise AssertionError("none hangs")
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3, 7, 20, 50])
-@pytest.mark.parametrize(("pair", "byte"), [(1e-5, 1e-6), (1e-5, 5e-6), (2e-6, 5e-6)])
-def test_tiles_go_as_the_real_ledger_and_loop_hand_them_out(workers: int, pair: float, byte: float) -> None:
-    grid = TileGrid.square(8 * TILE, TILE)
-    pool = VirtualPool(workers, TILE**2 * pair, 4 * TILE**2 * byte)
-    ledger = TileLedger([(t.i, t.j) for t in grid], deadline=1e9)
-    run_tiles(
-        ledger,
-        pool,
-        target=lambda work: staff(0, workers),
-        on_receipt=lambda receipt: None,
-        on_event=lambda event: None,
-        clock=lambda: pool.now,
-    )
-    found = seconds(grid, BuildActors(workers, 1, 64), pair=pair, write_byte=byte)
-    assert found.seconds == pytest.approx(pool.now)
 
 
 SCALES = {"start": 20.0, "pair": 1e-4, "write_byte": 3e-6, "dispatch": 0.05, "node_byte": 3e-6, "store_byte": 1e-6}

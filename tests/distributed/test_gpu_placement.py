@@ -14,8 +14,7 @@ import jax
 import pytest
 import ray
 
-from advntk_dist.gram.gpu import FAKE, unused_gpu
-from advntk_dist.gram.worker import worker_environment
+from advntk_dist.distributed.worker import FAKE_GPUS, unused_gpu, worker_environment
 
 DRIVER = """
 import json, os, sys
@@ -56,7 +55,7 @@ def _drive(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 def test_one_worker_a_gpu(tmp_path: Path) -> None:
-    done = _drive(tmp_path, **{FAKE: "1"})
+    done = _drive(tmp_path, **{FAKE_GPUS: "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert answer["started"] == 2, "one worker for each of two GPUs, none for the third core"
@@ -86,7 +85,7 @@ def test_who_holds_a_gpu_computes_on_it(
     context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": held, "TPU": []})
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setenv(FAKE, fake)
+    monkeypatch.setenv(FAKE_GPUS, fake)
     said = unused_gpu()
     assert (said is not None) == wrong
     assert said is None or said.startswith("holds GPU 1, and JAX computes on the CPU there; install")

@@ -10,14 +10,14 @@ import pytest
 import ray
 
 from advntk_dist.cli import main
+from advntk_dist.distributed import session
+from advntk_dist.distributed.session import cluster_workers, ray_announced, ray_session
+from advntk_dist.distributed.worker import import_path, worker_environment
 from advntk_dist.errors import RequestError
-from advntk_dist.gram import cluster
-from advntk_dist.gram.cluster import cluster_workers, import_path, ray_announced, ray_session
-from advntk_dist.gram.worker import worker_environment
 
 UNREACHABLE = """
 from advntk_dist.errors import RequestError
-from advntk_dist.gram.cluster import ray_session
+from advntk_dist.distributed.session import ray_session
 import ray
 try:
     with ray_session("127.0.0.1:1"):
@@ -71,7 +71,7 @@ def test_a_folder_for_temporary_files_with_too_long_a_name(tmp_path: Path) -> No
     """Ray's sockets lie there; what the message says is done, and Ray starts."""
     long = tmp_path / ("x" * 90)
     long.mkdir()
-    program = "from advntk_dist.gram.cluster import ray_session\nwith ray_session(num_cpus=1): print('started')"
+    program = "from advntk_dist.distributed.session import ray_session\nwith ray_session(num_cpus=1): print('started')"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"TMPDIR": str(long)}
 
     def start(**more: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +117,7 @@ def test_an_interruption_while_ray_starts_stops_what_has_started(
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: stopped.append("all"))
-    monkeypatch.setattr(cluster, "_start_ray", interrupted)
+    monkeypatch.setattr(session, "_start_ray", interrupted)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), ray_session():
@@ -133,7 +133,7 @@ def test_the_start_of_ray_is_announced_to_who_listens(monkeypatch: pytest.Monkey
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(cluster, "_start_ray", lambda *args: None)
+    monkeypatch.setattr(session, "_start_ray", lambda *args: None)
     with ray_announced(said.append):
         with ray_session():
             pass

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from advntk_dist.distributed.session import cluster_workers
 from advntk_dist.errors import AdvNTKError
-from advntk_dist.gram.cluster import cluster_workers
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ NODE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Staff:
-    """Workers that there should be now.
+class WorkerTarget:
+    """Numbers of workers that there should be now.
 
     Attributes
     ----------
     gpu, cpu
-        With a GPU each, and with a core and no GPU each.
+        Workers with a GPU each, and workers with a core and no GPU each.
     room
         Workers that the cluster carries now; 0 where it has neither a GPU nor a core.
     planned
@@ -46,21 +46,23 @@ class Staff:
 
     @property
     def total(self) -> int:
-        """Of both kinds."""
+        """Workers of both kinds."""
         return self.gpu + self.cpu
 
     def of(self, gpu: bool) -> int:
-        """Of one kind."""
+        """Workers of one kind."""
         return self.gpu if gpu else self.cpu
 
 
-def staff(gpus: int, cpus: int, *, asked: int | None = None, work: float = 0.0, had_gpus: bool = False) -> Staff:
-    """Who should work on a cluster: one worker a GPU, or one a core where there is no GPU.
+def worker_target(
+    gpus: int, cpus: int, *, asked: int | None = None, work: float = 0.0, had_gpus: bool = False
+) -> WorkerTarget:
+    """How many workers a cluster should have: one a GPU, or one a core where there is no GPU.
 
     Parameters
     ----------
     gpus, cpus
-        What the cluster has.
+        Numbers of GPUs and of cores that the cluster has.
     asked
         Number of workers that the user asks for, whatever the cluster has.
     work
@@ -75,12 +77,14 @@ def staff(gpus: int, cpus: int, *, asked: int | None = None, work: float = 0.0, 
     planned = asked or max(1, room)
     spare = 0 if asked else max(0, min(int(work // WORTH_SECONDS) - room, room))
     if gpus or (had_gpus and not cpus):
-        return Staff(planned + spare, 0, room, planned)
-    return Staff(int(had_gpus), planned + spare, room, planned)
+        return WorkerTarget(planned + spare, 0, room, planned)
+    return WorkerTarget(int(had_gpus), planned + spare, room, planned)
 
 
-class Staffing:
-    """Follows the cluster; says once that it waits for a node, and gives up after NODE_SECONDS.
+class Autoscaling:
+    """How many workers a cluster should have from moment to moment.
+
+    Where the cluster has neither a GPU nor a core, a warning says once that a node is waited for, for NODE_SECONDS.
 
     Parameters
     ----------
@@ -89,9 +93,9 @@ class Staffing:
     grows
         Whether more workers than the cluster carries may be asked for where there is work for them.
     error
-        What to raise where no node comes.
+        Class of the error that is raised where no node comes.
     clock
-        For tests.
+        Time in seconds, which tests replace.
     """
 
     def __init__(
@@ -106,8 +110,8 @@ class Staffing:
         self._had_gpus = False
         self._waiting: float | None = None
 
-    def now(self, work: float) -> Staff:
-        """Who should work now, with so many seconds of one worker left to do.
+    def now(self, work: float) -> WorkerTarget:
+        """How many workers there should be now, with ``work`` seconds of one worker left to do.
 
         Raises
         ------
@@ -115,7 +119,9 @@ class Staffing:
             The error that was given, if no node with a GPU or a core came for NODE_SECONDS.
         """
         gpus, cpus = cluster_workers()
-        wanted = staff(gpus, cpus, asked=self._asked, work=work if self._grows else 0.0, had_gpus=self._had_gpus)
+        wanted = worker_target(
+            gpus, cpus, asked=self._asked, work=work if self._grows else 0.0, had_gpus=self._had_gpus
+        )
         self._had_gpus = self._had_gpus or gpus > 0
         if wanted.room:
             self._waiting = None

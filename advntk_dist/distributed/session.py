@@ -1,4 +1,4 @@
-"""Ray around a build: the cluster that is there, or one of this process's own."""
+"""The Ray that this process uses: the one it has, a cluster that it joins, or one that it starts and stops."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 
 import ray
 
 from advntk_dist import chatter
+from advntk_dist.distributed.watch import RayWatch
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
-from advntk_dist.gram.ray_health import RayWatch
 from advntk_dist.storage.paths import refuse_credentials_in_address
 
 MIN_OBJECT_STORE = 200 * 2**20
@@ -29,11 +28,7 @@ _watches: list[RayWatch] = []
 """Of the Ray that this process has started or joined, at most one."""
 
 
-def _nobody(text: str) -> None:
-    """Nobody listens."""
-
-
-_listener: ContextVar[Callable[[str], None]] = ContextVar("_listener", default=_nobody)
+_listener: ContextVar[Callable[[str], None]] = ContextVar("_listener", default=lambda text: None)
 
 
 @contextmanager
@@ -134,7 +129,7 @@ def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> N
         return
     ray.init(
         "local",  # without it Ray joins whatever cluster runs on this machine, and takes no num_cpus
-        num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+        num_cpus=num_cpus or usable_cores(),
         include_dashboard=False,
         log_to_driver=says,
         logging_level=level,
@@ -159,15 +154,3 @@ def cluster_workers() -> tuple[int, int]:
     """How many actors the cluster carries: (one a GPU, one a CPU core), from its resources now."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-
-
-def import_path() -> str:
-    """PYTHONPATH for workers: what this process imports from, outside its Python installation, and where it runs.
-
-    User networks are named by import path, so a worker must find what the driver finds.
-    """
-    installed = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix)})
-    here = os.getcwd()
-    folders = [here, *(entry or here for entry in sys.path)]
-    kept = [f for f in folders if os.path.isdir(f) and not str(Path(f).resolve()).startswith(installed)]
-    return os.pathsep.join(dict.fromkeys(kept))
