@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -28,3 +30,9 @@ def usable_cores() -> int:
     if hasattr(process, "cpu_affinity"):  # macOS has no such limit
         return len(process.cpu_affinity())
     return psutil.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """Most memory that this process has had so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

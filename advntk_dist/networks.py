@@ -133,7 +133,7 @@ class Network:
     def ark(self, x: ArrayLike) -> NDArray[Any]:
         """Adversarial regularization kernel Theta_x(x, x) = E || d f(x) / d x ||^2 of one output, (n,).
 
-        Exact for built-in networks, by the recursion in :mod:`advntk_dist.theory.ark`; from differences of the NNGP
+        Exact for built-in networks, by the recursion in :mod:`advntk_dist.kernels.ark`; from differences of the NNGP
         kernel in float64 for user networks (relative error at most 1e-3, usually below 1e-5; one image at a time).
 
         Parameters
@@ -151,10 +151,10 @@ class Network:
         images = to_unit_range(np.asarray(x))
         known = parse_name(self.spec.name)
         if known is None:
-            from advntk_dist.theory.ark import ark_from_differences
+            from advntk_dist.kernels.ark import ark_from_differences
 
             return ark_from_differences(self.name, self.kernel_fn, images).astype(images.dtype)
-        from advntk_dist.theory.ark import ark
+        from advntk_dist.kernels.ark import ark
 
         return ark(self.spec, *known, images)
 

@@ -294,7 +294,8 @@ def _enlarge(store: GramStore, fingerprint: Fingerprint) -> None:
     if store.tile != fingerprint["gram.tile"]:
         # Its one tile is ragged under the new tile size, so nothing of it can stay.
         if isinstance(store.path, Path):
-            store.path.rename(store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}"))
+            aside = store.path.with_name(f"{store.path.name}.{uuid.uuid4().hex}{CREATING}")
+            durable.move_folder(store.path, aside)
         else:
             (store.path / "zarr.json").unlink()  # with it the store; a new one clears what is left
         return

@@ -46,8 +46,7 @@ def create_layout(root: Location, fingerprint: Fingerprint, network: dict[str, A
     temporary = root.with_name(f"{root.name}.{uuid.uuid4().hex}{CREATING}")
     for name, content in files:
         durable.write_durable(temporary / name, content)
-    temporary.rename(root)
-    durable.flush_folder(root.parent)
+    durable.move_folder(temporary, root)
 
 
 def mend_layout(root: Location, fingerprint: Fingerprint, network: dict[str, Any], *, grown: bool = False) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from advntk_dist.errors import RequestError
 from advntk_dist.gram.fingerprint import Fingerprint
@@ -135,11 +136,8 @@ def free_disk(path: Path) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can still be used: what the kernel calls available, and the container's limit."""
-    with open("/proc/meminfo") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    limits = [available]
+    """Bytes of memory that can still be used: what the system calls available, and a container's limit on Linux."""
+    limits = [int(psutil.virtual_memory().available)]
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),

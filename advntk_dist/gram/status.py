@@ -206,12 +206,7 @@ class BuildWatch:
         text = json.dumps(asdict(self.builder))
         # A build goes on when this courtesy fails: on a full disk the tiles themselves say what is wrong.
         with contextlib.suppress(OSError, StoreError), briefly():
-            if isinstance(self._path, Path):
-                partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
-                partial.write_text(text)
-                partial.replace(self._path)
-            else:
-                self._path.write_bytes(text.encode())
+            durable.write_durable(self._path, text.encode())
         for field, gauge in self._gauges.items():
             gauge.set(float(getattr(self.builder, field)), tags=self._tags)
 
@@ -223,5 +218,7 @@ def read_builder(store: Location) -> Builder | None:
     except (OSError, ValueError, TypeError):
         return None
     if builder.host == socket.gethostname():
-        return builder if Path(f"/proc/{builder.pid}").exists() else None
+        import psutil
+
+        return builder if psutil.pid_exists(builder.pid) else None
     return builder if time.time() - builder.updated_unix < _STALE_SECONDS else None

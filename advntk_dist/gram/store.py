@@ -15,9 +15,9 @@ from advntk_dist.errors import GramBuildError, StoreDamagedError, StoreError, St
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.fingerprint import FORMAT, SIZES, Fingerprint, require_same
 from advntk_dist.gram.layout import ATTRIBUTE, checksum, create_layout, is_absent
-from advntk_dist.gram.nonfinite import require_finite
 from advntk_dist.gram.status import GramStatus, read_status
 from advntk_dist.grid import Tile, TileGrid
+from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.storage import durable
 from advntk_dist.storage.paths import Location, location
 from advntk_dist.storage.zarr_store import zarr_at

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import GramBuildError
-from advntk_dist.gram.nonfinite import some
 from advntk_dist.grid import TileGrid, mirror, spans
 from advntk_dist.kernels.compiled import pad_rows
+from advntk_dist.kernels.nonfinite import some
 from advntk_dist.kernels.scope import kernel_scope, tile_compiler_options
 
 if TYPE_CHECKING:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -17,11 +15,12 @@ from numpy.typing import NDArray
 
 from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.distributed.worker import PooledActor
+from advntk_dist.environment import peak_memory
 from advntk_dist.errors import GramBuildError
 from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
 from advntk_dist.spec import NetworkSpec
-from advntk_dist.storage.direct_io import aligned_empty
+from advntk_dist.storage.durable import aligned_empty
 
 if TYPE_CHECKING:
     from advntk_dist.gram.tiles import TileComputer
@@ -115,9 +114,16 @@ class GramWorker(PooledActor):
         if room is not None:
             self.rooms.append(room)
         done = time.perf_counter()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
-            i, j, attempt, computed - started, done - computed, written, socket.gethostname(), os.getpid(), peak
+            i,
+            j,
+            attempt,
+            computed - started,
+            done - computed,
+            written,
+            socket.gethostname(),
+            os.getpid(),
+            peak_memory(),
         )
 
     def _room(self, shape: tuple[int, int]) -> dict[str, NDArray[Any]] | None:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.gram.nonfinite import require_finite
 from advntk_dist.grid import TileGrid, spans
 from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
 from advntk_dist.kernels.combine import gradient, values
+from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.kernels.scope import compiler_options, kernel_scope
 
 BLOCK_BYTES = 256 * 2**20

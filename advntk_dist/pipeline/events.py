@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from advntk_dist.environment import peak_memory
 from advntk_dist.errors import StoreBusyError, StoreError
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
@@ -142,9 +141,3 @@ def _text(path: Location) -> str:
         return path.read_bytes().decode("utf-8", "replace")
     except (FileNotFoundError, IsADirectoryError):
         return ""
-
-
-def peak_memory() -> int:
-    """Most memory that this process has had so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -16,7 +16,8 @@ from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import Location
 
 if TYPE_CHECKING:
-    from advntk_dist.gram.verify import AuditReport, VerifyReport
+    from advntk_dist.gram.verify import VerifyReport
+    from advntk_dist.operators.audit import AuditReport
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def verify(
     path
         A run directory, or a store. Only a run directory says which images a store was built from.
     tiles, seed, passes, limit
-        Sample, Lanczos steps and what passes for rounding, see :func:`advntk_dist.gram.verify.audit_gram`; no audit
+        Sample, Lanczos steps and what passes for rounding, see :func:`advntk_dist.operators.audit.audit_gram`; no audit
         with 0 tiles. Values that are off by more are in the verdict, whose ``values.raise_if_wrong`` raises.
 
     Raises
@@ -107,7 +108,7 @@ def verify(
         return VerifyResult(store, report, why_not=f"the store is not complete, missing are {_missing(store)}")
     if store.path == path or not folder.config.is_file():
         return VerifyResult(store, report, why_not="only a run directory knows the images; give that")
-    from advntk_dist.gram.verify import audit_gram
+    from advntk_dist.operators.audit import audit_gram
     from advntk_dist.pipeline.problem import Problem
 
     problem = Problem(folder.stored_config())

@@ -29,7 +29,7 @@ from advntk_dist.planning.pilot import PilotData, run_pilot, subject_of, varpi_a
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.solve.memory_budget import MAX_RANK
 from advntk_dist.storage import Records
-from advntk_dist.storage.direct_io import aligned_empty, read_pieces, write_flushed
+from advntk_dist.storage.durable import aligned_empty, read_pieces, write_flushed
 
 Array = NDArray[Any]
 

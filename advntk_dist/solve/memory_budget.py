@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from advntk_dist.errors import RequestError
-from advntk_dist.operators import GramOperator
 
 BLOCKS = 16
 """Blocks (n, k) that a solve holds at once at its worst, beside its basis: targets, iterates, products, results."""
@@ -21,6 +21,26 @@ _LEAST_SLABS = 4
 _SMALL_SHARE = 0.5
 _SMALL_COPIES = 12
 """Share of a basis's memory for the projected matrix, and the dense matrices of its size that are alive at once."""
+
+
+class MatrixMemory(Protocol):
+    """What a Gram matrix takes of the memory; every operator of :mod:`advntk_dist.operators` says it."""
+
+    n: int
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the matrix that are held in this process's memory."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line for messages."""
+        ...
+
+    def pass_bytes(self, k: int) -> int:
+        """Bytes that a product with k vectors takes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class SolverPlan:
         )
 
 
-def plan_solver(operator: GramOperator, k: int, memory: int | None) -> SolverPlan:
+def plan_solver(operator: MatrixMemory, k: int, memory: int | None) -> SolverPlan:
     """Divide ``memory`` bytes among the parts of a solve with k right-hand sides.
 
     Raises

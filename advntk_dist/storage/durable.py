@@ -2,15 +2,20 @@
 
 Everything that a run stores is written by :func:`write_durable`. A chunk's bytes are those of Zarr's codecs "bytes"
 (little endian) and "crc32c", under Zarr's default chunk keys, so plain zarr reads them. Tiles are written past zarr, as
-it does not tell the checksum of what it has written, which the commit record of a tile needs.
+it does not tell the checksum of what it has written, which the commit record of a tile needs. Large ones go past the
+page cache where the system can (Linux, from aligned memory): a worker's core is for kernels, and copying tiles into the
+cache takes a tenth of it; and what is read back so comes from the disk, not from the memory that it was written from.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import mmap
 import os
 import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +23,17 @@ import google_crc32c
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from advntk_dist.storage.direct_io import read_pieces, write_flushed
 from advntk_dist.storage.paths import Location
 
 CRC_BYTES = 4
 READS = 3
 """Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
+
+BLOCK = 4096
+"""Alignment in bytes of memory and lengths that every common disk accepts for direct writes."""
+
+_SMALLEST = 2**20
+"""Bytes from which a direct write is worth it, and bytes read at once."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -210,3 +220,98 @@ def remove_partials(root: Location) -> int:
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder beside its target, which is there whole or not at all; it survives a power cut."""
+    source.rename(target)
+    flush_folder(target.parent)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    """A new array whose memory starts at a page, with undefined values."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape))
+    memory = mmap.mmap(-1, max(1, count * kind.itemsize))
+    return np.frombuffer(memory, kind, count).reshape(shape)
+
+
+def write_flushed(path: Path, payload: Sequence[bytes | memoryview]) -> None:
+    """Write a new file, the parts in order, and flush it to disk; a large aligned first part passes the cache by.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the file cannot be written.
+    """
+    body = _aligned_bytes(payload[0])
+    descriptor, direct = _open(path, body > 0)
+    try:
+        done = 0
+        if direct:
+            done = _write_direct(descriptor, memoryview(payload[0]).cast("B")[:body])
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT)
+        for part in payload:
+            view = memoryview(part).cast("B")
+            while done < len(view):
+                done += os.write(descriptor, view[done:])
+            done = 0
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aligned_bytes(part: bytes | memoryview) -> int:
+    """How many bytes of a part, from its start, a disk takes past the cache."""
+    data = np.frombuffer(part, np.uint8)
+    if len(data) < _SMALLEST or data.ctypes.data % BLOCK or not hasattr(os, "O_DIRECT"):
+        return 0
+    return len(data) - len(data) % BLOCK
+
+
+def _open(path: Path, direct: bool) -> tuple[int, bool]:
+    """A descriptor of a new file, and whether it is for direct writes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    if direct:
+        try:
+            return os.open(path, flags | os.O_DIRECT, 0o644), True
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what file systems say that know no direct writes
+                raise
+            path.unlink(missing_ok=True)  # some have made the file by then
+    return os.open(path, flags, 0o644), False
+
+
+def _write_direct(descriptor: int, view: memoryview) -> int:
+    """Write what goes directly; the caller writes the rest."""
+    done = 0
+    while done < len(view) and done % BLOCK == 0:
+        try:
+            done += os.write(descriptor, view[done:])
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a disk that wants larger blocks
+                break
+            raise
+    return done
+
+
+def read_pieces(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file, from the disk where that is possible; a piece is gone when the next one is asked for.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        memory = mmap.mmap(-1, _SMALLEST)
+        while length := os.readv(descriptor, [memory]):
+            yield memoryview(memory)[:length]
+    finally:
+        os.close(descriptor)

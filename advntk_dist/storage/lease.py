@@ -19,7 +19,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
@@ -65,7 +64,9 @@ class Holder:
 
     def is_alive_here(self) -> bool:
         """Whether there is such a process on this machine."""
-        return self.is_of_this_host() and Path(f"/proc/{self.pid}").exists()
+        import psutil
+
+        return self.is_of_this_host() and psutil.pid_exists(self.pid)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 
 from advntk_dist.data import load_dataset
 from advntk_dist.distributed.worker import worker_environment
-from advntk_dist.environment import environment
+from advntk_dist.environment import environment, usable_cores
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.plan import GramPlan
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import TileComputer, compute_images
-from advntk_dist.gram.verify import audit_gram, verify_gram
+from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
+from advntk_dist.operators.audit import audit_gram
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage.paths import local
 
@@ -151,7 +152,7 @@ def check(arguments: argparse.Namespace, x: NDArray[np.uint8], name: str) -> dic
     report = verify_gram(store)
     verified = time.perf_counter()
     assert report.ok, report
-    operator = TiledOperator(store, threads=len(os.sched_getaffinity(0)))
+    operator = TiledOperator(store, threads=usable_cores())
     operator.matmat(np.random.default_rng(0).standard_normal((store.n, 10)))
     product = time.perf_counter()
     audit = audit_gram(store, x, tiles=4, passes=10)
@@ -183,7 +184,7 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(measure_kernel(arguments) if arguments.part == "kernel" else measure_peer(arguments)))
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     kernel = in_own_process("kernel", arguments)[0]
     together = in_own_process("kernel", arguments, copies=cores)
     busy = float(np.mean([k["ntk"] for k in together]))

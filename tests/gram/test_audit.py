@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import advntk_dist.gram.verify as audit_module
+import advntk_dist.operators.audit as audit_module
 from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError, StoreMismatchError
-from advntk_dist.gram.verify import audit_gram, verify_gram
+from advntk_dist.gram.verify import verify_gram
 from advntk_dist.networks import Network
+from advntk_dist.operators.audit import audit_gram
 from advntk_dist.pipeline.gram import VerifyResult
 
 

@@ -28,11 +28,11 @@ from advntk_dist.errors import (
 from advntk_dist.gram.build import open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.layout import checksum
-from advntk_dist.gram.nonfinite import require_finite
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import open_gram
 from advntk_dist.grid import TileGrid
+from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.networks import Network, network
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock

@@ -19,7 +19,7 @@ from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import rebuild_report
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
-from advntk_dist.storage import direct_io, durable
+from advntk_dist.storage import durable
 from tests.waiting import wait_until
 
 QUIET = Display(quiet=True)
@@ -68,7 +68,7 @@ def test_a_full_disk(
     refused: Call, words: list[str], filled: Path, finished: Path, tmp_path: Path, writes: int, monkeypatch: Any
 ) -> None:
     """In every stage, as no space is left after so many files."""
-    run, left, write = shutil.copytree(filled, tmp_path / "run"), [writes], direct_io.write_flushed
+    run, left, write = shutil.copytree(filled, tmp_path / "run"), [writes], durable.write_flushed
 
     def flushed(path: Path, payload: Sequence[bytes | memoryview]) -> None:
         left[0] -= 1

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.storage import direct_io
+from advntk_dist.storage import durable
 
 MIB = 2**20
 
 
 def payload(nbytes: int, offset: int) -> memoryview:
-    memory = direct_io.aligned_empty((nbytes + offset,), np.uint8)
+    memory = durable.aligned_empty((nbytes + offset,), np.uint8)
     memory[:] = np.random.default_rng(nbytes).integers(0, 256, len(memory))
     return memory[offset:].data
 
@@ -24,9 +24,9 @@ def payload(nbytes: int, offset: int) -> memoryview:
 def test_what_is_written_is_what_is_read(tmp_path: Path, nbytes: int, offset: int) -> None:
     body = payload(nbytes, offset)
     path = tmp_path / "file"
-    direct_io.write_flushed(path, (body, b"tail"))
+    durable.write_flushed(path, (body, b"tail"))
     assert path.read_bytes() == bytes(body) + b"tail"
-    assert b"".join(map(bytes, direct_io.read_pieces(path))) == bytes(body) + b"tail"
+    assert b"".join(map(bytes, durable.read_pieces(path))) == bytes(body) + b"tail"
 
 
 def test_large_aligned_bodies_do_pass_the_cache_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_large_aligned_bodies_do_pass_the_cache_by(tmp_path: Path, monkeypatch: 
     except OSError:
         pytest.skip("the file system of the temporary folder knows no direct writes")
     for name, offset in (("aligned", 0), ("shifted", 8)):
-        direct_io.write_flushed(tmp_path / name, (payload(2 * MIB, offset), b"tail"))
+        durable.write_flushed(tmp_path / name, (payload(2 * MIB, offset), b"tail"))
     assert [bool(flags & os.O_DIRECT) for flags in asked[1:]] == [True, False]
 
 
@@ -63,9 +63,9 @@ def test_where_direct_writes_are_refused_the_cache_serves(
         return real_write(descriptor, data)
 
     monkeypatch.setattr(os, step, no_direct_open if step == "open" else no_direct_write)
-    direct_io.write_flushed(tmp_path / "file", (body, b"tail"))
+    durable.write_flushed(tmp_path / "file", (body, b"tail"))
     assert refused
-    assert b"".join(map(bytes, direct_io.read_pieces(tmp_path / "file"))) == bytes(body) + b"tail"
+    assert b"".join(map(bytes, durable.read_pieces(tmp_path / "file"))) == bytes(body) + b"tail"
 
 
 @pytest.mark.parametrize("step", ["open", "write"])
@@ -77,13 +77,13 @@ def test_other_errors_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, step, full)
     with pytest.raises(OSError, match="No space left"):
-        direct_io.write_flushed(tmp_path / "file", (body, b"tail"))
+        durable.write_flushed(tmp_path / "file", (body, b"tail"))
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"before")
     with pytest.raises(FileExistsError):
-        direct_io.write_flushed(tmp_path / "file", (payload(2 * MIB, 0), b"tail"))
+        durable.write_flushed(tmp_path / "file", (payload(2 * MIB, 0), b"tail"))
     assert (tmp_path / "file").read_bytes() == b"before"
 
 

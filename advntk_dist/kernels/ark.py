@@ -38,9 +38,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import NetworkError
 from advntk_dist.grid import spans
+from advntk_dist.kernels.moments import MOMENTS, Moments
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.spec import RESNET_STAGES, Family, NetworkSpec
-from advntk_dist.theory.moments import MOMENTS, Moments
 
 Array = NDArray[Any]
 

@@ -15,11 +15,11 @@ from scipy.special import erf, ndtr
 
 from advntk_dist import architectures
 from advntk_dist.errors import NetworkError
+from advntk_dist.kernels import ark as theory
+from advntk_dist.kernels.ark import ark_from_differences
+from advntk_dist.kernels.moments import MOMENTS, SIGMOID_SCALE
 from advntk_dist.networks import network
 from advntk_dist.spec import ACTIVATIONS, NetworkSpec, parse_name
-from advntk_dist.theory import ark as theory
-from advntk_dist.theory.ark import ark_from_differences
-from advntk_dist.theory.moments import MOMENTS, SIGMOID_SCALE
 from tests.kernels.unoptimised import options
 
 X = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5, 4, 2))
