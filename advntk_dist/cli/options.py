@@ -225,9 +225,10 @@ class SourceParameter(click.ParamType):
             # The experiments of the paper are many: they come once the word goes into their folder.
             every = [*preset_names(), *(paper.names() if incomplete.startswith(paper.PREFIX) else [paper.PREFIX])]
         else:
-            from advntk_dist.config.finite_width import preset_names as finite_names
+            from advntk_dist.config import preset_names
+            from advntk_dist.config.finite_width import FiniteWidthConfig
 
-            every = finite_names()
+            every = preset_names(FiniteWidthConfig)
         found = [CompletionItem(name) for name in every if name.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type="file")]
 

@@ -68,13 +68,12 @@ def presets(name: str | None, as_json: bool) -> None:
     if name is not None:
         _print_preset(name, as_json)
         return
-    from advntk_dist import config
-    from advntk_dist.config import finite_width as finite_width
-    from advntk_dist.config import paper
+    from advntk_dist.config import RunConfig, paper, preset_names, preset_text
+    from advntk_dist.config.finite_width import FiniteWidthConfig
 
     runs, finite = (
-        {name: module.preset_text(name).splitlines()[0].removeprefix("# ") for name in module.preset_names()}
-        for module in (config, finite_width)
+        {name: preset_text(name, kind).splitlines()[0].removeprefix("# ") for name in preset_names(kind)}
+        for kind in (RunConfig, FiniteWidthConfig)
     )
     if as_json:
         print_json({"run": runs, "paper": paper.names(), "finite-width": finite})
@@ -102,9 +101,10 @@ def _print_preset(name: str, as_json: bool) -> None:
 def _preset(name: str) -> RunConfig:
     finite = "finite-width/"
     if name.startswith(finite):
-        from advntk_dist.config.finite_width import load_config as load_finite
+        from advntk_dist.config import read_config
+        from advntk_dist.config.finite_width import FiniteWidthConfig
 
-        return load_finite(name.removeprefix(finite))
+        return read_config(FiniteWidthConfig, name.removeprefix(finite))
     from advntk_dist.config import load_config
 
     return load_config(name)
@@ -151,10 +151,11 @@ def finite_width(
 
     Example: advntk finite-width digits --set flow.seeds=8
     """
-    from advntk_dist.config.finite_width import load_config
+    from advntk_dist.config import read_config
+    from advntk_dist.config.finite_width import FiniteWidthConfig
     from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 
-    config = load_config(source, overrides)
+    config = read_config(FiniteWidthConfig, source, overrides)
     folder = FiniteRunDirectory.at(out if out is not None else str(Path("runs") / f"finite-{Path(source).stem}"))
     outcome = run_finite_width(config, folder.root, infinite=infinite, address=address, display=display())
     if not outcome.worked and not as_json:

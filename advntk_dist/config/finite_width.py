@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values, require_possible_radius
-from advntk_dist.errors import ConfigError
+from advntk_dist.config.sections import Positive, RunConfig, Section, Seed
 from advntk_dist.spec import parse_name
-from advntk_dist.text import did_you_mean
 
 Whole = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -90,6 +85,8 @@ class AdversarialTrainingConfig(Section):
 class FiniteWidthConfig(RunConfig):
     """Everything that ``advntk finite-width`` needs: the sections of a run are the infinite-width job beside it."""
 
+    presets: ClassVar[str] = "presets/finite-width"
+
     flow: FlowConfig = FlowConfig()
     finite: AdversarialTrainingConfig = AdversarialTrainingConfig()
 
@@ -125,57 +122,3 @@ class FiniteWidthConfig(RunConfig):
     def infinite(self) -> RunConfig:
         """The infinite-width job on the same data."""
         return RunConfig.model_validate({name: getattr(self, name) for name in RunConfig.model_fields})
-
-
-def preset_names() -> list[str]:
-    """Names of the built-in presets of ``advntk finite-width``."""
-    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
-
-
-def preset_text(name: str) -> str:
-    """The TOML of a preset; its first line is a comment that says what it is."""
-    return str((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-
-
-def _folder() -> Any:
-    return resources.files("advntk_dist") / "presets" / "finite-width"
-
-
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
-    """Read a preset or a TOML file, and apply ``section.key=value`` on top.
-
-    Raises
-    ------
-    ConfigError
-        In one line: the file or the key, and what is wrong with it.
-    """
-    name = str(source)
-    if name in preset_names():
-        return parse_config(preset_text(name), where=f"preset {name}", overrides=overrides)
-    if (path := Path(source)).is_file():
-        return parse_config(read_text(path), where=name, overrides=overrides)
-    meant = did_you_mean(name, preset_names())
-    raise ConfigError(f"no preset and no file {name!r}{meant}; presets of finite-width are {', '.join(preset_names())}")
-
-
-def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> FiniteWidthConfig:
-    """Like :func:`load_config`, from TOML text; ``where`` names it in messages."""
-    values = read_values(text, where=where, overrides=overrides)
-    try:
-        config = FiniteWidthConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {'; '.join(_message(dict(item)) for item in error.errors())}") from error
-    if overrides:
-        require_possible_radius(config, where)
-    return config
-
-
-def _message(item: dict[str, Any]) -> str:
-    loc = item["loc"]
-    key = ".".join(str(part) for part in loc)
-    if item["type"] == "extra_forbidden":
-        section = FiniteWidthConfig.model_fields.get(str(loc[0])) if len(loc) > 1 else None
-        fields = getattr(section.annotation, "model_fields", {}) if section else FiniteWidthConfig.model_fields
-        return f"{key}: no such key; {loc[0] if section else 'sections'} has {', '.join(fields)}"
-    shown = "" if isinstance(item["input"], dict | FiniteWidthConfig) else f", got {item['input']!r}"
-    return f"{key}{': ' if key else ''}{str(item['msg']).removeprefix('Value error, ')}{shown}"

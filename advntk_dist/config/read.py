@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from tomli_w import dumps
@@ -17,42 +17,63 @@ from advntk_dist.config.sections import RunConfig
 from advntk_dist.errors import ConfigError
 from advntk_dist.text import did_you_mean
 
+T = TypeVar("T", bound=RunConfig)
+
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run; see :func:`read_config`."""
+    return read_config(RunConfig, source, overrides)
+
+
+def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()) -> T:
     """Read a preset or a TOML file, and apply ``section.key=value`` on top.
+
+    Parameters
+    ----------
+    kind
+        Class of the configuration, which has presets of its own.
+    source
+        Name of a preset, or path of a file.
+    overrides
+        Texts "section.key=value".
 
     Raises
     ------
     ConfigError
         In one line: the file or the key, what is wrong with it, and what would be right.
     """
-    name = str(source)
-    if name in preset_names():
-        text, where = preset_text(name), f"preset {name}"
-    elif name.startswith(paper.PREFIX):
+    name, made = str(source), kind is RunConfig
+    if name in preset_names(kind):
+        text, where = preset_text(name, kind), f"preset {name}"
+    elif made and name.startswith(paper.PREFIX):
         text, where = paper.preset(name), f"preset {name}"
     elif (path := Path(source)).is_file():
         text, where = read_text(path), name
     else:
-        raise ConfigError(
-            f"no preset and no file {name!r}{did_you_mean(name, [*preset_names(), *paper.names()])}; "
-            f"presets are {', '.join(preset_names())} and {paper.summary()}"
-        )
-    config = parse_config(text, where=where, overrides=overrides)
+        known = [*preset_names(kind), *(paper.names() if made else [])]
+        there = ", ".join(preset_names(kind)) + (f" and {paper.summary()}" if made else "")
+        of = "" if made else f" of {kind.presets.rpartition('/')[2]}"
+        raise ConfigError(f"no preset and no file {name!r}{did_you_mean(name, known)}; presets{of} are {there}")
+    config = parse_as(kind, text, where=where, overrides=overrides)
     require_possible_radius(config, where)
     return config
 
 
 def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Like :func:`load_config`, from TOML text; ``where`` names it in messages.
+    """The configuration of a run from TOML text; see :func:`parse_as`."""
+    return parse_as(RunConfig, text, where=where, overrides=overrides)
+
+
+def parse_as(kind: type[T], text: str, *, where: str, overrides: Sequence[str] = ()) -> T:
+    """Like :func:`read_config`, from TOML text; ``where`` names it in messages.
 
     What is stored is read as it is; only keys that are asked for on top have to make sense today.
     """
     values = read_values(text, where=where, overrides=overrides)
     try:
-        config = RunConfig.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_one_line(error)}") from error
+        raise ConfigError(f"{where}: {_one_line(kind, error)}") from error
     if overrides:
         require_possible_radius(config, where)
     return config
@@ -101,19 +122,19 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[section][name] = value
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(kind: type[RunConfig], error: ValidationError) -> str:
     parts = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "configuration"
+        key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            parts.append(f"{key}: no such key{_alternatives(item['loc'])}")
+            parts.append(f"{key}: no such key{_alternatives(kind, item['loc'])}")
         elif item["type"] == "literal_error":
             known = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
             parts.append(f"{key}: {item['msg']}, got {item['input']!r}{did_you_mean(str(item['input']), known)}")
         else:
             message = _in_words(item)
-            shown = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
-            parts.append(f"{key}: {message}{shown}")
+            shown = "" if isinstance(item["input"], dict | RunConfig) else f", got {item['input']!r}"
+            parts.append(f"{key}: {message}{shown}" if key else f"{message}{shown}")  # of several keys: it names them
     return "; ".join(parts)
 
 
@@ -124,27 +145,27 @@ def _in_words(item: Any) -> str:
     return str(item["msg"]).removeprefix("Value error, ")
 
 
-def _alternatives(loc: tuple[int | str, ...]) -> str:
+def _alternatives(kind: type[RunConfig], loc: tuple[int | str, ...]) -> str:
     word = str(loc[-1])
     if len(loc) == 1:
-        return f"{did_you_mean(word, RunConfig.model_fields)}; sections are {', '.join(RunConfig.model_fields)}"
-    section = RunConfig.model_fields.get(str(loc[0]))
+        return f"{did_you_mean(word, kind.model_fields)}; sections are {', '.join(kind.model_fields)}"
+    section = kind.model_fields.get(str(loc[0]))
     fields = getattr(section.annotation, "model_fields", {}) if section else {}
     return f"{did_you_mean(word, fields)}; {loc[0]} has {', '.join(fields)}"
 
 
-def preset_names() -> list[str]:
-    """Names of the built-in presets."""
-    return sorted(p.name.removesuffix(".toml") for p in _preset_folder().iterdir() if p.name.endswith(".toml"))
+def preset_names(kind: type[RunConfig] = RunConfig) -> list[str]:
+    """Names of the built-in presets of a kind of configuration."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder(kind).iterdir() if p.name.endswith(".toml"))
 
 
-def preset_text(name: str) -> str:
+def preset_text(name: str, kind: type[RunConfig] = RunConfig) -> str:
     """The TOML of a built-in preset; its first line is a comment that says what it is."""
-    return str((_preset_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    return str((_folder(kind) / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def _preset_folder() -> Any:
-    return resources.files("advntk_dist") / "presets"
+def _folder(kind: type[RunConfig]) -> Any:
+    return resources.files("advntk_dist").joinpath(kind.presets)
 
 
 def explained(config: BaseModel) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
@@ -286,6 +286,9 @@ class EvaluationConfig(Section):
 
 class RunConfig(Section):
     """Everything that a run needs to know."""
+
+    presets: ClassVar[str] = "presets"
+    """Folder of the built-in presets in the package."""
 
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.config import IDENTITY_FREE, RunConfig
-from advntk_dist.config.finite_width import FiniteWidthConfig, parse_config
+from advntk_dist.config import IDENTITY_FREE, RunConfig, parse_as
+from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
@@ -49,7 +49,7 @@ class FiniteRunDirectory(RunDirectory):
         def parse(text: str, where: str) -> FiniteWidthConfig:
             if "flow" not in tomllib.loads(text):
                 raise RequestError(f"{self.root}: a directory of `advntk run`; give finite-width another --out")
-            return parse_config(text, where=where)
+            return parse_as(FiniteWidthConfig, text, where=where)
 
         return parse_stored(self.config, parse)
 

@@ -21,7 +21,8 @@ from matplotlib.image import imread
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config as load_run
-from advntk_dist.config.finite_width import FiniteWidthConfig, load_config, parse_config, preset_names, preset_text
+from advntk_dist.config import parse_as, preset_names, preset_text, read_config
+from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.trials import Trial, flow_trial, run_trials
 from advntk_dist.pipeline import finite_width
@@ -67,7 +68,7 @@ OWN = (
 
 
 def config() -> FiniteWidthConfig:
-    return load_config("digits", (*SHARED, *OWN))
+    return read_config(FiniteWidthConfig, "digits", (*SHARED, *OWN))
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +238,10 @@ def test_a_killed_run_resumes_with_the_same_numbers(finished: Path, tmp_path: Pa
 
 def test_another_configuration_or_another_run_is_refused(finished: Path, infinite: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreMismatchError, match=r"flow\.end"):
-        run_finite_width(load_config("digits", (*SHARED, *OWN, "flow.end=0.06")), finished, display=QUIET)
-    other = load_config("digits", (*SHARED, *OWN, "attack.radius=0.3"))
+        run_finite_width(
+            read_config(FiniteWidthConfig, "digits", (*SHARED, *OWN, "flow.end=0.06")), finished, display=QUIET
+        )
+    other = read_config(FiniteWidthConfig, "digits", (*SHARED, *OWN, "attack.radius=0.3"))
     with pytest.raises(StoreMismatchError, match=r"attack\.radius"):
         run_finite_width(other, tmp_path / "a", infinite=infinite, display=QUIET)
     with pytest.raises(RequestError, match="not a run directory"):
@@ -273,23 +276,24 @@ def test_an_error_in_a_trial_comes_back_by_name(tmp_path: Path, ray_cluster: Non
 
 def test_an_error_in_a_trial_ends_the_command(infinite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finite_width, "run_trials", run_trials_here)
-    wild = load_config("digits", (*SHARED, *OWN, "flow.inner_time=10"))
+    wild = read_config(FiniteWidthConfig, "digits", (*SHARED, *OWN, "flow.inner_time=10"))
     with pytest.raises(SolverError, match=r"flow.*width 64.*flow\.inner_time"):
         run_finite_width(wild, tmp_path / "a", infinite=infinite, display=QUIET)
     assert not (tmp_path / "a" / "results.json").exists()
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", preset_names(FiniteWidthConfig))
 def test_presets_are_read_and_say_what_they_are(name: str) -> None:
-    assert parse_config(load_config(name).to_toml(), where="again") == load_config(name)
-    assert preset_text(name).startswith("# ")
+    config = read_config(FiniteWidthConfig, name)
+    assert parse_as(FiniteWidthConfig, config.to_toml(), where="again") == config
+    assert preset_text(name, FiniteWidthConfig).startswith("# ")
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("flow.widhts=[1]", "flow has widths"),
-        ("flo.end=1", "sections has data"),
+        ("flo.end=1", "sections are data"),
         ("flow.widths=[64, 32]", "ascending"),
         ("network.name=some.module:net", "no widths"),
         ("attack.name=pgd-reference", "attack.name"),
@@ -302,11 +306,11 @@ def test_presets_are_read_and_say_what_they_are(name: str) -> None:
 )
 def test_an_impossible_configuration_names_its_key(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        load_config("digits", [override])
+        read_config(FiniteWidthConfig, "digits", [override])
     with pytest.raises(ConfigError, match="no preset"):
-        load_config("nothing-of-this-name")
+        read_config(FiniteWidthConfig, "nothing-of-this-name")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        parse_config("[", where="text")
+        parse_as(FiniteWidthConfig, "[", where="text")
 
 
 def test_captions_do_not_claim_what_the_numbers_do_not_show() -> None:

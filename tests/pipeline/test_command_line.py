@@ -11,8 +11,8 @@ import pytest
 
 from advntk_dist import chatter
 from advntk_dist.cli import advntk, main
-from advntk_dist.config import finite_width as finite
-from advntk_dist.config import load_config, parse_config, preset_names
+from advntk_dist.config import load_config, parse_as, parse_config, preset_names, read_config
+from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.config.read import explained
 
 
@@ -100,11 +100,11 @@ def test_a_preset_is_printed_with_every_key_and_its_meaning(name: str, capsys: p
     assert json.loads(call(capsys, "presets", name, "--json")[1]) == config.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("name", finite.preset_names())
+@pytest.mark.parametrize("name", preset_names(FiniteWidthConfig))
 def test_presets_of_finite_width_are_printed_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "presets", f"finite-width/{name}")
     assert code == 0
-    assert finite.parse_config(out, where="printed") == finite.load_config(name)
+    assert parse_as(FiniteWidthConfig, out, where="printed") == read_config(FiniteWidthConfig, name)
     assert "# \n" not in out
 
 
