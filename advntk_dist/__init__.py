@@ -7,6 +7,7 @@ The names below are the public interface; each is imported when it is first used
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from advntk_dist.theory.piecewise import schedule_distance as schedule_distance
     from advntk_dist.theory.xi import log_xi as log_xi
     from advntk_dist.theory.xi import xi as xi
+
+# Ray reads these when it is first imported. Under `uv run` it would build each worker an environment of its own.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Ray would start a worker for each core at once. Ours have an environment of their own, so these would only take time.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 _HOMES = {
     "ATDynamics": "dynamics",

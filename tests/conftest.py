@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-import advntk_dist.gram  # noqa: F401  # sets what Ray reads when it is first imported
+import advntk_dist  # noqa: F401  # sets what Ray reads when it is first imported
 
 KEY_ID, SECRET = "AKIAPLANTEDBYTESTS", "planted-by-the-tests"
 # Before Ray starts, as its workers inherit them; and whoever runs the tests has real ones.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import ray
 from ray.exceptions import (
@@ -153,7 +153,7 @@ class ActorPool:
         self._driver: str | None = None
         self._owns_ray = False
 
-    def __enter__(self) -> ActorPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from advntk_dist.gram.verify import invalidate as invalidate
     from advntk_dist.gram.verify import verify_gram as verify_gram
     from advntk_dist.gram.view import open_gram as open_gram
-    from advntk_dist.gram.worker import gram_pool as gram_pool
+    from advntk_dist.gram.worker import WorkerPool as WorkerPool
 
 _HOMES = {
     "GramStore": "store",
     "build_gram": "build",
-    "gram_pool": "worker",
+    "WorkerPool": "worker",
     "invalidate": "verify",
     "open_gram": "view",
     "verify_gram": "verify",
 }
 
-__all__ = ["GramStore", "build_gram", "gram_pool", "invalidate", "open_gram", "verify_gram"]
+__all__ = ["GramStore", "WorkerPool", "build_gram", "invalidate", "open_gram", "verify_gram"]
 
 
 def __getattr__(name: str) -> Any:

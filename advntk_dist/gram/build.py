@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist import metrics
 from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.distributed.autoscaling import Autoscaling, WorkerTarget
-from advntk_dist.distributed.pool import ActorPool, Call
+from advntk_dist.distributed.pool import Call
 from advntk_dist.distributed.scheduler import EventSink, run_tasks
 from advntk_dist.distributed.task_queue import TaskQueue
 from advntk_dist.environment import usable_cores
@@ -28,7 +28,7 @@ from advntk_dist.gram.status import BuildWatch
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
-from advntk_dist.gram.worker import Receipt, gram_pool
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.grid import TileGrid
 from advntk_dist.spec import parse_name
 from advntk_dist.storage import durable
@@ -56,7 +56,7 @@ def build_gram(
     kinds: tuple[str, ...] = ("ntk",),
     workers: int | None = None,
     address: str | None = None,
-    pool: ActorPool | None = None,
+    pool: WorkerPool | None = None,
     on_progress: ProgressSink | None = None,
     on_event: EventSink | None = None,
     on_plan: PlanSink | None = None,
@@ -87,8 +87,8 @@ def build_gram(
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     pool
-        Workers that other builds have left, and that stay for the next one, in place of new ones, as of
-        :func:`~advntk_dist.gram.worker.gram_pool`; with it no address, as it has one.
+        Workers that other builds have left, and that stay for the next one, in place of new ones, with it no
+        address, as it has one.
     on_progress
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
@@ -118,7 +118,7 @@ def build_gram(
         raise RequestError(f"workers is {workers}; it must be at least 1")
     if pool is not None and address is not None:
         raise RequestError("address: give it to the pool, whose cluster is used")
-    workers_pool = gram_pool(address) if pool is None else pool
+    workers_pool = WorkerPool(address) if pool is None else pool
     images, others = np.asarray(x), None if columns is None else np.asarray(columns)
     fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds, columns=others)
     floats = [compute_images(part, tile, dtype) for part in (images, others) if part is not None]
@@ -175,7 +175,7 @@ class _Job:
         images: list[NDArray[Any]],
         queue: TaskQueue,
         autoscaling: Autoscaling,
-        pool: ActorPool,
+        pool: WorkerPool,
     ) -> None:
         references = [ray.put(part) for part in images]
         images.clear()  # from here on only the shared copy is needed

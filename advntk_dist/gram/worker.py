@@ -146,8 +146,8 @@ def _computer(
     return TileComputer(from_spec(spec), tile, kinds, image_shape, dtype)
 
 
-def gram_pool(address: str | None = None, *, cpus: int = 1) -> ActorPool:
-    """A pool of workers for one call of :func:`~advntk_dist.gram.build.build_gram` after another.
+class WorkerPool(ActorPool):
+    """Workers for one call of :func:`~advntk_dist.gram.build.build_gram` after another; a context manager.
 
     A build whose pool has workers at rest, with JAX imported and kernels compiled, begins seconds sooner.
 
@@ -159,4 +159,6 @@ def gram_pool(address: str | None = None, *, cpus: int = 1) -> ActorPool:
     cpus
         Cores that Ray reserves for one worker.
     """
-    return ActorPool(GramWorker, GramBuildError, address, cpus=cpus)
+
+    def __init__(self, address: str | None = None, *, cpus: int = 1) -> None:
+        super().__init__(GramWorker, GramBuildError, address, cpus=cpus)

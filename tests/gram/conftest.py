@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from advntk_dist.distributed import session
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import TileComputer, compute_images
-from advntk_dist.gram.worker import gram_pool
+from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import Network, network
 
 TILE = 8
@@ -78,18 +77,18 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "have_ray", refuse)
 
 
-WARM = pytest.StashKey[ActorPool]()
+WARM = pytest.StashKey[WorkerPool]()
 
 
 @pytest.fixture(scope="session")
-def _warm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[ActorPool]:
-    with gram_pool() as pool:
+def _warm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[WorkerPool]:
+    with WorkerPool() as pool:
         request.session.stash[WARM] = pool
         yield pool
 
 
 @pytest.fixture
-def pool(_warm: ActorPool) -> ActorPool:
+def pool(_warm: WorkerPool) -> WorkerPool:
     """Workers for builds that are about something else than their start; a build without them would wait for cores."""
     return _warm
 

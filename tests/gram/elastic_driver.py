@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.distributed.worker import FAKE_GPUS
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.plan import GramPlan
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
-from advntk_dist.gram.worker import Receipt, gram_pool
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.networks import network
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Watched:
         self.plans = list[GramPlan]()
         self.receipts = list[tuple[Receipt, float]]()
 
-    def build(self, path: Path, pool: ActorPool) -> GramStore:
+    def build(self, path: Path, pool: WorkerPool) -> GramStore:
         return build_gram(
             NET, X, store=path, tile=6, pool=pool, on_progress=self.progress, on_event=self.events.append,
             on_plan=self.plans.append,
@@ -103,7 +102,7 @@ class Loss(Watched):
 
 def main(folder: Path) -> None:
     os.environ[FAKE_GPUS] = "1"
-    with several_nodes(1, num_cpus=0) as nodes, gram_pool(nodes.address) as pool:
+    with several_nodes(1, num_cpus=0) as nodes, WorkerPool(nodes.address) as pool:
         growth, loss = Growth(nodes), Loss(nodes)
         nodes.add_meanwhile(after=2.0)
         store = growth.build(folder / "a", pool)

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from ray.util import placement_group, remove_placement_group
 
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.errors import (
     DatasetError,
     GramBuildError,
@@ -25,7 +24,7 @@ from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
-from advntk_dist.gram.worker import Receipt
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.networks import Network, network
 from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import local
@@ -75,7 +74,7 @@ def spoilt():
 
 
 def test_user_network_whose_kernel_is_not_finite_fails_fast(
-    pool: ActorPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "user_networks.py").write_text(USER_NETWORK)
     monkeypatch.syspath_prepend(tmp_path)
@@ -91,7 +90,7 @@ def test_user_network_whose_kernel_is_not_finite_fails_fast(
 
 
 def test_network_that_workers_cannot_import_fails_fast(
-    pool: ActorPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool, images: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     (tmp_path / "hidden_networks.py").write_text(USER_NETWORK)
@@ -102,7 +101,7 @@ def test_network_that_workers_cannot_import_fails_fast(
         build_gram(net, images, store=tmp_path / "a.zarr", tile=TILE, workers=1, pool=pool)
 
 
-def test_fresh_build_of_both_kinds(pool: ActorPool, net: Network, images: NDArray, tmp_path: Path) -> None:
+def test_fresh_build_of_both_kinds(pool: WorkerPool, net: Network, images: NDArray, tmp_path: Path) -> None:
     watch = Watch()
     store = build_gram(
         net, images, store=tmp_path / "a.zarr", tile=TILE, dtype="float64", kinds=("nngp", "ntk"), workers=1,
@@ -120,7 +119,7 @@ def test_fresh_build_of_both_kinds(pool: ActorPool, net: Network, images: NDArra
 
 
 def test_only_missing_and_damaged_tiles_are_computed(
-    pool: ActorPool, fill: Any, net: Network, images: NDArray, tmp_path: Path
+    pool: WorkerPool, fill: Any, net: Network, images: NDArray, tmp_path: Path
 ) -> None:
     undisturbed = _chunk_hashes(fill("undisturbed.zarr"))
     store = fill(places=[(0, 0), (0, 1), (1, 1), (1, 2), (2, 3), (3, 3)])
@@ -156,7 +155,7 @@ def test_incomplete_store_would_need_ray(no_ray: None, fill: Any, net: Network, 
 
 
 def test_killed_worker_is_replaced(
-    pool: ActorPool, fill: Any, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, fill: Any, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     killed: list[int] = []
     events: list[dict[str, Any]] = []
@@ -192,7 +191,7 @@ def one_core(ray_cluster: None) -> Iterator[None]:
 
 
 def test_stopped_worker_is_replaced(
-    one_core: None, pool: ActorPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    one_core: None, pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     stopped: list[int] = []
     events: list[dict[str, Any]] = []

@@ -9,13 +9,13 @@ import zarr
 from numpy.typing import NDArray
 
 import advntk_dist.gram.build as growth_module
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.errors import StoreMismatchError
 from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.view import dask_view
+from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import Network
 from tests.gram.conftest import computer
 
@@ -112,7 +112,7 @@ def test_rectangular_store_grows_along_both_axes(net: Network, images: NDArray[n
 
 
 def test_growth_and_rectangles_through_ray(
-    pool: ActorPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     path, receipts = tmp_path / "cross.zarr", []
     _complete(_open(path, net, images[:8], columns=images[8:]), net, images[:8], images[8:])

@@ -20,6 +20,7 @@ from advntk_dist.distributed.worker import FAKE_GPUS
 from advntk_dist.errors import EvaluationError
 from advntk_dist.evaluation.worker import EvaluationWorker
 from advntk_dist.gram.build import build_gram
+from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import network
 from advntk_dist.operators.resident import ResidentOperator
 from tests.waiting import wait_until
@@ -46,7 +47,7 @@ def account(actor: Any) -> dict[str, Any]:
     }
 
 
-def everyone(folder: Path, gpus: int, pool: ActorPool) -> dict[str, dict[str, Any]]:
+def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, Any]]:
     """What one actor of each kind says, with a GPU for those that take one where there are any."""
     data = load_dataset("digits")
     x, net = data.x[:32].astype(np.float32) / 255 - 0.5, network("mlp-2")
@@ -68,7 +69,7 @@ def everyone(folder: Path, gpus: int, pool: ActorPool) -> dict[str, dict[str, An
     return said
 
 
-def test_actors_keep_to_what_they_hold(pool: ActorPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actors_keep_to_what_they_hold(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # of the driver: no business of its workers
     for kind, said in everyone(tmp_path, 0, pool).items():
         holds = said.get("holds", 1)
@@ -96,7 +97,7 @@ def _on_two_gpus(folder: Path) -> dict[str, Any]:
         "import json, sys, ray; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "import test_live_actors as here\n"
         "ray.init('local', num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "print(json.dumps(here.everyone(Path(sys.argv[2]), 1, here.gram_pool())))"
+        "print(json.dumps(here.everyone(Path(sys.argv[2]), 1, here.WorkerPool())))"
     )
     words = [sys.executable, "-c", program, str(Path(__file__).parent), str(folder)]
     environment = os.environ | {FAKE_GPUS: "1"}

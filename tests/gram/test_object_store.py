@@ -12,7 +12,6 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.errors import (
     StoreBusyError,
     StoreDamagedError,
@@ -27,6 +26,7 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.view import dask_view, open_gram
+from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage import durable
@@ -112,7 +112,7 @@ def chunks_of(store: GramStore) -> dict[tuple[int, int], bytes]:
 
 @BOTH
 def test_build_through_faults_equals_the_local_one(
-    pool: ActorPool, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
+    pool: WorkerPool, s3: FaultProxy, place: ObjectPath, fill: Any, net: Network, images: NDArray[np.uint8]
 ) -> None:
     turns, kinds = itertools.count(1), itertools.cycle(["500", "503", "drop", "cut", "short"])
 
@@ -140,7 +140,7 @@ def test_build_through_faults_equals_the_local_one(
 
 @BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
-    pool: ActorPool,
+    pool: WorkerPool,
     s3: FaultProxy,
     place: ObjectPath,
     fill: Any,

@@ -9,12 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 import advntk_dist.gram.plan as plan_module
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.errors import RequestError
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.plan import GramPlan, free_disk, free_memory, plan_gram
-from advntk_dist.gram.worker import Receipt
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.networks import Network
 
 
@@ -61,7 +60,7 @@ def test_free_space_is_that_of_the_machine(tmp_path: Path) -> None:
     assert 2**20 < free_memory() < 2**50
 
 
-def test_measured_memory_stays_within_the_plan(pool: ActorPool, net: Network, tmp_path: Path) -> None:
+def test_measured_memory_stays_within_the_plan(pool: WorkerPool, net: Network, tmp_path: Path) -> None:
     """Tiles as large as in real work, so that they weigh against the fixed cost of a worker."""
     x = np.random.default_rng(0).integers(0, 256, (3000, 32, 32, 3), dtype=np.uint8)
     plans: list[GramPlan] = []

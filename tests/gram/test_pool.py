@@ -16,14 +16,14 @@ from ray.exceptions import NodeDiedError
 
 from advntk_dist.distributed import pool as pool_module
 from advntk_dist.distributed import session
-from advntk_dist.distributed.pool import ActorPool, Reservation, _Member
+from advntk_dist.distributed.pool import Reservation, _Member
 from advntk_dist.distributed.worker import WorkerInfo, worker_environment
 from advntk_dist.errors import RequestError
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.view import dask_view
-from advntk_dist.gram.worker import Receipt, gram_pool
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.networks import Network, network
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ TILE = 8
 class Builds:
     """Builds by one worker of a pool, which process it was, and what was said."""
 
-    def __init__(self, folder: Path, pool: ActorPool) -> None:
+    def __init__(self, folder: Path, pool: WorkerPool) -> None:
         self.folder, self.pool = folder, pool
         self.pids: list[int] = []
         self.events: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class Builds:
 
 
 @pytest.fixture
-def builds(pool: ActorPool, tmp_path: Path) -> Builds:
+def builds(pool: WorkerPool, tmp_path: Path) -> Builds:
     return Builds(tmp_path, pool)
 
 
@@ -136,7 +136,7 @@ def test_only_workers_that_are_idle_and_well_are_kept(
     monkeypatch.setattr(ray, "get", get)
     idle, busy, starting, hung, dead = Actor(), Actor(), Actor(), Actor(None), Actor(NodeDiedError(""))
     ready = WorkerInfo(1, "node", "here", "cpu")
-    pool = gram_pool()
+    pool = WorkerPool()
 
     def interrupted() -> None:
         for number, actor in enumerate((idle, busy, starting, hung, dead)):
@@ -157,7 +157,7 @@ def test_only_workers_that_are_idle_and_well_are_kept(
 def test_a_worker_of_another_environment_is_not_kept(
     what: str, killed: list[Any], net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, of_a_core, of_a_gpu = gram_pool(), worker_environment(1, False), worker_environment(1, True)
+    pool, of_a_core, of_a_gpu = WorkerPool(), worker_environment(1, False), worker_environment(1, True)
     pool._resting = [_member("a", False, of_a_core), _member("b", True, of_a_core), _member("c", True, of_a_gpu)]
     with pool.job(net.spec):
         assert killed == ["b"]
@@ -177,7 +177,7 @@ def test_workers_of_the_other_kind_make_way(killed: list[Any], net: Network, mon
         raise AssertionError("a new one is started")
 
     monkeypatch.setattr(ray, "remote", refuse)
-    pool = gram_pool()
+    pool = WorkerPool()
     pool._resting = [_member(name) for name in ("a", "b")]
     with pool.job(net.spec), pytest.raises(AssertionError, match="a new one is started"):
         pool.start(gpu=True)
@@ -187,7 +187,7 @@ def test_workers_of_the_other_kind_make_way(killed: list[Any], net: Network, mon
 def test_a_pool_is_of_one_build_and_of_one_cluster(
     no_ray: None, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    pool = gram_pool()
+    pool = WorkerPool()
     refused = pytest.raises(RequestError, match="pool: another build is using it")
     with pool.job(net.spec), refused, pool.job(net.spec):
         pytest.fail("it has one")
@@ -219,7 +219,7 @@ class Rays:
 
 def test_ray_is_stopped_where_it_was_started(killed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     rays = Rays(monkeypatch)
-    with gram_pool() as pool:
+    with WorkerPool() as pool:
         pool.close()
         assert rays.started == 0
         pool.connect(10)
@@ -237,7 +237,7 @@ def test_ray_is_stopped_where_it_was_started(killed: list[Any], monkeypatch: pyt
 def test_a_ray_that_others_have_stopped_takes_its_workers_along(
     killed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rays, pool = Rays(monkeypatch), gram_pool()
+    rays, pool = Rays(monkeypatch), WorkerPool()
     for again in (False, True):
         pool.connect()
         pool._resting = [_member("a")]

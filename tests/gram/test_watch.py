@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.status import read_builder, watch_path
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.worker import Receipt
+from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.networks import Network
 from advntk_dist.storage.paths import local
 
@@ -42,7 +41,7 @@ def test_status_without_a_build(fill: Any) -> None:
 
 
 def test_status_from_another_process_during_a_build(
-    pool: ActorPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
+    pool: WorkerPool, net: Network, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     answers: list[dict[str, Any]] = []
 
