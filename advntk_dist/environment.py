@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
+
+import psutil
 
 _PACKAGES = ("advntk-dist", "jax", "neural-tangents", "ray", "dask", "zarr", "numpy", "scipy", "optax")
 
@@ -16,6 +17,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": usable_cores(),
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, at least 1."""
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):  # not on macOS, where a process may run on every core
+        return len(process.cpu_affinity() or ()) or 1
+    return psutil.cpu_count() or 1

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import dask.array as da
 import numpy as np
 
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
-from advntk_dist.operators.base import GramOperator, usable_cores
+from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.dense import DaskArrayOperator, InMemoryOperator
 from advntk_dist.operators.tiled import TiledOperator
 

@@ -8,9 +8,10 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
 from advntk_dist.grid import TileGrid
-from advntk_dist.operators.base import GramOperator, usable_cores
+from advntk_dist.operators.base import GramOperator
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.operators.tiles import ArrayTiles
 

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import RunConfig
-from advntk_dist.environment import environment
+from advntk_dist.environment import environment, usable_cores
 from advntk_dist.gram import build_gram
 from advntk_dist.gram.tiles import block_edge
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.operators.base import usable_cores
 from advntk_dist.planning.calibration import Calibration, kernel_keys
 from advntk_dist.planning.counts import kernel_blocks
 from advntk_dist.planning.pilot import PilotData, run_pilot, subject_of, varpi_after

@@ -40,12 +40,11 @@ from advntk_dist.attacks import pgd
 from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.dynamics import ATDynamics
-from advntk_dist.environment import environment
+from advntk_dist.environment import environment, usable_cores
 from advntk_dist.gram.store import GramStore
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators import TiledOperator, operator_for_store
-from advntk_dist.operators.base import usable_cores
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.predictor import KernelPredictor
