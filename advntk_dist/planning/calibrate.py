@@ -287,9 +287,6 @@ def _sample(config: RunConfig, data: PilotData, theta: Array, k_val: Array, n: i
     operator = InMemoryOperator(np.ascontiguousarray(theta[:n, :n]))
     y = one_hot(data.y[:n], data.images.classes)
     tol, to_val = config.solver.tolerance, k_val[:, :n]
-    passes: list[float] = []
-    seconds: list[float] = []
-    right: list[float] = []
 
     def solve(t: float) -> tuple[float, float, float]:
         found = []
@@ -302,9 +299,7 @@ def _sample(config: RunConfig, data: PilotData, theta: Array, k_val: Array, n: i
         hits = (to_val @ solution.value).argmax(axis=1) == data.y_val
         return float(solution.passes), sum(found) / len(found), float(hits.mean())
 
-    for s in strengths:
-        for values, value in zip((passes, seconds, right), solve(s / n), strict=True):
-            values.append(value)
+    passes, seconds, right = map(list, zip(*(solve(s / n) for s in strengths), strict=True))
     return Sample(n, passes, seconds, right, *solve(float("inf")))
 
 
@@ -369,18 +364,21 @@ def pilot_data(config: RunConfig, most: int) -> PilotData:
     except DatasetError:
         if d.path is not None or d.name not in KNOWN:
             raise
-        classes = len(d.class_subset) if d.class_subset else KNOWN[d.name].classes
-        height, width, channels = KNOWN[d.name].shape
-        shape = (d.resize or height, d.resize or width, channels)
-        x, y = stand_in(m + v, Images(shape, classes), d.seed)
-        rows, val, known = np.arange(m), m + np.arange(v), Images(shape, classes)
+        (height, width, channels), classes = KNOWN[d.name].shape, KNOWN[d.name].classes
+        shape = d.resize or height, d.resize or width, channels
+        images, missing = Images(shape, len(d.class_subset) if d.class_subset else classes), True
+        x, y = stand_in(m + v, images, d.seed)
+        train, val = np.arange(m), m + np.arange(v)
     else:
         parts = split(dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
-        x, y, rows, val = dataset.x, dataset.y, parts.train[:m], parts.val[:v]
         height, width, channels = dataset.image_shape
-        known = Images((height, width, channels), dataset.n_classes)
-        return PilotData(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, False)
-    return PilotData(_floats(x[rows], config), y[rows], _floats(x[val], config), y[val], known, True)
+        images, missing = Images((height, width, channels), dataset.n_classes), False
+        x, y, train, val = dataset.x, dataset.y, parts.train[:m], parts.val[:v]
+
+    def floats(rows: NDArray[np.int64]) -> NDArray[Any]:
+        return to_unit_range(x[rows]).astype(config.gram.dtype)
+
+    return PilotData(floats(train), y[train], floats(val), y[val], images, missing)
 
 
 def stand_in(n: int, images: Images, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -398,7 +396,3 @@ def stand_in(n: int, images: Images, seed: int) -> tuple[NDArray[np.uint8], NDAr
     y = rng.integers(images.classes, size=n)
     x = fields(n) + 0.3 * fields(images.classes)[y]
     return np.clip(128 + 60 * x, 0, 255).astype(np.uint8), y.astype(np.int64)
-
-
-def _floats(x: NDArray[np.uint8], config: RunConfig) -> NDArray[Any]:
-    return to_unit_range(x).astype(config.gram.dtype)

@@ -185,14 +185,14 @@ TYPICAL_CORES = 2
 def typical_costs(network: str) -> UnitCosts:
     """Unit costs of a network where nothing was calibrated.
 
-    They were measured on two cores with CIFAR-10: MLPs of several depths, and convolutions in proportion to the number
-    of their layers, with ten.
+    They were measured on two cores with images of CIFAR-10's shape; kernels of convolutions are taken to be in proportion
+    to the number of layers. Records: tests/benchmarks/results, kernels-cpu.json and solver.json.
     """
     convolutional, layers = _layers(network)
     if not convolutional:
         value, gradient = 0.03e-6 + 0.001e-6 * layers, 0.055e-6 + 0.005e-6 * layers
     else:
-        value, gradient = 1.7e-6 * layers, 8.2e-6 * layers
+        value, gradient = 1.8e-6 * layers, 5.5e-6 * layers
     return UnitCosts(
         start=9.0,
         stop=1.5,
@@ -208,10 +208,10 @@ def typical_costs(network: str) -> UnitCosts:
         first_attack=1.5,
         first_kernel=0.3,
         block=2**20 * value,
-        entry=0.9e-9,
+        entry=0.8e-9,
         sketch_entry=1.1e-8,
         hold_entry=5e-9,
-        read_byte=0.6e-9,
+        read_byte=0.8e-9,
         table=0.005,
         commit=0.002,
     )

@@ -36,14 +36,6 @@ START, COMPUTE, IDLE, WRITE, LINK, STORE = (
 )
 """Parts of a build."""
 
-PASS_COMPUTE, PASS_READ, SCATTER, GATHER = (
-    "pass compute",
-    "pass read bandwidth",
-    "vectors to the nodes",
-    "partial products to the driver",
-)
-"""Parts of a pass over the matrix."""
-
 STAGES = ("gram", "solve", "select", "train", "evaluate")
 
 PASSES, ALGEBRA = "passes over the matrix", "vectors in the driver"
@@ -144,15 +136,15 @@ def pass_seconds(
     compute = entry * n**2 / operator.cores
     if operator.name != "resident":
         read = read_byte * operator.stored_bytes if operator.from_disk else 0.0
-        return {PASS_READ: read} if read > compute else {PASS_COMPUTE: compute}
+        return {"pass read bandwidth": read} if read > compute else {"pass compute": compute}
     count, block = holders(grid, cluster), 8 * n * columns
     hops = math.ceil(math.log2(cluster.nodes)) if cluster.nodes > 1 else 0
     sent = 8 * rows_sent(grid, count) * columns
     byte = _seconds_a_byte(cluster.network)
     return {
-        PASS_COMPUTE: compute * max(1.0, operator.cores / (CORES_A_HOLDER * count)),
-        SCATTER: hops * 2 * block * byte,
-        GATHER: sent * (cluster.nodes - 1) / cluster.nodes * byte,
+        "pass compute": compute * max(1.0, operator.cores / (CORES_A_HOLDER * count)),
+        "vectors to the nodes": hops * 2 * block * byte,
+        "partial products to the driver": sent * (cluster.nodes - 1) / cluster.nodes * byte,
     }
 
 
@@ -205,10 +197,13 @@ class _Predictor:
         self.operator = operator_plan(config, cluster)
         self.outlook = outlook(config, calibration)
         self.counts = count(config, calibration.images, cluster.workers_of_a_node(config.gram.workers), self.outlook)
-        cores, gpu = calibration.cores, calibration.platform == "gpu"
+        self.classes, self.actors = calibration.images.classes, cluster.evaluators(config)
         # The driver's kernels use all cores of its machine, or its GPU; an actor has one core, or one GPU.
-        self.driver = 1.0 if gpu else cores / cluster.cpus
-        self.actor = 1.0 if gpu else float(cores)
+        gpu = calibration.platform == "gpu"
+        self.driver = 1.0 if gpu else calibration.cores / cluster.cpus
+        self.actor = 1.0 if gpu else float(calibration.cores)
+        # Batches are evaluated by the actors, or else by the driver; those of training always by the driver.
+        self.evaluator = self.actor if self.actors else self.driver
 
     def prediction(self) -> Prediction:
         parts = {
@@ -231,8 +226,7 @@ class _Predictor:
             "train": self.config.train.steps * 2 * self._step_mean(pilot.passes),
         }
         left_out = None if worth else tier
-        a_pass = self._pass(self.measured.images.classes)
-        return Prediction(seconds, parts, passes, a_pass, left_out, self.cluster.unknown_links)
+        return Prediction(seconds, parts, passes, self._pass(self.classes), left_out, self.cluster.unknown_links)
 
     def _gram(self) -> Parts:
         size, workers = np.dtype(self.config.gram.dtype).itemsize, self.cluster.workers(self.config.gram.workers)
@@ -261,9 +255,8 @@ class _Predictor:
 
     def _basis(self, strength: float) -> Parts:
         """Seconds of one Krylov basis, in passes and beside them."""
-        m = self.measured
-        one = sum(self._pass(m.images.classes).values())
-        return {PASSES: m.pilot.passes(strength) * one, ALGEBRA: m.pilot.rest(strength, self.n, self.costs.entry)}
+        pilot, one = self.measured.pilot, sum(self._pass(self.classes).values())
+        return {PASSES: pilot.passes(strength) * one, ALGEBRA: pilot.rest(strength, self.n, self.costs.entry)}
 
     def _infinite_passes(self) -> float:
         whole = self.measured.pilot.whole
@@ -274,38 +267,38 @@ class _Predictor:
         passes = self._infinite_passes()
         in_passes = (whole.infinite_passes * c.entry + c.sketch_entry) * whole.n**2
         rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
-        one = sum(self._pass(self.measured.images.classes).values())
+        one = sum(self._pass(self.classes).values())
         sketch = sum(self._pass(min(MAX_RANK, max(1, n // 4)), c.sketch_entry).values())
         return passes * one + sketch + rest
 
-    def _batch(self) -> BatchSeconds:
-        """Seconds of the passes of a batch, in the driver."""
+    def _batch(self, share: float) -> BatchSeconds:
+        """Seconds of the passes of a batch where they take ``share`` times what they took on the measured machine."""
         one = self.costs.batch_seconds(self.config.evaluation.batch, self.n)
-        return BatchSeconds(one.batch, one.query_seconds * self.driver, one.step_seconds * self.driver)
+        return BatchSeconds(one.batch, one.query_seconds * share, one.step_seconds * share)
 
-    def _attack(self) -> float:
-        """Seconds in which the run's own attack is made on a batch, in the driver."""
-        attack, batch = self.config.attack, self._batch()
+    def _attack(self, share: float) -> float:
+        """Seconds in which the run's own attack is made on a batch; ``share`` as above."""
+        attack, batch = self.config.attack, self._batch(share)
         asked = passes_of(attack)
-        step = self.costs.step * batch.batch * self.n * self.driver
+        step = self.costs.step * batch.batch * self.n * share
         compared = asked.queries - 1 if asked.steps else 0  # the last one is counted among the predictions
         return attack.restarts * self.costs.attack + asked.units * step + compared * batch.query_seconds
 
     def _scored(self, stage: str) -> Parts:
-        c, scored = self.costs, getattr(self.counts, stage)
-        actors = self.cluster.evaluators(self.config)
-        batches, attacked, each, begin = scored.batches, scored.attacked_batches, 1.0, 0.0
-        if actors:
-            batches, attacked = longest(self.counts.scorings[stage], self.config.evaluation.batch, actors)
-            each, begin = self.actor / self.driver, c.start
+        c, scored, parts = self.costs, getattr(self.counts, stage), self.counts.scorings[stage]
+        batches, attacked, begin = scored.batches, scored.attacked_batches, 0.0
+        compilation = c.prepare + c.first_query + c.first_attack
+        if self.actors:
+            batches, attacked = longest(parts, self.config.evaluation.batch, self.actors)
+            begin = c.start
         if stage == "select":  # the process compiles them once; actors do in each stage, as they are new
-            begin += c.prepare + c.first_query + c.first_attack
-        elif actors:
-            begin += (c.prepare + c.first_query + c.first_attack) * self.actor
+            begin += compilation
+        elif self.actors:
+            begin += compilation * self.actor
         return {
-            "attacks": attacked * each * self._attack(),
-            "predictions": (batches + attacked) * each * self._batch().query_seconds,
-            "checkpoints": scored.batches * c.commit + _SCORING_TABLES * len(self.counts.scorings[stage]) * c.table,
+            "attacks": attacked * self._attack(self.evaluator),
+            "predictions": (batches + attacked) * self._batch(self.evaluator).query_seconds,
+            "checkpoints": scored.batches * c.commit + _SCORING_TABLES * len(parts) * c.table,
             "start and compilation": begin,
         }
 
@@ -317,14 +310,12 @@ class _Predictor:
         wanted = self.config.final_tier
         if wanted is None:
             return None
-        tier, images = wanted
-        c, actors, one = self.costs, self.cluster.evaluators(self.config), self._batch()
-        each = self.actor / self.driver if actors else 1.0
-        batch = BatchSeconds(one.batch, each * one.query_seconds, each * one.step_seconds)
-        priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, self.measured.images.classes)]
-        rights = (self.outlook.ntk, self.outlook.test[self.outlook.chosen], self.outlook.adv_ntk)
-        costs = [predict_cost(priced, images, batch, workers=actors or 1, clean=r, robust=r / 2) for r in rights]
-        compilation = 2 * (c.first_query + c.first_attack) * (self.actor if actors else 1)
+        (tier, images), c, look = wanted, self.costs, self.outlook
+        priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, self.classes)]
+        batch, workers = self._batch(self.evaluator), self.actors or 1
+        rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
+        costs = [predict_cost(priced, images, batch, workers=workers, clean=r, robust=r / 2) for r in rights]
+        compilation = 2 * (c.first_query + c.first_attack) * (self.actor if self.actors else 1)
         return sum(cost.seconds for cost in costs) + compilation
 
     def _train(self) -> Parts:
@@ -333,7 +324,7 @@ class _Predictor:
         blocks = sum(steps * kernel_blocks(images, n, limit) for steps, images in step_images(self.config))
         twins = 1 if t.recipe == "paper" else 2  # clean images are predicted beside attacked ones
         return {
-            "attacks": self.counts.train.attacked_batches * self._attack(),
+            "attacks": self.counts.train.attacked_batches * self._attack(self.driver),
             "kernels of attacked images": twins * blocks * c.block * self.driver,
             **self._step_solves(),
             **self._loading(),

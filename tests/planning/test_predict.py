@@ -17,7 +17,7 @@ from advntk_dist.errors import DatasetError, RequestError
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.pipeline.run import run
 from advntk_dist.planning.calibrate import calibrate, pilot_data, run_pilot
-from advntk_dist.planning.calibration import Calibration
+from advntk_dist.planning.calibration import Calibration, typical_costs
 from advntk_dist.planning.cluster import Cluster, described, operator_plan
 from advntk_dist.planning.plan import plan_run
 from advntk_dist.planning.predict import STAGES, predict
@@ -25,6 +25,7 @@ from advntk_dist.progress import Display
 
 HERE = Cluster(1, 2, 0, 24 * 2**30)
 Made = Callable[..., Calibration]
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
@@ -50,6 +51,24 @@ def test_seconds_of_the_papers_recipe_by_hand(calibrated: Made) -> None:
     # 50 steps of 128 images, one batch and one block of kernel values each.
     assert found.parts["train"]["attacks"] == pytest.approx(50 * (0.001 + 10 * 0.004))
     assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02)
+
+
+@pytest.mark.parametrize("name", ["mlp-5", "cnn-3", "cnn-10", "resnet-18"])
+def test_typical_costs_are_those_that_were_recorded(name: str) -> None:
+    kernels, solver = (json.loads((RESULTS / f"{file}.json").read_text()) for file in ("kernels-cpu", "solver"))
+    costs, recorded = typical_costs(name), kernels["networks"][name]["wall_us"]
+    assert costs.value == pytest.approx(1e-6 * recorded["ours value"], rel=0.3)
+    assert costs.gradient == pytest.approx(1e-6 * recorded["ours gradient"], rel=0.3)
+    a_pass = solver["results"]["pass"]
+    assert costs.entry == pytest.approx(a_pass["seconds"]["cached"]["pass"]["wall"] / a_pass["n"] ** 2, rel=0.3)
+    assert costs.read_byte == pytest.approx(a_pass["seconds"]["from disk"]["read"]["wall"] / a_pass["bytes"], rel=0.3)
+
+
+def test_a_square_attack_is_priced_by_its_queries(calibrated: Made) -> None:
+    config = load_config("digits", ("attack.name=square", "attack.queries=50", "evaluation.tier=none"))
+    counts, found = predict(config, HERE, calibrated(config))
+    assert counts.select.image_steps == 0
+    assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * (0.001 + 50 * 0.004))
 
 
 def test_more_training_images_take_longer_in_every_stage(calibrated: Made) -> None:
