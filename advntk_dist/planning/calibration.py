@@ -185,8 +185,8 @@ TYPICAL_CORES = 2
 def typical_costs(network: str) -> UnitCosts:
     """Unit costs of a network where nothing was calibrated.
 
-    They were measured on two cores with images of CIFAR-10's shape; kernels of convolutions are taken to be in proportion
-    to the number of layers. Records: tests/benchmarks/results, kernels-cpu.json and solver.json.
+    They were measured on two cores with images of CIFAR-10's shape; kernels of convolutions are taken to be in
+    proportion to the number of layers. Records: tests/benchmarks/results, kernels-cpu.json and solver.json.
     """
     convolutional, layers = _layers(network)
     if not convolutional:
