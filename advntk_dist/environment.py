@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+import psutil
+
 _PACKAGES = ("advntk-dist", "jax", "neural-tangents", "ray", "dask", "zarr", "numpy", "scipy", "optax")
 
 
@@ -24,8 +26,6 @@ def environment() -> dict[str, Any]:
 
 def usable_cores() -> int:
     """Number of cores that this process may run on, at least 1."""
-    import psutil
-
     process = psutil.Process()
     if hasattr(process, "cpu_affinity"):  # macOS has no such limit
         return len(process.cpu_affinity())

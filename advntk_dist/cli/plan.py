@@ -20,9 +20,9 @@ from advntk_dist.storage.paths import Location
 @click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
 @click.option("--gpus", type=int, help="GPUs of a node. [default: none]")
 @click.option("--memory", metavar="SIZE", help="Memory of a node, e.g. 64GiB. [default: as here]")
-@click.option("--node-link", type=float, metavar="GB/S", help="Between a node and the store. [default: 2]")
-@click.option("--shared-store", type=float, metavar="GB/S", help="Of the store, for all nodes together. [default: 20]")
-@click.option("--network", type=float, metavar="GB/S", help="Into or out of a node. [default: 2.5]")
+@click.option("--node-link", type=float, metavar="GB/S", help="Between a node and the store.")
+@click.option("--shared-store", type=float, metavar="GB/S", help="Of the store, for all nodes together.")
+@click.option("--network", type=float, metavar="GB/S", help="Into or out of a node.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
 @click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
 @json_option
@@ -47,17 +47,16 @@ def plan(
     (more for convolutions) and starts Ray once; for a cluster elsewhere, measure on one of its nodes with
     --save-calibration FILE and plan anywhere with --calibration FILE.
 
-    Of a cluster the store and the network are assumed to be ordinary ones; give their GB/s where they are known. The
-    line "limits" names what bounds the Gram build, a pass over the matrix, and training.
+    Of several nodes the store and the network cannot be measured here: without their GB/s the time is only bounded from
+    below. The line "limits" names what bounds the Gram build, a pass over the matrix, and training.
 
     Example: advntk plan cifar10-mlp5 --set data.path=cifar --nodes 4 --cpus 16
     """
     from advntk_dist.config import load_config
-    from advntk_dist.planning.cluster import described, links
+    from advntk_dist.planning.cluster import described
 
     config = load_config(source, overrides)
-    rates = links("given", {"node_byte": node_link, "store_byte": shared_store, "network_byte": network})
-    cluster = described(nodes, cpus, gpus, memory)
+    cluster = described(nodes, cpus, gpus, memory, node_link=node_link, shared_store=shared_store, network=network)
     if calibration is not None and save is not None:
         raise click.UsageError("--save-calibration keeps a new measurement; leave out --calibration")
     if save is not None and not save.resolve().parent.is_dir():
@@ -68,7 +67,7 @@ def plan(
     known = None if calibration is None else Calibration.read(calibration)
     disk = out or Path()
     place = disk if isinstance(disk, Path) else None
-    made, measured = plan_run(config, cluster, calibration=known, links=rates, out=place, say=display().say)
+    made, measured = plan_run(config, cluster, calibration=known, out=place, say=display().say)
     if save is not None:
         measured.write(save)
     if as_json:

@@ -31,9 +31,14 @@ class Passes:
     steps: int
     """Values with gradients."""
 
+    @property
+    def units(self) -> int:
+        """The steps that an attack consists of: its gradients, or without any the values that it asks for itself."""
+        return self.steps or self.queries - 1
+
 
 def passes_of(attack: AttackConfig) -> Passes:
-    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
+    """What an attack asks of the predictor for an image that stays robust, the judgement of its result included."""
     tries = attack.restarts * (attack.targets if attack.name == "apgd-targeted" else 1)
     compared = tries if tries > 1 else 0
     if attack.name == "square":
@@ -60,11 +65,23 @@ class Priced:
 
 @dataclass(frozen=True)
 class BatchSeconds:
-    """Measured seconds of one batch."""
+    """Unit costs of evaluation: seconds of a pass of one batch over all training images.
+
+    Attributes
+    ----------
+    batch
+        Number of images in the batch.
+    query_seconds, step_seconds
+        Seconds of a pass for values alone, and of one for values and gradients.
+    """
 
     batch: int
     query_seconds: float
     step_seconds: float
+
+    def of(self, passes: Passes) -> float:
+        """Seconds of an attack that asks for so many passes, on one batch."""
+        return passes.steps * self.step_seconds + passes.queries * self.query_seconds
 
 
 @dataclass(frozen=True)
@@ -132,9 +149,9 @@ def predict_cost(
 ) -> Cost:
     """What a sequence of attacks costs on so many images.
 
-    With ``clean`` and ``robust`` left at 1 it is a bound: every image withstands everything. With the accuracies of
+    With ``clean`` and ``robust`` left at 1 it is a bound: no attack succeeds on any image. With the accuracies of
     an earlier evaluation under a plain PGD of the same radius it is an expectation: images that are misclassified
-    meet no attack, and those that PGD fells only those that meet all.
+    meet no attack, and those on which PGD succeeds only those that meet all.
 
     Parameters
     ----------
@@ -156,6 +173,5 @@ def predict_cost(
         alive = round(images * (clean if attack.meets_all else robust))
         passes, batches = attack.passes, -(-alive // size)
         steps, queries = steps + passes.steps * alive, queries + passes.queries * alive
-        one = passes.steps * calibration.step_seconds + passes.queries * calibration.query_seconds
-        seconds += -(-batches // workers) * one
+        seconds += -(-batches // workers) * calibration.of(passes)
     return Cost(steps, queries, seconds)

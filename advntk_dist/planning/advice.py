@@ -9,11 +9,9 @@ import numpy as np
 from advntk_dist.config import RunConfig
 from advntk_dist.gram.plan import BASE_BYTES
 from advntk_dist.grid import TileGrid
-from advntk_dist.planning.build import COMPUTE, LAST, START
-from advntk_dist.planning.cluster import Cluster
+from advntk_dist.planning.cluster import Cluster, OperatorPlan
 from advntk_dist.planning.counts import Counts, Images, plan_build
-from advntk_dist.planning.passes import OperatorPlan
-from advntk_dist.planning.predict import Prediction
+from advntk_dist.planning.predict import COMPUTE, IDLE, START, Prediction
 from advntk_dist.text import duration, size
 
 TILES_A_WORKER = 4
@@ -108,7 +106,7 @@ def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Predi
         return []
     if prediction is not None:
         gram = prediction.parts["gram"]
-        if gram[COMPUTE] + gram[LAST] < _NEGLIGIBLE * prediction.total:
+        if gram.get(COMPUTE, 0.0) + gram.get(IDLE, 0.0) < _NEGLIGIBLE * prediction.total:
             return []
     # d (d + 1) / 2 tiles for d tiles along a row.
     along = math.ceil((math.sqrt(8 * TILES_A_WORKER * workers + 1) - 1) / 2)
@@ -200,9 +198,7 @@ def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[s
         )
     start = prediction.parts["gram"][START]
     if start > 0.5 * prediction.seconds["gram"] and cluster.nodes > 1:
-        found.append(
-            f"nodes: the Gram matrix takes {duration(prediction.seconds['gram'])} in all; one node is enough for it"
-        )
+        found.append("nodes: most of the Gram matrix's time is the start of Ray; one node is enough for it")
     return found
 
 

@@ -1,4 +1,7 @@
-"""A short calibration: a small build, a few blocks, one batch attacked, one product, a pilot; seconds for MLPs."""
+"""A short calibration: a small build, a few blocks, one batch attacked, one product, a pilot; seconds for MLPs.
+
+The pilot solves on a few of the images: passes, seconds and accuracies, from which those on all of them follow.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +21,20 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.registry import bind_attack
-from advntk_dist.config import RunConfig
+from advntk_dist.config import AttackConfig, RunConfig
+from advntk_dist.data import one_hot, split
+from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.dynamics import ATDynamics
 from advntk_dist.environment import environment, usable_cores
+from advntk_dist.errors import DatasetError
+from advntk_dist.evaluation.cost import Timed, passes_of
 from advntk_dist.gram import build_gram
 from advntk_dist.gram.tiles import block_edge
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.planning.calibration import Calibration, kernel_keys
-from advntk_dist.planning.counts import kernel_blocks
-from advntk_dist.planning.pilot import PilotData, run_pilot, subject_of, varpi_after
+from advntk_dist.pipeline.images import load_images
+from advntk_dist.planning.calibration import Calibration, Pilot, Sample, UnitCosts, kernel_keys, varpi_after
+from advntk_dist.planning.counts import Images, kernel_blocks
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.solve.memory_budget import MAX_RANK
 from advntk_dist.storage import Records
@@ -44,18 +53,13 @@ _LONG_ENOUGH = 0.33
 _LEAST_CALLS, _MOST_CALLS = 2, 50
 
 
-def calibrate(
-    config: RunConfig, *, build: dict[str, Any] | None = None, say: Callable[[str], None] = lambda text: None
-) -> Calibration:
+def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
     """Measure this machine for a configuration; starts and stops Ray once.
 
     Parameters
     ----------
     config
-        Of the run that is planned.
-    build
-        What is known of builds here: start, stop, pair, write_byte, edge_limit and read_tile, as :class:`Calibration`
-        has them. By default a small one is made, which alone needs Ray.
+        The run that is planned.
     say
         Called with a line before each part.
 
@@ -67,34 +71,31 @@ def calibrate(
     started, load = time.perf_counter(), [os.getloadavg()[0]]
     n_ = config.network
     family = n_.name.rpartition("-")[0]
-    subject = subject_of(config, PILOT.get(family, PILOT_OTHERWISE))
+    data = pilot_data(config, PILOT.get(family, PILOT_OTHERWISE))
     net = network(
         n_.name,
         W_std=n_.W_std,
         b_std=n_.b_std,
         activation=n_.activation,
         backend=n_.backend,
-        classes=subject.images.classes,
+        classes=data.images.classes,
     )
-    if build is None:
-        say("calibration: a small build by Ray actors")
-        build = _build(config, net, subject)
-    say(f"calibration: kernels and solves on {len(subject.x)} images")
-    theta, k_val, kernels = _kernels(config, net, subject)
-    pilot = run_pilot(config, subject, theta, k_val)
+    say("calibration: a small build by Ray actors")
+    build = _build(config, net, data)
+    say(f"calibration: kernels and solves on {len(data.x)} images")
+    theta, k_val, kernels = _kernels(config, net, data)
+    pilot = run_pilot(config, data, theta, k_val)
     say("calibration: one batch under attack, one product, one file")
+    attack, products, disk = _attack(config, net, data, theta), _products(data.images.classes), _disk(len(data.x))
     gpu = jax.default_backend() == "gpu"
     return Calibration(
         of=kernel_keys(config),
-        images=subject.images,
+        images=data.images,
         platform="gpu" if gpu else "cpu",
         cores=usable_cores(),
         gpus=jax.local_device_count() if gpu else 0,
-        **build,
-        **kernels,
-        **_attack(config, net, subject, theta),
-        **_products(subject.images.classes),
-        **_disk(len(subject.x)),
+        edge_limit=net.compiled.block_edge(data.x.shape[1:], data.x.itemsize),
+        costs=UnitCosts(**build, **kernels, **attack, **products, **disk),
         pilot=pilot,
         environment=environment(),
         load=[*load, os.getloadavg()[0]],
@@ -102,12 +103,12 @@ def calibrate(
     )
 
 
-def _build(config: RunConfig, net: Network, subject: PilotData) -> dict[str, Any]:
+def _build(config: RunConfig, net: Network, data: PilotData) -> dict[str, float]:
     """Start of Ray and workers, and the pace of a worker while the others work."""
-    shape, itemsize = subject.x.shape[1:], subject.x.itemsize
+    shape, itemsize = data.x.shape[1:], data.x.itemsize
     limit = net.compiled.block_edge(shape, itemsize)
     edge = block_edge(min(config.gram.tile, config.data.n_train), limit)
-    x = np.resize(subject.x, (_BUILD_TILES * edge, *shape))  # repeated: what an image shows does not change the time
+    x = np.resize(data.x, (_BUILD_TILES * edge, *shape))  # repeated: what an image shows does not change the time
     ready: list[float] = []
     last: list[float] = []
     pairs: list[float] = []
@@ -144,72 +145,71 @@ def _build(config: RunConfig, net: Network, subject: PilotData) -> dict[str, Any
         "stop": ended - last[-1],
         "pair": statistics.median(measured),
         "write_byte": statistics.median(writes),
-        "edge_limit": limit,
         "read_tile": read / len(store.grid),
     }
 
 
-def _kernels(config: RunConfig, net: Network, subject: PilotData) -> tuple[Array, Array, dict[str, Any]]:
+def _kernels(config: RunConfig, net: Network, data: PilotData) -> tuple[Array, Array, dict[str, float]]:
     """Gram matrix and validation kernel of the pilot; seconds of a block of the latter."""
-    batch = subject.x_val[: min(config.train.batch, len(subject.x_val))]
-    first, _ = _clock(lambda: net.ntk(batch, subject.x))
-    again = _pace(lambda: net.ntk(batch, subject.x))
-    limit = net.compiled.block_edge(subject.x.shape[1:], subject.x.itemsize)
-    blocks = kernel_blocks(len(batch), len(subject.x), limit)
-    theta = net.compiled.matrix(subject.x, subject.x, "ntk", symmetric=True)
-    k_val = net.ntk(subject.x_val, subject.x)
+    batch = data.x_val[: min(config.train.batch, len(data.x_val))]
+    first, _ = _clock(lambda: net.ntk(batch, data.x))
+    again = _pace(lambda: net.ntk(batch, data.x))
+    limit = net.compiled.block_edge(data.x.shape[1:], data.x.itemsize)
+    blocks = kernel_blocks(len(batch), len(data.x), limit)
+    theta = net.compiled.matrix(data.x, data.x, "ntk", symmetric=True)
+    k_val = net.ntk(data.x_val, data.x)
     return theta, k_val, {"first_kernel": max(0.0, first - again), "block": again / blocks}
 
 
-def _attack(config: RunConfig, net: Network, subject: PilotData, theta: Array) -> dict[str, Any]:
-    """Seconds of a batch: predicted, and attacked."""
-    from advntk_dist.data import one_hot
-    from advntk_dist.dynamics import ATDynamics
-
+def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> dict[str, float]:
+    """Seconds of a pair that is predicted, and attacked; those of an attack beside its steps, and of compilation."""
     batch, n = config.evaluation.batch, config.data.n_train
-    shape, itemsize = subject.x.shape[1:], subject.x.itemsize
+    shape, itemsize = data.x.shape[1:], data.x.itemsize
     rows = min(
         n,
-        _ATTACKED * len(subject.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY),
+        _ATTACKED * len(data.x) if net.family == "mlp" else net.compiled.block_of(n, batch, shape, itemsize, MEMORY),
     )
-    y = one_hot(subject.y, subject.images.classes)
+    y = one_hot(data.y, data.images.classes)
     varpi = varpi_after(config, config.train.steps) * n / len(theta)
     c = ATDynamics(theta, y).coefficients(varpi, tol=1e-3, throw=False).value
     prepare, predictor = _clock(
-        lambda: KernelPredictor(
-            net, np.resize(subject.x, (rows, *shape)), np.resize(c, (rows, c.shape[1])), batch=batch
-        )
+        lambda: KernelPredictor(net, np.resize(data.x, (rows, *shape)), np.resize(c, (rows, c.shape[1])), batch=batch)
     )
-    x = np.resize(subject.x_val, (batch, *shape))
-    labels = np.resize(subject.y_val, batch)
+    x = np.resize(data.x_val, (batch, *shape))
+    labels = np.resize(data.y_val, batch)
+    indices = np.arange(batch)
     first_query, _ = _clock(lambda: predictor.predict(x))
     query = _pace(lambda: predictor.predict(x))
 
+    def short(steps: int) -> AttackConfig:
+        return config.attack.model_copy(update={"steps": steps, "queries": steps, "restarts": 1, "targets": 1})
+
     def attacked(steps: int) -> Callable[[], Any]:
-        changes = {"steps": steps, "queries": steps, "restarts": 1, "targets": 1}
-        attack = bind_attack(config.attack.model_copy(update=changes))
-        return lambda: attack(predictor, x, labels, seed=0, indices=np.arange(batch))
+        attack = bind_attack(short(steps))
+        return lambda: attack(predictor, x, labels, seed=0, indices=indices)
 
     first_attack, _ = _clock(attacked(1))
-    one = _pace(attacked(1))
-    if config.attack.name in ("fgsm", "pgd-reference"):
-        step, host = one, 0.0
-    else:
-        three = _pace(attacked(3))
-        step = max((three - one) / 2, 0.0)
-        host = max(one - step, 0.0)
+    one, passes = _pace(attacked(1)), passes_of(short(1))
+    further = passes_of(short(3)).units - passes.units
+    if further:
+        step = max((_pace(attacked(3)) - one) / further, 0.0)
+        beside = max(one - passes.units * step, 0.0)
+    else:  # an attack of one step, whatever the configuration says
+        step, beside = max(one - (passes.queries - 1) * query, 0.0), 0.0
+    _, gradient = Timed()(predictor, x, labels, indices)[0]
+    pairs = batch * rows
     return {
-        "rows": rows,
-        "query": query,
-        "step": step,
-        "host": host,
+        "value": query / pairs,
+        "gradient": float(gradient) / pairs,
+        "step": step / pairs,
+        "attack": beside,
         "prepare": prepare,
         "first_query": max(0.0, first_query - query),
         "first_attack": max(0.0, first_attack - one),
     }
 
 
-def _products(classes: int) -> dict[str, Any]:
+def _products(classes: int) -> dict[str, float]:
     """Seconds an entry of a matrix in memory: taken in, and in passes with few and with many vectors."""
     rng = np.random.default_rng(0)
     a = rng.standard_normal((_PRODUCT, _PRODUCT), dtype=np.float32)
@@ -221,7 +221,7 @@ def _products(classes: int) -> dict[str, Any]:
     return {"entry": narrow / entries, "sketch_entry": wide / entries, "hold_entry": hold / entries}
 
 
-def _disk(n: int) -> dict[str, Any]:
+def _disk(n: int) -> dict[str, float]:
     """Seconds a byte read past the cache, of a table of checkpoints, and of a checkpoint of n numbers."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bytes"
@@ -253,3 +253,146 @@ def _pace(call: Callable[[], Any]) -> float:
     while len(spent) < _LEAST_CALLS or (sum(spent) < _LONG_ENOUGH and len(spent) < _MOST_CALLS):
         spent.append(_clock(call)[0])
     return statistics.fmean(spent)
+
+
+def strength_grid(config: RunConfig) -> list[float]:
+    """Strengths t n, a factor of ten apart, from below the first to above the last that a run solves for."""
+    n = config.data.n_train
+    wanted = [t * n for t in (config.evaluation.times[0], config.evaluation.times[-1])]
+    wanted += [varpi_after(config, step) * n for step in (1, config.train.steps)]
+    low, high = (np.log10(f(wanted)) for f in (min, max))
+    return [float(10.0**p) for p in np.linspace(low, high, 2 + int(np.ceil(high - low)))]
+
+
+def run_pilot(config: RunConfig, data: PilotData, theta: Array, k_val: Array) -> Pilot:
+    """Solve at all strengths, with all images and with half of them.
+
+    Parameters
+    ----------
+    config
+        The run that is planned.
+    data
+        Its images.
+    theta
+        Their Gram matrix (m, m).
+    k_val
+        Kernel (v, m) between validation and training images.
+    """
+    grid, m = strength_grid(config), len(theta)
+    half, whole = (_sample(config, data, theta, k_val, n, grid) for n in (max(2, m // 2), m))
+    return Pilot(grid, half, whole, _step_ratio(config, data, theta, k_val), data.stand_in)
+
+
+def _sample(config: RunConfig, data: PilotData, theta: Array, k_val: Array, n: int, strengths: list[float]) -> Sample:
+    operator = InMemoryOperator(np.ascontiguousarray(theta[:n, :n]))
+    y = one_hot(data.y[:n], data.images.classes)
+    tol, to_val = config.solver.tolerance, k_val[:, :n]
+
+    def solve(t: float) -> tuple[float, float, float]:
+        found = []
+        for _ in range(2):
+            # A new one each time: the last basis would serve again.
+            dynamics = ATDynamics(operator, y, ridge=config.solver.ridge, max_passes=config.solver.max_passes)
+            started = time.perf_counter()
+            solution = dynamics.coefficients(1.0, t=t, tol=tol, throw=False)
+            found.append(time.perf_counter() - started)
+        hits = (to_val @ solution.value).argmax(axis=1) == data.y_val
+        return float(solution.passes), sum(found) / len(found), float(hits.mean())
+
+    passes, seconds, right = map(list, zip(*(solve(s / n) for s in strengths), strict=True))
+    return Sample(n, passes, seconds, right, *solve(float("inf")))
+
+
+def _step_ratio(config: RunConfig, data: PilotData, theta: Array, k_val: Array) -> float:
+    """Seconds of the solves and the gradient of a training step over those of one basis, in the middle of training."""
+    n, y = len(theta), one_hot(data.y, data.images.classes)
+    # The same strength as on all images.
+    varpi = varpi_after(config, config.train.steps // 2) * config.data.n_train / n
+    y_val = one_hot(data.y_val, data.images.classes)
+    m = min(len(k_val), config.train.batch)
+    alone, step = [], []
+    operator = InMemoryOperator(theta)
+    for _ in range(3):
+        dynamics = ATDynamics(operator, y)
+        started = time.perf_counter()
+        dynamics.coefficients(varpi, tol=config.solver.tolerance, throw=False)
+        alone.append(time.perf_counter() - started)
+        dynamics.loss_and_gradient(varpi, k_val[:m], y_val[:m], tol=config.solver.tolerance)
+        step.append(time.perf_counter() - started)
+    return sum(step) / max(sum(alone), 1e-9)
+
+
+KNOWN = {
+    "cifar10": Images((32, 32, 3), 10),
+    "cifar100": Images((32, 32, 3), 100),
+    "svhn": Images((32, 32, 3), 10),
+    "mnist": Images((28, 28, 1), 10),
+    "fashion-mnist": Images((28, 28, 1), 10),
+}
+"""Published datasets, whose shapes are known before they are fetched."""
+
+VALIDATION = 512
+"""Validation images of a calibration, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class PilotData:
+    """Training images x (m, H, W, C) with labels y, validation images, and whether they are a stand-in."""
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    x_val: NDArray[Any]
+    y_val: NDArray[np.int64]
+    images: Images
+    stand_in: bool
+
+
+def pilot_data(config: RunConfig, most: int) -> PilotData:
+    """The first ``most`` training images of a run and some of its validation images, in the dtype of its kernels.
+
+    Raises
+    ------
+    DatasetError
+        If the data are not there, and are of no published dataset whose shape is known.
+    ConfigError
+        If the dataset has fewer images than asked for.
+    """
+    d = config.data
+    m, v = min(d.n_train, most), min(d.n_val, VALIDATION)
+    try:
+        dataset = load_images(config)
+    except DatasetError:
+        if d.path is not None or d.name not in KNOWN:
+            raise
+        (height, width, channels), classes = KNOWN[d.name].shape, KNOWN[d.name].classes
+        shape = d.resize or height, d.resize or width, channels
+        images, missing = Images(shape, len(d.class_subset) if d.class_subset else classes), True
+        x, y = stand_in(m + v, images, d.seed)
+        train, val = np.arange(m), m + np.arange(v)
+    else:
+        parts = split(dataset, n_train=d.n_train, n_val=d.n_val, n_test=d.n_test, seed=d.seed)
+        height, width, channels = dataset.image_shape
+        images, missing = Images((height, width, channels), dataset.n_classes), False
+        x, y, train, val = dataset.x, dataset.y, parts.train[:m], parts.val[:v]
+
+    def floats(rows: NDArray[np.int64]) -> NDArray[Any]:
+        return to_unit_range(x[rows]).astype(config.gram.dtype)
+
+    return PilotData(floats(train), y[train], floats(val), y[val], images, missing)
+
+
+def stand_in(n: int, images: Images, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (n, H, W, C) uint8 with the power spectrum of photographs, and labels (n,) that they only hint at."""
+    rng = np.random.default_rng([seed, 5])
+    height, width, channels = images.shape
+    fy, fx = np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij")
+    fall = 1.0 / np.maximum(np.hypot(fy, fx), 1.0 / max(height, width))
+
+    def fields(count: int) -> NDArray[np.float64]:
+        noise = np.fft.fft2(rng.standard_normal((count, height, width, channels)), axes=(1, 2))
+        smooth = np.fft.ifft2(noise * fall[None, :, :, None], axes=(1, 2)).real
+        return np.asarray(smooth / smooth.std())
+
+    y = rng.integers(images.classes, size=n)
+    x = fields(n) + 0.3 * fields(images.classes)[y]
+    return np.clip(128 + 60 * x, 0, 255).astype(np.uint8), y.astype(np.int64)

@@ -1,8 +1,12 @@
-"""What was measured of a machine for one network: seconds of the parts of a run, and how its solves behave; as JSON."""
+"""The table of unit costs: seconds a unit of each kind of work, and how solves behave, as a calibration measured them.
+
+A prediction is this table times the counts of a configuration (:mod:`advntk_dist.planning.counts`); `advntk plan`
+measures the table on the machine it runs on, `advntk reproduce` takes the typical one of a network.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
+from advntk_dist.evaluation.cost import BatchSeconds
 from advntk_dist.planning.counts import Images
+from advntk_dist.spec import RESNET_STAGES, parse_name
 
 RANK_POWER = 0.4
 """Passes at t = infinity grow with n to this power: with a preconditioner of fixed rank the condition number grows like
 n, and 1,024 to 48,000 images of CIFAR-10 gave 0.3 to 0.46."""
+
+GROWTH = 0.4
+"""varpi after s normalised steps of length lr is about s^0.4 lr / sqrt(n): 0.3 with digits, 0.45 with CIFAR-10."""
 
 _LEARNING = 0.7
 """Of the gain that doubling the images brought from half the pilot to the pilot: what each further doubling brings."""
@@ -99,32 +108,36 @@ class Pilot:
         return float(np.interp(np.log(strength), np.log(self.strengths), values))
 
 
+def varpi_after(config: RunConfig, step: int) -> float:
+    """Typical effective time of a sample after some steps of training."""
+    t, times = config.train, config.evaluation.times
+    if t.recipe == "paper":
+        return float(t.lr * max(1, step) ** GROWTH / np.sqrt(config.data.n_train))
+    return float(np.sqrt(times[0] * times[-1]))  # it starts from one of the times, which selection will choose
+
+
 @dataclass(frozen=True)
-class Calibration:
-    """Measured seconds; of kernels for one network, shape of images and batch.
+class UnitCosts:
+    """Seconds a unit of work, on the cores or the GPU of one machine where nothing else is said.
 
     Attributes
     ----------
-    of
-        Keys of the configuration that kernels depend on, and their values.
-    images
-        Shape and classes.
-    platform, cores, gpus
-        Where kernels ran ("cpu" or "gpu"), and what the machine has.
     start, stop
         From the start of a build to its first worker that is ready, and from its last tile to its end.
     pair
-        A pair of images in a worker, while all others work.
+        Kernel value of a pair of images in one worker of a build, while all others work.
     write_byte
-        A byte of a tile, to the disk.
-    edge_limit
-        Largest block of pairs.
+        A byte of a tile that one worker writes and checks.
     read_tile
         Opening, reading and checking a small tile.
-    rows
-        Training images for which the next three were measured; they grow in proportion.
-    query, step, host
-        A batch: predicted, attacked one step further, and what an attack takes besides.
+    value, gradient
+        A pair of an evaluated and a training image: the value of the predictor, and the value with its gradient in the
+        evaluated image.
+    step
+        A pair, as ``gradient``, within one step of the run's own attack; of an attack without gradients, the value
+        that one of its queries asks for.
+    attack
+        An attack on a batch, beside its steps.
     prepare
         Making the predictor of a run, which compiles too.
     first_query, first_attack, first_kernel
@@ -137,27 +150,17 @@ class Calibration:
         A byte of a file past the cache.
     table, commit
         Making a table of checkpoints, and writing one checkpoint.
-    pilot
-        How solves behave.
-    environment, load, took
-        Versions and machine, load of the machine at start and end, and seconds that all of this took.
     """
 
-    of: dict[str, Any]
-    images: Images
-    platform: str
-    cores: int
-    gpus: int
     start: float
     stop: float
     pair: float
     write_byte: float
-    edge_limit: int
     read_tile: float
-    rows: int
-    query: float
+    value: float
+    gradient: float
     step: float
-    host: float
+    attack: float
     prepare: float
     first_query: float
     first_attack: float
@@ -169,6 +172,92 @@ class Calibration:
     read_byte: float
     table: float
     commit: float
+
+    def batch_seconds(self, batch: int, n: int) -> BatchSeconds:
+        """Seconds of the passes of a batch of so many images over n training images."""
+        return BatchSeconds(batch, batch * n * self.value, batch * n * self.gradient)
+
+
+TYPICAL_CORES = 2
+"""Cores of the machine that :func:`typical_costs` was measured on."""
+
+
+def typical_costs(network: str) -> UnitCosts:
+    """Unit costs of a network where nothing was calibrated.
+
+    They were measured on two cores with images of CIFAR-10's shape; kernels of convolutions are taken to be in
+    proportion to the number of layers. Records: tests/benchmarks/results, kernels-cpu.json and solver.json.
+    """
+    convolutional, layers = _layers(network)
+    if not convolutional:
+        value, gradient = 0.03e-6 + 0.001e-6 * layers, 0.055e-6 + 0.005e-6 * layers
+    else:
+        value, gradient = 1.8e-6 * layers, 5.5e-6 * layers
+    return UnitCosts(
+        start=9.0,
+        stop=1.5,
+        pair=TYPICAL_CORES * value,
+        write_byte=3e-9,
+        read_tile=0.008,
+        value=value,
+        gradient=gradient,
+        step=gradient,
+        attack=0.01,
+        prepare=0.4,
+        first_query=0.6,
+        first_attack=1.5,
+        first_kernel=0.3,
+        block=2**20 * value,
+        entry=0.8e-9,
+        sketch_entry=1.1e-8,
+        hold_entry=5e-9,
+        read_byte=0.8e-9,
+        table=0.005,
+        commit=0.002,
+    )
+
+
+def typical_at_step(network: str) -> float:
+    """Seconds of a step of finite adversarial training, on the machine of :func:`typical_costs`."""
+    convolutional, layers = _layers(network)
+    return 20.0 * layers if convolutional else 0.06 + 0.002 * layers
+
+
+def _layers(network: str) -> tuple[bool, int]:
+    """Whether a network is convolutional, and the number of its layers; one of a user's own counts as mlp-5."""
+    family, depth = parse_name(network) or ("mlp", 5)
+    return family != "mlp", 5 + 2 * sum(RESNET_STAGES[depth]) if family == "resnet" else depth
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of a machine for one network, shape of images and size of batch.
+
+    Attributes
+    ----------
+    of
+        Keys of the configuration that kernels depend on, and their values.
+    images
+        Shape and classes.
+    platform, cores, gpus
+        Where kernels ran ("cpu" or "gpu"), and what the machine has.
+    edge_limit
+        Largest edge of a block of pairs that is computed at once.
+    costs
+        Seconds a unit of work.
+    pilot
+        How solves behave.
+    environment, load, took
+        Versions and machine, load of the machine at start and end, and seconds that all of this took.
+    """
+
+    of: dict[str, Any]
+    images: Images
+    platform: str
+    cores: int
+    gpus: int
+    edge_limit: int
+    costs: UnitCosts
     pilot: Pilot
     environment: dict[str, Any]
     load: list[float]
@@ -217,10 +306,6 @@ class Calibration:
                     f"{where}: was measured for {key} = {self.of.get(key)!r}, and this is {value!r}; measure again "
                     "with `advntk plan ... --save-calibration FILE` on such a machine"
                 )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def kernel_keys(config: RunConfig) -> dict[str, Any]:

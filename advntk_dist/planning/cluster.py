@@ -1,17 +1,29 @@
-"""The machines that a plan is made for: this one, or a cluster that is described, with what is assumed of it."""
+"""The machines that a plan is made for, and what of the Gram matrix their memory holds."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+import math
+from dataclasses import dataclass
 
+import numpy as np
+import psutil
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from advntk_dist.config import RunConfig
+from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
-from advntk_dist.planning.calibration import Calibration
+from advntk_dist.gram.plan import BASE_BYTES
+from advntk_dist.grid import TileGrid
+from advntk_dist.operators.choose import MATRIX_SHARE
+from advntk_dist.operators.placement import MEMORY_SHARE
+from advntk_dist.planning.counts import Images, step_images
+from advntk_dist.solve.memory_budget import MAX_RANK
+
+LINKS = {"node_link": "--node-link", "shared_store": "--shared-store", "network": "--network"}
+"""The rates of a cluster that only its user can know, and the options that give them."""
+
+CACHE_SHARE = 0.6
+"""Of a machine's memory: a matrix on disk that fits this much is read from the page cache after the first pass."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +33,14 @@ class Cluster:
     Attributes
     ----------
     nodes
-        How many.
+        Number of machines.
     cpus, gpus, memory
-        Of each one: cores, GPUs, bytes.
+        Cores, GPUs and bytes of memory of each machine.
     remote
-        Whether it is reached by --address, so that evaluation also goes to Ray actors.
+        Whether it is reached by ``--address``, so that evaluation also goes to Ray actors.
+    node_link, shared_store, network
+        Gigabytes per second between a node and the store, of the store for all nodes together, and into or out of a
+        node; None where that is not known.
     """
 
     nodes: int
@@ -33,6 +48,9 @@ class Cluster:
     gpus: int
     memory: int
     remote: bool = False
+    node_link: float | None = None
+    shared_store: float | None = None
+    network: float | None = None
 
     @property
     def actors(self) -> int:
@@ -43,11 +61,22 @@ class Cluster:
         """Actors of a stage for which so many are asked."""
         return asked or self.actors
 
+    def workers_of_a_node(self, asked: int | None) -> int:
+        """Actors of the fullest node."""
+        return -(-self.workers(asked) // self.nodes)
+
     def evaluators(self, config: RunConfig) -> int:
         """Actors that share attacked batches; 0 where the driver attacks them itself, with all its cores."""
         if config.evaluation.workers is not None:
             return config.evaluation.workers
         return self.actors if self.remote or self.gpus > 1 else 0
+
+    @property
+    def unknown_links(self) -> tuple[str, ...]:
+        """Options of the rates that a run on several nodes depends on and nobody has given."""
+        if self.nodes == 1:
+            return ()
+        return tuple(option for name, option in LINKS.items() if getattr(self, name) is None)
 
     def __str__(self) -> str:
         each = f"{self.cpus} cores, {f'{self.gpus} GPUs, ' if self.gpus else ''}{self.memory / 2**30:.0f} GiB"
@@ -55,30 +84,45 @@ class Cluster:
 
 
 def described(
-    nodes: int | None = None, cpus: int | None = None, gpus: int | None = None, memory: str | None = None
+    nodes: int | None = None,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    memory: str | None = None,
+    *,
+    node_link: float | None = None,
+    shared_store: float | None = None,
+    network: float | None = None,
 ) -> Cluster:
-    """The cluster of the options that are given; what is left out is as on this machine, and none of them is this one.
+    """Make the cluster of the options that are given; what is left out is as on this machine.
+
+    Parameters
+    ----------
+    nodes, cpus, gpus, memory
+        Size of the cluster; with none of them it is this machine alone.
+    node_link, shared_store, network
+        Gigabytes per second, as in :class:`Cluster`.
 
     Raises
     ------
     RequestError
-        If a number is impossible, or the memory cannot be read.
+        If a number is impossible, or the memory cannot be read; the message names the option.
     """
     for option, value, least in (("--nodes", nodes, 1), ("--cpus", cpus, 1), ("--gpus", gpus, 0)):
         if value is not None and value < least:
             raise RequestError(f"{option} is {value}; it must be at least {least}")
+    for option, rate in zip(LINKS.values(), (node_link, shared_store, network), strict=True):
+        if rate is not None and not 0 < rate < math.inf:
+            raise RequestError(f"{option} is {rate:g}; it must be GB/s, more than 0")
     return Cluster(
         nodes or 1,
-        cpus or len(os.sched_getaffinity(0)),
+        cpus or usable_cores(),
         gpus or 0,
-        memory_of_this_machine() if memory is None else _bytes(memory),
-        remote=any(value is not None for value in (nodes, cpus, gpus, memory)),
+        psutil.virtual_memory().total if memory is None else _bytes(memory),
+        any(value is not None for value in (nodes, cpus, gpus, memory)),
+        node_link,
+        shared_store,
+        network,
     )
-
-
-def memory_of_this_machine() -> int:
-    """Bytes of memory, whoever uses them."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _bytes(text: str) -> int:
@@ -91,148 +135,71 @@ def _bytes(text: str) -> int:
     return size
 
 
-ASSUMED = {
-    "crowding": (1.0, "assumed: cores do not slow each other down"),
-    "copy_byte": (0.0, "assumed: kernels write to the memory of the actor"),
-    "write_share": (0.0, "assumed: the time of a pair was measured beside writing"),
-    "write_tile": (0.01, "assumed: two small files flushed in 10 ms"),
-    "node_byte": (1 / 2e9, "assumed: 2 GB/s between a node and the store"),
-    "store_byte": (1 / 20e9, "assumed: 20 GB/s of the store for all nodes together"),
-    "network_byte": (1 / 2.5e9, "assumed: 2.5 GB/s into or out of a node"),
-    "worker_start": (0.0, "assumed: part of start"),
-    "image_byte": (4e-9, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-    "dispatch": (1.1e-3, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-    "call": (1.5e-4, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-    "add_byte": (6.2e-11, "measured on 2 CPU cores: tests/benchmarks/scaling.py"),
-}
-"""Value and source of what the calibration of one node cannot know."""
-
-LOCAL = {"node_byte": 0.0, "store_byte": 0.0, "network_byte": 0.0, "write_tile": 0.0}
-"""On one machine: its disk is in what was measured for writing, and there is no network."""
-
-LINKS = {
-    "node_byte": ("--node-link", "between a node and the store"),
-    "store_byte": ("--shared-store", "of the store for all nodes together"),
-    "network_byte": ("--network", "into or out of a node"),
-}
-"""What a user may know of a cluster: the option that gives it, in GB/s, and its meaning."""
-
-
-def links(how: str, rates: Mapping[str, float | None]) -> dict[str, tuple[float, str]]:
-    """Values and sources of the constants of :data:`LINKS` whose rates, in GB/s, are known.
-
-    Raises
-    ------
-    RequestError
-        If a rate is not positive; the message names the option.
-    """
-    found = {}
-    for name, rate in rates.items():
-        option, what = LINKS[name]
-        if rate is None:
-            continue
-        if not 0 < rate < float("inf"):
-            raise RequestError(f"{option} is {rate:g}; it must be GB/s, more than 0")
-        found[name] = 1 / (1e9 * rate), f"{how}: {rate:g} GB/s {what}"
-    return found
-
-
 @dataclass(frozen=True)
-class Constants:
-    """Seconds; halving any of them makes that resource twice as fast.
+class OperatorPlan:
+    """The operator of a run.
 
     Attributes
     ----------
-    start, worker_start, stop
-        Until the workers of a build are ready (the second is multiplied where actors share cores while they import and
-        compile), and from its last tile to its end.
-    image_byte
-        A byte of float images that the driver prepares: fingerprint, floats, Ray's shared memory.
-    pair
-        A pair of images in an actor; of a core that works alone, where ``crowding`` says what the others cost.
-    crowding
-        Factor of ``pair`` when all cores of a node work.
-    copy_byte
-        A byte of a tile that comes from the device.
-    write_byte, write_tile
-        A byte of a tile checked, written and read back in the actor, and a tile's fixed time there.
-    write_share
-        Share of the last two that needs the core which computes kernels, where an actor has no other.
-    node_byte, store_byte
-        A byte that moves between a node and the store, and in the store for all nodes; a tile moves twice, as it is
-        read back.
-    dispatch
-        A tile in the driver: handed out, and its receipt taken.
-    network_byte
-        A byte into or out of a node.
-    read_byte
-        A byte of the store that one process reads, past the cache.
-    entry
-        An entry of the matrix in a pass, on one core.
-    call, add_byte
-        A holder of resident tiles that is asked in a pass, and a byte of what it sends back that is added up.
-    sources
-        Where each number comes from.
+    name
+        "memory", "threads", "dask-on-ray" or "resident".
+    whole_bytes, stored_bytes
+        Bytes of the full matrix, and of its stored half.
+    from_disk
+        Whether each pass reads the disk.
+    fits
+        Whether the operator, if it was asked for by name, has the memory it needs.
+    cores
+        Number of cores that share a pass.
     """
 
-    start: float
-    stop: float
-    pair: float
-    write_byte: float
-    read_byte: float
-    entry: float
-    worker_start: float
-    image_byte: float
-    crowding: float
-    copy_byte: float
-    write_tile: float
-    write_share: float
-    node_byte: float
-    store_byte: float
-    dispatch: float
-    network_byte: float
-    call: float
-    add_byte: float
-    sources: Mapping[str, str] = field(hash=False)
+    name: str
+    whole_bytes: int
+    stored_bytes: int
+    from_disk: bool
+    fits: bool
+    cores: int
 
-    def __post_init__(self) -> None:
-        names = {f.name for f in fields(self)} - {"sources"}
-        if missing := sorted(names - set(self.sources)):
-            raise ValueError(f"constants without a source: {', '.join(missing)}")
-        if wrong := sorted(name for name in names if not 0 <= getattr(self, name) < float("inf")):
-            raise ValueError(f"constants must be finite and >= 0: {', '.join(wrong)}")
 
-    @classmethod
-    def of(cls, calibration: Calibration, *, remote: bool, given: Mapping[str, tuple[float, str]] = {}) -> Constants:
-        """What a calibration measured, and for the rest what is given or assumed.
+def operator_plan(config: RunConfig, cluster: Cluster) -> OperatorPlan:
+    """What :func:`advntk_dist.operators.operator_for_store` will take on a cluster."""
+    n, size = config.data.n_train, np.dtype(config.gram.dtype).itemsize
+    tile = min(config.gram.tile, n)
+    whole, stored = n * n * size, len(TileGrid.square(n, tile)) * tile * tile * size
+    in_memory = whole <= MATRIX_SHARE * int(config.solver.memory)
+    in_cluster = stored <= MEMORY_SHARE * cluster.nodes * cluster.memory
+    name, fits = config.solver.operator, True
+    if name == "auto":
+        spread = cluster.nodes > 1 and in_cluster
+        name = "memory" if in_memory else "resident" if spread else "threads"
+    elif name == "memory":
+        fits = in_memory
+    elif name == "resident":
+        fits = in_cluster
+    cores = cluster.cpus * (cluster.nodes if name in ("resident", "dask-on-ray") else 1)
+    from_disk = name in ("threads", "dask-on-ray") and stored > CACHE_SHARE * cluster.memory
+    return OperatorPlan(name, whole, stored, from_disk, fits, cores)
 
-        Parameters
-        ----------
-        calibration
-            Of a node.
-        remote
-            Whether several nodes share a store; otherwise disk and network cost nothing beside what was measured.
-        given
-            Value and source by name.
-        """
-        measured = "measured: calibration"
-        from_node = {
-            "start": calibration.start,
-            "stop": calibration.stop,
-            "pair": calibration.pair,
-            "write_byte": calibration.write_byte,
-            "read_byte": calibration.read_byte,
-            "entry": calibration.entry * calibration.cores,
-        }
-        pairs = {name: (value, measured) for name, value in from_node.items()} | ASSUMED
-        if not remote:
-            pairs |= {name: (value, "one machine") for name, value in LOCAL.items()}
-        pairs |= given
-        if remote and pairs["node_byte"][0] > pairs["read_byte"][0]:
-            pairs["read_byte"] = pairs["node_byte"]
-        values: dict[str, Any] = {name: value for name, (value, _) in pairs.items()}
-        return cls(**values, sources={name: source for name, (_, source) in pairs.items()})
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Value and source by name, for JSON."""
-        return {name: {"seconds": getattr(self, name), "source": source} for name, source in self.sources.items()}
+def driver_bytes(config: RunConfig, images: Images, passes: float, operator: OperatorPlan) -> int:
+    """Memory of the driver: Python and JAX, images and prepared images, a batch against all of them, the solver."""
+    from advntk_dist.predictor import MEMORY
+
+    n, size = config.data.n_train, np.dtype(config.gram.dtype).itemsize
+    pixels = math.prod(images.shape)
+    per_pair = 1 if config.network.name.startswith("mlp") else images.shape[0] * images.shape[1]
+    pairs = min(2 * MEMORY, 8 * config.evaluation.batch * n * per_pair * size)
+    # Floats of the training images twice, as they are and prepared, and the bytes that they are made from.
+    # A training step keeps the kernel values of its images, attacked and, in cross-fit, clean.
+    step = max(images for _, images in step_images(config))
+    values = (1 if config.train.recipe == "paper" else 2) * step * n * size
+    return BASE_BYTES + (2 * size + 1) * n * pixels + pairs + values + _solver_bytes(config, images, passes, operator)
+
+
+def _solver_bytes(config: RunConfig, images: Images, passes: float, operator: OperatorPlan) -> int:
+    """Memory of the solver in the driver: the matrix where it holds it, two bases, and blocks of vectors."""
+    n, classes = config.data.n_train, images.classes
+    held = operator.whole_bytes if operator.name == "memory" else 0
+    bases = 2 * 2 * 8 * n * classes * int(np.ceil(passes))
+    sketch = 8 * 8 * n * min(MAX_RANK, n // 4)
+    return min(int(config.solver.memory), held + max(bases, sketch) + 16 * 8 * n * classes)

@@ -14,7 +14,7 @@ from advntk_dist.gram.plan import GramPlan, plan_gram
 
 @dataclass(frozen=True)
 class Images:
-    """What counts of the data: shape of an image (H, W, C), and classes."""
+    """Shape of an image (H, W, C), and number of classes."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -39,12 +39,6 @@ class Outlook:
     ntk: float = 1.0
     adv_ntk: float = 1.0
     chosen: int = 0
-
-    @classmethod
-    def bound(cls, config: RunConfig) -> Outlook:
-        """Every image is classified correctly, and so attacked."""
-        ones = (1.0,) * len(config.evaluation.times)
-        return cls(ones, ones)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from advntk_dist.config import RunConfig
-from advntk_dist.gram.plan import BASE_BYTES, free_disk
+from advntk_dist.gram.plan import free_disk
 from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import ASSUMED, LINKS, Cluster, Constants
-from advntk_dist.planning.counts import Counts, Images, count, step_images
-from advntk_dist.planning.passes import OperatorPlan, operator_plan, solver_bytes
+from advntk_dist.planning.cluster import Cluster, OperatorPlan, driver_bytes, operator_plan
+from advntk_dist.planning.counts import Counts, Images, count
 from advntk_dist.planning.predict import STAGES, Prediction, outlook, predict
 from advntk_dist.text import duration, size
 
@@ -96,13 +92,18 @@ class RunPlan:
             )
         steps = {name: getattr(scored, name).image_steps for name in ("select", "train", "evaluate")}
         lines.append("image-steps " + ", ".join(f"{name} {value:,}" for name, value in steps.items()))
-        if p is not None:
+        if p is not None and not p.unknown:
             lines.append(f"time        {duration(p.total)}")
             lines += [f"  {stage:<10}{duration(p.seconds[stage]):>8}" for stage in STAGES]
             most = ", ".join(f"{part} of {stage} {100 * share:.0f}%" for stage, part, share in p.drivers())
             lines.append(f"most of it  {most}")
             limits = p.bottlenecks
             lines.append(f"limits      gram: {limits['gram']}; a pass: {limits['pass']}; train: {limits['train']}")
+        elif p is not None:
+            lines.append(
+                f"time        more than about {_roughly(p.total)}: nothing was measured on such a cluster, and its "
+                f"links are left out; give their GB/s as {', '.join(p.unknown)}"
+            )
         lines += [f"advice      {sentence}" for sentence in self.advice]
         lines += [f"note        {sentence}" for sentence in self.remarks]
         return "\n".join(lines)
@@ -113,7 +114,6 @@ def plan_run(
     cluster: Cluster,
     *,
     calibration: Calibration | None = None,
-    links: Mapping[str, tuple[float, str]] = {},
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[RunPlan, Calibration]:
@@ -127,8 +127,6 @@ def plan_run(
         Where it will run.
     calibration
         Measured before, on such a machine, for the same kernels.
-    links
-        What is known of store and network, from :func:`advntk_dist.planning.cluster.links`; assumed by default.
     out
         Where the run would lie, for the free disk; unknown by default.
     say
@@ -154,11 +152,10 @@ def plan_run(
     fits = (measured.platform == "gpu") == (cluster.gpus > 0)
     prediction: Prediction | None = None
     if fits:
-        constants = Constants.of(measured, remote=cluster.remote, given=links)
-        counts, prediction = predict(config, cluster, measured, constants)
+        counts, prediction = predict(config, cluster, measured)
     else:
-        local = -(-cluster.workers(config.gram.workers) // cluster.nodes)
-        counts = count(config, measured.images, local, outlook(config, measured))
+        workers = cluster.workers_of_a_node(config.gram.workers)
+        counts = count(config, measured.images, workers, outlook(config, measured))
     operator = operator_plan(config, cluster)
     strength = config.evaluation.times[-1] * config.data.n_train
     free = free_disk(out.resolve()) if out is not None else None
@@ -171,33 +168,9 @@ def plan_run(
         driver_bytes(config, measured.images, measured.pilot.passes(strength), operator),
         prediction,
         tuple(advise(config, measured.images, cluster, counts, operator, free, prediction)),
-        tuple(_remarks(measured, cluster, fits) + _assumptions(cluster, links)),
+        tuple(_remarks(measured, cluster, fits)),
     )
     return plan, measured
-
-
-def driver_bytes(config: RunConfig, images: Images, passes: float, operator: OperatorPlan) -> int:
-    """Memory of the driver: Python and JAX, images and prepared images, a batch against all of them, the solver."""
-    from advntk_dist.predictor import MEMORY
-
-    n, size_ = config.data.n_train, np.dtype(config.gram.dtype).itemsize
-    pixels = math.prod(images.shape)
-    per_pair = 1 if config.network.name.startswith("mlp") else images.shape[0] * images.shape[1]
-    pairs = min(2 * MEMORY, 8 * config.evaluation.batch * n * per_pair * size_)
-    # Floats of the training images twice, as they are and prepared, and the bytes that they are made from.
-    # A training step keeps the kernel values of its images, attacked and, in cross-fit, clean.
-    step = max(images for _, images in step_images(config))
-    values = (1 if config.train.recipe == "paper" else 2) * step * n * size_
-    solver = solver_bytes(config, images.classes, passes, operator)
-    return BASE_BYTES + (2 * size_ + 1) * n * pixels + pairs + values + solver
-
-
-def _assumptions(cluster: Cluster, given: Mapping[str, tuple[float, str]]) -> list[str]:
-    if not cluster.remote:
-        return []
-    unknown = [name for name in LINKS if name not in given]
-    found = [f"{ASSUMED[name][1].removeprefix('assumed: ')} ({LINKS[name][0]})" for name in unknown]
-    return [f"assumed of the cluster: {', '.join(found)}"] if found else []
 
 
 def _remarks(measured: Calibration, cluster: Cluster, fits: bool) -> list[str]:
@@ -220,3 +193,9 @@ def _remarks(measured: Calibration, cluster: Cluster, fits: bool) -> list[str]:
             "cores and GPUs of the cluster are taken to be like those that were measured, and linear in number"
         )
     return found
+
+
+def _roughly(seconds: float) -> str:
+    """Seconds in words with one digit, for what is known no better."""
+    unit, name = (3600, "h") if seconds >= 3600 else (60, "min") if seconds >= 60 else (1, "s")
+    return f"{float(f'{seconds / unit:.1g}'):,.0f} {name}"

@@ -1,8 +1,14 @@
-"""What a run is expected to take, by stage: counts of the configuration times what a calibration measured."""
+"""What a run is expected to take, by stage: counts of the configuration times the table of unit costs.
+
+Everything is a closed form. The work of a build, and of evaluation, is divided by the workers that share it; beside
+them, the slowest of what they all wait for (writing, the links of the nodes, the store) sets the pace.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,21 +16,152 @@ import numpy as np
 from advntk_dist.config import RunConfig
 from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import tier_attacks
+from advntk_dist.gram.tiles import block_edge
 from advntk_dist.grid import TileGrid
-from advntk_dist.planning.build import BuildActors, StageSeconds, simulate_build
-from advntk_dist.planning.calibration import RANK_POWER, Calibration
-from advntk_dist.planning.cluster import Cluster, Constants
+from advntk_dist.operators.placement import CORES_A_HOLDER
+from advntk_dist.operators.resident import rows_sent
+from advntk_dist.operators.tiled import RUN_TILES
+from advntk_dist.planning.calibration import RANK_POWER, Calibration, UnitCosts, varpi_after
+from advntk_dist.planning.cluster import Cluster, OperatorPlan, operator_plan
 from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, longest, step_images
-from advntk_dist.planning.passes import OperatorPlan, matrix_pass, operator_plan
-from advntk_dist.planning.pilot import varpi_after
 from advntk_dist.solve.memory_budget import MAX_RANK
 
+START, COMPUTE, IDLE, WRITE, LINK, STORE = (
+    "start and stop of Ray",
+    "kernels",
+    "idle at the last tiles",
+    "writing in the actors",
+    "link of a node to the store",
+    "store write bandwidth",
+)
+"""Parts of a build."""
+
+STAGES = ("gram", "solve", "select", "train", "evaluate")
+
+PASSES, ALGEBRA = "passes over the matrix", "vectors in the driver"
+"""Parts of a solve: products with the matrix, and everything that the driver does with tall blocks of vectors."""
+
+_GB = 1e9
 _SAMPLED_STEPS = 8
 _CHECKPOINT_ROWS = 3
 _TRAIN_TABLES = 5
 _SOLVE_TABLES = 3
 _SCORING_TABLES = 3
 """Tables that a stage, or each scored part, opens or makes: small runs spend a noticeable time on it."""
+
+Parts = dict[str, float]
+
+
+def build_pairs(n: int, tile: int, edge_limit: int) -> int:
+    """Kernel values that a symmetric build computes: whole blocks, without those that mirror others.
+
+    Parameters
+    ----------
+    n, tile
+        Numbers of images, and of rows of a tile.
+    edge_limit
+        Largest edge of a block of pairs that is computed at once.
+    """
+    edge = block_edge(min(tile, n), edge_limit)
+    # With b blocks along the tiles together, every pair of different blocks is met once, and every block with itself.
+    along = n // tile * -(-tile // edge) + -(-(n % tile) // edge)
+    return along * (along + 1) // 2 * edge**2
+
+
+def build_seconds(
+    grid: TileGrid, itemsize: int, workers: int, cluster: Cluster, costs: UnitCosts, edge_limit: int
+) -> Parts:
+    """Seconds of a Gram build, by what they are spent on.
+
+    Parameters
+    ----------
+    grid
+        Tiles of the symmetric matrix.
+    itemsize
+        Bytes of an entry.
+    workers
+        Number of actors that share the tiles.
+    cluster
+        Where they run; a rate of it that is not known costs nothing.
+    costs
+        Seconds a unit.
+    edge_limit
+        Largest edge of a block of pairs that is computed at once; tiles are padded to whole blocks.
+    """
+    nodes, tiles = min(workers, cluster.nodes), len(grid)
+    # Actors that share a core share its time, and import and compile one after the other; a GPU is one actor's alone.
+    shared = 1.0 if cluster.gpus else max(1.0, math.ceil(workers / nodes) / cluster.cpus)
+    tile = min(grid.tile, grid.rows)
+    nbytes = tiles * tile**2 * itemsize  # a ragged tile is stored padded
+    compute = build_pairs(grid.rows, grid.tile, edge_limit) * costs.pair * shared
+    # A tile moves twice, as it is read back once it is written.
+    ways = {
+        COMPUTE: compute / workers,
+        WRITE: nbytes * costs.write_byte * shared / workers,
+        LINK: 2 * nbytes * _seconds_a_byte(cluster.node_link) / nodes,
+        STORE: 2 * nbytes * _seconds_a_byte(cluster.shared_store),
+    }
+    slowest = largest(ways)
+    parts = {START: costs.start * shared + costs.stop, slowest: ways[slowest]}
+    if slowest in (COMPUTE, WRITE):  # some workers have one tile more than the others
+        parts[IDLE] = ways[slowest] * (math.ceil(tiles / workers) * workers / tiles - 1)
+    return parts
+
+
+def pass_seconds(
+    operator: OperatorPlan, grid: TileGrid, cluster: Cluster, columns: int, entry: float, read_byte: float
+) -> Parts:
+    """Seconds of one product Theta V, by what they are spent on.
+
+    On one machine a core computes while the disk reads, and the slower of them counts. Resident tiles are multiplied
+    where they are; before that every node gets the vectors in both memory orders, and after it every holder sends back
+    the rows of the product that its tiles touch: these follow each other.
+
+    Parameters
+    ----------
+    operator
+        What multiplies.
+    grid
+        Tiles of the matrix.
+    cluster
+        Where it runs; a network whose rate is not known costs nothing.
+    columns
+        Number of columns of V.
+    entry
+        Seconds an entry of the matrix on one core.
+    read_byte
+        Seconds a byte that is read from the store.
+    """
+    n = grid.rows
+    compute = entry * n**2 / operator.cores
+    if operator.name != "resident":
+        read = read_byte * operator.stored_bytes if operator.from_disk else 0.0
+        return {"pass read bandwidth": read} if read > compute else {"pass compute": compute}
+    count, block = holders(grid, cluster), 8 * n * columns
+    hops = math.ceil(math.log2(cluster.nodes)) if cluster.nodes > 1 else 0
+    sent = 8 * rows_sent(grid, count) * columns
+    byte = _seconds_a_byte(cluster.network)
+    return {
+        "pass compute": compute * max(1.0, operator.cores / (CORES_A_HOLDER * count)),
+        "vectors to the nodes": hops * 2 * block * byte,
+        "partial products to the driver": sent * (cluster.nodes - 1) / cluster.nodes * byte,
+    }
+
+
+def holders(grid: TileGrid, cluster: Cluster) -> int:
+    """Actors that hold resident tiles: one for every four cores, as far as there are runs of tiles for them."""
+    wanted = cluster.nodes * max(1, -(-cluster.cpus // CORES_A_HOLDER))
+    across = grid.shape[1]
+    return min(wanted, sum(-(-(across - i) // RUN_TILES) for i in range(across)))
+
+
+def largest(parts: Mapping[str, float]) -> str:
+    """The part that takes the most seconds."""
+    return max(parts, key=lambda name: parts[name])
+
+
+def _seconds_a_byte(rate: float | None) -> float:
+    return 0.0 if rate is None else 1 / (_GB * rate)
 
 
 def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
@@ -36,39 +173,37 @@ def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
     return Outlook(at, at, pilot.right(float("inf"), n, classes), trained, len(at) // 2)
 
 
-def predict(
-    config: RunConfig, cluster: Cluster, calibration: Calibration, constants: Constants | None = None
-) -> tuple[Counts, Prediction]:
+def predict(config: RunConfig, cluster: Cluster, calibration: Calibration) -> tuple[Counts, Prediction]:
     """Counts and seconds of a run.
 
     Parameters
     ----------
     config
-        Of the run.
+        The run.
     cluster
         Where it will run; its cores and GPUs are taken to be like those that were measured.
     calibration
         Measured for this configuration's kernels.
-    constants
-        Of the build and of passes; by default what the calibration knows of them, and for a cluster what is assumed.
     """
-    made = _Predictor(config, cluster, calibration, constants or Constants.of(calibration, remote=cluster.remote))
+    made = _Predictor(config, cluster, calibration)
     return made.counts, made.prediction()
 
 
 class _Predictor:
-    def __init__(self, config: RunConfig, cluster: Cluster, calibration: Calibration, constants: Constants) -> None:
-        self.config, self.cluster, self.measured, self.constants = config, cluster, calibration, constants
+    def __init__(self, config: RunConfig, cluster: Cluster, calibration: Calibration) -> None:
+        self.config, self.cluster, self.measured, self.costs = config, cluster, calibration, calibration.costs
         self.n = config.data.n_train
         self.grid = TileGrid.square(self.n, min(config.gram.tile, self.n))
-        self.operator: OperatorPlan = operator_plan(config, cluster)
-        self.workers = cluster.workers(config.gram.workers)
-        local = -(-self.workers // cluster.nodes)
-        self.counts = count(config, calibration.images, local, outlook(config, calibration))
-        cores, gpu = calibration.cores, calibration.platform == "gpu"
+        self.operator = operator_plan(config, cluster)
+        self.outlook = outlook(config, calibration)
+        self.counts = count(config, calibration.images, cluster.workers_of_a_node(config.gram.workers), self.outlook)
+        self.classes, self.actors = calibration.images.classes, cluster.evaluators(config)
         # The driver's kernels use all cores of its machine, or its GPU; an actor has one core, or one GPU.
-        self.driver = 1.0 if gpu else cores / cluster.cpus
-        self.actor = 1.0 if gpu else float(cores)
+        gpu = calibration.platform == "gpu"
+        self.driver = 1.0 if gpu else calibration.cores / cluster.cpus
+        self.actor = 1.0 if gpu else float(calibration.cores)
+        # Batches are evaluated by the actors, or else by the driver; those of training always by the driver.
+        self.evaluator = self.actor if self.actors else self.driver
 
     def prediction(self) -> Prediction:
         parts = {
@@ -85,10 +220,87 @@ class _Predictor:
             parts["evaluate"]["last tier"] = tier
         seconds = {stage: sum(values.values()) for stage, values in parts.items()}
         pilot, last = self.measured.pilot, self.config.evaluation.times[-1]
-        passes = {"uniform": pilot.passes(last * self.n), "infinity": self._infinite_passes()}
-        passes["train"] = self.config.train.steps * 2 * self._step_mean(lambda s: pilot.passes(s))
-        too_dear = None if worth else tier
-        return Prediction(seconds, parts, passes, self._pass(self.measured.images.classes).parts, too_dear)
+        passes = {
+            "uniform": pilot.passes(last * self.n),
+            "infinity": self._infinite_passes(),
+            "train": self.config.train.steps * 2 * self._step_mean(pilot.passes),
+        }
+        left_out = None if worth else tier
+        return Prediction(seconds, parts, passes, self._pass(self.classes), left_out, self.cluster.unknown_links)
+
+    def _gram(self) -> Parts:
+        size, workers = np.dtype(self.config.gram.dtype).itemsize, self.cluster.workers(self.config.gram.workers)
+        return build_seconds(self.grid, size, workers, self.cluster, self.costs, self.measured.edge_limit)
+
+    @property
+    def _read_byte(self) -> float:
+        """Seconds a byte of the store that one process reads."""
+        return max(self.costs.read_byte, _seconds_a_byte(self.cluster.node_link))
+
+    def _pass(self, columns: int, entry: float | None = None) -> Parts:
+        """One product with so many vectors; ``entry`` is measured with all cores of a machine."""
+        core = (self.costs.entry if entry is None else entry) * self.measured.cores
+        return pass_seconds(self.operator, self.grid, self.cluster, columns, core, self._read_byte)
+
+    def _solve(self) -> Parts:
+        c, n = self.costs, self.n
+        times = self.config.evaluation.times
+        held = c.hold_entry * n**2 if self.operator.name == "memory" else 0.0
+        return {
+            "reading the matrix": self.counts.gram.tiles * c.read_tile + held,
+            "finite times": sum(self._basis(times[-1] * n).values()),
+            "t = infinity": self._infinite(),
+            "checkpoints": 2 * (len(times) + 1) * c.commit + _SOLVE_TABLES * c.table,
+        }
+
+    def _basis(self, strength: float) -> Parts:
+        """Seconds of one Krylov basis, in passes and beside them."""
+        pilot, one = self.measured.pilot, sum(self._pass(self.classes).values())
+        return {PASSES: pilot.passes(strength) * one, ALGEBRA: pilot.rest(strength, self.n, self.costs.entry)}
+
+    def _infinite_passes(self) -> float:
+        whole = self.measured.pilot.whole
+        return whole.infinite_passes * float(max(1.0, self.n / whole.n) ** RANK_POWER)
+
+    def _infinite(self) -> float:
+        c, n, whole = self.costs, self.n, self.measured.pilot.whole
+        passes = self._infinite_passes()
+        in_passes = (whole.infinite_passes * c.entry + c.sketch_entry) * whole.n**2
+        rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
+        one = sum(self._pass(self.classes).values())
+        sketch = sum(self._pass(min(MAX_RANK, max(1, n // 4)), c.sketch_entry).values())
+        return passes * one + sketch + rest
+
+    def _batch(self, share: float) -> BatchSeconds:
+        """Seconds of the passes of a batch where they take ``share`` times what they took on the measured machine."""
+        one = self.costs.batch_seconds(self.config.evaluation.batch, self.n)
+        return BatchSeconds(one.batch, one.query_seconds * share, one.step_seconds * share)
+
+    def _attack(self, share: float) -> float:
+        """Seconds in which the run's own attack is made on a batch; ``share`` as above."""
+        attack, batch = self.config.attack, self._batch(share)
+        asked = passes_of(attack)
+        step = self.costs.step * batch.batch * self.n * share
+        compared = asked.queries - 1 if asked.steps else 0  # the last one is counted among the predictions
+        return attack.restarts * self.costs.attack + asked.units * step + compared * batch.query_seconds
+
+    def _scored(self, stage: str) -> Parts:
+        c, scored, parts = self.costs, getattr(self.counts, stage), self.counts.scorings[stage]
+        batches, attacked, begin = scored.batches, scored.attacked_batches, 0.0
+        compilation = c.prepare + c.first_query + c.first_attack
+        if self.actors:
+            batches, attacked = longest(parts, self.config.evaluation.batch, self.actors)
+            begin = c.start
+        if stage == "select":  # the process compiles them once; actors do in each stage, as they are new
+            begin += compilation
+        elif self.actors:
+            begin += compilation * self.actor
+        return {
+            "attacks": attacked * self._attack(self.evaluator),
+            "predictions": (batches + attacked) * self._batch(self.evaluator).query_seconds,
+            "checkpoints": scored.batches * c.commit + _SCORING_TABLES * len(parts) * c.table,
+            "start and compilation": begin,
+        }
 
     def _tier(self) -> float | None:
         """Seconds of the tier that ends the run on all three methods; None where none is wanted.
@@ -98,114 +310,37 @@ class _Predictor:
         wanted = self.config.final_tier
         if wanted is None:
             return None
-        tier, images = wanted
-        m, actors = self.measured, self.cluster.evaluators(self.config)
-        each = self.actor / self.driver if actors else 1.0
-        step = each * (m.host / max(1, self.config.attack.steps) + m.step * self.n / m.rows * self.driver)
-        batch = BatchSeconds(self.config.evaluation.batch, each * self._query(), step)
-        priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, m.images.classes)]
-        look = outlook(self.config, m)
+        (tier, images), c, look = wanted, self.costs, self.outlook
+        priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, self.classes)]
+        batch, workers = self._batch(self.evaluator), self.actors or 1
         rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
-        costs = [predict_cost(priced, images, batch, workers=actors or 1, clean=r, robust=r / 2) for r in rights]
-        return sum(cost.seconds for cost in costs) + 2 * (m.first_query + m.first_attack) * (
-            self.actor if actors else 1
-        )
+        costs = [predict_cost(priced, images, batch, workers=workers, clean=r, robust=r / 2) for r in rights]
+        compilation = 2 * (c.first_query + c.first_attack) * (self.actor if self.actors else 1)
+        return sum(cost.seconds for cost in costs) + compilation
 
-    def _gram(self) -> dict[str, float]:
-        image_bytes = self.counts.gram.image_bytes
-        size = np.dtype(self.config.gram.dtype).itemsize
-        crew = BuildActors(
-            self.workers, min(self.workers, self.cluster.nodes), self.cluster.cpus, self.cluster.gpus > 0
-        )
-        return simulate_build(self.grid, size, image_bytes, crew, self.constants, self.measured.edge_limit).parts
-
-    def _pass(self, columns: int, entry: float | None = None) -> StageSeconds:
-        """One product with so many vectors; ``entry`` is measured with all cores of a node."""
-        core = None if entry is None else entry * self.measured.cores
-        return matrix_pass(self.operator, self.grid, self.cluster, columns, self.constants, core)
-
-    def _solve(self) -> dict[str, float]:
-        m, n = self.measured, self.n
-        times = self.config.evaluation.times
-        held = m.hold_entry * n**2 if self.operator.name == "memory" else 0.0
-        return {
-            "reading the matrix": self.counts.gram.tiles * m.read_tile + held,
-            "finite times": sum(self._basis(times[-1] * n).values()),
-            "t = infinity": self._infinite(),
-            "checkpoints": 2 * (len(times) + 1) * m.commit + _SOLVE_TABLES * m.table,
-        }
-
-    def _basis(self, strength: float) -> dict[str, float]:
-        """Seconds of one Krylov basis, in passes and beside them."""
-        m = self.measured
-        one = self._pass(m.images.classes).seconds
-        return {PASSES: m.pilot.passes(strength) * one, ALGEBRA: m.pilot.rest(strength, self.n, m.entry)}
-
-    def _infinite_passes(self) -> float:
-        whole = self.measured.pilot.whole
-        return whole.infinite_passes * float(max(1.0, self.n / whole.n) ** RANK_POWER)
-
-    def _infinite(self) -> float:
-        m, n, whole = self.measured, self.n, self.measured.pilot.whole
-        passes = self._infinite_passes()
-        in_passes = (whole.infinite_passes * m.entry + m.sketch_entry) * whole.n**2
-        rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
-        one, sketch = self._pass(m.images.classes), self._pass(min(MAX_RANK, max(1, n // 4)), m.sketch_entry)
-        return passes * one.seconds + sketch.seconds + rest
-
-    def _query(self) -> float:
-        """Seconds of a batch that is predicted, in the driver."""
-        return self.measured.query * self.n / self.measured.rows * self.driver
-
-    def _attack(self) -> float:
-        """Seconds of a batch that is attacked, in the driver."""
-        m, a = self.measured, self.config.attack
-        tries = a.restarts * (a.targets if a.name == "apgd-targeted" else 1)
-        units = {"fgsm": 1, "pgd-reference": 1, "square": a.queries}.get(a.name, a.steps)
-        one = m.host + units * m.step * self.n / m.rows * self.driver
-        compared = passes_of(a).queries - 1 if a.name != "square" and tries > 1 else 0
-        return tries * one + compared * self._query()
-
-    def _scored(self, stage: str) -> dict[str, float]:
-        m, scored = self.measured, getattr(self.counts, stage)
-        actors = self.cluster.evaluators(self.config)
-        batches, attacked, each, begin = scored.batches, scored.attacked_batches, 1.0, 0.0
-        if actors:
-            batches, attacked = longest(self.counts.scorings[stage], self.config.evaluation.batch, actors)
-            each, begin = self.actor / self.driver, m.start
-        if stage == "select":  # the process compiles them once; actors do in each stage, as they are new
-            begin += m.prepare + m.first_query + m.first_attack
-        elif actors:
-            begin += (m.prepare + m.first_query + m.first_attack) * self.actor
-        return {
-            "attacks": attacked * each * self._attack(),
-            "predictions": (batches + attacked) * each * self._query(),
-            "checkpoints": scored.batches * m.commit + _SCORING_TABLES * len(self.counts.scorings[stage]) * m.table,
-            "start and compilation": begin,
-        }
-
-    def _train(self) -> dict[str, float]:
-        m, t, n = self.measured, self.config.train, self.n
-        blocks = sum(steps * kernel_blocks(images, n, m.edge_limit) for steps, images in step_images(self.config))
+    def _train(self) -> Parts:
+        c, t, n = self.costs, self.config.train, self.n
+        limit = self.measured.edge_limit
+        blocks = sum(steps * kernel_blocks(images, n, limit) for steps, images in step_images(self.config))
         twins = 1 if t.recipe == "paper" else 2  # clean images are predicted beside attacked ones
         return {
-            "attacks": self.counts.train.attacked_batches * self._attack(),
-            "kernels of attacked images": twins * blocks * m.block * self.driver,
+            "attacks": self.counts.train.attacked_batches * self._attack(self.driver),
+            "kernels of attacked images": twins * blocks * c.block * self.driver,
             **self._step_solves(),
             **self._loading(),
-            "checkpoints": t.steps * _CHECKPOINT_ROWS * m.commit + _TRAIN_TABLES * m.table,
-            "start and compilation": m.first_kernel,
+            "checkpoints": t.steps * _CHECKPOINT_ROWS * c.commit + _TRAIN_TABLES * c.table,
+            "start and compilation": c.first_kernel,
         }
 
-    def _step_solves(self) -> dict[str, float]:
+    def _step_solves(self) -> Parts:
         """Solves and gradients of all steps, and the solve after the last.
 
         A step takes two bases; what else it took in the pilot, the gradient above all, is with vectors, and grows like
         n as they do.
         """
-        m, t, n = self.measured, self.config.train, self.n
-        last, pilot = self._basis(varpi_after(self.config, t.steps) * n), m.pilot
-        gradient = max(0.0, pilot.step_ratio - 2) * m.entry * pilot.whole.n * n
+        t, n = self.config.train, self.n
+        last, pilot = self._basis(varpi_after(self.config, t.steps) * n), self.measured.pilot
+        gradient = max(0.0, pilot.step_ratio - 2) * self.costs.entry * pilot.whole.n * n
 
         def passes(strength: float) -> float:
             return 2 * self._basis(strength)[PASSES]
@@ -218,25 +353,19 @@ class _Predictor:
             ALGEBRA: t.steps * self._step_mean(algebra) + last[ALGEBRA],
         }
 
-    def _loading(self) -> dict[str, float]:
+    def _loading(self) -> Parts:
         """Resident tiles are read from the store once, by all nodes together."""
         if self.operator.name != "resident":
             return {}
-        c, stored = self.constants, self.operator.stored_bytes
-        return {"loading resident tiles": stored * max(c.store_byte, c.read_byte / self.cluster.nodes)}
+        byte = max(_seconds_a_byte(self.cluster.shared_store), self._read_byte / self.cluster.nodes)
+        return {"loading resident tiles": self.operator.stored_bytes * byte}
 
-    def _step_mean(self, value: Any) -> float:
+    def _step_mean(self, value: Callable[[float], float]) -> float:
         """Mean over training steps of something that depends on the strength of varpi; the first has varpi = 0."""
         steps = self.config.train.steps
         sampled = np.unique(np.linspace(1, max(1, steps - 1), min(_SAMPLED_STEPS, steps)).astype(int))
         mean = float(np.mean([value(varpi_after(self.config, int(s)) * self.n) for s in sampled]))
         return mean * (steps - 1) / steps if self.config.train.recipe == "paper" else mean
-
-
-STAGES = ("gram", "solve", "select", "train", "evaluate")
-
-PASSES, ALGEBRA = "passes over the matrix", "vectors in the driver"
-"""Parts of a solve: products with the matrix, and everything that the driver does with tall blocks of vectors."""
 
 
 @dataclass(frozen=True)
@@ -255,13 +384,17 @@ class Prediction:
         Seconds of one pass with as many vectors as classes, by what they are spent on.
     tier_left_out
         Seconds of the tier that would end the run, where it is too dear for that; otherwise None.
+    unknown
+        Options of the rates that are left out, because neither a measurement nor the user has told them; with any of
+        them the seconds are a lower bound.
     """
 
     seconds: dict[str, float]
-    parts: dict[str, dict[str, float]]
+    parts: dict[str, Parts]
     passes: dict[str, float]
-    a_pass: dict[str, float] = field(default_factory=dict)
-    tier_left_out: float | None = None
+    a_pass: Parts
+    tier_left_out: float | None
+    unknown: tuple[str, ...]
 
     @property
     def total(self) -> float:
@@ -276,9 +409,9 @@ class Prediction:
     @property
     def bottlenecks(self) -> dict[str, str]:
         """The largest part of each stage, and of a pass; where passes are the largest part, that of a pass is named."""
-        a_pass = StageSeconds(self.a_pass).bottleneck
-        largest = {stage: StageSeconds(parts).bottleneck for stage, parts in self.parts.items()}
-        named = {stage: f"{part}: {a_pass}" if part == PASSES else part for stage, part in largest.items()}
+        a_pass = largest(self.a_pass)
+        parts = {stage: largest(parts) for stage, parts in self.parts.items()}
+        named = {stage: f"{part}: {a_pass}" if part == PASSES else part for stage, part in parts.items()}
         return named | {"pass": a_pass}
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advntk_dist.config import RunConfig, paper, parse_config
+from advntk_dist.config import AttackConfig, RunConfig, paper, parse_config
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.evaluation.cost import Priced, predict_cost
+from advntk_dist.planning.calibration import TYPICAL_CORES, typical_at_step, typical_costs
 from advntk_dist.results import schema
-from advntk_dist.spec import RESNET_STAGES, parse_name
+from advntk_dist.spec import parse_name
 from advntk_dist.text import duration
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
@@ -105,50 +107,39 @@ class Cell:
 
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
-        s, rate = self.subject.sizes, UnitSeconds.of(self.subject.network)
-        steps = 1 if self.attack == "pgd-reference" else 10
-        gradients = steps * s.n_train * rate.gradient
+        s = self.subject.sizes
+        if self.method == "at":
+            return s.at_steps * typical_at_step(self.subject.network) if self.attack == "pgd" else 5.0
+        costs = typical_costs(self.subject.network)
+        attack = Priced.of(AttackConfig.model_validate({"name": self.attack, "steps": 10}))
+        batch = costs.batch_seconds(BATCH, s.n_train)
 
         def attacked(images: int) -> float:
-            return images * (2 * s.n_train * rate.value + RIGHT * gradients)
+            return predict_cost([attack], images, batch, clean=RIGHT, robust=RIGHT).seconds
 
         test = attacked(s.n_test)
-        if self.method == "ntk":
-            return test
         if self.method == "early-stopped":
             return test + len(paper.TIMES) * attacked(s.n_val)
         if self.method == "adv-ntk":
-            return test + 50 * (128 * (gradients + s.n_train * rate.value) + SOLVE * (s.n_train / 10_000) ** 2)
-        return s.at_steps * rate.at_step if self.attack == "pgd" else 5.0
+            step = batch.of(attack.passes) + STEP_PASSES * costs.entry * s.n_train**2
+            return test + TRAIN_STEPS * step
+        return test
 
 
 RIGHT = 0.4
 """Part of the images that is classified correctly, and so attacked."""
-SOLVE = 0.7
-"""Seconds of the solves of one training step at n = 10,000, measured with mlp-3."""
-
-
-@dataclass(frozen=True)
-class UnitSeconds:
-    """Seconds for a pair of images on two cores, and for a step of finite adversarial training."""
-
-    value: float
-    gradient: float
-    at_step: float
-
-    @classmethod
-    def of(cls, network: str) -> UnitSeconds:
-        """Of a network: MLPs as measured, convolutions in proportion to their number (measured with 10)."""
-        family, depth = parse_name(network) or ("mlp", 5)
-        if family == "mlp":
-            return cls(0.03e-6 + 0.001e-6 * depth, 0.055e-6 + 0.005e-6 * depth, 0.06 + 0.002 * depth)
-        layers = depth if family == "cnn" else 5 + 2 * sum(RESNET_STAGES[depth])
-        return cls(1.7e-6 * layers, 8.2e-6 * layers, 20.0 * layers)
+BATCH, TRAIN_STEPS = 128, 50
+"""Images of a batch, and steps of Adv-NTK, of the paper's settings."""
+STEP_PASSES = 8
+"""Passes over the Gram matrix of one training step with them: measured with mlp-3 at n = 10,000."""
+LOADING = 5.0
+"""Seconds in which data are loaded, and what the Gram matrix is built with is compiled."""
 
 
 def gram_seconds(subject: GridPoint) -> float:
     """Predicted seconds of the Gram matrix, and of loading data and compiling."""
-    return 15.0 + subject.sizes.n_train**2 / 2 * UnitSeconds.of(subject.network).value
+    costs = typical_costs(subject.network)
+    return LOADING + costs.start + costs.stop + subject.sizes.n_train**2 / 2 * costs.pair / TYPICAL_CORES
 
 
 def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes: Sizes) -> list[GridPoint]:

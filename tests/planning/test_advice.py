@@ -9,10 +9,10 @@ import pytest
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import Cluster
+from advntk_dist.planning.cluster import Cluster, operator_plan
 from advntk_dist.planning.counts import Images, Outlook, count
-from advntk_dist.planning.passes import operator_plan
 from advntk_dist.planning.predict import predict
+from tests.planning.conftest import PAIRS, all_attacked
 
 CIFAR = Images((32, 32, 3), 10)
 HERE = Cluster(1, 2, 0, 24 * 2**30)
@@ -20,8 +20,7 @@ GIB = 2**30
 
 
 def advice(config: RunConfig, cluster: Cluster = HERE, free: int | None = None) -> list[str]:
-    local = -(-cluster.workers(config.gram.workers) // cluster.nodes)
-    counts = count(config, CIFAR, local, Outlook.bound(config))
+    counts = count(config, CIFAR, cluster.workers_of_a_node(config.gram.workers), all_attacked(config))
     return advise(config, CIFAR, cluster, counts, operator_plan(config, cluster), free, None)
 
 
@@ -72,7 +71,7 @@ def test_padding_of_attacked_batches() -> None:
 def test_where_the_time_goes(calibrated: Callable[..., Calibration]) -> None:
     sizes = ("data.n_test=5000", "data.n_val=5000", "data.n_train=20000")
     config = load_config("digits", (*sizes, "evaluation.tier=none"))
-    slow = calibrated(load_config("digits"), step=0.1)
+    slow = calibrated(load_config("digits"), step=0.1 / PAIRS)
 
     def said(config: RunConfig, cluster: Cluster) -> str:
         counts, found = predict(config, cluster, slow)

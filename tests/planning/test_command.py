@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ PREDICTION = record(
     a_pass={"type": "object", "additionalProperties": NUMBER},
     bottlenecks=record(**{key: {"type": "string"} for key in (*STAGES, "pass")}),
     total=NUMBER,
+    unknown=TEXTS,
 )
 SCHEMA = record(
     dataset={"type": "string"},
@@ -76,6 +78,7 @@ def test_json_follows_its_schema(cluster: tuple[str, ...], node: Path, capsys: p
     jsonschema.validate(found, SCHEMA)
     assert (found["prediction"] is None) == ("--gpus" in cluster)
     assert found["cluster"]["remote"] == bool(cluster)
+    assert "--nodes" not in cluster or found["prediction"]["unknown"] == ["--node-link", "--shared-store", "--network"]
 
 
 def test_people_get_lines(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,13 +98,17 @@ def test_a_cluster_is_bound_by_what_is_given_of_it(node: Path, capsys: pytest.Ca
     words = ("plan", "digits", "--set", "data.n_train=200000", "--set", "gram.tile=2048", "--calibration", str(node))
     cluster = ("--nodes", "4", "--cpus", "16", "--memory", "64GiB")
     _, out, _ = advntk(capsys, *words, *cluster)
-    assert "limits      gram: link of a node to the store; a pass: pass compute; train: passes over the matrix" in out
-    assert "assumed of the cluster: 2 GB/s between a node and the store (--node-link), 20 GB/s of the store" in out
-    _, out, _ = advntk(capsys, *words, *cluster, "--shared-store", "0.1", "--node-link", "2", "--network", "0.02")
+    (line,) = [line for line in out.splitlines() if line.startswith("time ")]
+    assert re.fullmatch(r"time +more than about \d0* (s|min|h): nothing was measured on such a cluster, and .*", line)
+    assert line.endswith("give their GB/s as --node-link, --shared-store, --network")
+    assert not re.search("^(limits|most of it|  gram) ", out, re.MULTILINE), "what is not known is not split up"
+    rates = ("--shared-store", "0.1", "--node-link", "2", "--network", "0.02")
+    _, out, _ = advntk(capsys, *words, *cluster, *rates)
     assert "limits      gram: store write bandwidth; a pass: partial products to the driver; train:" in out
-    assert "assumed of the cluster" not in out
-    _, out, _ = advntk(capsys, *words)
-    assert "assumed of the cluster" not in out
+    for known in ((*cluster, *rates), cluster[2:], ()):
+        _, out, _ = advntk(capsys, *words, *known)
+        assert re.search(r"^  gram +\S", out, re.MULTILINE)
+        assert "nothing was measured" not in out
     code, out, err = advntk(capsys, *words, "--network", "0")
     assert (code, out, err) == (2, "", "advntk: --network is 0; it must be GB/s, more than 0\n")
 

@@ -26,6 +26,7 @@ from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.storage.paths import local
 from tests.filled import matrices_filled_here
+from tests.planning.conftest import all_attacked
 
 DIGITS = Images((8, 8, 1), 10)
 
@@ -103,7 +104,7 @@ def test_more_images_are_never_less_work(key: str) -> None:
     found = []
     for n in (200, 300, 400, 450):
         config = load_config("digits", ("data.n_train=300", "data.n_val=100", "data.n_test=100", f"{key}={n}"))
-        counts = count(config, DIGITS, 2, Outlook.bound(config))
+        counts = count(config, DIGITS, 2, all_attacked(config))
         work = counts.select + counts.train + counts.evaluate
         found.append((counts.gram.pairs, counts.gram.disk_bytes, work.image_steps, work.queries, work.attacked_batches))
     assert found == sorted(found)
@@ -115,9 +116,9 @@ def test_a_curve_of_fewer_images_is_counted_with_the_early_stop_on_all_of_them()
     config = load_config("digits", ("evaluation.curve=100",))
     whole = load_config("digits")
     times = len(config.evaluation.times)
-    counts = count(config, DIGITS, 2, Outlook.bound(config))
+    counts = count(config, DIGITS, 2, all_attacked(config))
     assert counts.evaluate.images == times * 100 + 3 * 497
-    assert count(whole, DIGITS, 2, Outlook.bound(whole)).evaluate.images == times * 497 + 2 * 497
+    assert count(whole, DIGITS, 2, all_attacked(whole)).evaluate.images == times * 497 + 2 * 497
 
 
 def test_only_what_is_right_is_attacked() -> None:
@@ -150,6 +151,6 @@ def test_workers_share_the_batches_of_one_part_at_a_time(workers: int, expected:
 
 
 def test_outlook_bound_attacks_everything(digits: RunConfig, calibrated: Callable[..., Any]) -> None:
-    bound = count(digits, DIGITS, 2, Outlook.bound(digits))
+    bound = count(digits, DIGITS, 2, all_attacked(digits))
     assert bound.select.attacked == bound.select.images
     assert bound.evaluate.attacked == bound.evaluate.images

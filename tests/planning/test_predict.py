@@ -16,28 +16,24 @@ from advntk_dist.config import RunConfig, load_config
 from advntk_dist.errors import DatasetError, RequestError
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.pipeline.run import run
-from advntk_dist.planning.calibrate import calibrate
-from advntk_dist.planning.calibration import Calibration
-from advntk_dist.planning.cluster import ASSUMED, Cluster, described
-from advntk_dist.planning.passes import operator_plan
-from advntk_dist.planning.pilot import run_pilot, subject_of
+from advntk_dist.planning.calibrate import calibrate, pilot_data, run_pilot
+from advntk_dist.planning.calibration import Calibration, typical_costs
+from advntk_dist.planning.cluster import Cluster, described, operator_plan
 from advntk_dist.planning.plan import plan_run
 from advntk_dist.planning.predict import STAGES, predict
 from advntk_dist.progress import Display
 
 HERE = Cluster(1, 2, 0, 24 * 2**30)
 Made = Callable[..., Calibration]
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
     measured = calibrated(digits)
     counts, found = predict(digits, HERE, measured)
-    # 10 tiles of 256 on two workers: four on the diagonal, all in one block. The driver takes longer to hand out one
-    # tile than a worker for half of one; the last is then computed and written.
-    images, dispatch = 1000 * 64 * 4 * ASSUMED["image_byte"][0], ASSUMED["dispatch"][0]
-    assert dispatch > 256**2 * 1e-8 / 2
-    assert found.parts["gram"]["driver dispatch"] == pytest.approx(10 * dispatch)
-    assert found.seconds["gram"] == pytest.approx(9.0 + images + 10 * dispatch + 256**2 * (1e-8 + 4 * 1e-9))
+    # 10 tiles of 256, each in one block, on two workers.
+    assert found.parts["gram"]["kernels"] == pytest.approx(10 * 256**2 * 1e-8 / 2)
+    assert found.seconds["gram"] == pytest.approx(9.0 + 10 * 256**2 * 1e-8 / 2)
     one = 0.001 + 10 * 0.004
     assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * one)
     assert found.parts["select"]["start and compilation"] == 1.75
@@ -57,6 +53,24 @@ def test_seconds_of_the_papers_recipe_by_hand(calibrated: Made) -> None:
     assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02)
 
 
+@pytest.mark.parametrize("name", ["mlp-5", "cnn-3", "cnn-10", "resnet-18"])
+def test_typical_costs_are_those_that_were_recorded(name: str) -> None:
+    kernels, solver = (json.loads((RESULTS / f"{file}.json").read_text()) for file in ("kernels-cpu", "solver"))
+    costs, recorded = typical_costs(name), kernels["networks"][name]["wall_us"]
+    assert costs.value == pytest.approx(1e-6 * recorded["ours value"], rel=0.3)
+    assert costs.gradient == pytest.approx(1e-6 * recorded["ours gradient"], rel=0.3)
+    a_pass = solver["results"]["pass"]
+    assert costs.entry == pytest.approx(a_pass["seconds"]["cached"]["pass"]["wall"] / a_pass["n"] ** 2, rel=0.3)
+    assert costs.read_byte == pytest.approx(a_pass["seconds"]["from disk"]["read"]["wall"] / a_pass["bytes"], rel=0.3)
+
+
+def test_a_square_attack_is_priced_by_its_queries(calibrated: Made) -> None:
+    config = load_config("digits", ("attack.name=square", "attack.queries=50", "evaluation.tier=none"))
+    counts, found = predict(config, HERE, calibrated(config))
+    assert counts.select.image_steps == 0
+    assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * (0.001 + 50 * 0.004))
+
+
 def test_more_training_images_take_longer_in_every_stage(calibrated: Made) -> None:
     rows = []
     for n in (1000, 2000, 8000, 32000):
@@ -71,9 +85,15 @@ def test_a_cluster_shares_the_build_and_the_attacks_but_not_training(calibrated:
     measured = calibrated(load_config("digits"))
     few = predict(config, Cluster(2, 4, 0, 2**36, remote=True), measured)[1]
     many = predict(config, Cluster(8, 4, 0, 2**36, remote=True), measured)[1]
-    # On 8 actors of 2 nodes the kernels decide, on 32 actors the links and idle actors.
+    assert few.unknown == many.unknown == ("--node-link", "--shared-store", "--network")
     pace = [sum(p.parts["gram"].values()) - p.parts["gram"]["start and stop of Ray"] for p in (few, many)]
-    assert pace[1] < 0.5 * pace[0]
+    assert 0.25 <= pace[1] / pace[0] < 0.3
+    linked = Cluster(8, 4, 0, 2**36, remote=True, node_link=0.01, shared_store=20.0, network=2.5)
+    slower = predict(config, linked, measured)[1]
+    assert slower.unknown == ()
+    assert slower.bottlenecks["gram"] == "link of a node to the store"
+    assert slower.seconds["gram"] > many.seconds["gram"]
+    assert slower.seconds["train"] > many.seconds["train"]
     assert many.parts["select"]["attacks"] < 0.6 * few.parts["select"]["attacks"]
     assert many.parts["train"]["attacks"] == few.parts["train"]["attacks"]
 
@@ -134,6 +154,8 @@ def test_a_busy_machine_is_named(digits: RunConfig, calibrated: Made) -> None:
         ({"gpus": -1}, "--gpus is -1"),
         ({"memory": "lots"}, "--memory lots"),
         ({"memory": "0"}, "--memory 0"),
+        ({"network": 0.0}, "--network is 0"),
+        ({"node_link": float("inf")}, "--node-link is inf"),
     ],
 )
 def test_impossible_clusters(arguments: dict[str, Any], words: str) -> None:
@@ -144,8 +166,8 @@ def test_impossible_clusters(arguments: dict[str, Any], words: str) -> None:
 def test_a_pilot_finds_the_passes_of_a_larger_problem() -> None:
     settings = ("data.n_train=600", "data.n_val=200", "evaluation.times=[1e-3, 1e-1]")
     config = load_config("digits", settings)
-    large = subject_of(config, 600)
-    small = subject_of(config, 200)
+    large = pilot_data(config, 600)
+    small = pilot_data(config, 200)
     net = network("mlp-3")
     theta = net.ntk(large.x, large.x)
     theta = (theta + theta.T) / 2
@@ -161,13 +183,13 @@ def test_a_pilot_finds_the_passes_of_a_larger_problem() -> None:
 
 def test_a_stand_in_is_used_only_for_published_shapes() -> None:
     config = load_config("cifar10-mlp5", ("data.n_train=300", "data.n_val=40"))
-    found = subject_of(config, 100)
+    found = pilot_data(config, 100)
     assert found.stand_in
     assert found.x.shape == (100, 32, 32, 3)
     assert found.x.dtype == np.float32
     assert set(found.y) <= set(range(10))
     with pytest.raises(DatasetError, match="/no/such"):
-        subject_of(load_config("cifar10-mlp5", ("data.path=/no/such",)), 100)
+        pilot_data(load_config("cifar10-mlp5", ("data.path=/no/such",)), 100)
 
 
 @pytest.mark.slow
