@@ -10,8 +10,8 @@ from itertools import combinations
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.statistics import paired_differences
-from advntk_dist.pipeline.outcomes import RunOutcomes, read_results
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory
+from advntk_dist.pipeline.finished import RunOutcomes, read_results
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison

@@ -15,7 +15,7 @@ from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import DatasetError
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.pipeline.images import load_images
+from advntk_dist.pipeline.directory import load_images
 from advntk_dist.planning.calibration import Pilot, Sample
 from advntk_dist.planning.counts import Images
 
