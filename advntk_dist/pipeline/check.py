@@ -13,17 +13,17 @@ from advntk_dist.evaluation.checks import checklist, white_box
 from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
-from advntk_dist.pipeline.context import RunContext
 from advntk_dist.pipeline.directory import READ_ONLY
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_label
+from advntk_dist.pipeline.outcomes import Outcomes
 from advntk_dist.pipeline.stages import sources
-from advntk_dist.pipeline.worst_case import foreign_outcomes_named, keeps
+from advntk_dist.pipeline.worst_case import keeps
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
-from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
 
 TOGETHER = "together"
@@ -72,7 +72,7 @@ def check_run(
     def on_check(check: Check) -> None:
         shown.say(f"{'pass' if check.passed else 'FAIL'}: {check.name}")
 
-    with folder.claimed(context.config), run:
+    with folder.claimed(context.config), context:
         coefficients = sources(run, chosen)
         subject = ExaminedPredictor(
             run.outcomes.predictor(coefficients[method]()),
@@ -99,19 +99,17 @@ def check_run(
             "environment": environment(),
         }
         schema.write(path, schema.CheckResults, report)
-        _commit(context, method, subject, coefficients[method])
+        _commit(run.outcomes, method, subject, coefficients[method])
         refresh_results(folder, context.config, context.display.say)
     return path, report
 
 
-def _commit(context: RunContext, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
+def _commit(outcomes: Outcomes, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
     """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
-    attack, n = context.config.attack, len(subject.y)
+    config, attack, n = outcomes.context.config, outcomes.context.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
-    identity = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
-    place = context.folder.evaluation / tier_label(context.config, "check", n)
-    with foreign_outcomes_named(place):
-        group = guarded_group(place, context.identity | identity)
+    settings = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
+    group = outcomes.group_at(tier_label(config, "check", n), settings)
     left = np.logical_and.reduce([o.left for o in met])
     sizes = np.max([o.sizes for o in met], axis=0)
     for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):

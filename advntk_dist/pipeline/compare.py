@@ -47,7 +47,7 @@ def compare_runs(
         config = folder.stored_config()
         results, met = read_results(folder, config)
         if results is None:
-            raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
+            raise folder.unfinished()
         outcomes.append(None if met is None else (met, config))
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))

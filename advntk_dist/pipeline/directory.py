@@ -217,6 +217,10 @@ class RunDirectory:
         """What results.json says, or None where the run is not finished; errors as of :func:`results.schema.read`."""
         return schema.read(self.results, self.kind, self.remedy)
 
+    def unfinished(self) -> RequestError:
+        """The error of a command that needs the results of the run, where there are none."""
+        return RequestError(f"{self.root}: the run is not finished; `advntk run {self.config} --out {self.root}`")
+
     def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
         write_durable(path, text.encode("utf-8"))

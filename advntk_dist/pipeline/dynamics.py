@@ -21,7 +21,6 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.flows import Flow, adversarial_flow, class_distances
 from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.stages import OpenRun, dynamics_on_free_cores, uniform
 from advntk_dist.progress import Display
@@ -30,6 +29,7 @@ from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import csv_text
+from advntk_dist.theory.flows import Flow, adversarial_flow, class_distances
 
 
 def dynamics(
@@ -58,7 +58,7 @@ def dynamics(
             f"`advntk gram build {folder.config} --out {folder.root}`"
         )
     run = OpenRun.at(folder, Problem(config), shown)
-    with folder.claimed(config), run, run.context.events.stage("dynamics"):
+    with folder.claimed(config), run.context as context, context.events.stage("dynamics"):
         results = _work(run, request)
         path = folder.root / "dynamics.json"
         folder.write_text(folder.root / "dynamics.csv", as_csv(results))

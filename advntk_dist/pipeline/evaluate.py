@@ -46,7 +46,7 @@ def evaluate_again(
     path = folder.root / f"results-{asked_attack.label}.json"
     if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, READ_ONLY)) is not None:
         return path, found
-    with folder.claimed(context.config), run:
+    with folder.claimed(context.config), context:
         found = methods(run, chosen, asked_attack)
         largest = max(m.max_perturbation for m in found.values())
         results = context.description() | {
@@ -79,7 +79,7 @@ def open_finished(
     config = folder.stored_config()
     results, outcomes = read_results(folder, config)
     if results is None or outcomes is None:
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+        raise folder.unfinished()
     if workers is not None:
         evaluation = config.evaluation.model_copy(update={"workers": workers})
         config = config.model_copy(update={"evaluation": evaluation})

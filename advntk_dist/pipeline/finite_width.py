@@ -117,7 +117,7 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
         raise StoreMismatchError(str(folder.root), *other)
     results, _ = read_results(folder, folder.stored_config())
     if results is None:
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+        raise folder.unfinished()
     return dict(results["methods"])
 
 

@@ -86,17 +86,13 @@ class EvaluationWorkers:
 
             context, settings = self._context, self._context.config.evaluation
 
-            def on_event(event: dict[str, Any]) -> None:
-                details = dict(event)
-                context.events.write(details.pop("event"), **details)
-
             self._pool = EvaluationPool(
                 context.problem.net,
                 context.problem.train.x,
                 settings.batch,
                 workers=settings.workers,
                 address=context.address,
-                on_event=on_event,
+                on_event=lambda event: context.events.write(**event),
             )
             context.close_at_end(self._pool.close)
         return self._pool
@@ -122,9 +118,13 @@ class Outcomes:
 
     def group(self, attack: AttackConfig) -> zarr.Group:
         """Outcomes under one attack: a folder for each that was ever asked for."""
-        place = self.context.folder.evaluation / attack.label
+        return self.group_at(attack.label, {"attack": attack.described()})
+
+    def group_at(self, label: str, settings: dict[str, Any]) -> zarr.Group:
+        """The folder of outcomes of this name; StoreDamagedError if it holds those of other settings."""
+        place = self.context.folder.evaluation / label
         with foreign_outcomes_named(place):
-            return guarded_group(place, self.context.identity | {"attack": attack.described()})
+            return guarded_group(place, self.context.identity | settings)
 
     def evaluate(
         self, name: str, part: Part, coefficients: CommittedCoefficients, attack: AttackConfig, advance: Advance

@@ -10,7 +10,7 @@ import numpy as np
 
 from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
-from advntk_dist.errors import RequestError, StoreDamagedError
+from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline import stages
 from advntk_dist.pipeline.context import RunContext
 from advntk_dist.pipeline.directory import RunDirectory, require_same_images
@@ -66,8 +66,9 @@ def run(
         if results is not None:
             require_same_images(folder, problem.dataset)
             return RunOutcome(folder.root, results, worked=False)
-        with OpenRun.at(folder, problem, shown, address) as opened:
-            events, net = opened.context.events, problem.net.spec
+        opened = OpenRun.at(folder, problem, shown, address)
+        with opened.context as context:
+            events, net = context.events, problem.net.spec
             events.write("run begins")
             shown.say(
                 f"{net.name} (W_std {net.W_std:g}, b_std {net.b_std:g}, {net.activation}) on {problem.dataset.name}: "
@@ -91,10 +92,10 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
     folder = RunDirectory.at(out)
     config = folder.stored_config()
     if not folder.results.exists():
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+        raise folder.unfinished()
     shown = display or Display(quiet=True)
     opened = OpenRun.at(folder, Problem(config), shown)
-    with folder.claimed(config, reading=True), opened:
+    with folder.claimed(config, reading=True), opened.context:
         try:
             results = read_results(folder, config)[0]
         except StoreDamagedError as error:

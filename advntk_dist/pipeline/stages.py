@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run at work; a context manager that closes what its stages opened.
+    """A run at work: what its stages are handed; leaving its context closes what they opened.
 
     Attributes
     ----------
@@ -62,19 +61,10 @@ class OpenRun:
         solver, workers = GramSolver(context), EvaluationWorkers(context)
         return cls(context, Coefficients(context, solver), Outcomes(context, workers))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.context.__exit__(kind, error, trace)
-
 
 def gram(context: RunContext) -> GramStore:
     """Build the Gram matrix, or find it built."""
     problem, settings, display, events = context.problem, context.config.gram, context.display, context.events
-    started: list[str] = []
     with events.stage("gram"), LateStage(display, "Gram matrix", "tiles") as shown:
 
         def on_progress(done: int, total: int, receipt: Any) -> None:
@@ -83,12 +73,9 @@ def gram(context: RunContext) -> GramStore:
                 events.write("tile", done=done, total=total, receipt=asdict(receipt))
 
         def on_event(event: dict[str, Any]) -> None:
-            details = dict(event)
-            name = details.pop("event")
-            if name == "worker_started" and not started:
-                display.say("starting workers, each of which compiles the kernel")
-                started.append(name)
-            events.write(name, **details)
+            if event["event"] == "worker_started":
+                context.say_once("starting workers, each of which compiles the kernel")
+            events.write(**event)
 
         def on_plan(plan: GramPlan) -> None:
             display.say(f"plan: {plan}")

@@ -77,7 +77,7 @@ def evaluate_run_tier(
     job = TierJob(run, tier, test, chosen, before["methods"])
     if folder.is_read_only and job.path.exists() and set(asked) <= job.results()["methods"].keys():
         return job.path, job.results()
-    with folder.claimed(context.config), run:
+    with folder.claimed(context.config), context:
         job.work(asked)
         refresh_results(folder, context.config, context.display.say)
     return job.path, job.results()

@@ -39,7 +39,7 @@ def main() -> None:
     run, _, chosen = open_finished(arguments.run)
     config = run.context.config
     test, attack = first_images(run, arguments.images), config.attack
-    with run.context.folder.claimed(config), run:
+    with run.context.folder.claimed(config), run.context:
         predictor = run.outcomes.predictor(sources(run, chosen)[arguments.method]())
         begun = time.perf_counter()
         ours = evaluate_tier(

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline.dynamics import DynamicsRequest, dynamics
-from advntk_dist.pipeline.flows import adversarial_flow, class_distances
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import dynamics_plot
+from advntk_dist.theory.flows import adversarial_flow, class_distances
 from tests.solve.dense_reference import dense_coefficients
 from tests.undrawn import drawn
 
