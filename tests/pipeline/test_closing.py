@@ -63,10 +63,11 @@ def test_a_run_leaves_nothing_open(
     assert not (folder / "scratch").exists()
 
 
-def test_a_run_ends_the_ray_and_the_actors_that_it_started(
-    drive: Callable[..., str], small_settings: tuple[str, ...], tmp_path: Path
+def test_an_interrupted_run_ends_the_ray_and_the_actors_that_it_started(
+    filled: Path, drive: Callable[..., str], small_settings: tuple[str, ...], tmp_path: Path
 ) -> None:
+    folder = shutil.copytree(filled, tmp_path / "run")
     actors = ("evaluation.workers=1", "solver.operator=resident")
-    left = json.loads(drive(DRIVER, str(tmp_path / "run"), *small_settings, *actors, timeout=300))
-    assert left.pop("started") == ["evaluator_started", "worker_started"]
+    left = json.loads(drive(DRIVER, str(folder), *small_settings, *actors, timeout=300))
+    assert len(left.pop("at work")) == 2, "evaluators and holders of tiles"
     assert left == {"ray": False, "processes": [], "threads": [], "files": [], "scratch": False}
