@@ -60,7 +60,7 @@ def fill_gram(config: RunConfig, folder: Path) -> Path:
 
 def fill_matrices_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have matrices that a stage builds computed in this process."""
-    monkeypatch.setattr("advntk_dist.pipeline.solving.build_gram", build_gram_here)
+    monkeypatch.setattr("advntk_dist.pipeline.stages.build_gram", build_gram_here)
 
 
 @contextmanager

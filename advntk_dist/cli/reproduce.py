@@ -57,9 +57,18 @@ def reproduce(
     Example: advntk reproduce --network mlp-3,mlp-5 --radius 8/255 --data cifar --out grid
     """
     from advntk_dist.config import paper
-    from advntk_dist.pipeline.rundir import RunDirectory
-    from advntk_dist.reproduce.grid import ATTACKS, METHODS, Sizes, gram_seconds, left_line, predicted
-    from advntk_dist.reproduce.job import Grid, known_data, missing
+    from advntk_dist.pipeline.directory import RunDirectory
+    from advntk_dist.reproduce.grid import (
+        ATTACKS,
+        METHODS,
+        Grid,
+        Sizes,
+        gram_seconds,
+        known_data,
+        left_line,
+        missing,
+        predicted,
+    )
     from advntk_dist.text import duration
 
     asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}

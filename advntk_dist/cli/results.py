@@ -167,7 +167,7 @@ def check(folder: Location, images: int, method: str, as_json: bool) -> int:
 
 
 def _say_where(path: Location, run: Location) -> None:
-    from advntk_dist.pipeline.rundir import RunDirectory
+    from advntk_dist.pipeline.directory import RunDirectory
 
     if RunDirectory.at(run).is_read_only:
         click.echo(f"read: {path}")

@@ -28,8 +28,8 @@ def run(
     advntk run cifar10-mlp5 --fetch
     """
     from advntk_dist.config import load_config
-    from advntk_dist.pipeline.images import finished_results
-    from advntk_dist.pipeline.rundir import RunDirectory
+    from advntk_dist.pipeline.directory import RunDirectory
+    from advntk_dist.pipeline.finished import finished_results
 
     config = load_config(source, overrides)
     folder = RunDirectory.at(_out(source, out))

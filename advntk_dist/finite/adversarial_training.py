@@ -20,7 +20,7 @@ from advntk_dist.attacks.loss_gradients import targets
 from advntk_dist.attacks.registry import bind_attack, step_seed
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
-from advntk_dist.errors import SolverError
+from advntk_dist.errors import SolverError, StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
@@ -146,6 +146,35 @@ def train_adversarially(
         saved.write(point % 2, np.concatenate([flatten(state), [point + 1]])[None])
         on_point(point)
     return read_points(group, config, attack, len(val[1]), len(test[1]), batch)
+
+
+def trained_predictor(
+    network: FiniteNetwork, seed: int, images: Images, config: AdversarialTrainingConfig, group: zarr.Group, batch: int
+) -> FinitePredictor:
+    """The network as the last committed evaluation of its training left it.
+
+    Parameters
+    ----------
+    network, seed, config, group
+        As for :func:`train_adversarially`.
+    images
+        Training images (n, H, W, C).
+    batch
+        Images that go through the network at once.
+
+    Raises
+    ------
+    StoreDamagedError
+        If no sound state is committed.
+    """
+    with kernel_scope():
+        params = network.init(seed, images.shape[1:], images.dtype.name)
+        fresh = params, optimiser(config).init(params)
+    saved = Records(group, "state", 2, (len(flatten(fresh)) + 1,))
+    done, state = _resume(saved, fresh)
+    if not done:
+        raise StoreDamagedError(f"{saved.where}: no state is committed; remove this folder and run again")
+    return FinitePredictor(network, state[0], batch)
 
 
 def committed_points(group: zarr.Group, points: int) -> int:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.errors import RequestError
-from advntk_dist.pipeline.rundir import digest
+from advntk_dist.pipeline.directory import digest
 from advntk_dist.storage.paths import location, refuse_credentials
 
 RUNS = "ADVNTK_RUNS"

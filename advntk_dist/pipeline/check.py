@@ -12,17 +12,18 @@ from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.checks import checklist, white_box
 from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 from advntk_dist.evaluation.statistics import Accuracy
+from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.directory import READ_ONLY
 from advntk_dist.pipeline.evaluate import first_images, open_finished
-from advntk_dist.pipeline.outcomes import refresh_results, tier_label
-from advntk_dist.pipeline.rundir import READ_ONLY
-from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.stages import Stages
-from advntk_dist.pipeline.worst_case import foreign_outcomes_named, keeps
+from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_label
+from advntk_dist.pipeline.outcomes import Outcomes
+from advntk_dist.pipeline.stages import sources
+from advntk_dist.pipeline.worst_case import keeps
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
-from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
 
 TOGETHER = "together"
@@ -48,21 +49,21 @@ def check_run(
         If the run is not finished, or there is no such method or number of images.
     """
     shown = display or Display()
-    folder, stages, _, chosen = open_finished(out, display=shown)
-    test = first_images(stages, min(images, len(stages.problem.test.y)))
-    sources = stages.sources(chosen)
-    if method not in sources:
-        raise RequestError(f"--method: no method {method!r}; there are {', '.join(sources)}")
-    problem, attack = stages.problem, stages.config.attack
+    run, _, chosen = open_finished(out, display=shown)
+    context, problem, attack = run.context, run.context.problem, run.context.config.attack
+    test, folder = first_images(run, min(images, len(problem.test.y))), context.folder
+    known = outcome_names(context.config, chosen)
+    if method not in known:
+        raise RequestError(f"--method: no method {method!r}; there are {', '.join(known)}")
 
     path = folder.root / "check.json"
-    known = schema.read(path, schema.CheckResults, READ_ONLY) if folder.is_read_only else None
-    if known and (known["method"], known["images"], known["attack"]) == (method, len(test.y), attack.described()):
-        return path, known
+    done = schema.read(path, schema.CheckResults, READ_ONLY) if folder.is_read_only else None
+    if done and (done["method"], done["images"], done["attack"]) == (method, len(test.y), attack.described()):
+        return path, done
 
     def exact() -> KernelPredictor:
         train = problem.train.raw.astype(np.float64) / 255 - 0.5
-        return KernelPredictor(problem.net, train, sources[method][1](), batch=EXACT_BATCH)
+        return KernelPredictor(problem.net, train, coefficients[method](), batch=EXACT_BATCH)
 
     def on_outcome(outcome: Outcome) -> None:
         a = outcome.attack
@@ -71,21 +72,22 @@ def check_run(
     def on_check(check: Check) -> None:
         shown.say(f"{'pass' if check.passed else 'FAIL'}: {check.name}")
 
-    with folder.claimed(stages.config), stages:
+    with folder.claimed(context.config), context:
+        coefficients = sources(run, chosen)
         subject = ExaminedPredictor(
-            stages.predictor(sources[method][1]()),
+            run.outcomes.predictor(coefficients[method]()),
             test.x,
             test.y,
             attack,
-            batch=stages.config.evaluation.batch,
+            batch=context.config.evaluation.batch,
             on_outcome=on_outcome,
         )
-        source = stages.predictor(sources["ntk"][1]())
+        source = run.outcomes.predictor(coefficients["ntk"]())
         # The reference attack of the paper goes beyond the radius on purpose: it is compared, not checked.
         own = None if attack.name == "pgd-reference" else subject.under(attack)
         checks = checklist(subject, source, exact, exact_images=EXACT_BATCH, on_check=on_check)
         white = white_box(subject)
-        report = stages.description() | {
+        report = context.description() | {
             "method": method,
             "images": len(test.y),
             "attack": attack.described(),
@@ -97,19 +99,17 @@ def check_run(
             "environment": environment(),
         }
         schema.write(path, schema.CheckResults, report)
-        _commit(stages, method, subject, sources[method][1])
-        refresh_results(folder, stages.config, stages.display.say)
+        _commit(run.outcomes, method, subject, coefficients[method])
+        refresh_results(folder, context.config, context.display.say)
     return path, report
 
 
-def _commit(stages: Stages, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
+def _commit(outcomes: Outcomes, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
     """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
-    attack, n = stages.config.attack, len(subject.y)
+    config, attack, n = outcomes.context.config, outcomes.context.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
-    identity = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
-    place = stages.folder.evaluation / tier_label(stages.config, "check", n)
-    with foreign_outcomes_named(place):
-        group = guarded_group(place, stages.identity | identity)
+    settings = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
+    group = outcomes.group_at(tier_label(config, "check", n), settings)
     left = np.logical_and.reduce([o.left for o in met])
     sizes = np.max([o.sizes for o in met], axis=0)
     for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):

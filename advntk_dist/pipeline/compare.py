@@ -10,8 +10,8 @@ from itertools import combinations
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.statistics import paired_differences
-from advntk_dist.pipeline.outcomes import RunOutcomes, read_results
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory
+from advntk_dist.pipeline.finished import RunOutcomes, read_results
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
@@ -47,7 +47,7 @@ def compare_runs(
         config = folder.stored_config()
         results, met = read_results(folder, config)
         if results is None:
-            raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {place}`")
+            raise folder.unfinished()
         outcomes.append(None if met is None else (met, config))
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))

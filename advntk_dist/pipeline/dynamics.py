@@ -16,23 +16,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.config import AttackConfig
 from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore
-from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.flows import Flow, adversarial_flow, class_distances
+from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.problem import Part, Problem
-from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.solving import SOLVE_FIELDS
-from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.stages import OpenRun, dynamics_on_free_cores, uniform
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import csv_text
+from advntk_dist.theory.flows import Flow, adversarial_flow, class_distances
 
 
 def dynamics(
@@ -54,17 +51,15 @@ def dynamics(
     """
     folder, shown = RunDirectory.at(out), display or Display()
     config = folder.stored_config()
-    store = GramStore.open(folder.gram)
-    status = store.status()
+    status = GramStore.open(folder.gram).status()
     if status.done < status.total:
         raise StoreIncompleteError(
             f"{folder.gram}: {status.done} of {status.total} tiles; "
             f"`advntk gram build {folder.config} --out {folder.root}`"
         )
-    stage = DynamicsStage(Problem(config), folder, EventLog(folder.events), shown, None)
-    stage.store = store
-    with folder.claimed(config), stage.events.stage("dynamics"):
-        results = stage.work(request)
+    run = OpenRun.at(folder, Problem(config), shown)
+    with folder.claimed(config), run.context as context, context.events.stage("dynamics"):
+        results = _work(run, request)
         path = folder.root / "dynamics.json"
         folder.write_text(folder.root / "dynamics.csv", as_csv(results))
         write_dynamics_plot(results, folder.root)
@@ -141,133 +136,125 @@ Array = NDArray[np.float64]
 MEASURES = ("train_residual", "train_accuracy", "distance_to_ntk")
 
 
-class DynamicsStage(Stages):
-    """The stage of `advntk dynamics`, on the solves and records of the run."""
+def _work(run: OpenRun, request: DynamicsRequest) -> dict[str, Any]:
+    """Everything that dynamics.json holds."""
+    context, coefficients, config, problem = run.context, run.coefficients, run.context.config, run.context.problem
+    train, finite_times, tolerance = problem.train, config.evaluation.times, config.solver.tolerance
+    table = uniform(run)
+    ark = problem.net.ark(train.x).astype(np.float64)
+    factors = np.ones(len(ark))
+    if request.rates == "adaptive":
+        factors = class_distances(train.x, train.y)
+    at = adversarial_flow(
+        ark,
+        factors,
+        strength=request.strength,
+        schedule=request.schedule,
+        duration=request.duration,
+        times=finite_times,
+    )
+    settings = asdict(request) | {"times": [float(t) for t in at.times]}
+    settings.pop("images")
+    label = "at-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    group = guarded_group(context.folder.root / "flows.zarr" / label, context.identity | settings)
+    solved = at.solve(dynamics_on_free_cores(run), group, tolerance)
+    infinite = len(finite_times)
+    standard = Flow.standard(np.array(finite_times), len(ark))
+    notes = coefficients.uniform_solves().read_all()
+    assert notes is not None
 
-    def work(self, request: DynamicsRequest) -> dict[str, Any]:
-        """Everything that dynamics.json holds."""
-        attack, train = self.config.attack, self.problem.train
-        uniform = self.uniform()
-        ark = self.problem.net.ark(train.x).astype(np.float64)
-        factors = np.ones(len(ark))
-        if request.rates == "adaptive":
-            factors = class_distances(train.x, train.y)
-        at = adversarial_flow(
-            ark,
-            factors,
-            strength=request.strength,
-            schedule=request.schedule,
-            duration=request.duration,
-            times=self.config.evaluation.times,
-        )
-        settings = asdict(request) | {"times": [float(t) for t in at.times]}
-        settings.pop("images")
-        label = "at-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-        group = guarded_group(self.folder.root / "flows.zarr" / label, self.identity | settings)
-        solved = at.solve(self.dynamics, group, self.config.solver.tolerance)
-        infinite = len(self.times) - 1
-        standard = Flow.standard(np.array(self.config.evaluation.times), len(ark))
-        notes = Records(self.coefficients, "uniform_solves", len(self.times), (len(SOLVE_FIELDS),)).read_all()
-        assert notes is not None
-
-        limit = CommittedCoefficients(uniform, infinite)
-        sources = {
-            "standard": [CommittedCoefficients(uniform, i) for i in range(infinite)],
-            "adversarial": [CommittedCoefficients(solved.coefficients, i) for i in range(infinite)],
-        }
-        measures = self._measures(
-            Records(group, "measures", 2 * infinite + 1, (3,), span=2 * infinite + 1), sources, limit
-        )
-        exact = at.exactness(self.dynamics, solved.coefficients, group, request.pieces, self.config.solver.tolerance)
-        flows: dict[str, Any] = {}
-        for place, (name, flow) in enumerate((("standard", standard), ("adversarial", at))):
-            prefix = "" if name == "standard" else f"{label}_"
-            validation = self._points(f"{prefix}validation", self.problem.val, request.images, sources[name], attack)
-            chosen = max(range(infinite), key=lambda i: (validation[i].robust.value, -i))
-            m = request.images if request.images is not None else self.config.evaluation.curve
-            test = self._points(f"{prefix}test", self.problem.test, m, sources[name], attack)
-            end = self._points("test", self.problem.test, m, [limit], attack, first=infinite)
-            own = measures[place * infinite : (place + 1) * infinite]
-            flows[name] = flow.describe() | {
-                "solver": solved.cost if name == "adversarial" else _cost(notes[:infinite]),
-                "early_stopping": {
-                    "t": float(flow.times[chosen]),
-                    "effective_time": float(flow.effective[chosen]),
-                    "chosen_on": f"{validation[chosen].robust.n} validation images",
-                    "validation_robust": validation[chosen].robust.value,
-                    "test_clean": test[chosen].clean.value,
-                    "test_robust": test[chosen].robust.value,
-                },
-                "rows": [
-                    _row(float(flow.times[i]), float(flow.effective[i]), own[i], test[i], validation[i])
-                    | {"closed_to_exact": None if exact is None or name == "standard" else float(exact[i, 0])}
-                    for i in range(infinite)
-                ]
-                + [_row(None, None, measures[-1], end[0], None) | {"closed_to_exact": 0.0}],
-            }
-        return {
-            "dataset": self.problem.dataset.name,
-            "network": self.config.network.name,
-            "n_train": self.config.data.n_train,
-            "attack": attack.described(),
-            "request": asdict(request),
-            "ark": {"smallest": ark.min(), "median": float(np.median(ark)), "largest": ark.max()},
-            "remarks": at.remarks(ark, request.rates == "uniform"),
-            "exactness": None
-            if exact is None
-            else {
-                "pieces": request.pieces,
-                "largest_distance": float(exact[:, 0].max()),
-                "largest_refinement": float(exact[:, 1].max()),
+    limit = CommittedCoefficients(table, infinite)
+    sources = {
+        "standard": [CommittedCoefficients(table, i) for i in range(infinite)],
+        "adversarial": [CommittedCoefficients(solved.coefficients, i) for i in range(infinite)],
+    }
+    measures = _measures(run, Records(group, "measures", 2 * infinite + 1, (3,), span=2 * infinite + 1), sources, limit)
+    exact = at.exactness(dynamics_on_free_cores(run), solved.coefficients, group, request.pieces, tolerance)
+    flows: dict[str, Any] = {}
+    for place, (name, flow) in enumerate((("standard", standard), ("adversarial", at))):
+        prefix = "" if name == "standard" else f"{label}_"
+        validation = _points(run, f"{prefix}validation", problem.val, request.images, sources[name])
+        chosen = max(range(infinite), key=lambda i: (validation[i].robust.value, -i))
+        m = request.images if request.images is not None else config.evaluation.curve
+        test = _points(run, f"{prefix}test", problem.test, m, sources[name])
+        end = _points(run, "test", problem.test, m, [limit], first=infinite)
+        own = measures[place * infinite : (place + 1) * infinite]
+        flows[name] = flow.describe() | {
+            "solver": solved.cost if name == "adversarial" else _cost(notes[:infinite]),
+            "early_stopping": {
+                "t": float(flow.times[chosen]),
+                "effective_time": float(flow.effective[chosen]),
+                "chosen_on": f"{validation[chosen].robust.n} validation images",
+                "validation_robust": validation[chosen].robust.value,
+                "test_clean": test[chosen].clean.value,
+                "test_robust": test[chosen].robust.value,
             },
-            "flows": flows,
-        }
-
-    def _points(
-        self,
-        name: str,
-        part: Part,
-        images: int | None,
-        sources: list[CommittedCoefficients],
-        attack: AttackConfig,
-        first: int = 0,
-    ) -> list[MethodResult]:
-        """Evaluate at several times; the records have the names that `advntk run` gives them."""
-        part_name = "validation" if part is self.problem.val else "test"
-        m = len(part.y) if images is None else min(images, len(part.y))
-        if m < len(part.y):
-            name, part = (f"{name[:-4]}curve{m}" if name.endswith("test") else f"{name}{m}"), part.first(m)
-        title = f"{'Adversarial' if name.startswith('at-') else 'Standard'} flow, {part_name}"
-        with self.display.stage(title, len(sources) * m, "images") as advance:
-            return [
-                self._evaluate(f"{name}_t{first + i}", part, source, attack, advance)
-                for i, source in enumerate(sources)
+            "rows": [
+                _row(float(flow.times[i]), float(flow.effective[i]), own[i], test[i], validation[i])
+                | {"closed_to_exact": None if exact is None or name == "standard" else float(exact[i, 0])}
+                for i in range(infinite)
             ]
+            + [_row(None, None, measures[-1], end[0], None) | {"closed_to_exact": 0.0}],
+        }
+    return {
+        "dataset": problem.dataset.name,
+        "network": config.network.name,
+        "n_train": config.data.n_train,
+        "attack": config.attack.described(),
+        "request": asdict(request),
+        "ark": {"smallest": ark.min(), "median": float(np.median(ark)), "largest": ark.max()},
+        "remarks": at.remarks(ark, request.rates == "uniform"),
+        "exactness": None
+        if exact is None
+        else {
+            "pieces": request.pieces,
+            "largest_distance": float(exact[:, 0].max()),
+            "largest_refinement": float(exact[:, 1].max()),
+        },
+        "flows": flows,
+    }
 
-    def _measures(
-        self, table: Records, sources: dict[str, list[CommittedCoefficients]], limit: CommittedCoefficients
-    ) -> Array:
-        """MEASURES at every time of both flows, and at infinity: one pass over the matrix, one over the test images."""
-        found = table.read(0)
-        if found is None:
-            y = self.problem.targets
-            stack = [source() for flow in sources.values() for source in flow] + [limit()]
-            k = y.shape[1]
-            on_x = self.dynamics.operator.matmat(np.hstack(stack)).reshape(len(y), len(stack), k)
-            outputs = self.predictor(np.hstack(stack)).predict(self.problem.test.x).reshape(-1, len(stack), k)
-            end = outputs[:, -1]
-            found = np.array(
+
+def _points(
+    run: OpenRun, name: str, part: Part, images: int | None, sources: list[CommittedCoefficients], first: int = 0
+) -> list[MethodResult]:
+    """Evaluate at several times; the records have the names that `advntk run` gives them."""
+    part_name = "validation" if part is run.context.problem.val else "test"
+    m = len(part.y) if images is None else min(images, len(part.y))
+    if m < len(part.y):
+        name, part = (f"{name[:-4]}curve{m}" if name.endswith("test") else f"{name}{m}"), part.first(m)
+    title = f"{'Adversarial' if name.startswith('at-') else 'Standard'} flow, {part_name}"
+    with run.context.display.stage(title, len(sources) * m, "images") as advance:
+        return [
+            run.outcomes.evaluate(f"{name}_t{first + i}", part, source, run.context.config.attack, advance)
+            for i, source in enumerate(sources)
+        ]
+
+
+def _measures(
+    run: OpenRun, table: Records, sources: dict[str, list[CommittedCoefficients]], limit: CommittedCoefficients
+) -> Array:
+    """MEASURES at every time of both flows, and at infinity: one pass over the matrix, one over the test images."""
+    found = table.read(0)
+    if found is None:
+        problem, y = run.context.problem, run.context.problem.targets
+        stack = [source() for flow in sources.values() for source in flow] + [limit()]
+        k = y.shape[1]
+        on_x = dynamics_on_free_cores(run).operator.matmat(np.hstack(stack)).reshape(len(y), len(stack), k)
+        outputs = run.outcomes.predictor(np.hstack(stack)).predict(problem.test.x).reshape(-1, len(stack), k)
+        end = outputs[:, -1]
+        found = np.array(
+            [
                 [
-                    [
-                        np.linalg.norm(on_x[:, i] - y) / np.linalg.norm(y),
-                        (on_x[:, i].argmax(axis=1) == self.problem.train.y).mean(),
-                        np.linalg.norm(outputs[:, i] - end) / np.linalg.norm(end),
-                    ]
-                    for i in range(len(stack))
+                    np.linalg.norm(on_x[:, i] - y) / np.linalg.norm(y),
+                    (on_x[:, i].argmax(axis=1) == problem.train.y).mean(),
+                    np.linalg.norm(outputs[:, i] - end) / np.linalg.norm(end),
                 ]
-            )
-            table.write(0, found)
-        return found
+                for i in range(len(stack))
+            ]
+        )
+        table.write(0, found)
+    return found
 
 
 def _row(

@@ -10,11 +10,10 @@ import tomli_w
 from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.statistics import paired_differences
-from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.outcomes import read_results, refresh_results
+from advntk_dist.pipeline.directory import READ_ONLY, RunDirectory
+from advntk_dist.pipeline.finished import read_results, refresh_results
 from advntk_dist.pipeline.problem import Part, Problem
-from advntk_dist.pipeline.rundir import READ_ONLY, RunDirectory
-from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.stages import OpenRun, methods
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
@@ -41,21 +40,22 @@ def evaluate_again(
     RequestError
         If the run is not finished, or the attack is impossible.
     """
-    folder, stages, _, chosen = open_finished(out, address=address, workers=workers, display=display)
-    asked_attack = _asked(stages.config, attack, overrides)
+    run, _, chosen = open_finished(out, address=address, workers=workers, display=display)
+    context, folder = run.context, run.context.folder
+    asked_attack = _asked(context.config, attack, overrides)
     path = folder.root / f"results-{asked_attack.label}.json"
     if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, READ_ONLY)) is not None:
         return path, found
-    with folder.claimed(stages.config), stages:
-        methods = stages.methods(chosen, asked_attack)
-        largest = max(m.max_perturbation for m in methods.values())
-        results = stages.description() | {
+    with folder.claimed(context.config), context:
+        found = methods(run, chosen, asked_attack)
+        largest = max(m.max_perturbation for m in found.values())
+        results = context.description() | {
             "attack": asked_attack.described() | {"max_perturbation": largest},
-            "methods": {name: result.as_dict() for name, result in methods.items()},
-            "paired": paired_differences(methods),
+            "methods": {name: result.as_dict() for name, result in found.items()},
+            "paired": paired_differences(found),
         }
         schema.write(path, schema.AttackedAgain, results)
-        refresh_results(folder, stages.config, stages.display.say)
+        refresh_results(folder, context.config, context.display.say)
     return path, results
 
 
@@ -65,8 +65,8 @@ def open_finished(
     address: str | None = None,
     workers: int | None = None,
     display: Display | None = None,
-) -> tuple[RunDirectory, Stages, dict[str, Any], int]:
-    """The directory, stages and results of a run, and the index of its time of early stopping.
+) -> tuple[OpenRun, dict[str, Any], int]:
+    """A finished run, its results, and the index of its time of early stopping.
 
     Raises
     ------
@@ -79,17 +79,16 @@ def open_finished(
     config = folder.stored_config()
     results, outcomes = read_results(folder, config)
     if results is None or outcomes is None:
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+        raise folder.unfinished()
     if workers is not None:
         evaluation = config.evaluation.model_copy(update={"workers": workers})
         config = config.model_copy(update={"evaluation": evaluation})
-    stages = Stages(Problem(config), folder, EventLog(folder.events), display or Display(), address)
-    return folder, stages, results, outcomes.chosen
+    return OpenRun.at(folder, Problem(config), display or Display(), address), results, outcomes.chosen
 
 
-def first_images(stages: Stages, images: int | None) -> Part:
+def first_images(run: OpenRun, images: int | None) -> Part:
     """The first so many test images; RequestError if there are not so many."""
-    test = stages.problem.test
+    test = run.context.problem.test
     if images is not None and not 1 <= images <= len(test.y):
         raise RequestError(f"--images {images}: the run has {len(test.y)} test images; ask for 1 to {len(test.y)}")
     return test if images is None else test.first(images)

@@ -19,11 +19,11 @@ from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchErr
 from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
 from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
+from advntk_dist.pipeline.directory import RunDirectory, parse_stored
 from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.outcomes import read_results
+from advntk_dist.pipeline.finished import read_results
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
-from advntk_dist.pipeline.rundir import RunDirectory, parse_stored
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.storage import Records
@@ -53,7 +53,7 @@ class FiniteRunDirectory(RunDirectory):
 
         return parse_stored(self.config, parse)
 
-    def _grows(self, config: RunConfig, stored: RunConfig) -> bool:  # noqa: ARG002
+    def _gives_way(self, config: RunConfig, stored: RunConfig) -> bool:  # noqa: ARG002
         return False
 
 
@@ -117,7 +117,7 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
         raise StoreMismatchError(str(folder.root), *other)
     results, _ = read_results(folder, folder.stored_config())
     if results is None:
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
+        raise folder.unfinished()
     return dict(results["methods"])
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.gram import GramStore, invalidate, verify_gram
-from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.images import changed_images_named
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory, changed_images_named
 from advntk_dist.progress import Display
 from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import Location
@@ -51,15 +49,17 @@ def build_gram_only(
     config: RunConfig, out: str | Location, *, address: str | None = None, display: Display | None = None
 ) -> GramStore:
     """The first stage alone: the Gram store that :func:`advntk_dist.pipeline.run.run` would build; errors as there."""
+    from advntk_dist.pipeline.context import RunContext
     from advntk_dist.pipeline.problem import Problem
-    from advntk_dist.pipeline.stages import Stages
+    from advntk_dist.pipeline.stages import gram
 
     folder = RunDirectory.at(out)
     problem, shown = Problem(config), display or Display()
     with folder.claimed(config):
         for line in problem.duplicates.lines():
             shown.say(line)
-        return Stages(problem, folder, EventLog(folder.events), shown, address).gram()
+        with RunContext(problem, folder, shown, address=address) as context:
+            return gram(context)
 
 
 def open_store(path: Location) -> GramStore:

@@ -12,16 +12,16 @@ from advntk_dist.data.near_equal import NearEqual, find_near_equal
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.problem import Part
-from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.solving import Solving
+from advntk_dist.pipeline.stages import OpenRun, uniform
 from advntk_dist.storage import Records
 
 SPAN = 2048
 """Images that are compared at once."""
 
 
-def near_equal_images(job: Solving) -> NearEqual:
+def near_equal_images(run: OpenRun) -> NearEqual:
     """Find them, or read what was found; the Gram matrix and the uniform coefficients must be there.
 
     Raises
@@ -31,42 +31,42 @@ def near_equal_images(job: Solving) -> NearEqual:
     StoreError
         If the Gram matrix is damaged, or what is found cannot be committed.
     """
-    nearest, typical = {"train": _of_training_images(job)}, _typical_distance(job)
-    for name, part in (("val", job.problem.val), ("test", job.problem.test)):
-        rows = CommittedRows(job.coefficients, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
+    nearest, typical = {"train": _of_training_images(run)}, _typical_distance(run)
+    for name, part in (("val", run.context.problem.val), ("test", run.context.problem.test)):
+        rows = CommittedRows(run.coefficients.group, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
         if len(rows.missing):
-            with job.events.stage("solve"):
-                _compare(job, part, rows)
+            with run.context.events.stage("solve"):
+                _compare(run, part, rows)
         nearest[name] = rows.table
-    return find_near_equal(job.problem.dataset, job.problem.rows, nearest, typical)
+    return find_near_equal(run.context.problem.dataset, run.context.problem.rows, nearest, typical)
 
 
-def _compare(job: Solving, part: Part, rows: CommittedRows) -> None:
+def _compare(run: OpenRun, part: Part, rows: CommittedRows) -> None:
     """Fill in and commit the rows that are missing."""
-    task = NearestTraining(_scale(job.store))
-    judged = job.evaluator(CommittedCoefficients(job.uniform(), 0), part)
+    task = NearestTraining(_scale(run.coefficients.solver.store()))
+    judged = run.outcomes.workers.evaluator(CommittedCoefficients(uniform(run), 0), part)
     for batch, found in judged.map(rows.batches(rows.missing, task)):
         rows.table[batch.indices] = found
         rows.commit()
 
 
-def _of_training_images(job: Solving) -> NDArray[np.float64]:
-    n = len(job.problem.train.y)
-    table = Records(job.coefficients, "nearest_train", n, (2,), span=n)
+def _of_training_images(run: OpenRun) -> NDArray[np.float64]:
+    n = len(run.context.problem.train.y)
+    table = Records(run.coefficients.group, "nearest_train", n, (2,), span=n)
     found = table.read(0)
     if found is None:
-        with job.events.stage("solve"):
-            found = nearest_in_store(job.store)
+        with run.context.events.stage("solve"):
+            found = nearest_in_store(run.coefficients.solver.store())
             table.write(0, found)
     return found
 
 
-def _typical_distance(job: Solving) -> float:
+def _typical_distance(run: OpenRun) -> float:
     """Median distance of two training images, from the first tile."""
-    table = Records(job.coefficients, "typical_distance", 1, (1,))
+    table = Records(run.coefficients.group, "typical_distance", 1, (1,))
     found = table.read(0)
     if found is None:
-        tile = job.store.read_tile("ntk", 0, 0)
+        tile = run.coefficients.solver.store().read_tile("ntk", 0, 0)
         scale = np.diagonal(tile).astype(np.float64) ** -0.5
         pairs = distances(tile, scale, scale)[np.triu_indices(len(tile), 1)]
         found = np.array([[float(np.median(pairs)) if len(pairs) else 0.0]])

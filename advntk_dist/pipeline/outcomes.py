@@ -1,296 +1,177 @@
-"""The outcome of each attacked image of a run, read from what it committed; its data are not needed."""
+"""Outcomes of a run's images under attacks: where batches are judged, and where what comes of them is committed."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from advntk_dist.config import RunConfig
-from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.evaluation.statistics import COLUMNS, MethodResult, paired_differences
-from advntk_dist.pipeline.rundir import RunDirectory, digest
-from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets
-from advntk_dist.results import schema
-from advntk_dist.results.schema import ADV_NTK
-from advntk_dist.storage import Records
-from advntk_dist.storage.records import read_group, read_seal
+from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.config import AttackConfig
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
+from advntk_dist.evaluation.evaluator import Evaluator, InProcess
+from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.worst_case import foreign_outcomes_named
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.progress import Advance
+from advntk_dist.storage import guarded_group
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from advntk_dist.evaluation.remote import EvaluationPool
 
-Counted = Mapping[str, set[str]]
-"""Sets of attacks by label, with the methods whose outcomes under them count."""
+Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RunOutcomes:
-    """Outcomes of a run under its own attack, and what they are outcomes of.
+class EvaluationWorkers:
+    """Where batches are judged: in this process, or on Ray actors, started at the first batch and ended with the run.
 
-    Attributes
+    Parameters
     ----------
-    images
-        What decides on the test images: equal where two runs have the same.
-    validation, curve
-        Of uniform training times, on validation images and on the test images of the degeneration curve.
-    chosen
-        Index of the time of early stopping: the most robust one on validation images.
-    methods
-        The methods of results.json, on all test images.
-    others
-        Further attacks that test images have met.
+    context
+        The run; runs of other attacks on the same data and network may share its workers.
     """
 
-    images: dict[str, Any]
-    validation: list[MethodResult]
-    curve: list[MethodResult]
-    chosen: int
-    methods: dict[str, MethodResult]
-    others: tuple[AttackSet, ...] = ()
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._pool: EvaluationPool | None = None
 
-    def worst_case(self, config: RunConfig, counted: Counted | None = None) -> WorstCase:
-        """The worst case over the run's own attack and the others, or those of them that are counted."""
-        own = AttackSet(config.attack.label, (config.attack.described(),), self.methods)
-        others = self.others if counted is None else [s.of(counted[s.label]) for s in self.others if s.label in counted]
-        return WorstCase.of(own, others, keeps_own=keeps(own.attacks[0], config.attack))
+    @cached_property
+    def are_actors(self) -> bool:
+        """Whether batches go to Ray actors: asked for, on a cluster, or with several GPUs."""
+        if self._context.config.evaluation.workers is not None or self._context.address is not None:
+            return True
+        import jax
 
-    def as_dict(self, config: RunConfig, counted: Counted | None = None) -> dict[str, Any]:
-        """What results.json says of them: attack, methods, paired, worst case (of what is counted) and curve."""
-        train, times = config.train, config.evaluation.times
-        rows = {name: result.as_dict() for name, result in self.methods.items()}
-        rows["early_stopped"] |= {
-            "t": times[self.chosen],
-            "validation_robust": self.validation[self.chosen].robust.value,
-        }
-        rows[ADV_NTK] |= {"recipe": train.recipe, "steps": train.steps, "lr": train.lr}
-        largest = max(result.max_perturbation for result in self.methods.values())
-        return {
-            "attack": config.attack.described() | {"max_perturbation": largest},
-            "methods": rows,
-            "paired": paired_differences(self.methods),
-            "worst_case": self.worst_case(config, counted).as_dict(),
-            "curve": {
-                "times": list(times),
-                "validation": [result.as_dict() for result in self.validation],
-                "test": [result.as_dict() for result in self.curve],
-            },
-        }
+        return jax.default_backend() == "gpu" and jax.local_device_count() > 1
+
+    def count(self) -> int:
+        """How many batches are judged at a time; where that is the cluster's choice, Ray is asked for its cores."""
+        if not self.are_actors:
+            return 1
+        if self._context.config.evaluation.workers is not None:
+            return self._context.config.evaluation.workers
+        from advntk_dist.distributed.session import cluster_workers, ray_session
+
+        with ray_session(self._context.address):
+            gpus, cpus = cluster_workers()
+        return gpus or cpus or 1  # an autoscaler may have brought no node yet
+
+    def stop(self) -> None:
+        """End the actors, whose cores something else needs now; the next batch starts them again."""
+        if self._pool is not None:
+            self._pool.release()
+
+    def evaluator(self, coefficients: Callable[[], Array], part: Part) -> Evaluator:
+        """Judges the images of a part under coefficients (n, k), which are asked for only if a batch is missing."""
+        if self.are_actors:
+            return self._actors().evaluator(coefficients, part.x, part.y)
+        context = self._context
+
+        def predictor() -> KernelPredictor:
+            context.say_once("compiling the attack")
+            return context.problem.predictor.with_coefficients(coefficients())
+
+        return InProcess(predictor, part.x, part.y)
+
+    def _actors(self) -> EvaluationPool:
+        if self._pool is None:
+            from advntk_dist.evaluation.remote import EvaluationPool
+
+            context, settings = self._context, self._context.config.evaluation
+
+            self._pool = EvaluationPool(
+                context.problem.net,
+                context.problem.train.x,
+                settings.batch,
+                workers=settings.workers,
+                address=context.address,
+                on_event=lambda event: context.events.write(**event),
+            )
+            context.close_at_end(self._pool.close)
+        return self._pool
 
 
-def most_robust(validation: list[MethodResult]) -> int:
-    """Index of the time at which a run stops early: the first of the most robust ones on validation images."""
-    return max(range(len(validation)), key=lambda i: (validation[i].robust.value, -i))
+class Outcomes:
+    """The attacked images of a run: each batch is judged once, and committed.
 
-
-def outcome_names(config: RunConfig, stopped: int) -> dict[str, str]:
-    """The name of each method's committed outcomes; ``stopped`` is the index of the time of early stopping."""
-    return {
-        "ntk": f"test_t{len(config.evaluation.times)}",
-        "early_stopped": f"test_t{stopped}",
-        ADV_NTK: f"test_{ADV_NTK}",
-    }
-
-
-def curve_name(config: RunConfig) -> tuple[str, int]:
-    """The name of the outcomes of the degeneration curve, and how many test images it has."""
-    m = config.evaluation.curve
-    return ("test", config.data.n_test) if m is None or m == config.data.n_test else (f"curve{m}", m)
-
-
-def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None:
-    """Outcomes under the run's own attack; None where one of them is not committed, as beside a copied report.
-
-    Raises
-    ------
-    StoreMismatchError
-        If those that are there are of another configuration.
-    StoreError
-        If something else is in their place.
+    Parameters
+    ----------
+    context
+        The run.
+    workers
+        Where batches are judged.
     """
-    place = folder.evaluation / config.attack.label
-    if not (place.exists() and folder.coefficients.exists()):
-        return None
-    try:
-        solved, (group, identity) = read_group(folder.coefficients)[0], read_group(place)
-    except StoreDamagedError as error:
-        log.warning("%s", error)
-        return None
-    if identity.get("configuration") != digest(config):
-        raise StoreMismatchError(str(place), "configuration", identity.get("configuration"), digest(config))
-    read = _Reader(group, solved, config)
-    name, m = curve_name(config)
-    times = range(len(config.evaluation.times))
-    validation = [read(f"validation_t{i}", config.data.n_val, i) for i in times]
-    curve = [read(f"{name}_t{i}", m, i) for i in times]
-    known = [result for result in validation if result is not None]
-    if len(known) < len(validation):
-        return None
-    chosen = most_robust(known)
-    rows = {"ntk": len(times), "early_stopped": chosen, ADV_NTK: None}
-    names = outcome_names(config, chosen)
-    found = {method: read(names[method], config.data.n_test, row) for method, row in rows.items()}
-    on_curve = [result for result in curve if result is not None]
-    methods = {method: result for method, result in found.items() if result is not None}
-    if len(on_curve) < len(curve) or len(methods) < len(found):
-        return None
-    split = config.data.model_dump(mode="json", exclude={"name", "path"})
-    images = {"data": identity["data"], "split": split}
-    others = read_attack_sets(
-        folder.evaluation,
-        {key: identity[key] for key in ("configuration", "data")},
-        config.attack,
-        {method: read.seal(row) for method, row in rows.items()},
-        lambda group, method: replace(read, group=group)(names[method], config.data.n_test, rows[method]),
-    )
-    return RunOutcomes(images, known, on_curve, chosen, methods, tuple(others))
 
+    def __init__(self, context: RunContext, workers: EvaluationWorkers) -> None:
+        self.context, self.workers = context, workers
 
-def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any] | None, RunOutcomes | None]:
-    """What results.json says, held against the committed outcomes; and those. None for what is not there.
+    def predictor(self, coefficients: Array) -> KernelPredictor:
+        """A predictor with these coefficients (n, k), in this process."""
+        return self.context.problem.predictor.with_coefficients(coefficients)
 
-    Raises
-    ------
-    StoreDamagedError
-        If they differ, which names the first field that does, or if the file was changed in any other place.
-    StoreMismatchError
-        If the file or the outcomes are of another format or configuration.
-    """
-    outcomes = read_outcomes(folder, config)
-    stored = schema.parsed(folder.results, folder.remedy)
-    if stored is None or outcomes is None:
-        return folder.read_results(), outcomes
-    counted = _counted(stored, config.attack.label, outcomes.methods)
-    owner = {"configuration": digest(config), "data": outcomes.images["data"]}
-    expected = owner | {"network": config.network.name} | config.data.model_dump(include={"n_train", "n_val", "n_test"})
-    expected = json.loads(json.dumps(expected | outcomes.as_dict(config, counted)))
-    there = {s.label: s.methods.keys() for s in outcomes.others}
-    if gone := [label for label, methods in (counted or {}).items() if not methods <= there.get(label, set())]:
-        del expected["worst_case"]
-        log.warning(
-            "%s: outcomes under further attacks are not whole any more, and do not count: %s",
-            folder.evaluation,
-            ", ".join(gone),
-        )
-    place = schema.first_difference(stored, expected)
-    if place is not None:
-        raise StoreDamagedError(f"{folder.results}: {place}, which the committed outcomes give; {folder.remedy}")
-    results = folder.read_results()
-    assert results is not None
-    worst = json.loads(json.dumps(outcomes.worst_case(config).as_dict()))
-    return results | {"worst_case": worst}, outcomes
+    def group(self, attack: AttackConfig) -> zarr.Group:
+        """Outcomes under one attack: a folder for each that was ever asked for."""
+        return self.group_at(attack.label, {"attack": attack.described()})
 
+    def group_at(self, label: str, settings: dict[str, Any]) -> zarr.Group:
+        """The folder of outcomes of this name; StoreDamagedError if it holds those of other settings."""
+        place = self.context.folder.evaluation / label
+        with foreign_outcomes_named(place):
+            return guarded_group(place, self.context.identity | settings)
 
-def _counted(stored: dict[str, Any], own: str, methods: Collection[str]) -> Counted | None:
-    """The methods of each set of further attacks that results.json counts; None where it was changed, or says none."""
-    if not schema.is_as_written(stored):
-        return None
-    worst = stored.get("worst_case")
-    sets, alone = (worst.get("sets"), worst.get("alone")) if isinstance(worst, dict) else (None, None)
-    if not isinstance(sets, list) or not isinstance(alone, list):
-        return None
-    rows: list[tuple[Any, Any]] = [(label, method) for label in sets if label != own for method in methods]
-    rows += [(row.get("set"), row.get("method")) for row in alone if isinstance(row, dict)]
-    if not all(isinstance(word, str) for row in rows for word in row):
-        return None
-    found: dict[str, set[str]] = {}
-    for label, method in rows:
-        found.setdefault(label, set()).add(method)
-    return found
+    def evaluate(
+        self, name: str, part: Part, coefficients: CommittedCoefficients, attack: AttackConfig, advance: Advance
+    ) -> MethodResult:
+        """Attack every image of a part under coefficients, or read what is committed of that.
 
+        Parameters
+        ----------
+        name
+            Name of the committed outcomes.
+        part
+            The images.
+        coefficients
+            What is attacked; outcomes of any others do not count.
+        attack
+            By which attack.
+        advance
+            Called with the images of each batch.
 
-def refresh_results(folder: RunDirectory, config: RunConfig, say: Callable[[str], None]) -> None:
-    """Let the results.json of a finished run count every attack that its outcomes hold; errors as of read_results.
+        Raises
+        ------
+        EvaluationError
+            If a batch cannot be judged.
+        StoreError
+            If one cannot be committed.
+        """
+        from advntk_dist.distributed.session import ray_announced
 
-    ``say`` is told where its worst case rests on fewer images than before.
-    """
-    results, _ = read_results(folder, config)
-    before = folder.read_results()
-    if results is None or before is None or results == before:
-        return
-    schema.write(folder.results, schema.RunResults, results)
-    now, then = (r["worst_case"]["images"] for r in (results, before))
-    if now < then:
-        say(
-            f"the worst case over all attacks rests on the first {now:,} test images now, which have met them all, "
-            f"before on {then:,}"
-        )
+        context = self.context
 
+        def on_batch(images: int, fresh: bool) -> None:
+            advance(images, fresh)
+            if fresh:
+                context.events.write("batch", name=name, images=images)
 
-def finished_run(folder: RunDirectory, config: RunConfig) -> dict[str, Any] | None:
-    """The results of a run that has everything that it should have; None where something is to be done yet.
-
-    Without any outcomes, as in a copy of the report and the results, the results are what there is. Errors as of
-    :func:`read_results`.
-    """
-    try:
-        results, outcomes = read_results(folder, config)
-    except StoreDamagedError as error:
-        if read_outcomes(folder, config) is None:  # both are damaged: the results follow from what is computed again
-            log.warning("%s", error)
-            return None
-        raise
-    if results is None or not folder.report.exists():
-        return None
-    if not (folder.evaluation.exists() or folder.coefficients.exists() or folder.train.exists()):
-        return results  # a copy of the report and the results
-    if outcomes is None or not _has_met_its_tier(config, results, outcomes):
-        return None
-    return results if _is_solved(folder, config) else None
-
-
-def tier_label(config: RunConfig, tier: str, images: int | str) -> str:
-    """Name of the outcomes of so many test images under a tier."""
-    a = config.attack
-    return f"{tier}_{a.norm}_r{a.radius:.12g}_seed{a.seed}_images{images}"
-
-
-def _has_met_its_tier(config: RunConfig, results: dict[str, Any], outcomes: RunOutcomes) -> bool:
-    """Whether every method has met the tier that ends the run, or nothing is to be met."""
-    wanted = config.final_tier
-    if wanted is None:
-        return True
-    tier, images = wanted
-    if config.evaluation.tier == "auto" and results["tier"].get("images") == images and not results["tier"]["worth"]:
-        return True
-    return any(
-        found.label.startswith(tier_label(config, tier, "")) and found.images >= images
-        for found in outcomes.others
-        if found.methods.keys() == outcomes.methods.keys()
-    )
-
-
-def _is_solved(folder: RunDirectory, config: RunConfig) -> bool:
-    """Whether every training step and every solution is committed and sound."""
-    try:
-        trained, solved = read_group(folder.train)[0], read_group(folder.coefficients)[0]
-    except StoreDamagedError as error:
-        log.warning("%s", error)
-        return False
-    of = read_seal(trained, "varpi", config.train.steps + 1, config.train.steps)
-    tables = [Records.stored(trained, name) for name in ("varpi", "history", "state")]
-    names = ("uniform", "uniform_solves", "spectrum", f"{ADV_NTK}_solve")
-    tables += [*(Records.stored(solved, name) for name in names), Records.stored(solved, ADV_NTK, of=of)]
-    return all(table is not None and table.read_all() is not None for table in tables)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads one table of outcomes, which counts only with the coefficients that it is of."""
-
-    group: zarr.Group
-    solved: zarr.Group
-    config: RunConfig
-
-    def __call__(self, name: str, images: int, row: int | None) -> MethodResult | None:
-        """Outcomes of the uniform time at this row of the coefficients; of Adv-NTK for None."""
-        shape, span = (len(COLUMNS),), self.config.evaluation.batch
-        table = Records(self.group, name, images, shape, span=span, of=self.seal(row)).read_all()
-        return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
-
-    def seal(self, row: int | None) -> int:
-        """Of the coefficients of the uniform time at this row; of Adv-NTK's for None."""
-        uniform = len(self.config.evaluation.times) + 1
-        return read_seal(self.solved, *((ADV_NTK, 1, 0) if row is None else ("uniform", uniform, row)))
+        with ray_announced(context.display.say):
+            return evaluate(
+                lambda: self.predictor(coefficients()),
+                part.x,
+                part.y,
+                bind_attack(attack),
+                norm=attack.norm,
+                seed=attack.seed,
+                group=self.group(attack),
+                name=name,
+                batch=context.config.evaluation.batch,
+                on_batch=on_batch,
+                evaluator=self.workers.evaluator(coefficients, part),
+                of=coefficients.seal,
+            )

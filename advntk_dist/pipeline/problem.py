@@ -13,7 +13,7 @@ from advntk_dist.config import RunConfig
 from advntk_dist.data import Dataset, one_hot, split
 from advntk_dist.data.duplicates import Duplicates, find_duplicates, refuse_duplicates
 from advntk_dist.networks import Network, network
-from advntk_dist.pipeline.images import load_images
+from advntk_dist.pipeline.directory import load_images
 from advntk_dist.predictor import KernelPredictor
 
 Images = NDArray[Any]

@@ -10,14 +10,14 @@ import numpy as np
 
 from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
-from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.images import require_same_images
+from advntk_dist.errors import StoreDamagedError
+from advntk_dist.pipeline import stages
+from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.directory import RunDirectory, require_same_images
+from advntk_dist.pipeline.finished import finished_run, read_outcomes, read_results
 from advntk_dist.pipeline.near_images import near_equal_images
-from advntk_dist.pipeline.outcomes import finished_run, read_outcomes, read_results
 from advntk_dist.pipeline.problem import Problem
-from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.stages import OpenRun
 from advntk_dist.pipeline.tier import decided_tier, end_with_tier
 from advntk_dist.progress import Display
 from advntk_dist.report import DegenerationCurve, Examples, ReportInputs, TrainingHistory, extremes_of
@@ -66,17 +66,17 @@ def run(
         if results is not None:
             require_same_images(folder, problem.dataset)
             return RunOutcome(folder.root, results, worked=False)
-        events = EventLog(folder.events)
-        events.write("run begins")
-        net = problem.net.spec
-        shown.say(
-            f"{net.name} (W_std {net.W_std:g}, b_std {net.b_std:g}, {net.activation}) on {problem.dataset.name}: "
-            f"{config.data.n_train:,} training images -> {folder.root}"
-        )
-        for line in problem.duplicates.lines():
-            shown.say(line)
-        with Stages(problem, folder, events, shown, address) as stages:
-            results = _work(stages)
+        opened = OpenRun.at(folder, problem, shown, address)
+        with opened.context as context:
+            events, net = context.events, problem.net.spec
+            events.write("run begins")
+            shown.say(
+                f"{net.name} (W_std {net.W_std:g}, b_std {net.b_std:g}, {net.activation}) on {problem.dataset.name}: "
+                f"{config.data.n_train:,} training images -> {folder.root}"
+            )
+            for line in problem.duplicates.lines():
+                shown.say(line)
+            results = _work(opened)
         events.write("run ends")
     return RunOutcome(folder.root, results, worked=True)
 
@@ -90,100 +90,92 @@ def rebuild_report(out: str | Location, *, display: Display | None = None) -> Lo
         If the run is not finished.
     """
     folder = RunDirectory.at(out)
-    stages = finished_stages(folder, display or Display(quiet=True))
-    with folder.claimed(stages.config, reading=True), stages:
-        try:
-            results = read_results(folder, stages.config)[0]
-        except StoreDamagedError as error:
-            if read_outcomes(folder, stages.config) is None:
-                raise
-            stages.display.say(f"writing the results again, as they are damaged: {error}")
-            results = None
-        return _write(stages, results or _results(stages, decided_tier(stages)))
-
-
-def finished_stages(folder: RunDirectory, display: Display) -> Stages:
-    """The stages of a finished run, for looking at what it stored or attacking it again.
-
-    Raises
-    ------
-    RequestError
-        If the run is not finished.
-    """
     config = folder.stored_config()
     if not folder.results.exists():
-        raise RequestError(f"{folder.root}: the run is not finished; `advntk run {folder.config} --out {folder.root}`")
-    return Stages(Problem(config), folder, EventLog(folder.events), display, None)
+        raise folder.unfinished()
+    shown = display or Display(quiet=True)
+    opened = OpenRun.at(folder, Problem(config), shown)
+    with folder.claimed(config, reading=True), opened.context:
+        try:
+            results = read_results(folder, config)[0]
+        except StoreDamagedError as error:
+            if read_outcomes(folder, config) is None:
+                raise
+            shown.say(f"writing the results again, as they are damaged: {error}")
+            results = None
+        return _write(opened, results or _results(opened, decided_tier(opened)))
 
 
-def _work(stages: Stages) -> dict[str, Any]:
-    stages.gram()
-    stages.uniform()
-    stages.spectrum()
-    for line in near_equal_images(stages).lines():
-        stages.display.say(line)
-    chosen, _ = stages.select()
-    stages.train()
-    stages.curve()
-    methods = stages.methods(chosen, stages.config.attack)
-    stages.examples()
-    _write(stages, _results(stages, end_with_tier(stages, chosen, methods)))
-    results = stages.folder.read_results()
+def _work(opened: OpenRun) -> dict[str, Any]:
+    context = opened.context
+    stages.gram(context)
+    stages.uniform(opened)
+    stages.spectrum(opened)
+    for line in near_equal_images(opened).lines():
+        context.display.say(line)
+    chosen, _ = stages.select(opened)
+    stages.train(opened)
+    stages.curve(opened)
+    methods = stages.methods(opened, chosen, context.config.attack)
+    stages.examples(opened)
+    _write(opened, _results(opened, end_with_tier(opened, chosen, methods)))
+    results = context.folder.read_results()
     assert results is not None
     return results
 
 
-def _write(stages: Stages, results: dict[str, Any]) -> Location:
+def _write(opened: OpenRun, results: dict[str, Any]) -> Location:
     """Write the report, then results.json, from what is committed; returns the place of the report.
 
     The results are written last: a run that has them is finished. Those that are stored and the same stay.
     """
     from advntk_dist.report.page import replace_file
 
-    page = _report(stages, results, stages.train())
-    replace_file(stages.folder.results, schema.as_text(schema.RunResults, results).encode())
+    page = _report(opened, results, stages.train(opened))
+    replace_file(opened.context.folder.results, schema.as_text(schema.RunResults, results).encode())
     return page
 
 
-def _results(stages: Stages, tier: dict[str, Any]) -> dict[str, Any]:
+def _results(opened: OpenRun, tier: dict[str, Any]) -> dict[str, Any]:
     """What results.json says."""
-    config, folder = stages.config, stages.folder
+    context, config, folder = opened.context, opened.context.config, opened.context.folder
     outcomes = read_outcomes(folder, config)
     if outcomes is None:
         raise StoreDamagedError(
             f"{folder.evaluation}: outcomes are missing; `advntk run {folder.config} --out {folder.root}` computes "
             "them again"
         )
-    status = stages.store.status()
+    store = opened.coefficients.solver.store()
+    status = store.status()
     return {
-        **stages.description(),
+        **context.description(),
         **outcomes.as_dict(config),
         "tier": tier,
         "gram": {
-            "backend": stages.problem.net.backend.name,
+            "backend": context.problem.net.backend.name,
             "dtype": config.gram.dtype,
-            "tile": stages.store.tile,
+            "tile": store.tile,
             "tiles": status.total,
             "bytes": status.bytes,
         },
-        "solver": {"tolerance": config.solver.tolerance, "solves": stages.solves()},
-        "duplicates": stages.problem.duplicates.as_dict(),
-        "near_equal": near_equal_images(stages).as_dict(),
-        "seconds": stages.events.seconds(),
-        "peak_bytes": stages.events.peak_bytes(),
+        "solver": {"tolerance": config.solver.tolerance, "solves": opened.coefficients.solves()},
+        "duplicates": context.problem.duplicates.as_dict(),
+        "near_equal": near_equal_images(opened).as_dict(),
+        "seconds": context.events.seconds(),
+        "peak_bytes": context.events.peak_bytes(),
         "environment": environment(),
     }
 
 
-def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> Location:
-    stages.display.say("writing the report")
-    problem = stages.problem
+def _report(opened: OpenRun, results: dict[str, Any], training: TrainingRun) -> Location:
+    context, problem = opened.context, opened.context.problem
+    context.display.say("writing the report")
     curve, methods = results["curve"], results["methods"]
-    twins, guesses = stages.examples()
+    twins, guesses = stages.examples(opened)
     m = len(twins)
     inputs = ReportInputs(
         results=results,
-        config_toml=stages.config.to_toml(),
+        config_toml=context.config.to_toml(),
         curve=DegenerationCurve(
             times=np.array(curve["times"]),
             clean=np.array([row["clean"] for row in curve["test"]]),
@@ -193,7 +185,7 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
             chosen_t=methods["early_stopped"]["t"],
             n_test=curve["test"][0]["n_test"],
         ),
-        training=_history(stages, training),
+        training=_history(context.config, training),
         varpi=training.varpi,
         y_train=problem.train.y,
         classes=problem.dataset.classes,
@@ -206,25 +198,25 @@ def _report(stages: Stages, results: dict[str, Any], training: TrainingRun) -> L
             method=ADV_NTK,
         ),
         extremes=extremes_of(problem.train.x, training.varpi, problem.train.y),
-        spectrum=stages.spectrum(),
+        spectrum=stages.spectrum(opened),
         y_test=problem.test.y,
-        facts=_provenance(stages),
+        facts=_provenance(context),
     )
     from advntk_dist.report import write_report
 
-    return write_report(inputs, stages.folder.root)
+    return write_report(inputs, context.folder.root)
 
 
-def _provenance(stages: Stages) -> tuple[tuple[str, str], ...]:
+def _provenance(context: RunContext) -> tuple[tuple[str, str], ...]:
     """When the run was first started, and which data it had: the same however often its report is written."""
-    rows = [("Data fingerprint", stages.problem.dataset.fingerprint[:12])]
-    if (began := stages.events.began()) is not None:
+    rows = [("Data fingerprint", context.problem.dataset.fingerprint[:12])]
+    if (began := context.events.began()) is not None:
         rows.insert(0, ("Started", datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     return tuple(rows)
 
 
-def _history(stages: Stages, training: TrainingRun) -> TrainingHistory:
+def _history(config: RunConfig, training: TrainingRun) -> TrainingHistory:
     columns = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
-    train, n = stages.config.train, stages.config.data.n_train
+    train, n = config.train, config.data.n_train
     cycle = min(train.folds, n) * (2 if train.validation else 1) if train.recipe == "cross-fit" else 1
     return TrainingHistory(**{c: np.array([getattr(r, c) for r in training.history]) for c in columns}, cycle=cycle)

@@ -1,123 +1,247 @@
-"""The stages of a run; each reads what the one before it committed, and does only what is missing."""
+"""The stages of a run: functions that read what the stages before committed, and do only what is missing."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
+from advntk_dist.distributed.session import ray_announced
+from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
-from advntk_dist.pipeline.outcomes import curve_name, most_robust, outcome_names
-from advntk_dist.pipeline.problem import Part
-from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.solving import Solving
+from advntk_dist.gram import GramStore, build_gram
+from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
+from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.directory import RunDirectory, changed_images_named
+from advntk_dist.pipeline.finished import curve_name, most_robust, outcome_names
+from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
+from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.progress import LateStage
+from advntk_dist.progress import Advance, Display, LateStage
+from advntk_dist.report import KernelSpectrum
 from advntk_dist.results.schema import ADV_NTK
-from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage import Records
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
 from advntk_dist.training.recipes import recipe_of
+
+if TYPE_CHECKING:
+    from advntk_dist.gram.plan import GramPlan
 
 Array = NDArray[np.float64]
 
 EXAMPLES = 8
 
 
-class Stages(Solving):
-    """One run in its directory; parameters as for :class:`Scoring`."""
+@dataclass(frozen=True)
+class OpenRun:
+    """A run at work: what its stages are handed; leaving its context closes what they opened.
 
-    def description(self) -> dict[str, Any]:
-        """What a run is, as its JSON files have it: data, network, numbers of images."""
-        sizes = self.config.data.model_dump(include={"n_train", "n_val", "n_test"})
-        return {**self.identity, "dataset": self.problem.dataset.name, "network": self.config.network.name} | sizes
+    Attributes
+    ----------
+    context
+        What it works on, and where.
+    coefficients
+        What is solved with its Gram matrix.
+    outcomes
+        Its attacked images.
+    """
 
-    def select(self) -> tuple[int, list[MethodResult]]:
-        """Attack the validation images at every time; the index of the time with the best robust accuracy."""
-        results = self._curve("select", "Early stopping", "validation", self.problem.val)
-        return most_robust(results), results
+    context: RunContext
+    coefficients: Coefficients
+    outcomes: Outcomes
 
-    def curve(self) -> list[MethodResult]:
-        """The degeneration curve: clean and robust test accuracy at every finite time."""
-        (name, m), test = curve_name(self.config), self.problem.test
-        return self._curve("evaluate", "Degeneration curve", name, test if m == len(test.y) else test.first(m))
+    @classmethod
+    def at(cls, folder: RunDirectory, problem: Problem, display: Display, address: str | None = None) -> OpenRun:
+        """The run in a claimed directory; parameters and errors as of :class:`RunContext`."""
+        context = RunContext(problem, folder, display, address=address)
+        solver, workers = GramSolver(context), EvaluationWorkers(context)
+        return cls(context, Coefficients(context, solver), Outcomes(context, workers))
 
-    def _curve(self, stage: str, title: str, name: str, part: Part) -> list[MethodResult]:
-        table, times = self.uniform(), self.config.evaluation.times
-        with self.events.stage(stage), self.display.stage(title, len(times) * len(part.y), "images") as advance:
-            return [
-                self._evaluate(f"{name}_t{i}", part, CommittedCoefficients(table, i), self.config.attack, advance)
-                for i in range(len(times))
-            ]
 
-    def train(self) -> TrainingRun:
-        """Adv-NTK, and its coefficients."""
-        train, problem = self.config.train, self.problem
-        group = guarded_group(self.folder.train, self.identity)
-        with self.events.stage("train"), LateStage(self.display, "Adv-NTK", "steps") as shown:
+def gram(context: RunContext) -> GramStore:
+    """Build the Gram matrix, or find it built."""
+    problem, settings, display, events = context.problem, context.config.gram, context.display, context.events
+    with events.stage("gram"), LateStage(display, "Gram matrix", "tiles") as shown:
 
-            def on_step(step: int, record: StepRecord) -> None:
-                shown.reach(step, train.steps)
-                shown.reach(step + 1, train.steps)
-                self.events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
+        def on_progress(done: int, total: int, receipt: Any) -> None:
+            shown.reach(done, total)
+            if receipt is not None:
+                events.write("tile", done=done, total=total, receipt=asdict(receipt))
 
-            def predictor() -> KernelPredictor:
-                self._say_once("compiling the steps of Adv-NTK")
-                return problem.predictor
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "worker_started":
+                context.say_once("starting workers, each of which compiles the kernel")
+            events.write(**event)
 
-            recipe = recipe_of(
-                train,
-                problem.train,
-                problem.val,
-                bind_attack(self.config.attack),
-                lambda: self.config.evaluation.times[self.select()[0]],
-                self.config.solver.tolerance,
+        def on_plan(plan: GramPlan) -> None:
+            display.say(f"plan: {plan}")
+            events.write("plan", plan=asdict(plan) | {"memory_bytes": plan.memory_bytes})
+
+        with changed_images_named(context.folder.root, problem.dataset.name), ray_announced(display.say):
+            return build_gram(
+                problem.net,
+                problem.train.raw,
+                store=context.folder.gram,
+                tile=settings.tile,
+                dtype=settings.dtype,
+                workers=settings.workers,
+                address=context.address,
+                on_progress=on_progress,
+                on_event=on_event,
+                on_plan=on_plan,
             )
-            run = train_adv_ntk(
-                recipe,
-                lambda: self.dynamics,
-                predictor,
-                len(problem.train.y),
-                group=group,
-                steps=train.steps,
-                on_step=on_step,
+
+
+def dynamics_on_free_cores(run: OpenRun) -> ATDynamics:
+    """End the workers, whose cores the solver takes, and open the AT dynamics."""
+    run.outcomes.workers.stop()
+    return run.coefficients.solver.dynamics()
+
+
+def uniform(run: OpenRun) -> Records:
+    """Coefficients (times, n, k) of uniform varpi = t, the last one at t = infinity."""
+    context, coefficients = run.context, run.coefficients
+    times, tolerance = coefficients.times, context.config.solver.tolerance
+    table, notes = coefficients.uniform(), coefficients.uniform_solves()
+    if any(table.read(i) is None for i in range(len(times))) or notes.read_all() is None:
+        with context.events.stage("solve"):
+            if not coefficients.solver.knows_uniform(times, tolerance):
+                dynamics_on_free_cores(run)  # before the bar below: a Gram matrix that is built has one of its own
+            with context.display.stage("Uniform dynamics", 1, "solve") as advance:
+                coefficients.commit(table, notes, coefficients.solver.uniform(times, tolerance))
+                advance(1, True)
+    return table
+
+
+def spectrum(run: OpenRun) -> KernelSpectrum:
+    """Leading eigenvalues of the Gram matrix; no pass where the uniform trajectory has just been computed."""
+    config, table = run.context.config, run.coefficients.spectrum()
+    rows = table.read(0)
+    if rows is None:
+        with run.context.events.stage("solve"):
+            values, errors = dynamics_on_free_cores(run).leading_eigenvalues(
+                1.0, max(config.evaluation.times), config.solver.tolerance
             )
-            self.coefficients_of(run.varpi)
-        return run
+        rows = np.zeros((1, 2, SPECTRUM))  # zeros fill the rest: eigenvalues that are kept are positive
+        m = min(SPECTRUM, len(values))
+        rows[0, 0, :m], rows[0, 1, :m] = values[:m], errors[:m]
+        table.write(0, rows)
+    kept = rows[0, 0] > 0
+    return KernelSpectrum(rows[0, 0][kept], rows[0, 1][kept], config.data.n_train)
 
-    def sources(self, chosen: int) -> dict[str, tuple[str, CommittedCoefficients]]:
-        """The name of each method's outcomes on test images, and its coefficients; ``chosen`` is the early stop."""
-        table = self.uniform()
-        rows = {"ntk": (table, len(self.times) - 1), "early_stopped": (table, chosen), ADV_NTK: (self.trained(), 0)}
-        names = outcome_names(self.config, chosen)
-        return {method: (names[method], CommittedCoefficients(*row)) for method, row in rows.items()}
 
-    def methods(self, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
-        """The three methods on the test images under an attack."""
-        sources, test = self.sources(chosen), self.problem.test
-        with (
-            self.events.stage("evaluate"),
-            self.display.stage("Test images", len(sources) * len(test.y), "images") as advance,
-        ):
-            return {
-                method: self._evaluate(name, test, coefficients, attack, advance)
-                for method, (name, coefficients) in sources.items()
-            }
+def select(run: OpenRun) -> tuple[int, list[MethodResult]]:
+    """Attack the validation images at every time; the index of the time with the best robust accuracy."""
+    context, table = run.context, uniform(run)
+    images = len(context.config.evaluation.times) * len(context.problem.val.y)
+    with context.events.stage("select"), context.display.stage("Early stopping", images, "images") as advance:
+        return early_stop(run, table, advance)
 
-    def examples(self) -> tuple[Array, Array]:
-        """Adversarial twins (m, H, W, C) of the first test images under Adv-NTK, and both predictions (m, 2)."""
-        test, attack = self.problem.test, self.config.attack
-        m = min(EXAMPLES, len(test.y))
-        shape = test.x.shape[1:]
-        table = Records(self._outcomes(attack), "examples", m, (int(np.prod(shape)) + 2,), span=m)
-        rows = table.read(0)
-        if rows is None:
-            predictor = self.predictor(CommittedCoefficients(self.trained(), 0)())
-            x, y = test.x[:m], test.y[:m]
-            twins = bind_attack(attack)(predictor, x, y, seed=attack.seed, indices=np.arange(m))
-            guesses = np.column_stack([predictor.predict(x).argmax(axis=1), predictor.predict(twins).argmax(axis=1)])
-            rows = np.hstack([twins.reshape(m, -1), guesses]).astype(np.float64)
-            table.write(0, rows)
-        return rows[:, :-2].reshape(m, *shape), rows[:, -2:]
+
+def early_stop(run: OpenRun, table: Records, advance: Advance) -> tuple[int, list[MethodResult]]:
+    """As :func:`select`, of the uniform coefficients and as part of a stage that ``advance`` shows."""
+    results = _at_every_time(run, table, "validation", run.context.problem.val, advance)
+    return most_robust(results), results
+
+
+def curve(run: OpenRun) -> list[MethodResult]:
+    """The degeneration curve: clean and robust test accuracy at every finite time."""
+    context, table, (name, m) = run.context, uniform(run), curve_name(run.context.config)
+    part = context.problem.test if m == len(context.problem.test.y) else context.problem.test.first(m)
+    images = len(context.config.evaluation.times) * m
+    with context.events.stage("evaluate"), context.display.stage("Degeneration curve", images, "images") as advance:
+        return _at_every_time(run, table, name, part, advance)
+
+
+def _at_every_time(run: OpenRun, table: Records, name: str, part: Part, advance: Advance) -> list[MethodResult]:
+    config = run.context.config
+    return [
+        run.outcomes.evaluate(f"{name}_t{i}", part, CommittedCoefficients(table, i), config.attack, advance)
+        for i in range(len(config.evaluation.times))
+    ]
+
+
+def train(run: OpenRun, title: str = "Adv-NTK") -> TrainingRun:
+    """Adv-NTK, and its coefficients; ``title`` is what progress is shown under."""
+    context, coefficients = run.context, run.coefficients
+    config, problem, events = context.config, context.problem, context.events
+    with events.stage("train"), LateStage(context.display, title, "steps") as shown:
+
+        def on_step(step: int, record: StepRecord) -> None:
+            shown.reach(step, config.train.steps)
+            shown.reach(step + 1, config.train.steps)
+            events.write("step", step=step + 1, loss=record.loss, robust=record.robust)
+
+        def predictor() -> KernelPredictor:
+            context.say_once("compiling the steps of Adv-NTK")
+            return problem.predictor
+
+        recipe = recipe_of(
+            config.train,
+            problem.train,
+            problem.val,
+            bind_attack(config.attack),
+            lambda: config.evaluation.times[select(run)[0]],
+            config.solver.tolerance,
+        )
+        trained = train_adv_ntk(
+            recipe,
+            lambda: dynamics_on_free_cores(run),
+            predictor,
+            len(problem.train.y),
+            group=coefficients.training,
+            steps=config.train.steps,
+            on_step=on_step,
+        )
+        table, notes = coefficients.trained(), coefficients.trained_solve()
+        if table.read(0) is None or notes.read_all() is None:
+            solution = dynamics_on_free_cores(run).coefficients(trained.varpi, tol=config.solver.tolerance)
+            coefficients.commit(table, notes, [solution])
+    return trained
+
+
+def source(run: OpenRun, method: str, chosen: int) -> tuple[str, CommittedCoefficients]:
+    """The name of a method's outcomes on test images, and its coefficients; ``chosen`` is the early stop."""
+    name = outcome_names(run.context.config, chosen)[method]
+    if method == ADV_NTK:
+        return name, CommittedCoefficients(run.coefficients.trained(), 0)
+    last = len(run.coefficients.times) - 1
+    return name, CommittedCoefficients(uniform(run), last if method == "ntk" else chosen)
+
+
+def sources(run: OpenRun, chosen: int) -> dict[str, CommittedCoefficients]:
+    """The coefficients of each method; ``chosen`` is the index of the time of early stopping."""
+    return {method: source(run, method, chosen)[1] for method in outcome_names(run.context.config, chosen)}
+
+
+def methods(run: OpenRun, chosen: int, attack: AttackConfig) -> dict[str, MethodResult]:
+    """The three methods on the test images under an attack."""
+    context, test = run.context, run.context.problem.test
+    found = {method: source(run, method, chosen) for method in outcome_names(context.config, chosen)}
+    images = len(found) * len(test.y)
+    with context.events.stage("evaluate"), context.display.stage("Test images", images, "images") as advance:
+        return {
+            method: run.outcomes.evaluate(name, test, coefficients, attack, advance)
+            for method, (name, coefficients) in found.items()
+        }
+
+
+def examples(run: OpenRun) -> tuple[Array, Array]:
+    """Adversarial twins (m, H, W, C) of the first test images under Adv-NTK, and both predictions (m, 2)."""
+    test, attack = run.context.problem.test, run.context.config.attack
+    m = min(EXAMPLES, len(test.y))
+    shape = test.x.shape[1:]
+    table = Records(run.outcomes.group(attack), "examples", m, (int(np.prod(shape)) + 2,), span=m)
+    rows = table.read(0)
+    if rows is None:
+        predictor = run.outcomes.predictor(CommittedCoefficients(run.coefficients.trained(), 0)())
+        x, y = test.x[:m], test.y[:m]
+        twins = bind_attack(attack)(predictor, x, y, seed=attack.seed, indices=np.arange(m))
+        guesses = np.column_stack([predictor.predict(x).argmax(axis=1), predictor.predict(twins).argmax(axis=1)])
+        rows = np.hstack([twins.reshape(m, -1), guesses]).astype(np.float64)
+        table.write(0, rows)
+    return rows[:, :-2].reshape(m, *shape), rows[:, -2:]

@@ -10,8 +10,8 @@ from typing import Any
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreIncompleteError
 from advntk_dist.gram import GramStore
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.events import EventLog
-from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.storage.locks import holder_of
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import duration

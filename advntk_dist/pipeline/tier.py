@@ -21,12 +21,13 @@ from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, Sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.evaluation.tiers import TIERS, StandardParts, named, part_price, short_name, tier_attacks
+from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.directory import READ_ONLY
 from advntk_dist.pipeline.evaluate import first_images, open_finished
-from advntk_dist.pipeline.outcomes import refresh_results, tier_label
+from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_label
 from advntk_dist.pipeline.problem import Part
-from advntk_dist.pipeline.rundir import READ_ONLY
-from advntk_dist.pipeline.scoring import CommittedCoefficients
-from advntk_dist.pipeline.stages import Stages
+from advntk_dist.pipeline.stages import OpenRun, sources
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
@@ -67,26 +68,27 @@ def evaluate_run_tier(
         packages()  # what is missing is said before anything is read
         if workers is not None or address is not None:
             raise RequestError("--tier autoattack works in this process; leave out --workers and --address")
-    folder, stages, before, chosen = open_finished(out, address=address, workers=workers, display=display)
-    test, known = first_images(stages, images), stages.sources(chosen)
+    run, before, chosen = open_finished(out, address=address, workers=workers, display=display)
+    context, folder = run.context, run.context.folder
+    test, known = first_images(run, images), outcome_names(context.config, chosen)
     asked = tuple(methods or known)
     if unknown := set(asked) - set(known):
         raise RequestError(f"--method: no method {', '.join(unknown)}; there are {', '.join(known)}")
-    job = TierJob(stages, tier, test, chosen, before["methods"])
+    job = TierJob(run, tier, test, chosen, before["methods"])
     if folder.is_read_only and job.path.exists() and set(asked) <= job.results()["methods"].keys():
         return job.path, job.results()
-    with folder.claimed(stages.config), stages:
+    with folder.claimed(context.config), context:
         job.work(asked)
-        refresh_results(folder, stages.config, stages.display.say)
+        refresh_results(folder, context.config, context.display.say)
     return job.path, job.results()
 
 
-def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) -> dict[str, Any]:
+def end_with_tier(run: OpenRun, chosen: int, own: Mapping[str, MethodResult]) -> dict[str, Any]:
     """Hold every method to the tier that ends a run, where it is asked for, or is worth its predicted cost.
 
     Parameters
     ----------
-    stages
+    run
         The run, all of whose other stages are done.
     chosen
         Index of the time of early stopping.
@@ -98,31 +100,32 @@ def end_with_tier(stages: Stages, chosen: int, own: Mapping[str, MethodResult]) 
     dict
         What results.json says of it.
     """
-    asked, none = stages.config.evaluation.tier, stages.config.final_tier is None
-    tier, images, table = _decision(stages)
-    job = TierJob(stages, tier, stages.problem.test.first(images), chosen, {k: r.as_dict() for k, r in own.items()})
+    context = run.context
+    asked, none = context.config.evaluation.tier, context.config.final_tier is None
+    tier, images, table = _decision(run)
+    job = TierJob(run, tier, context.problem.test.first(images), chosen, {k: r.as_dict() for k, r in own.items()})
     known = table.read(0)
     if known is None:
-        predicted, spent = job.predicted_seconds(say=not none), sum(stages.events.seconds().values())
+        predicted, spent = job.predicted_seconds(say=not none), sum(context.events.seconds().values())
     else:
         predicted, spent = float(known[0, 1]), float(known[0, 2])
     worth = not none and (asked != "auto" or job.begun or predicted <= WORTH * spent)
     if known is None or bool(known[0, 0]) != worth:
         table.write(0, np.array([[float(worth), predicted, spent]]))
     if asked == "auto" and not worth:
-        stages.display.say(
+        context.display.say(
             f"not held to tier {tier}: on {images} test images it would take about {duration(predicted)}, more than "
             f"half of the run's {duration(spent)}"
         )
     if worth:
         job.work()
-    return decided_tier(stages)
+    return decided_tier(run)
 
 
-def decided_tier(stages: Stages) -> dict[str, Any]:
+def decided_tier(run: OpenRun) -> dict[str, Any]:
     """What results.json says of the tier that ends a run, as it was decided."""
-    asked = stages.config.evaluation.tier
-    tier, images, table = _decision(stages)
+    asked = run.context.config.evaluation.tier
+    tier, images, table = _decision(run)
     told: dict[str, Any] = {"asked": asked, "name": tier, "images": images}
     known = table.read(0)
     if known is None:
@@ -131,14 +134,15 @@ def decided_tier(stages: Stages) -> dict[str, Any]:
     return told | {"worth": bool(known[0, 0])} | times
 
 
-def _decision(stages: Stages) -> tuple[str, int, Records]:
+def _decision(run: OpenRun) -> tuple[str, int, Records]:
     """The tier that was asked for, or whose cost is said; its images; whether it was worth it, and seconds, (1, 3).
 
     The seconds are those predicted of the tier, and those of the run before it.
     """
-    tier, images = stages.config.final_tier or ("standard", min(SAMPLE, len(stages.problem.test.y)))
-    name = f"{stages.config.evaluation.tier}_{tier}_{images}_decided"
-    return tier, images, Records(stages.coefficients, name, 1, (3,))
+    config = run.context.config
+    tier, images = config.final_tier or ("standard", min(SAMPLE, config.data.n_test))
+    name = f"{config.evaluation.tier}_{tier}_{images}_decided"
+    return tier, images, Records(run.coefficients.group, name, 1, (3,))
 
 
 class TierJob:
@@ -146,8 +150,8 @@ class TierJob:
 
     Parameters
     ----------
-    stages
-        The run, in a claimed directory.
+    run
+        The run; its directory must be claimed before anything is worked on.
     tier
         One of TIER_NAMES.
     test
@@ -164,13 +168,12 @@ class TierJob:
     """
 
     def __init__(
-        self, stages: Stages, tier: str, test: Part, chosen: int, rates: Mapping[str, Mapping[str, Any]]
+        self, run: OpenRun, tier: str, test: Part, chosen: int, rates: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        self.stages, self.tier, self.test, self._rates = stages, tier, test, rates
-        self.sources = {name: coefficients for name, (_, coefficients) in stages.sources(chosen).items()}
-        self.tier_work = AutoAttackWork(stages, test) if tier == AUTOATTACK else TierWork(stages, test, tier)
-        label = tier_label(stages.config, tier, len(test.y))
-        self._place, self.path = stages.folder.evaluation / label, stages.folder.root / "evaluation" / f"{label}.json"
+        self._run, self._tier, self._test, self._chosen, self._rates = run, tier, test, chosen, rates
+        self._work = AutoAttackWork(run, test) if tier == AUTOATTACK else TierWork(run, test, tier)
+        folder, label = run.context.folder, tier_label(run.context.config, tier, len(test.y))
+        self._place, self.path = folder.evaluation / label, folder.root / "evaluation" / f"{label}.json"
         self._predicted: dict[str, dict[str, Any]] = {}
 
     @property
@@ -180,25 +183,26 @@ class TierJob:
 
     def predicted_seconds(self, *, say: bool = True) -> float:
         """What all methods are expected to take together; ``say``: show how it comes about."""
-        self._predicted = _predict(self.tier_work, self.sources, self._rates, say=say)
+        self._predicted = _predict(self._work, sources(self._run, self._chosen), self._rates, say=say)
         return sum(float(row["expected"]["seconds"]) for row in self._predicted.values())
 
     def work(self, methods: Sequence[str] | None = None) -> None:
         """Do what is missing for these methods, by default all, and write the JSON file."""
-        stages, test, work = self.stages, self.test, self.tier_work
+        context, test, work = self._run.context, self._test, self._work
         described = [a.described for a in work.attacks]
-        asked = tuple(methods or self.sources)
-        with foreign_outcomes_named(self._place), stages.events.stage("evaluate"):
+        coefficients = sources(self._run, self._chosen)
+        asked = tuple(methods or coefficients)
+        with foreign_outcomes_named(self._place), context.events.stage("evaluate"):
             identity = {"attacks": described, "called": [a.name for a in work.attacks], "images": len(test.y)}
-            group = guarded_group(self._place, stages.identity | identity)
-            known = _earlier(self.path, stages)
+            group = guarded_group(self._place, context.identity | identity)
+            known = _earlier(self.path, context)
             earlier = known.get("methods", {})
-            new = {m: self.sources[m] for m in asked if m not in earlier}
+            new = {m: coefficients[m] for m in asked if m not in earlier}
             predicted = self._predicted or _predict(work, new, self._rates)
             rows, found = {}, {}
-            for method in (m for m in self.sources if m in asked or m in earlier):
+            for method in (m for m in coefficients if m in asked or m in earlier):
                 clock = CommittedSeconds(group, f"{method}_seconds")
-                sequence = _method(work, group, clock, method, self.sources[method])
+                sequence = _method(work, group, clock, method, coefficients[method])
                 found[method] = sequence.result
                 if method in earlier:
                     rows[method] = earlier[method] | sequence.as_dict()
@@ -206,9 +210,9 @@ class TierJob:
                 remarks = work.remarks(group, method, sequence)
                 told = {"seconds": round(clock.total, 3), "predicted": predicted[method]}
                 rows[method] = sequence.as_dict() | told | remarks
-            attack = stages.config.attack
-            results = stages.description() | {
-                "tier": self.tier,
+            attack = context.config.attack
+            results = context.description() | {
+                "tier": self._tier,
                 "images": len(test.y),
                 "attack": {"radius": attack.radius, "norm": attack.norm, "seed": attack.seed},
                 "attacks": [{"called": a.name} | a.described for a in work.attacks],
@@ -227,33 +231,33 @@ class TierJob:
         return results
 
 
-def _earlier(path: Location, stages: Stages) -> dict[str, Any]:
+def _earlier(path: Location, context: RunContext) -> dict[str, Any]:
     """What the file has from before; nothing where it is damaged, as it is written again from the outcomes."""
     try:
         found = schema.read(path, schema.TierResults, "it is written again")
         if found is not None:
-            schema.require_owner(path, found, stages.identity, "it is written again")
+            schema.require_owner(path, found, context.identity, "it is written again")
         return found or {}
     except StoreDamagedError as error:
-        stages.display.say(str(error))
+        context.display.say(str(error))
         return {}
 
 
 def _method(
     work: TierWork, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: CommittedCoefficients
 ) -> SequenceResult:
-    stages, images = work.stages, len(work.test.y)
+    context, images = work.run.context, len(work.test.y)
     weights = {"clean": 1} | {a.name: a.priced.passes.queries + a.priced.passes.steps for a in work.attacks}
-    with stages.display.stage(method, images * sum(weights.values()), "passes") as advance:
+    with context.display.stage(method, images * sum(weights.values()), "passes") as advance:
 
         def on_batch(attack: str, images: int, fresh: bool) -> None:
             advance(images * weights[attack], fresh)
             if fresh:
                 clock.commit()
-                stages.events.write("batch", name=f"{method}_{attack}", images=images)
+                context.events.write("batch", name=f"{method}_{attack}", images=images)
 
         def on_attack(outcome: AttackOutcome) -> None:
-            stages.display.say(
+            context.display.say(
                 f"{method}: {outcome.name} breaks {outcome.fallen} of {outcome.attacked}, "
                 f"{100 * outcome.robust.value:.2f}% robust"
             )
@@ -262,10 +266,10 @@ def _method(
             work.evaluator(coefficients),
             images,
             work.against(group, method),
-            norm=stages.config.attack.norm,
+            norm=context.config.attack.norm,
             group=group,
             name=method,
-            batch=stages.config.evaluation.batch,
+            batch=context.config.evaluation.batch,
             on_batch=on_batch,
             on_attack=on_attack,
             of=coefficients.seal,
@@ -286,8 +290,8 @@ def _predict(
     """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
     if not methods:
         return {}
-    stages, images, workers = work.stages, len(work.test.y), work.workers
-    batch = min(stages.config.evaluation.batch, images)
+    context, images, workers = work.run.context, len(work.test.y), work.workers()
+    batch = min(context.config.evaluation.batch, images)
     coefficients = next(iter(methods.values()))
     ((_, rows),) = work.evaluator(coefficients).map([Batch(np.arange(batch), Timed())])
     measured = BatchSeconds(batch, float(rows[0, 0]), float(rows[0, 1]))
@@ -299,7 +303,7 @@ def _predict(
         expected[method] = predict_cost(
             priced, images, measured, workers=workers, clean=rates["clean"], robust=rates["robust"]
         )
-    told = stages.display.say if say else _unsaid
+    told = context.display.say if say else _unsaid
     told(
         f"a batch of {batch}: {1e3 * measured.query_seconds:.1f} ms for values, "
         f"{1e3 * measured.step_seconds:.1f} ms with gradients; {workers} at a time"
@@ -334,7 +338,7 @@ class TierWork:
 
     Parameters
     ----------
-    stages
+    run
         The run.
     test
         Its first so many test images.
@@ -345,8 +349,6 @@ class TierWork:
     ----------
     attacks
         In order.
-    workers
-        Batches that are judged at a time.
     note
         What a reader of the table must know, or None.
     unpriced
@@ -357,21 +359,20 @@ class TierWork:
     note: str | None = None
     unpriced: str | None = None
 
-    def __init__(self, stages: Stages, test: Part, tier: str) -> None:
-        self.stages, self.test = stages, test
-        self._configs = tier_attacks(tier, stages.config.attack, stages.problem.dataset.n_classes)
+    def __init__(self, run: OpenRun, test: Part, tier: str) -> None:
+        self.run, self.test = run, test
+        self._configs = tier_attacks(tier, run.context.config.attack, run.context.problem.dataset.n_classes)
         self.attacks = tuple(TierAttack(short_name(a), a.described(), Priced.of(a)) for a in self._configs)
         if any(a.name == "pgd-reference" for a in self._configs):
             self.note = NOTE
 
-    @property
     def workers(self) -> int:
-        """See above."""
-        return self.stages.workers
+        """Batches that are judged at a time."""
+        return self.run.outcomes.workers.count()
 
     def evaluator(self, coefficients: CommittedCoefficients) -> Evaluator:
         """Where batches of a method are judged."""
-        return self.stages.evaluator(coefficients, self.test)
+        return self.run.outcomes.workers.evaluator(coefficients, self.test)
 
     def against(self, group: zarr.Group, method: str) -> tuple[NamedAttack, ...]:  # noqa: ARG002
         """The attacks against a method, whose outcomes go to ``group``."""
@@ -391,12 +392,11 @@ class AutoAttackWork(TierWork):
         If there are too few classes for it.
     """
 
-    workers = 1
     unpriced = "what PyTorch does between the predictor's passes"
 
-    def __init__(self, stages: Stages, test: Part) -> None:
-        check_outputs(stages.problem.dataset.n_classes)
-        self.stages, self.test, self._attack = stages, test, stages.config.attack
+    def __init__(self, run: OpenRun, test: Part) -> None:
+        check_outputs(run.context.problem.dataset.n_classes)
+        self.run, self.test, self._attack = run, test, run.context.config.attack
         shared = {"radius": self._attack.radius, "norm": self._attack.norm, "seed": self._attack.seed}
         self.attacks = tuple(
             TierAttack(
@@ -407,9 +407,13 @@ class AutoAttackWork(TierWork):
             for part in STANDARD
         )
 
+    def workers(self) -> int:
+        """One: batches are judged in this process."""
+        return 1
+
     def evaluator(self, coefficients: CommittedCoefficients) -> Evaluator:
         """This process: what the code prints is part of the result."""
-        return InProcess(lambda: self.stages.predictor(coefficients()), self.test.x, self.test.y)
+        return InProcess(lambda: self.run.outcomes.predictor(coefficients()), self.test.x, self.test.y)
 
     def against(self, group: zarr.Group, method: str) -> tuple[NamedAttack, ...]:
         """Its parts; what they say is kept in the group before the batch is, so that no restart loses it."""

@@ -32,7 +32,7 @@ from advntk_dist.gram import build_gram
 from advntk_dist.gram.tiles import block_edge
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
-from advntk_dist.pipeline.images import load_images
+from advntk_dist.pipeline.directory import load_images
 from advntk_dist.planning.calibration import Calibration, Pilot, Sample, UnitCosts, kernel_keys, varpi_after
 from advntk_dist.planning.counts import Images, kernel_blocks
 from advntk_dist.predictor import MEMORY, KernelPredictor

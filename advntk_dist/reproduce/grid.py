@@ -1,8 +1,7 @@
-"""Cells of the grid: what is asked for, where each is committed, what each is predicted to cost."""
+"""The grid and its cells: what is asked for, where each is committed, what each is predicted to cost."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 from advntk_dist.config import AttackConfig, RunConfig, paper, parse_config
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
-from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import DatasetError, NetworkError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.cost import Priced, predict_cost
 from advntk_dist.planning.calibration import TYPICAL_CORES, typical_at_step, typical_costs
+from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.spec import parse_name
 from advntk_dist.text import duration
@@ -167,6 +167,56 @@ def cells(subject: GridPoint, radii: Sequence[float], attacks: Sequence[str], me
     return [Cell(subject, r, a, m) for r in radii for a in attacks for m in methods]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What is asked for.
+
+    Attributes
+    ----------
+    datasets
+        "cifar10", "svhn", another dataset's name, or the path of a .npz file.
+    networks, methods, attacks
+        Names; early stopping is always there, as every table of Adv-NTK needs it.
+    radii
+        In units of 1/255.
+    seeds
+        How many: 0, 1, ...
+    sizes
+        Numbers of images and steps.
+    path
+        Where the dataset lies, if its name does not say.
+    """
+
+    datasets: Sequence[str]
+    networks: Sequence[str]
+    methods: Sequence[str]
+    radii: Sequence[float]
+    seeds: int
+    sizes: Sizes
+    attacks: Sequence[str] = ATTACKS
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names."""
+        for option, asked, there in (("--method", self.methods, METHODS), ("--attack", self.attacks, ATTACKS)):
+            for name in asked:
+                if name not in there:
+                    raise RequestError(f"{option} {name}: there are {', '.join(there)}")
+        if any(not 0 < r <= 255 for r in self.radii):
+            raise RequestError(f"--radius: must be above 0 and at most 255/255, got {list(self.radii)} (in 1/255)")
+        if self.path is not None and sum(not d.endswith(".npz") for d in self.datasets) > 1:
+            raise RequestError("--data: one path cannot be that of several datasets; ask for one dataset at a time")
+        labels = [label_of(d) for d in self.datasets]
+        if twice := [label for label in dict.fromkeys(labels) if labels.count(label) > 1]:
+            raise RequestError(f"--dataset: two are called {twice[0]}; cells go by that name: give each its own --out")
+
+    def plan(self) -> list[list[Cell]]:
+        """Cells by subject, in the order in which they are done."""
+        wanted = [m for m in METHODS if m in self.methods or m == "early-stopped"]
+        found = subjects(self.datasets, self.networks, self.seeds, self.sizes)
+        return [cells(s, self.radii, [a for a in ATTACKS if a in self.attacks], wanted) for s in found]
+
+
 def configuration(
     subject: GridPoint, radius: float, attack: str, path: str | None, workers: int | None = None
 ) -> RunConfig:
@@ -196,12 +246,6 @@ def finite_settings(steps: int, seed: int) -> AdversarialTrainingConfig:
         evaluate_every=min(steps, max(1000, steps // 5)),
         seed=seed,
     )
-
-
-def training_identity(config: RunConfig) -> dict[str, Any]:
-    """What the training of Adv-NTK depends on, as short text."""
-    text = config.model_dump_json(include={"attack", "train", "network", "solver"})
-    return {"configuration": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 CELLS = "cells"
@@ -260,6 +304,53 @@ def refuse_other_data(root: Path, asked: Mapping[str, str]) -> None:
 def short(fingerprint: str) -> str:
     """The beginning of a fingerprint, for people."""
     return fingerprint[:_SHOWN]
+
+
+def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list[list[Cell]]:
+    """What of a plan is not committed.
+
+    Parameters
+    ----------
+    plan
+        See :meth:`Grid.plan`.
+    root
+        Folder of the grid.
+    data
+        Fingerprints of its datasets by label, as far as they are known.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the folder has cells of another dataset of the same label.
+    StoreDamagedError
+        If a cell cannot be parsed.
+    """
+    refuse_other_data(root, data)
+    left = [[cell for cell in group if cell.read(root) is None] for group in plan]
+    return [group for group in left if group]
+
+
+def known_data(grid: Grid, root: Path, display: Display) -> dict[str, str]:
+    """Fingerprints by label of those datasets that a folder has cells of, where they can be loaded; for a dry run.
+
+    The display says what cannot be loaded, and so is not compared.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a cell cannot be parsed.
+    """
+    from advntk_dist.data import load_dataset
+
+    found, there = {}, {cell["dataset"] for cell in read_cells(root).values()}
+    for dataset in grid.datasets:
+        label, path = label_of(dataset), None if dataset.endswith(".npz") else grid.path
+        if label in there:
+            try:
+                found[label] = load_dataset(dataset, path).fingerprint
+            except DatasetError as error:
+                display.say(f"whether the cells of {label} in {root} are of these data is not known: {error}")
+    return found
 
 
 def predicted(groups: list[list[Cell]]) -> float:

@@ -1,133 +1,48 @@
-"""The grid at work: cell after cell, each committed when it is done, then the tables."""
+"""The grid at work: each cell is a run of the paper's settings over a shared Gram matrix; then the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from advntk_dist.errors import DatasetError, RequestError, StoreBusyError
-from advntk_dist.pipeline.rundir import RunDirectory
-from advntk_dist.progress import Display
+from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.environment import environment
+from advntk_dist.errors import RequestError, StoreBusyError
+from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.evaluate import evaluate
+from advntk_dist.finite.adversarial_training import train_adversarially, trained_predictor
+from advntk_dist.finite.networks import FiniteNetwork
+from advntk_dist.pipeline.coefficients import Coefficients, GramSolver
+from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.directory import RunDirectory
+from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
+from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.stages import OpenRun, early_stop, gram, source, train, uniform
+from advntk_dist.progress import Display, LateStage
 from advntk_dist.reproduce.grid import (
     ATTACKS,
-    METHODS,
     Cell,
     Clock,
-    Sizes,
-    cells,
-    label_of,
+    Grid,
+    GridPoint,
+    configuration,
+    finite_settings,
     left_line,
+    missing,
     predicted,
-    read_cells,
-    refuse_other_data,
-    subjects,
 )
 from advntk_dist.reproduce.table import write_tables
 from advntk_dist.results import schema
+from advntk_dist.results.schema import ADV_NTK
+from advntk_dist.storage import guarded_group
 from advntk_dist.storage.paths import local, location
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is asked for.
-
-    Attributes
-    ----------
-    datasets
-        "cifar10", "svhn", another dataset's name, or the path of a .npz file.
-    networks, methods, attacks
-        Names; early stopping is always there, as every table of Adv-NTK needs it.
-    radii
-        In units of 1/255.
-    seeds
-        How many: 0, 1, ...
-    sizes
-        Numbers of images and steps.
-    path
-        Where the dataset lies, if its name does not say.
-    """
-
-    datasets: Sequence[str]
-    networks: Sequence[str]
-    methods: Sequence[str]
-    radii: Sequence[float]
-    seeds: int
-    sizes: Sizes
-    attacks: Sequence[str] = ATTACKS
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse unknown names."""
-        for option, asked, there in (("--method", self.methods, METHODS), ("--attack", self.attacks, ATTACKS)):
-            for name in asked:
-                if name not in there:
-                    raise RequestError(f"{option} {name}: there are {', '.join(there)}")
-        if any(not 0 < r <= 255 for r in self.radii):
-            raise RequestError(f"--radius: must be above 0 and at most 255/255, got {list(self.radii)} (in 1/255)")
-        if self.path is not None and sum(not d.endswith(".npz") for d in self.datasets) > 1:
-            raise RequestError("--data: one path cannot be that of several datasets; ask for one dataset at a time")
-        labels = [label_of(d) for d in self.datasets]
-        if twice := [label for label in dict.fromkeys(labels) if labels.count(label) > 1]:
-            raise RequestError(f"--dataset: two are called {twice[0]}; cells go by that name: give each its own --out")
-
-    def plan(self) -> list[list[Cell]]:
-        """Cells by subject, in the order in which they are done."""
-        wanted = [m for m in METHODS if m in self.methods or m == "early-stopped"]
-        found = subjects(self.datasets, self.networks, self.seeds, self.sizes)
-        return [cells(s, self.radii, [a for a in ATTACKS if a in self.attacks], wanted) for s in found]
-
-
-def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list[list[Cell]]:
-    """What of a plan is not committed.
-
-    Parameters
-    ----------
-    plan
-        See :meth:`Grid.plan`.
-    root
-        Folder of the grid.
-    data
-        Fingerprints of its datasets by label, as far as they are known.
-
-    Raises
-    ------
-    StoreMismatchError
-        If the folder has cells of another dataset of the same label.
-    StoreDamagedError
-        If a cell cannot be parsed.
-    """
-    refuse_other_data(root, data)
-    left = [[cell for cell in group if cell.read(root) is None] for group in plan]
-    return [group for group in left if group]
-
-
-def known_data(grid: Grid, root: Path, display: Display) -> dict[str, str]:
-    """Fingerprints by label of those datasets that a folder has cells of, where they can be loaded; for a dry run.
-
-    The display says what cannot be loaded, and so is not compared.
-
-    Raises
-    ------
-    StoreDamagedError
-        If a cell cannot be parsed.
-    """
-    from advntk_dist.data import load_dataset
-
-    found, there = {}, {cell["dataset"] for cell in read_cells(root).values()}
-    for dataset in grid.datasets:
-        label, path = label_of(dataset), None if dataset.endswith(".npz") else grid.path
-        if label in there:
-            try:
-                found[label] = load_dataset(dataset, path).fingerprint
-            except DatasetError as error:
-                display.say(f"whether the cells of {label} in {root} are of these data is not known: {error}")
-    return found
 
 
 def reproduce(
@@ -169,30 +84,172 @@ def reproduce(
     StoreError
         If stored data are damaged, or of other images.
     """
-    from advntk_dist.reproduce.laboratory import Laboratory
-
     shown, folder = display or Display(), RunDirectory.at(local(location(out)))
     root = local(folder.root)
     plan = grid.plan()
-    start = partial(Laboratory, root=root, path=grid.path, display=shown, workers=workers, address=address)
     firsts = {group[0].subject.label: group[0].subject for group in reversed(plan)}
     # A wrong request fails before anything is written.
-    data = {label: start(subject).problem.dataset.fingerprint for label, subject in firsts.items()}
+    data = {label: _problem(point, grid.path).dataset.fingerprint for label, point in firsts.items()}
     missing(plan, root, data)
     with _claimed(root):
         left = missing(plan, root, data)
         shown.say(left_line(plan, left))
         clock = Clock(sum(map(len, plan)), sum(map(len, left)), predicted(left))
+
+        def commit(cell: Cell, result: dict[str, Any]) -> None:
+            schema.write(cell.path(root), schema.CellResults, result)
+            shown.say(clock.line(cell, result))
+
         for group in left:
             clock.gram(group)
-            with start(group[0].subject, keep_gram=keep_grams) as laboratory:
-                for cell in group:
-                    result = laboratory.run(cell)
-                    path = cell.path(root)
-                    schema.write(path, schema.CellResults, result)
-                    shown.say(clock.line(cell, result))
+            _compute_all(group, root, grid.path, shown, workers, address, commit)
+            if not keep_grams:
+                shutil.rmtree(_matrix(group[0].subject, root), ignore_errors=True)
             write_tables(folder)
         return write_tables(folder)
+
+
+RUNS = "runs"
+"""Folder of what the runs below that of a grid have committed."""
+
+
+@dataclass(frozen=True)
+class CellDirectory(RunDirectory):
+    """The run of one radius and one attack; its Gram matrix lies beside those of others, as all of them share it."""
+
+    matrix: Path
+
+    @property
+    def gram(self) -> Path:
+        """The Gram store."""
+        return self.matrix
+
+
+def _matrix(point: GridPoint, root: Path) -> Path:
+    return root / "grams" / f"{point.name}.zarr"
+
+
+def _problem(point: GridPoint, path: str | None, workers: int | None = None) -> Problem:
+    """Data and network of a grid point; its cells have attacks of their own."""
+    return Problem(configuration(point, 8, ATTACKS[0], path, workers))
+
+
+def _compute_all(
+    group: list[Cell],
+    root: Path,
+    path: str | None,
+    display: Display,
+    workers: int | None,
+    address: str | None,
+    commit: Callable[[Cell, dict[str, Any]], None],
+) -> None:
+    """Compute the cells over one Gram matrix, which is built when one of them first needs it."""
+    point = group[0].subject
+    problem, matrix, place = _problem(point, path, workers), _matrix(point, root), root / RUNS / point.name
+    matrix.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
+    with RunContext(problem, CellDirectory(place, matrix), display, address=address) as shared:
+        solver, evaluators = GramSolver(shared, lambda: gram(shared)), EvaluationWorkers(shared)
+        for cell in group:
+            folder = CellDirectory(place / f"r{cell.radius:g}-{cell.attack}", matrix)
+            folder.root.mkdir(exist_ok=True)
+            config = configuration(point, cell.radius, cell.attack, path)
+            with RunContext(problem, folder, display, address=address, config=config) as context:
+                run = OpenRun(context, Coefficients(context, solver), Outcomes(context, evaluators))
+                commit(cell, compute(run, cell))
+
+
+def compute(run: OpenRun, cell: Cell) -> dict[str, Any]:
+    """What is committed of a cell: accuracies, what they are of, and the seconds that this call took."""
+    started, point = time.monotonic(), cell.subject
+    result, notes = _finite_network(run, cell) if cell.method == "at" else _kernel_method(run, cell)
+    return {
+        "dataset": point.label,
+        "network": point.network,
+        "radius": cell.radius,
+        "attack": cell.attack,
+        "method": cell.method,
+        "seed": point.seed,
+        **asdict(point.sizes),
+        "data": run.context.problem.dataset.fingerprint,
+        **result.as_dict(),
+        **notes,
+        "seconds": time.monotonic() - started,
+        "environment": environment(),
+    }
+
+
+def _kernel_method(run: OpenRun, cell: Cell) -> tuple[MethodResult, dict[str, Any]]:
+    """A method of `advntk run`, by its stages."""
+    context, config, test = run.context, run.context.config, run.context.problem.test
+    method, times, images = cell.method.replace("-", "_"), config.evaluation.times, len(test.y)
+    notes: dict[str, Any] = {}
+    if method == ADV_NTK:
+        train(run, f"{cell.title}, training")
+        notes = {"lr": config.train.lr}
+    else:
+        table = uniform(run)
+    if method == "early_stopped":
+        images += len(times) * len(context.problem.val.y)
+    chosen = 0
+    with context.events.stage("evaluate"), context.display.stage(cell.title, images, "images") as advance:
+        if method == "early_stopped":
+            chosen, found = early_stop(run, table, advance)
+            notes = {"t": times[chosen], "validation_robust": found[chosen].robust.value}
+        name, coefficients = source(run, method, chosen)
+        return run.outcomes.evaluate(name, test, coefficients, config.attack, advance), notes
+
+
+def _finite_network(run: OpenRun, cell: Cell) -> tuple[MethodResult, dict[str, Any]]:
+    """A finite network after adversarial training, which is by pgd whatever attacks it then."""
+    context, attack = run.context, run.context.config.attack
+    problem, spec, batch = context.problem, context.problem.net.spec, context.config.evaluation.batch
+    settings = finite_settings(cell.subject.sizes.at_steps, cell.subject.seed)
+    training = attack.model_copy(update={"name": ATTACKS[0]})
+    identity = {"settings": settings.model_dump(mode="json"), "attack": training.model_dump(mode="json")}
+    group = guarded_group(
+        context.folder.root.parent / f"at-{settings.steps}-{training.label}.zarr",
+        {"data": problem.dataset.fingerprint} | identity,
+    )
+    network = FiniteNetwork(
+        spec.name,
+        settings.width,
+        spec.classes,
+        settings.W_std,
+        settings.b_std,
+        spec.activation,
+        settings.parameterization,
+    )
+    x, val, test = problem.train.x, problem.val, problem.test
+    run.outcomes.workers.stop()  # the cores are this process's now
+    with LateStage(context.display, f"{cell.title}, training", "steps") as shown:
+        train_adversarially(
+            network,
+            settings.seed,
+            (x, problem.train.y),
+            (val.x, val.y),
+            # The test images wait for the evaluation below: one of the validation images stands in for them here.
+            (val.x[:1], val.y[:1]),
+            settings,
+            training,
+            group=group,
+            batch=batch,
+            on_step=lambda step: shown.reach(step, settings.steps),
+        )
+    with context.events.stage("evaluate"), context.display.stage(cell.title, len(test.y), "images") as advance:
+        result = evaluate(
+            lambda: trained_predictor(network, settings.seed, x, settings, group, batch),
+            test.x,
+            test.y,
+            bind_attack(attack),
+            norm=attack.norm,
+            seed=attack.seed,
+            group=run.outcomes.group(attack),
+            name=f"at{settings.steps}",
+            batch=batch,
+            on_batch=advance,
+        )
+    return result, {"width": settings.width}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from advntk_dist.config import paper
 from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import student_interval
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cells, short
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import local

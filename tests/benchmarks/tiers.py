@@ -21,6 +21,7 @@ from advntk_dist.evaluation.evaluator import is_right
 from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.evaluation.tiers import TIERS, evaluate_tier
 from advntk_dist.pipeline.evaluate import first_images, open_finished
+from advntk_dist.pipeline.stages import sources
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -35,11 +36,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "autoattack.json")
     arguments = parser.parse_args()
 
-    folder, stages, _, chosen = open_finished(arguments.run)
-    test, attack = first_images(stages, arguments.images), stages.config.attack
-    with folder.claimed(stages.config), stages:
-        source = stages.sources(chosen)[arguments.method][1]
-        predictor = stages.predictor(source())
+    run, _, chosen = open_finished(arguments.run)
+    config = run.context.config
+    test, attack = first_images(run, arguments.images), config.attack
+    with run.context.folder.claimed(config), run.context:
+        predictor = run.outcomes.predictor(sources(run, chosen)[arguments.method]())
         begun = time.perf_counter()
         ours = evaluate_tier(
             predictor, test.x, test.y, arguments.tier, attack, on_attack=lambda o: print(o.name, o.fallen, flush=True)
@@ -55,7 +56,7 @@ def main() -> None:
 
     left = ours.result.robust_right
     report = {
-        "run": {"network": stages.config.network.name, "n_train": stages.config.data.n_train, "radius": attack.radius},
+        "run": {"network": config.network.name, "n_train": config.data.n_train, "radius": attack.radius},
         "method": arguments.method,
         "tier": arguments.tier,
         "images": len(test.y),

@@ -72,8 +72,8 @@ def test_a_finished_run_is_told_without_jax_and_ray(finished: Path) -> None:
     program = (
         "import sys\n"
         "from advntk_dist.config import load_config\n"
-        "from advntk_dist.pipeline.images import finished_results\n"
-        "from advntk_dist.pipeline.rundir import RunDirectory\n"
+        "from advntk_dist.pipeline.finished import finished_results\n"
+        "from advntk_dist.pipeline.directory import RunDirectory\n"
         "folder = RunDirectory.at(sys.argv[1])\n"
         "assert finished_results(folder, folder.stored_config())\n"
         "print({'jax', 'ray', 'dask', 'matplotlib'} & set(sys.modules))"

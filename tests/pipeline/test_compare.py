@@ -13,8 +13,8 @@ import zarr
 
 from advntk_dist.cli import main
 from advntk_dist.pipeline.compare import compare_runs
-from advntk_dist.pipeline.outcomes import read_outcomes
-from advntk_dist.pipeline.rundir import RunDirectory, digest
+from advntk_dist.pipeline.directory import RunDirectory, digest
+from advntk_dist.pipeline.finished import read_outcomes
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline.dynamics import DynamicsRequest, dynamics
-from advntk_dist.pipeline.flows import adversarial_flow, class_distances
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import read_dynamics
 from advntk_dist.report.figures import dynamics_plot
+from advntk_dist.theory.flows import adversarial_flow, class_distances
 from tests.solve.dense_reference import dense_coefficients
 from tests.undrawn import drawn
 
@@ -91,8 +91,8 @@ def test_standard_training_is_what_the_run_found(worked: Path) -> None:
 
 
 def test_adversarial_training_equals_the_dense_formula(worked: Path) -> None:
+    from advntk_dist.pipeline.directory import RunDirectory
     from advntk_dist.pipeline.problem import Problem
-    from advntk_dist.pipeline.rundir import RunDirectory
 
     problem = Problem(RunDirectory(worked).stored_config())
     x, y = problem.train.x, problem.targets

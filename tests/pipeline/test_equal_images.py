@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from advntk_dist.cli import main
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import GramBuildError
-from advntk_dist.pipeline import solving
+from advntk_dist.pipeline import stages
 from advntk_dist.pipeline.problem import Problem
 
 SETTINGS = ("data.n_train=200", "data.n_val=20", "data.n_test=30", "network.name=mlp-2")
@@ -44,7 +44,7 @@ def begun(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     def stop(*_: Any, **__: Any) -> Any:
         raise GramBuildError("here the matrix would be built")
 
-    monkeypatch.setattr(solving, "build_gram", stop)
+    monkeypatch.setattr(stages, "build_gram", stop)
     words = [word for setting in (f"data.name={path}", *SETTINGS) for word in ("--set", setting)]
     code, _, err = called(capsys, "run", "digits", "--out", str(path.parent / "run"), *words)
     assert code == 1

@@ -12,9 +12,9 @@ from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.tiers import TIERS, Tier
+from advntk_dist.pipeline.directory import digest
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
-from advntk_dist.pipeline.rundir import digest
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 

@@ -12,8 +12,7 @@ from PIL import Image
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import DatasetError, ImagesChangedError
-from advntk_dist.pipeline.images import load_images
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory, load_images
 from tests.filled import fill_gram
 
 SETTINGS = (

@@ -13,8 +13,8 @@ import pytest
 from advntk_dist.cli import main
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreUnreachableError
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.run import run
-from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
 from advntk_dist.storage.locks import sole

@@ -16,11 +16,11 @@ from advntk_dist.data import split
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.gram import WorkerPool, build_gram
-from advntk_dist.pipeline import solving
+from advntk_dist.pipeline import stages
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
-from advntk_dist.pipeline.rundir import RunDirectory
 from advntk_dist.progress import Display
 from advntk_dist.storage.records import read_group
 
@@ -141,9 +141,7 @@ def test_gram_build_grows_a_matrix_that_nothing_rests_on_to_the_store_that_run_m
 ) -> None:
     folder = tmp_path / "g"
     with WorkerPool() as pool:  # one worker for both, which takes seconds to start
-        monkeypatch.setattr(
-            solving, "build_gram", lambda *given, address, **told: build_gram(*given, pool=pool, **told)
-        )
+        monkeypatch.setattr(stages, "build_gram", lambda *given, address, **told: build_gram(*given, pool=pool, **told))
         first = build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
         assert len(first.grid) == 3
         assert verify(folder, tiles=1).values is not None
@@ -186,7 +184,7 @@ def test_what_the_matrix_does_not_depend_on_may_change_while_nothing_rests_on_it
     moved = tmp_path / "other"
     moved.mkdir()
     shutil.copytree(folder / "gram.zarr", moved / "gram.zarr")
-    monkeypatch.setattr(solving, "build_gram", no_tile(build_gram))
+    monkeypatch.setattr(stages, "build_gram", no_tile(build_gram))
     assert run(load_config("digits", small_settings), moved, display=QUIET).worked
 
 

@@ -13,7 +13,7 @@ import zarr
 
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory
 
 
 def _set(*pairs: str) -> list[str]:

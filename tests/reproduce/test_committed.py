@@ -12,8 +12,7 @@ from rich.console import Console
 from advntk_dist.data import load_dataset
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.grid import Cell, GridPoint, Sizes, read_cells
-from advntk_dist.reproduce.job import Grid, known_data
+from advntk_dist.reproduce.grid import Cell, Grid, GridPoint, Sizes, known_data, read_cells
 
 from . import command, files, request
 

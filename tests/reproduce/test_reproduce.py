@@ -11,8 +11,9 @@ import pytest
 from advntk_dist.config import load_config, paper
 from advntk_dist.environment import environment
 from advntk_dist.errors import ConfigError
+from advntk_dist.pipeline.stages import OpenRun
+from advntk_dist.reproduce import job
 from advntk_dist.reproduce.grid import Cell, finite_settings
-from advntk_dist.reproduce.laboratory import Laboratory
 
 from . import TABLES, command, request
 
@@ -41,17 +42,17 @@ def test_table_holds_what_the_cells_hold(finished: Path) -> None:
 def test_a_killed_grid_goes_on_to_the_same_table(
     finished: Path, matrices_filled: None, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Laboratory.run
+    compute = job.compute
     done: list[Cell] = []
     alive = 3
 
-    def dies(self: Laboratory, cell: Cell) -> dict[str, Any]:
+    def dies(run: OpenRun, cell: Cell) -> dict[str, Any]:
         if len(done) == alive:
             raise KeyboardInterrupt
         done.append(cell)
-        return run(self, cell)
+        return compute(run, cell)
 
-    monkeypatch.setattr(Laboratory, "run", dies)
+    monkeypatch.setattr(job, "compute", dies)
     assert command(*request(archive, tmp_path)) == 1
     assert not (tmp_path / "table.md").exists()
     assert list((tmp_path / "grams").glob("*-s0.zarr"))  # kept for the cells that are left
@@ -63,7 +64,7 @@ def test_a_killed_grid_goes_on_to_the_same_table(
 
 
 def test_a_finished_grid_does_nothing(finished: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Laboratory, "run", lambda self, cell: pytest.fail("computed again"))
+    monkeypatch.setattr(job, "compute", lambda run, cell: pytest.fail("computed again"))
     assert command(*request(archive, finished)) == 0
 
 

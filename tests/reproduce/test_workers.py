@@ -16,11 +16,11 @@ from rich.console import Console
 from advntk_dist.evaluation import remote
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.networks import Network
-from advntk_dist.pipeline import solving
+from advntk_dist.pipeline import coefficients, stages
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.grid import METHODS, Sizes
-from advntk_dist.reproduce.job import Grid, reproduce
+from advntk_dist.reproduce.grid import METHODS, Grid, Sizes
+from advntk_dist.reproduce.job import reproduce
 from tests.filled import matrices_filled_here
 
 from . import TABLES, command, request
@@ -44,9 +44,10 @@ SOME = {"seconds": 0, "checksum": ""}
 
 
 def events(folder: Path) -> list[str]:
-    """Names of what happened, in order."""
-    (path,) = folder.glob("work/*/events.jsonl")
-    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    """Names of what happened in each run, in order."""
+    paths = sorted(folder.glob("runs/**/events.jsonl"))
+    assert paths
+    return [json.loads(line)["event"] for path in paths for line in path.read_text().splitlines()]
 
 
 def same_with_workers(serial: Path, archive: Path, out: Path, methods: str) -> int:
@@ -100,7 +101,7 @@ def test_the_address_reaches_matrix_operator_and_workers(
         return real(*arguments, **more)
 
     monkeypatch.setattr(remote, "EvaluationPool", Here)
-    for where, name in ((solving, "build_gram"), (solving, "operator_for_store"), (remote, "EvaluationPool")):
+    for where, name in ((stages, "build_gram"), (coefficients, "operator_for_store"), (remote, "EvaluationPool")):
         monkeypatch.setattr(where, name, partial(told, name, getattr(where, name)))
     assert command(*request(archive, tmp_path), *BATCHES, "--method", "ntk", "--address", "head:10001") == 0
     assert seen == dict.fromkeys(("build_gram", "operator_for_store", "EvaluationPool"), "head:10001")

@@ -1,4 +1,4 @@
-"""The run directory: whose it is, what it holds, and how files land in it whole or not at all."""
+"""The run directory: whose it is, of which images, what it holds, and how files land in it whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import google_crc32c
 from pydantic import BaseModel
 
 from advntk_dist.config import IDENTITY_FREE, RunConfig, difference, parse_config
+from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.registry import READERS
-from advntk_dist.errors import ConfigError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import ConfigError, ImagesChangedError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.locks import sole
@@ -216,6 +217,10 @@ class RunDirectory:
         """What results.json says, or None where the run is not finished; errors as of :func:`results.schema.read`."""
         return schema.read(self.results, self.kind, self.remedy)
 
+    def unfinished(self) -> RequestError:
+        """The error of a command that needs the results of the run, where there are none."""
+        return RequestError(f"{self.root}: the run is not finished; `advntk run {self.config} --out {self.root}`")
+
     def write_text(self, path: Location, text: str) -> None:
         """Write a file whole or not at all."""
         write_durable(path, text.encode("utf-8"))
@@ -276,3 +281,34 @@ def digest(config: RunConfig) -> str:
     for section, key in IDENTITY_FREE:
         del values[section][key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_images(config: RunConfig) -> Dataset:
+    """The dataset that a configuration names; errors as :func:`advntk_dist.data.load_dataset`."""
+    d = config.data
+    drop = d.duplicates == "drop"
+    return load_dataset(d.name, d.path, resize=d.resize, class_subset=d.class_subset, drop_duplicates=drop)
+
+
+def require_same_images(folder: RunDirectory, dataset: Dataset) -> None:
+    """Raise ImagesChangedError if a run has solved with other images than these; fine where it has solved nothing."""
+    from advntk_dist.storage.records import read_group
+
+    if (folder.coefficients / "zarr.json").exists():
+        try:
+            stored = read_group(folder.coefficients)[1].get("data")
+        except StoreDamagedError:
+            return  # it is written anew, and solutions of other images do not count then
+        if stored is not None and stored != dataset.fingerprint:
+            raise ImagesChangedError(folder.root, dataset.name, stored, dataset.fingerprint)
+
+
+@contextmanager
+def changed_images_named(root: Location, name: str) -> Iterator[None]:
+    """Raise ImagesChangedError, which names the dataset, for a Gram store that has other images."""
+    try:
+        yield
+    except StoreMismatchError as error:
+        if error.field != "images":
+            raise
+        raise ImagesChangedError(root, name, error.stored, error.requested) from error

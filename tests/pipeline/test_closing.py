@@ -1,0 +1,73 @@
+"""What a run opened it closes: nothing of it is left in the process that ran it, as in a notebook."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from advntk_dist.config import load_config
+from advntk_dist.dynamics import ATDynamics
+from advntk_dist.errors import SolverError
+from advntk_dist.operators import GramOperator
+from advntk_dist.pipeline.run import run
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.progress import Display
+
+QUIET = Display(quiet=True)
+DRIVER = Path(__file__).parent / "closing_driver.py"
+
+
+class Left:
+    """What this process has open; of files and mappings those below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        gc.collect()
+        here = psutil.Process()
+        self.threads = here.num_threads()
+        self.named = sorted(thread.name for thread in threading.enumerate())
+        self.children = sorted(child.pid for child in here.children(recursive=True))
+        self.files = [file.path for file in here.open_files() if file.path.startswith(str(folder))]
+        mapped = here.memory_maps() if hasattr(here, "memory_maps") else []
+        self.maps = [held.path for held in mapped if held.path.startswith(str(folder))]
+        self.descriptors = here.num_fds()
+        solvers = (ATDynamics, GramOperator, KernelPredictor)  # what holds matrices and images
+        self.memory = sorted(type(held).__name__ for held in gc.get_objects() if isinstance(held, solvers))
+
+
+@pytest.mark.parametrize("operator", ["memory", "threads"])
+@pytest.mark.parametrize("fails", [False, True], ids=["finishes", "fails"])
+def test_a_run_leaves_nothing_open(
+    operator: str, fails: bool, filled: Path, small_settings: tuple[str, ...], tmp_path: Path,
+    figures_are_undrawn: None,
+) -> None:  # fmt: skip
+    config = load_config("digits", (*small_settings, f"solver.operator={operator}"))
+    hopeless = load_config("digits", (*small_settings, f"solver.operator={operator}", "solver.max_passes=1"))
+    run(config, shutil.copytree(filled, tmp_path / "warm"), display=QUIET)  # XLA, BLAS and zarr start their threads
+    before = Left(tmp_path)
+    folder = shutil.copytree(filled, tmp_path / "run")
+    if fails:
+        with pytest.raises(SolverError, match="limit on passes"):
+            run(hopeless, folder, display=QUIET)
+    else:
+        run(config, folder, display=QUIET)
+    after = Left(tmp_path)
+    assert vars(after) == vars(before)
+    assert after.files == after.maps == []
+    assert not (folder / "scratch").exists()
+
+
+def test_an_interrupted_run_ends_the_ray_and_the_actors_that_it_started(
+    filled: Path, drive: Callable[..., str], small_settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(filled, tmp_path / "run")
+    actors = ("evaluation.workers=1", "solver.operator=resident")
+    left = json.loads(drive(DRIVER, str(folder), *small_settings, *actors, timeout=300))
+    assert len(left.pop("at work")) == 2, "evaluators and holders of tiles"
+    assert left == {"ray": False, "processes": [], "threads": [], "files": [], "scratch": False}
