@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from advntk_dist.attacks.registry import DEFAULT
 from advntk_dist.config import Positive, RunConfig, Section, Seed, read_text, read_values, require_possible_radius
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
@@ -102,8 +103,8 @@ class FiniteWidthConfig(RunConfig):
     def _possible(self) -> FiniteWidthConfig:
         if parse_name(self.network.name) is None:
             raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-, cnn- or resnet-x")
-        if self.attack.name != "pgd":
-            raise ValueError(f"attack.name: finite networks are trained by 'pgd', not {self.attack.name!r}")
+        if self.attack.name != DEFAULT.name:
+            raise ValueError(f"attack.name: finite networks are trained by {DEFAULT.name!r}, not {self.attack.name!r}")
         for key, value, wanted in (
             ("attack.loss", self.attack.loss, "squared-error"),
             ("attack.restarts", self.attack.restarts, 1),

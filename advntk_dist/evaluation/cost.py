@@ -11,38 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
-from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
+from advntk_dist.attacks.registry import Passes
+from advntk_dist.attacks.request import targets_of
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.text import duration
 
 WORTH = 0.5
 """Part of a run's seconds that the tier which ends it may take by default."""
-SWEEP = ("fgsm", "pgd")
-"""Attacks of our tiers that come first and may meet every image that is classified correctly."""
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Passes of one image over all training images, at most."""
-
-    queries: int
-    """Values alone."""
-    steps: int
-    """Values with gradients."""
-
-
-def passes_of(attack: AttackConfig) -> Passes:
-    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
-    tries = attack.restarts * (attack.targets if attack.name == "apgd-targeted" else 1)
-    compared = tries if tries > 1 else 0
-    if attack.name == "square":
-        return Passes(1 + compared + attack.queries * tries, 0)
-    if attack.name == "pgd-reference":
-        return Passes(2, 1)
-    each = {"fgsm": 1, "pgd": attack.steps}.get(attack.name, attack.steps + 1)
-    ranked = 1 if attack.name == "apgd-targeted" else 0
-    return Passes(1 + compared + ranked, each * tries)
 
 
 @dataclass(frozen=True)
@@ -55,7 +31,12 @@ class Priced:
     @classmethod
     def of(cls, attack: AttackConfig) -> Priced:
         """Of one of our attacks."""
-        return cls(passes_of(attack), attack.name in SWEEP)
+        return cls(passes_of(attack), attack.spec.meets_all)
+
+
+def passes_of(attack: AttackConfig) -> Passes:
+    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
+    return attack.spec.cost(attack)
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,7 @@ class Timed:
                 found.append(time.perf_counter() - started)
             return min(found)
 
-        row = [seconds(lambda: predictor.predict(x)), seconds(lambda: value_and_slope(predictor, x, wanted))]
+        row = [seconds(lambda: predictor.predict(x)), seconds(lambda: predictor.value_and_slope(x, wanted))]
         return np.tile(row, (len(indices), 1))
 
 
@@ -134,7 +115,7 @@ def predict_cost(
 
     With ``clean`` and ``robust`` left at 1 it is a bound: every image withstands everything. With the accuracies of
     an earlier evaluation under a plain PGD of the same radius it is an expectation: images that are misclassified
-    meet no attack, and those that PGD fells only those that meet all.
+    meet no attack, and those that PGD breaks only the attacks that meet all.
 
     Parameters
     ----------

@@ -193,7 +193,7 @@ def _attack(config: RunConfig, net: Network, subject: PilotData, theta: Array) -
 
     first_attack, _ = _clock(attacked(1))
     one = _pace(attacked(1))
-    if config.attack.name in ("fgsm", "pgd-reference"):
+    if config.attack.spec.repeated is None:
         step, host = one, 0.0
     else:
         three = _pace(attacked(3))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.config import RunConfig
-from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, passes_of, predict_cost
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, predict_cost
 from advntk_dist.evaluation.tiers import tier_attacks
 from advntk_dist.grid import TileGrid
 from advntk_dist.planning.build import BuildActors, StageSeconds, simulate_build
@@ -160,11 +160,9 @@ class _Predictor:
     def _attack(self) -> float:
         """Seconds of a batch that is attacked, in the driver."""
         m, a = self.measured, self.config.attack
-        tries = a.restarts * (a.targets if a.name == "apgd-targeted" else 1)
-        units = {"fgsm": 1, "pgd-reference": 1, "square": a.queries}.get(a.name, a.steps)
+        units = 1 if a.spec.repeated is None else getattr(a, a.spec.repeated)
         one = m.host + units * m.step * self.n / m.rows * self.driver
-        compared = passes_of(a).queries - 1 if a.name != "square" and tries > 1 else 0
-        return tries * one + compared * self._query()
+        return a.spec.tries(a) * one + a.spec.overhead(a) * self._query()
 
     def _scored(self, stage: str) -> dict[str, float]:
         m, scored = self.measured, getattr(self.counts, stage)

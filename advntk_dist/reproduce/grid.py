@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advntk_dist.attacks.registry import DEFAULT, PAPER
 from advntk_dist.config import RunConfig, paper, parse_config
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import NetworkError, RequestError, StoreDamagedError, StoreMismatchError
@@ -17,7 +18,7 @@ from advntk_dist.spec import RESNET_STAGES, parse_name
 from advntk_dist.text import duration
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
-ATTACKS = ("pgd", "pgd-reference")
+ATTACKS = (DEFAULT.name, PAPER.name)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Cell:
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
         s, rate = self.subject.sizes, UnitSeconds.of(self.subject.network)
-        steps = 1 if self.attack == "pgd-reference" else 10
+        steps = 1 if self.attack == PAPER.name else 10
         gradients = steps * s.n_train * rate.gradient
 
         def attacked(images: int) -> float:
@@ -119,7 +120,7 @@ class Cell:
             return test + len(paper.TIMES) * attacked(s.n_val)
         if self.method == "adv-ntk":
             return test + 50 * (128 * (gradients + s.n_train * rate.value) + SOLVE * (s.n_train / 10_000) ** 2)
-        return s.at_steps * rate.at_step if self.attack == "pgd" else 5.0
+        return s.at_steps * rate.at_step if self.attack == DEFAULT.name else 5.0
 
 
 RIGHT = 0.4

@@ -13,7 +13,7 @@ from typing import Any
 
 import zarr
 
-from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.attacks.registry import DEFAULT, bind_attack
 from advntk_dist.config import AttackConfig, RunConfig, paper
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.environment import environment
@@ -86,7 +86,7 @@ class Laboratory(Solving):
         address: str | None = None,
     ) -> None:
         # The attack of this configuration is not used: every cell has its own.
-        problem = Problem(configuration(subject, 8, "pgd", path, workers))
+        problem = Problem(configuration(subject, 8, DEFAULT.name, path, workers))
         self._work = root / WORK_TAG / subject.name
         folder = SubjectDirectory(self._work, root)
         super().__init__(problem, folder, EventLog(folder.events), display, address)
@@ -193,7 +193,7 @@ class Laboratory(Solving):
         from advntk_dist.reproduce.laboratory import train_network
 
         settings = finite_settings(self.subject.sizes.at_steps, self.subject.seed)
-        training = config.attack.model_copy(update={"name": "pgd"})  # never by the other attack
+        training = config.attack.model_copy(update={"name": DEFAULT.name})  # never by the other attack
         identity = {"settings": settings.model_dump(mode="json"), "attack": training.model_dump(mode="json")}
         group = self._group(f"at-{settings.steps}-{training.label}", identity)
         self.release()  # the cores are this process's now

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS, on_device, perturbation_size, pgd, pgd_reference
+from advntk_dist import pgd, pgd_reference
+from advntk_dist.attacks import on_device
 from advntk_dist.attacks.base import Norm
-from advntk_dist.attacks.geometry import ascent_direction, project, random_start
+from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
+from advntk_dist.attacks.registry import ATTACKS
 from advntk_dist.errors import AdvNTKError, RequestError, SolverError
 from advntk_dist.kernels.reference import NeuralTangentsBackend
 from advntk_dist.networks import Network, network
@@ -87,11 +90,9 @@ def test_uint8_images(quadratic: Make) -> None:
     assert (np.abs(adversarial - (raw / 255 - 0.5)) <= 8 / 255 + 1e-6).all()
 
 
-class General:
+def _stepwise(predictor: KernelPredictor) -> Any:
     """A kernel predictor of which only values and gradients are known."""
-
-    def __init__(self, predictor: KernelPredictor) -> None:
-        self.predict, self.vjp = predictor.predict, predictor.vjp
+    return SimpleNamespace(predict=predictor.predict, vjp=predictor.vjp)
 
 
 class Case(NamedTuple):
@@ -149,7 +150,7 @@ def test_an_attack_on_the_device_equals_one_step_by_step(
     x, y = rng.uniform(-0.5, 0.5, (images, *case.shape)), rng.integers(0, 3, images)
     keywords: dict[str, Any] = {"radius": radius, "steps": steps, "norm": norm, "seed": seed}
     whole = pgd(predictor, x, y, **keywords)
-    np.testing.assert_allclose(whole, pgd(General(predictor), x, y, **keywords), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(whole, pgd(_stepwise(predictor), x, y, **keywords), rtol=0, atol=1e-12)
     assert whole.dtype == x.dtype
 
 
@@ -162,14 +163,14 @@ def test_a_float32_attack_on_the_device_equals_one_step_by_step(norm: Norm) -> N
     whole = pgd(predictor, x, y, radius=0.1, norm=norm)
     assert whole.dtype == np.float32
     # Where a gradient is a unit of rounding its sign may differ.
-    assert (np.abs(whole - pgd(General(predictor), x, y, radius=0.1, norm=norm)) > 1e-6).mean() < 1e-3
+    assert (np.abs(whole - pgd(_stepwise(predictor), x, y, radius=0.1, norm=norm)) > 1e-6).mean() < 1e-3
 
 
 def test_images_of_another_dtype_are_attacked_step_by_step(kernel_predictor: KernelPredictor) -> None:
     x = X.astype(np.float32)
     attacked = pgd(kernel_predictor, x, Y, radius=0.1)
     assert attacked.dtype == np.float32
-    np.testing.assert_array_equal(attacked, pgd(General(kernel_predictor), x, Y, radius=0.1))
+    np.testing.assert_array_equal(attacked, pgd(_stepwise(kernel_predictor), x, Y, radius=0.1))
 
 
 def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +254,7 @@ def test_l2_step_follows_the_gradient(quadratic: Make) -> None:
 
 @pytest.mark.parametrize(("name", "norm"), [("pgd", "linf"), ("pgd", "l2"), ("pgd-reference", "linf")])
 def test_result_does_not_depend_on_batching(quadratic: Make, name: str, norm: Any) -> None:
-    attack: Any = ATTACKS[name]
+    attack: Any = ATTACKS[name].call
     keywords = {"radius": 0.1, "steps": 3, "step_size": 0.03, "norm": norm, "seed": 4}
     whole = attack(quadratic(), X, Y, **keywords)
     order = np.random.default_rng(0).permutation(M)

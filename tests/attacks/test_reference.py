@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import ATTACKS, perturbation_size, pgd, pgd_reference
-from advntk_dist.attacks.geometry import random_start
+from advntk_dist import pgd, pgd_reference
+from advntk_dist.attacks.geometry import perturbation_size, random_start
 from advntk_dist.errors import RequestError
 
 Make = Callable[..., Any]
@@ -61,8 +61,3 @@ def test_no_steps_take_no_gradient(quadratic: Make) -> None:
 def test_other_norms_are_refused(quadratic: Make) -> None:
     with pytest.raises(RequestError, match="linf only"):
         pgd_reference(quadratic(), X, Y, radius=0.1, norm="l2")
-
-
-def test_is_found_by_its_name_only() -> None:
-    assert ATTACKS["pgd-reference"] is pgd_reference
-    assert ATTACKS["pgd"] is pgd

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.evaluation.evaluate import NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.storage import guarded_group
@@ -20,7 +21,7 @@ Y = (X.ravel() > 0).astype(np.int64)
 Y[0] = 1  # one clean error
 
 
-class Bright:
+class Bright(DifferentiablePredictor):
     """Says class 1 for bright pixels."""
 
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:

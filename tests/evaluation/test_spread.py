@@ -17,7 +17,7 @@ import ray
 from numpy.typing import NDArray
 from ray import cloudpickle
 
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
 from advntk_dist.evaluation.crew import Crew, EvaluationActor

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
