@@ -138,7 +138,7 @@ class AttackConfig(Section):
     """The attack of training, selection and evaluation."""
 
     name: str = Field(
-        registry.DEFAULT.name,
+        default=registry.DEFAULT.name,
         description=f"{', '.join(registry.ATTACKS)}, or package.module:attack for one of your own.",
     )
     radius: Annotated[Pixels, Field(ge=0)] = 0.2
@@ -152,7 +152,7 @@ class AttackConfig(Section):
     seed: Seed = 0
     """Seed of the random starts."""
     loss: Loss = Field(
-        registry.DEFAULT.usual_loss,
+        default=registry.DEFAULT.usual_loss,
         description=f"What is maximised; by default {registry.DEFAULT.usual_loss}, {_OTHER_LOSSES}, "
         'for train.recipe = "paper" squared-error.',
     )
