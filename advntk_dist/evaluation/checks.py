@@ -48,8 +48,8 @@ def single_step(subject: ExaminedPredictor) -> Check:
     one, many = subject.under(subject.config(step.name, loss=PLAIN)), subject.under(plain_pgd(subject))
     return _alone(
         "iterative attack not weaker than a single step",
-        (usual.title, many.left),
-        (step.title, one.left),
+        (usual.title, many.robust),
+        (step.title, one.robust),
         (usual.name, step.name),
     )
 
@@ -59,7 +59,7 @@ def black_box(subject: ExaminedPredictor, queries: int = 1000) -> Check:
     name, black, norm = "white box not weaker than black box", registry.BLACK_BOX, subject.attack.norm
     if norm not in black.norms:
         return Check(name, True, f"there is no {black.title} in {norm}", "not examined")
-    found = subject.under(subject.config(black.name, queries=queries)).left
+    found = subject.under(subject.config(black.name, queries=queries)).robust
     return _alone(name, ("PGD and APGD", white_box(subject)), (black.title, found), ("white_box", black.name))
 
 
@@ -67,17 +67,17 @@ def radius_sweep(subject: ExaminedPredictor) -> Check:
     """Accuracy falls with the radius, and no image is robust where the attack may choose any image."""
     whole = _whole_range(subject.x, subject.attack.norm)
     radii = [r for m in MULTIPLES if (r := m * subject.attack.radius) < whole] + [whole]
-    flags = [subject.clean, *(_strongest(subject, r).left for r in radii)]
-    left = [float(f.mean()) for f in flags]
+    flags = [subject.clean, *(_strongest(subject, r).robust for r in radii)]
+    robust = [float(f.mean()) for f in flags]
     risen = max(int((wide & ~narrow).sum()) for narrow, wide in pairwise(flags))
     kept, n = int(flags[-1].sum()), len(subject.y)
-    shown = ", ".join(f"{r:.3g}: {100 * a:.1f}%" for r, a in zip([0.0, *radii], left, strict=True))
+    shown = ", ".join(f"{r:.3g}: {100 * a:.1f}%" for r, a in zip([0.0, *radii], robust, strict=True))
     return Check(
         "accuracy falls to 0 as the radius grows",
         max(risen, kept) <= allowed(n),
         f"{shown}; robust at a radius and broken at the one before at most {risen} of {n}",
         f"of images that are robust again at the next radius, and of those that are at the pixel range, {criterion(n)}",
-        {"radii": [0.0, *radii], "left": left, "again": risen},
+        {"radii": [0.0, *radii], "robust": robust, "again": risen},
     )
 
 
@@ -87,7 +87,7 @@ def plateau(subject: ExaminedPredictor, steps: int = 100, restarts: int = 5) -> 
     They are held together, as they are relied on: that Auto-PGD breaks what PGD from one start does not says nothing.
     """
     usual = white_box(subject)
-    more = _left(
+    more = _robust_under(
         subject, [plain_pgd(subject, steps=steps, restarts=restarts, share=0.05), *apgd(subject, 2 * AUTO_STEPS)]
     )
     return _alone(
@@ -102,7 +102,7 @@ def transfer(subject: ExaminedPredictor, source: DifferentiablePredictor) -> Che
     """Examples made on another predictor break no image that attacks on this one do not break."""
     white = white_box(subject)
     attack = plain_pgd(subject)
-    borrowed = subject.judge(attack, subject.examples(source, attack)).left
+    borrowed = subject.judge(attack, subject.examples(source, attack)).robust
     name = "transfer from the ntk predictor not stronger"
     return _alone(name, ("PGD and APGD", white), ("transfer", borrowed), ("white_box", "transfer"))
 
@@ -125,7 +125,7 @@ def within_bounds(subject: ExaminedPredictor) -> Check:
 
 def white_box(subject: ExaminedPredictor) -> Flags:
     """Images (n,) that are robust under plain PGD and APGD, untargeted and targeted."""
-    return _left(subject, [plain_pgd(subject), *apgd(subject)])
+    return _robust_under(subject, [plain_pgd(subject), *apgd(subject)])
 
 
 def plain_pgd(subject: ExaminedPredictor, *, steps: int = STEPS, restarts: int = 1, share: float = 0.1) -> AttackConfig:
@@ -141,9 +141,9 @@ def apgd(subject: ExaminedPredictor, steps: int = AUTO_STEPS) -> list[AttackConf
     return [subject.config(**keys) for keys in found]
 
 
-def _left(subject: ExaminedPredictor, attacks: Sequence[AttackConfig]) -> Flags:
+def _robust_under(subject: ExaminedPredictor, attacks: Sequence[AttackConfig]) -> Flags:
     """Images (n,) that are robust under all of the attacks."""
-    return np.asarray(np.logical_and.reduce([subject.under(a).left for a in attacks]))
+    return np.asarray(np.logical_and.reduce([subject.under(a).robust for a in attacks]))
 
 
 def _strongest(subject: ExaminedPredictor, radius: float) -> Outcome:
@@ -158,9 +158,9 @@ def _whole_range(x: Images, norm: Norm) -> float:
 
 def _alone(name: str, usual: tuple[str, Flags], other: tuple[str, Flags], keys: tuple[str, str]) -> Check:
     """The other attack breaks no more images alone than allowed; each is a title and the images (n,) robust."""
-    (title, left), (other_title, other_left) = usual, other
-    n, alone = len(left), int((left & ~other_left).sum())
-    found = {keys[0]: float(left.mean()), keys[1]: float(other_left.mean())}
+    (title, robust), (other_title, other_robust) = usual, other
+    n, alone = len(robust), int((robust & ~other_robust).sum())
+    found = {keys[0]: float(robust.mean()), keys[1]: float(other_robust.mean())}
     return Check(
         name,
         alone <= allowed(n),

@@ -92,8 +92,8 @@ def check_run(
             "passed": all(c.passed for c in checks),
             "checks": [asdict(c) for c in checks],
             "clean": float(subject.clean.mean()),
-            "own_attack": None if own is None else _accuracy(own.left),
-            "white_box": _accuracy(white if own is None else white & own.left),
+            "own_attack": None if own is None else _accuracy(own.robust),
+            "white_box": _accuracy(white if own is None else white & own.robust),
             "environment": environment(),
         }
         schema.write(path, schema.CheckResults, report)
@@ -103,20 +103,20 @@ def check_run(
 
 
 def _commit(stages: Stages, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
-    """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
+    """Commit which images are robust under the checks' attacks within the radius, so that these count among all met."""
     attack, n = stages.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
     identity = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
     place = stages.folder.evaluation / tier_label(stages.config, "check", n)
     with foreign_outcomes_named(place):
         group = guarded_group(place, stages.identity | identity)
-    left = np.logical_and.reduce([o.left for o in met])
+    robust = np.logical_and.reduce([o.robust for o in met])
     sizes = np.max([o.sizes for o in met], axis=0)
-    for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):
+    for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([robust, sizes]))):
         records = Records(group, f"{method}_{name}", n, (table.shape[1],), span=n, of=coefficients.seal)
         records.write(0, table.astype(np.float64))
 
 
-def _accuracy(left: Any) -> dict[str, Any]:
-    found = Accuracy.of(left)
+def _accuracy(robust: Any) -> dict[str, Any]:
+    found = Accuracy.of(robust)
     return {"robust": found.value, "robust_interval": [found.low, found.high], "n_test": found.n}

@@ -254,7 +254,7 @@ def _method(
 
         def on_attack(outcome: AttackOutcome) -> None:
             stages.display.say(
-                f"{method}: {outcome.name} breaks {outcome.fallen} of {outcome.attacked}, "
+                f"{method}: {outcome.name} breaks {outcome.broken} of {outcome.attacked}, "
                 f"{100 * outcome.robust.value:.2f}% robust"
             )
 

@@ -52,7 +52,7 @@ def main() -> None:
             group=zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
             name="predictor",
             batch=predictor.batch,
-            on_attack=lambda o: print(o.name, o.fallen, flush=True),
+            on_attack=lambda o: print(o.name, o.broken, flush=True),
         )
         between = time.perf_counter()
         clean = is_right(predictor, test.x, test.y)[:, 0] > 0
@@ -72,8 +72,8 @@ def main() -> None:
         "clean": float(clean.mean()),
         "ours": accuracy(left) | {"seconds": between - begun},
         "autoattack_standard": accuracy(theirs) | {"seconds": done - between},
-        "felled_by_autoattack_alone": int((left & ~theirs).sum()),
-        "felled_by_ours_alone": int((theirs & ~left).sum()),
+        "broken_by_autoattack_alone": int((left & ~theirs).sum()),
+        "broken_by_ours_alone": int((theirs & ~left).sum()),
         "environment": environment(),
     }
     print(json.dumps({k: v for k, v in report.items() if k != "environment"}, indent=2))

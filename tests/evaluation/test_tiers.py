@@ -150,7 +150,7 @@ def test_the_standard_tier_on_a_kernel_predictor(small: Any, monkeypatch: pytest
     assert (result.result.robust_right <= result.result.clean_right).all()
     left = [o.robust.value for o in result.attacks]
     assert left == sorted(left, reverse=True)
-    assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.fallen for o in result.attacks[:-1]]
+    assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.broken for o in result.attacks[:-1]]
     assert 0.09 < result.result.max_perturbation <= 0.1 + 1e-6
     again = _under(predictor, x, y, "standard", attack)
     assert again.as_dict() == result.as_dict()

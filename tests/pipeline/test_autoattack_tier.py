@@ -94,8 +94,8 @@ def test_a_flag_of_the_whole_result(copy: Path, monkeypatch: pytest.MonkeyPatch)
 
     stand_in(monkeypatch, only_square)
     row = evaluated(copy, ["ntk"])[1]["methods"]["ntk"]
-    fallen = {a["name"]: a["fallen"] for a in row["attacks"]}
-    assert fallen["square"] > 0 == fallen["apgd-ce"] == fallen["fab-t"]
+    broken = {a["name"]: a["broken"] for a in row["attacks"]}
+    assert broken["square"] > 0 == broken["apgd-ce"] == broken["fab-t"]
     assert row["flags"] == {"square": ["Square Attack has decreased the robust accuracy"]}
 
 
