@@ -70,7 +70,7 @@ def pgd(
     )  # fmt: skip
 
     def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
-        return _ascend(part, part.random_start(restart), steps, size)
+        return part.ascend(part.random_start(restart), steps, size)
 
     return request.worst_of(attempt, restarts)
 
@@ -123,14 +123,6 @@ def fgsm(
     )  # fmt: skip
 
     def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
-        return _ascend(part, part.random_start(restart) if random or restart else part.clean, 1, size)
+        return part.ascend(part.random_start(restart) if random or restart else part.clean, 1, size)
 
     return request.worst_of(attempt, restarts)
-
-
-def _ascend(request: AttackRequest, start: Images, steps: int, step_size: float) -> Images:
-    r = request
-    return r.predictor.ascend(
-        start, r.clean, r.wanted, radius=r.radius, steps=steps, step_size=step_size, norm=r.norm, loss=r.loss,
-        towards=r.towards,
-    )  # fmt: skip

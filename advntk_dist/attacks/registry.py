@@ -214,7 +214,7 @@ _FOLDER = "advntk_dist.attacks"
 _OURS = (
     AttackSpec(
         "fgsm", "FGSM", f"{_FOLDER}.pgd:fgsm",
-        "One step along the sign of the gradient at the clean image (Goodfellow et al. 2015).",
+        "One step of steepest ascent from the clean image (Goodfellow et al. 2015).",
         start=lambda options: Passes(0, 1),
         meets_all=True,
         tier_keys=lambda tier, classes: [{}],
@@ -348,8 +348,8 @@ class OutsideTier:
 
     Attributes
     ----------
-    name
-        The name of the tier, and of the Python package.
+    name, says
+        The name of the tier and of the Python package, and what it is, in one line.
     version
         The version that runs.
     parts
@@ -362,6 +362,7 @@ class OutsideTier:
     """
 
     name: str
+    says: str
     version: str
     parts: Mapping[str, Mapping[Norm, Passes]]
     black_box: str
@@ -383,6 +384,7 @@ def _in_all_norms(passes: Passes) -> dict[Norm, Passes]:
 
 AUTOATTACK = OutsideTier(
     "autoattack",
+    "AutoAttack's standard version, its authors' own code, if it is installed",
     "standard",
     {
         "apgd-ce": _in_all_norms(Passes(111, 101)) | {"l1": Passes(525, 515)},

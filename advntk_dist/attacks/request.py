@@ -19,54 +19,27 @@ from advntk_dist.spec import NORMS
 Rows = NDArray[np.int64]
 
 
-def check_request(x: ArrayLike, radius: float, steps: int, step_size: float, norm: str) -> Images:
-    """Images as floats, once the other arguments are seen to be possible.
-
-    Raises
-    ------
-    RequestError
-        If they are not.
-    """
-    if norm not in NORMS:
-        raise RequestError(f"attack.norm: no norm {norm!r}; there are {', '.join(NORMS)}")
-    if not (0 <= radius < np.inf and 0 <= step_size < np.inf and steps >= 0):
-        raise RequestError(
-            f"attack: radius, steps and step_size must be finite and >= 0, got {radius}, {steps} and {step_size}"
-        )
-    return to_unit_range(np.asarray(x))
-
-
-def targets_of(y: ArrayLike, images: int, outputs: int) -> Values:
-    """:func:`targets`, one row an image.
-
-    Raises
-    ------
-    RequestError
-        If there is not one label an image, or :func:`targets` does not understand them.
-    """
-    rows = targets(y, outputs)
-    if len(rows) != images:
-        raise RequestError(f"attack: {images} images, but {len(rows)} labels")
-    return rows
-
-
-def targets(y: ArrayLike, outputs: int) -> Values:
+def targets(y: ArrayLike, outputs: int, images: int | None = None) -> Values:
     """Labels (m,) as one-hot rows (m, outputs); rows that are given already pass through.
 
     Raises
     ------
     RequestError
-        If y is neither labels in 0..outputs-1 nor rows of that many numbers.
+        If y is neither labels in 0..outputs-1 nor rows of that many numbers, or not one of them for each of ``images``.
     """
     array = np.asarray(y)
     if array.ndim == 1 and array.dtype.kind in "iu" and (array < outputs).all() and (array >= 0).all():
-        return np.asarray(np.eye(outputs)[array])
-    if array.ndim == 2 and array.shape[1] == outputs:
-        return array.astype(np.float64)
-    raise RequestError(
-        f"attack: labels must be integers from 0 to {outputs - 1}, or rows of {outputs} targets; "
-        f"got {array.dtype} of shape {array.shape}"
-    )
+        rows = np.asarray(np.eye(outputs)[array])
+    elif array.ndim == 2 and array.shape[1] == outputs:
+        rows = array.astype(np.float64)
+    else:
+        raise RequestError(
+            f"attack: labels must be integers from 0 to {outputs - 1}, or rows of {outputs} targets; "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    if len(rows) != (len(rows) if images is None else images):
+        raise RequestError(f"attack: {images} images, but {len(rows)} labels")
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +97,19 @@ class AttackRequest:
         RequestError
             If they are not.
         """
-        clean = check_request(x, radius, steps, step_size, norm)
+        if norm not in NORMS:
+            raise RequestError(f"attack.norm: no norm {norm!r}; there are {', '.join(NORMS)}")
+        if not (0 <= radius < np.inf and 0 <= step_size < np.inf and steps >= 0):
+            raise RequestError(
+                f"attack: radius, steps and step_size must be finite and >= 0, got {radius}, {steps} and {step_size}"
+            )
+        clean = to_unit_range(np.asarray(x))
         if restarts < 1:
             raise RequestError(f"attack.restarts: must be at least 1, got {restarts}")
         keys = keys_of(indices, len(clean))
         whole = completed(predictor)
         outputs = whole.outputs or whole.predict(clean[:1]).shape[1]
-        wanted = targets_of(y, len(clean), outputs)
+        wanted = targets(y, outputs, len(clean))
         classes = wanted.argmax(axis=1)
         aims = check_loss(loss, outputs, classes, towards)
         return cls(whole, clean, wanted, classes, aims, keys, radius, norm, loss, seed)
@@ -149,6 +128,13 @@ class AttackRequest:
     def random_start(self, restart: int) -> Images:
         """A point drawn uniformly from the ball around each image, shaped as the images."""
         return random_start(self.clean, self.radius, self.norm, self.seed, self.keys, restart)
+
+    def ascend(self, start: Images, steps: int, step_size: float) -> Images:
+        """The last iterates of projected gradient ascent of the loss from ``start``, shaped as the images."""
+        return self.predictor.ascend(
+            start, self.clean, self.wanted, radius=self.radius, steps=steps, step_size=step_size, norm=self.norm,
+            loss=self.loss, towards=self.towards,
+        )  # fmt: skip
 
     def examine(self, images: Images) -> tuple[NDArray[np.bool_], Values]:
         """Whether each perturbed image is misclassified, (m,), and its loss, (m,)."""

@@ -20,17 +20,32 @@ from advntk_dist.cli.options import (
 )
 from advntk_dist.storage.paths import Location
 
+_ATTACK = "Name of an attack below, or package.module:attack for one of your own."
 
-@click.command(short_help="Attack the methods of a finished run again.")
+
+class _WithAttacks(click.Command):
+    """A command whose help ends with the attacks and the tiers that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - of click
+        """Write both lists, each name with what it is."""
+        attacks = [(spec.name, spec.description) for spec in registry.ATTACKS.values()]
+        tiers = [(name, tier.says) for name, tier in registry.TIERS.items()]
+        tiers.append((registry.AUTOATTACK.name, registry.AUTOATTACK.says))
+        for title, rows in (("Attacks", attacks), ("Tiers", tiers)):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.command(cls=_WithAttacks, short_help="Attack the methods of a finished run again.")
 @click.argument("folder", type=PlaceParameter(), metavar="RUN")
-@click.option("--attack", "name", default=registry.DEFAULT.name, show_default=True, help="Name of the attack.")
+@click.option("--attack", "name", default=registry.DEFAULT.name, show_default=True, help=_ATTACK)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
 )
 @click.option(
     "--tier",
     type=click.Choice(registry.TIER_NAMES),
-    help="A standard sequence of attacks instead; autoattack is its authors' own code, if it is installed.",
+    help="A standard sequence of attacks instead.",
 )
 @click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")

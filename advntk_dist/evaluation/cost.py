@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
 from advntk_dist.attacks.registry import Passes
-from advntk_dist.attacks.request import targets_of
+from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.text import duration
@@ -68,7 +68,7 @@ class Timed:
         indices: NDArray[np.int64],
     ) -> Array:
         """Time the passes of these images (m, H, W, C)."""
-        wanted = targets_of(y, len(x), predictor.predict(x).shape[1])
+        wanted = targets(y, predictor.predict(x).shape[1], len(x))
 
         def seconds(call: Callable[[], Any]) -> float:
             call()

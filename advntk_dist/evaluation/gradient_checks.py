@@ -11,7 +11,7 @@ from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import random_start
 from advntk_dist.attacks.losses import LEAST_OUTPUTS, loss_and_slope
 from advntk_dist.attacks.registry import UNTARGETED
-from advntk_dist.attacks.request import targets_of
+from advntk_dist.attacks.request import targets
 from advntk_dist.evaluation.examined_predictor import Check
 
 SLOPE_ERROR = 1e-4
@@ -43,7 +43,7 @@ def finite_differences(
         Of those points.
     """
     points = INSIDE * random_start(np.asarray(x, np.float64), radius, norm, seed, None)
-    wanted = targets_of(y, len(points), predictor.predict(points[:1]).shape[1])
+    wanted = targets(y, predictor.predict(points[:1]).shape[1], len(points))
 
     def loss(at: Images) -> Any:
         return predictor.value_and_slope(at, wanted)[1]
@@ -97,7 +97,7 @@ def single_precision(
     outputs = exact.predict(points.astype(np.float64))
     right = outputs.argmax(axis=1) == y
     points, f = points[right], outputs[right]
-    wanted = targets_of(y[right], len(points), f.shape[1])
+    wanted = targets(y[right], f.shape[1], len(points))
     turned = flipped = 0.0
     lost = 0
     losses = [loss for loss in UNTARGETED if f.shape[1] >= LEAST_OUTPUTS[loss]] if len(points) else []

@@ -55,7 +55,7 @@ def kernel() -> KernelPredictor:
 @pytest.mark.parametrize(("name", "norm"), POSSIBLE)
 def test_no_image_leaves_the_ball_or_the_pixel_range(quadratic: Make, name: str, norm: Any, dtype: Any) -> None:
     x = X.astype(dtype)
-    for scale in (0.0, 1.0, 8.0):
+    for scale in (0.0, 0.01, 1.0, 8.0):
         radius = scale * RADIUS[norm]
         found = ATTACKS[name].call(
             quadratic(SHAPE, K), x, Y, radius=radius, norm=norm, seed=2, restarts=2, **_few(name)
@@ -65,10 +65,14 @@ def test_no_image_leaves_the_ball_or_the_pixel_range(quadratic: Make, name: str,
         slack = 1e-6 if dtype == np.float32 and norm != "l1" else 1e-12
         assert (perturbation_size(found, x, norm) <= radius + slack).all()
         assert np.abs(found).max() <= 0.5
+        if radius == 0:
+            np.testing.assert_array_equal(found, x)
 
 
-@pytest.mark.parametrize("restarts", [1, 3])
-@pytest.mark.parametrize(("name", "norm"), POSSIBLE)
+@pytest.mark.parametrize(
+    ("name", "norm", "restarts"),
+    [(*pair, restarts) for pair in POSSIBLE for restarts in (1, 3)] + [("pgd-reference", "linf", 1)],
+)
 def test_result_depends_on_batching_by_rounding_only(
     kernel: KernelPredictor, name: str, norm: Any, restarts: int
 ) -> None:
@@ -139,8 +143,10 @@ def test_fused_value_and_slope(kernel: KernelPredictor, loss: Any) -> None:
     np.testing.assert_allclose(gradient, kernel.vjp(x, slope), atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("attack", [apgd, fgsm])
+@pytest.mark.parametrize("attack", [apgd, fgsm, pgd])
 def test_gradients_that_are_not_finite_are_reported(attack: Any) -> None:
+    """Clipping would hide them: on a CPU, XLA's minimum of NaN and a number is the number."""
+
     def kinked(x1: Any, x2: Any, _kind: str) -> Any:
         return jnp.sqrt(jnp.abs(x1).sum(axis=(1, 2, 3)))[:, None] * jnp.ones(len(x2))
 
@@ -148,7 +154,8 @@ def test_gradients_that_are_not_finite_are_reported(attack: Any) -> None:
     net.backend = NeuralTangentsBackend(kinked)
     predictor = KernelPredictor(net, X, _RNG.standard_normal((M, K)), batch=4)
     with pytest.raises(SolverError, match=r"mlp-2 \(backend neural-tangents\) is not finite"):
-        attack(predictor, np.zeros((2, *SHAPE)), Y[:2], radius=0.0)
+        attack(predictor, np.stack([X[2], np.zeros(SHAPE)]), Y[:2], radius=0.0)
+    assert np.isfinite(attack(predictor, X[2:3], Y[:1], radius=0.0)).all()
 
 
 @pytest.mark.parametrize("name", [n for n in ATTACKS if n != "pgd-reference"])
@@ -319,14 +326,31 @@ def test_a_configured_attack_runs(quadratic: Make, name: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"radius": -0.1}, "radius"),
+        ({"radius": np.nan}, "radius"),
+        ({"radius": np.inf}, "radius"),
+        ({"restarts": 0}, "attack.restarts"),
+        ({"norm": "l3"}, "linf, l2|linf and l2"),
+        ({"indices": np.arange(3)}, "attack.indices"),
+    ],
+)
+def test_requests_that_are_possible_for_no_attack(
+    quadratic: Make, name: str, keywords: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        ATTACKS[name].call(quadratic(SHAPE, K), X, Y, **{"radius": 0.1} | keywords)
+    assert caught.value.exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("attack", "keywords", "words"),
     [
-        (pgd, {"restarts": 0}, "attack.restarts"),
-        (fgsm, {"restarts": 0}, "attack.restarts"),
-        (apgd, {"restarts": 0}, "attack.restarts"),
-        (apgd_targeted, {"restarts": 0}, "attack.restarts"),
-        (square, {"restarts": 0}, "attack.restarts"),
+        *((attack, {"step_size": size}, "step_size") for attack in (pgd, pgd_reference) for size in (-0.1, np.nan)),
+        *((attack, {"steps": -1}, "steps") for attack in (pgd, pgd_reference, apgd)),
         (pgd_reference, {"restarts": 2}, "squared-error"),
         (pgd_reference, {"loss": "margin"}, "squared-error"),
         (apgd_targeted, {"targets": 0}, "attack.targets"),
@@ -336,9 +360,6 @@ def test_a_configured_attack_runs(quadratic: Make, name: str) -> None:
         (square, {"loss": "dlr"}, "loss margin"),
         (pgd, {"loss": "margin-targeted"}, "one class an image"),
         (apgd, {"loss": "hinge"}, "no loss 'hinge'"),
-        (fgsm, {"norm": "l3"}, "no norm 'l3'"),
-        (apgd, {"steps": -1}, "steps"),
-        (square, {"indices": np.arange(3)}, "attack.indices"),
     ],
 )
 def test_impossible_requests(quadratic: Make, attack: Any, keywords: dict[str, Any], words: str) -> None:
