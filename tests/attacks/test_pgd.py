@@ -51,18 +51,6 @@ def kernel_predictor(_quickly_compiled: None) -> KernelPredictor:
     return KernelPredictor(network("mlp-2"), x, np.random.default_rng(2).standard_normal((40, 3)), batch=16)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_kernel_predictor_is_attacked_within_the_radius(kernel_predictor: KernelPredictor, norm: Any) -> None:
-    radius = 0.1 if norm == "linf" else 0.4
-    adversarial = pgd(kernel_predictor, X, Y, radius=radius, steps=5, norm=norm)
-    sizes = perturbation_size(adversarial, X, norm)
-    assert (sizes <= radius + 1e-6).all()
-    assert sizes.max() > 0.9 * radius
-    np.testing.assert_array_equal(adversarial, pgd(kernel_predictor, X, Y, radius=radius, steps=5, norm=norm))
-    start = pgd(kernel_predictor, X, Y, radius=radius, steps=0, norm=norm)
-    assert _loss(kernel_predictor, adversarial).mean() > _loss(kernel_predictor, start).mean()
-
-
 def test_uint8_images(quadratic: Make) -> None:
     raw = _RNG.integers(0, 256, (5, *SHAPE)).astype(np.uint8)
     adversarial = pgd(quadratic(), raw, Y[:5], radius=8 / 255)
@@ -209,14 +197,6 @@ def test_linear_predictor_is_driven_to_the_corner(quadratic: Make) -> None:
         np.testing.assert_allclose(adversarial, sign * 0.1 * np.sign(predictor.linear.reshape(1, *SHAPE)), atol=1e-15)
 
 
-def test_l2_step_follows_the_gradient(quadratic: Make) -> None:
-    predictor = quadratic(outputs=1, curvature=0.0)
-    far = np.array([[-100.0]])
-    adversarial = pgd(predictor, np.zeros((1, *SHAPE)), far, radius=0.2, steps=40, norm="l2", loss="squared-error")
-    direction = predictor.linear.reshape(1, *SHAPE) / np.linalg.norm(predictor.linear)
-    np.testing.assert_allclose(adversarial, 0.2 * direction, atol=2e-3)
-
-
 def test_seeds_and_indices_give_streams_of_their_own() -> None:
     x = np.zeros((4, *SHAPE))
 
@@ -245,12 +225,13 @@ def test_start_fills_the_ball(norm: Any) -> None:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_more_steps_do_not_lower_the_loss(kernel_predictor: KernelPredictor, norm: Any) -> None:
     radius = 0.1 if norm == "linf" else 0.4
-    losses = [
-        _loss(
-            kernel_predictor, pgd(kernel_predictor, X, Y, radius=radius, steps=s, step_size=radius / 10, norm=norm)
-        ).mean()
-        for s in (0, 1, 5, 20)
+    found = [
+        pgd(kernel_predictor, X, Y, radius=radius, steps=s, step_size=radius / 10, norm=norm) for s in (0, 1, 5, 20, 20)
     ]
+    np.testing.assert_array_equal(found[-1], found[-2])
+    sizes = perturbation_size(found[-1], X, norm)
+    assert 0.9 * radius < sizes.max() <= radius + 1e-6
+    losses = [_loss(kernel_predictor, images).mean() for images in found]
     assert all(later >= earlier - 1e-9 for earlier, later in pairwise(losses))
     assert losses[-1] > losses[0]
 
