@@ -11,12 +11,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advntk_dist.attacks import apgd as apgd
-    from advntk_dist.attacks import apgd_targeted as apgd_targeted
-    from advntk_dist.attacks import fgsm as fgsm
-    from advntk_dist.attacks import pgd as pgd
-    from advntk_dist.attacks import pgd_reference as pgd_reference
-    from advntk_dist.attacks import square as square
+    from advntk_dist.attacks.apgd import apgd as apgd
+    from advntk_dist.attacks.apgd import apgd_targeted as apgd_targeted
+    from advntk_dist.attacks.pgd import fgsm as fgsm
+    from advntk_dist.attacks.pgd import pgd as pgd
+    from advntk_dist.attacks.pgd_reference import pgd_reference as pgd_reference
+    from advntk_dist.attacks.square import square as square
     from advntk_dist.config import RunConfig as RunConfig
     from advntk_dist.config import load_config as load_config
     from advntk_dist.data import load_dataset as load_dataset
@@ -48,21 +48,21 @@ _HOMES = {
     "NTKClassifier": "estimators",
     "RunConfig": "config",
     "WorkerPool": "gram",
-    "apgd": "attacks",
-    "apgd_targeted": "attacks",
+    "apgd": "attacks.apgd",
+    "apgd_targeted": "attacks.apgd",
     "build_gram": "gram",
-    "fgsm": "attacks",
+    "fgsm": "attacks.pgd",
     "load_config": "config",
     "load_dataset": "data",
     "log_xi": "theory.xi",
     "network": "networks",
     "open_gram": "gram",
     "output_law": "theory.output_law",
-    "pgd": "attacks",
-    "pgd_reference": "attacks",
+    "pgd": "attacks.pgd",
+    "pgd_reference": "attacks.pgd_reference",
     "run": "pipeline.run",
     "schedule_distance": "theory.piecewise",
-    "square": "attacks",
+    "square": "attacks.square",
     "xi": "theory.xi",
 }
 

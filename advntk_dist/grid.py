@@ -1,7 +1,7 @@
 """The one place that turns (n, tile) into slices.
 
 A Gram matrix is cut into square tiles; the last row and column of tiles may be ragged. A symmetric grid
-lists each tile on or above the diagonal once. Nobody else in the package slices a matrix.
+lists each tile on or above the diagonal once. No other module slices a matrix.
 """
 
 from __future__ import annotations

@@ -34,8 +34,3 @@ def count(name: str, amount: float = 1) -> None:
     if key not in _made:
         _made[key] = Counter(name, description=COUNTERS[name])
     _made[key].inc(amount)
-
-
-def exported() -> set[str]:
-    """Names under which Prometheus finds the counters."""
-    return {f"ray_{name}_total" for name in COUNTERS}

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import Images, Norm
-from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
 from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
@@ -24,7 +23,7 @@ MEMORY = 2**29
 attack keeps between the value and the gradient of a step."""
 
 
-class KernelPredictor:
+class KernelPredictor(DifferentiablePredictor):
     """A predictor that attacks can differentiate.
 
     It pickles as its network, training images and coefficients. Training images are prepared once and stay on the
@@ -78,11 +77,16 @@ class KernelPredictor:
         c = np.array(coefficients, dtype=np.float64)
         if c.ndim != 2 or len(c) != self.n or not np.isfinite(c).all():
             raise ValueError(f"coefficients must be {self.n} finite rows, got shape {c.shape}")
-        self.outputs, self.coefficients = c.shape[1], c
+        self.coefficients = c
         padded = stack_blocks(c, self._block)
         padded.reshape(-1, self.outputs)[self.n :] = 0.0
         with kernel_scope():
             self._coefficients = jnp.asarray(padded)
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs k."""
+        return int(self.coefficients.shape[1])
 
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:
         """f(x), (m, k) float64, for images x (m, H, W, C)."""
@@ -111,38 +115,33 @@ class KernelPredictor:
         self,
         start: Images,
         clean: Images,
-        targets: NDArray[np.float64],
+        wanted: NDArray[np.float64],
         *,
         radius: float,
         steps: int,
         step_size: float,
         norm: Norm,
-        loss: Loss = "margin",
-        towards: NDArray[np.int64] | None = None,
+        loss: Loss,
+        towards: NDArray[np.int64],
     ) -> Images:
-        """All steps of :func:`advntk_dist.attacks.pgd` from ``start``, on the device.
+        """The last iterates of projected gradient ascent, as the protocol says, with all steps on the device.
 
-        Parameters
-        ----------
-        start, clean
-            First iterates and clean images (m, H, W, C), in the dtype of the training images.
-        targets
-            (m, k).
-        radius, steps, step_size, norm
-            As in ``pgd``.
-        loss, towards
-            As :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
+        Images in another dtype than the training images are attacked step by step, in their own dtype.
 
         Raises
         ------
         SolverError
             If an input gradient was not finite.
         """
+        if start.dtype != self.dtype:
+            return super().ascend(
+                start, clean, wanted, radius=radius, steps=steps, step_size=step_size, norm=norm, loss=loss,
+                towards=towards,
+            )  # fmt: skip
         begin, centre = self._images(start), self._images(clean)
         out, finite = np.empty_like(begin), True
-        aims = np.zeros(len(begin), np.int64) if towards is None else towards
         for s in spans(len(begin), self.batch):
-            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, targets, aims))
+            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, wanted, towards))
             with kernel_scope():
                 found, fine = compiled_ascent()(
                     self._prepared,

@@ -1,4 +1,4 @@
-"""What identifies a network: names and numbers alone, so that a configuration is read without loading JAX."""
+"""Names that configurations use: of networks, norms and losses, so that one is read without loading JAX."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ RESNET_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 BackendChoice = Literal["auto", "neural-tangents", "xla"]
 BACKENDS: tuple[str, ...] = get_args(BackendChoice)
+
+Norm = Literal["linf", "l2", "l1"]
+"""Norms that a perturbation is measured in."""
+NORMS: tuple[Norm, ...] = get_args(Norm)
+Loss = Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"]
+"""Losses that an attack maximises, as :func:`advntk_dist.attacks.losses.loss_and_slope` defines them."""
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+TARGETED: tuple[Loss, ...] = ("margin-targeted", "dlr-targeted")
+"""Losses that ask for a class to move towards."""
+
+IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
+"""What ``package.module:name`` matches, the name of something of the user's own."""
 
 KNOWN = ("mlp-2 and deeper", "cnn-1 and deeper", "resnet-18", "resnet-34", "package.module:function")
 
@@ -45,7 +57,7 @@ def parse_name(name: str) -> tuple[Family, int] | None:
     NetworkError
         If the name is neither a known network nor of the form ``package.module:function``.
     """
-    if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+    if re.fullmatch(IMPORT_PATH, name):
         return None
     match = re.fullmatch(r"(mlp|cnn|resnet)-([0-9]{1,3})", name)
     if match:

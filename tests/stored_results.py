@@ -47,7 +47,7 @@ def tier(attacks: list[str], methods: dict[str, float], **more: Any) -> dict[str
                 {
                     "name": attack,
                     "attacked": 36,
-                    "fallen": 1,
+                    "broken": 1,
                     "robust": robust + 0.05 * (i == 0 and len(attacks) > 1),
                     "robust_interval": [0.0, 1.0],
                     "max_perturbation": 0.2,

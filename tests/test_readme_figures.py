@@ -180,7 +180,7 @@ def check_and_autoattack() -> Iterator[str]:
     yield f"passes its {WORDS[len(check['checks'])]} checks on the run of seed 0 ({check['images']} test images,"
     ours, theirs, n = auto["ours"], auto["autoattack_standard"], auto["images"]
     left = f"{n * auto['clean']:.0f} right when clean, {n * theirs['robust']:.0f} left"
-    assert auto["felled_by_ours_alone"] == auto["felled_by_autoattack_alone"] == 0
+    assert auto["broken_by_ours_alone"] == auto["broken_by_autoattack_alone"] == 0
     yield f"on {n} test images of the same run ({left}), fells the same images as tier `{auto['tier']}` does, in"
     yield f"does, in {theirs['seconds'] / ours['seconds']:.1f} times the time"
 

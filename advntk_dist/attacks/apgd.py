@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import ascent_direction, keys_of, project, random_start, sparse_direction
-from advntk_dist.attacks.loss_gradients import check_request, labels_of, value_and_slope
-from advntk_dist.attacks.losses import TARGETED, Loss
-from advntk_dist.attacks.restarts import check_restarts, outcomes_of, worst_of
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.geometry import ascent_direction, project, sparse_direction
+from advntk_dist.attacks.losses import check_loss
+from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.errors import RequestError
-
-Rows = NDArray[np.int64]
+from advntk_dist.spec import TARGETED
 
 
 def apgd(
@@ -34,13 +33,13 @@ def apgd(
 ) -> Images:
     """Ascend a loss with momentum, halve the step where it no longer helps, and keep the best point.
 
-    An image that is misclassified is done: it takes no more steps and no more starts, so that a step costs what the
-    images that are left cost.
+    An image that is misclassified takes no more steps and no more starts, so that a step costs no more than the images
+    that are still robust.
 
     Parameters
     ----------
     predictor, x, y, radius, norm, seed, indices, loss, restarts, towards
-        As for :func:`advntk_dist.attacks.pgd`.
+        As for :func:`advntk_dist.attacks.pgd.pgd`.
     steps
         Gradient steps a start; each takes a value and a gradient, and the start one more.
     step_size
@@ -56,17 +55,15 @@ def apgd(
     RequestError
         If an argument is impossible.
     """
-    clean = check_request(x, radius, steps, 0.0, norm)
-    check_restarts(restarts)
-    keys = keys_of(indices, len(clean))
-    wanted, classes, aims = labels_of(predictor, clean, y, loss, towards)
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts, towards=towards,
+    )  # fmt: skip
 
-    def ends(rows: Rows, restart: int) -> Images:
-        start = random_start(clean[rows], radius, norm, seed, keys[rows], restart)
-        climb = Climb(predictor, start, clean[rows], wanted[rows], aims[rows], radius, norm, loss)
-        return climb.run(steps)
+    def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
+        return ApgdState(part, part.random_start(restart)).run(steps)
 
-    return worst_of(ends, outcomes_of(predictor, loss, wanted, classes, aims), len(clean), restarts)
+    return request.worst_of(attempt, restarts)
 
 
 def apgd_targeted(
@@ -107,26 +104,24 @@ def apgd_targeted(
     RequestError
         If an argument is impossible.
     """
-    clean = check_request(x, radius, steps, 0.0, norm)
-    check_restarts(restarts)
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss="margin",
+        restarts=restarts,
+    )  # fmt: skip
     if loss not in TARGETED:
         raise RequestError(f"attack.loss: apgd-targeted takes {' or '.join(TARGETED)}, got {loss!r}")
     if targets < 1:
         raise RequestError(f"attack.targets: must be at least 1, got {targets}")
-    keys = keys_of(indices, len(clean))
-    wanted, classes, _ = labels_of(predictor, clean, y, "margin")
-    f = predictor.predict(clean)
+    f, classes = request.predictor.predict(request.clean), request.classes
     others = np.argsort(-np.where(np.arange(f.shape[1]) == classes[:, None], -np.inf, f), axis=1, kind="stable")
-    labels_of(predictor, clean, y, loss, others[:, 0])
+    check_loss(loss, f.shape[1], classes, others[:, 0])
     count = min(targets, f.shape[1] - 1)
 
-    def ends(rows: Rows, attempt: int) -> Images:
-        start = random_start(clean[rows], radius, norm, seed, keys[rows], attempt)
-        aims = others[rows, attempt % count]
-        return Climb(predictor, start, clean[rows], wanted[rows], aims, radius, norm, loss).run(steps)
+    def attempt(part: AttackRequest, rows: Rows, number: int) -> Images:
+        aimed = replace(part, loss=loss, towards=others[rows, number % count])
+        return ApgdState(aimed, part.random_start(number)).run(steps)
 
-    margins = outcomes_of(predictor, "margin", wanted, classes, np.zeros_like(classes))
-    return worst_of(ends, margins, len(clean), count * restarts)
+    return request.worst_of(attempt, count * restarts)
 
 
 MOMENTUM = 0.75
@@ -146,19 +141,15 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(found))
 
 
-class Climb:
-    """The state of an ascent; images leave it when they are misclassified.
+class ApgdState:
+    """The iterates of all images of a request; those that are misclassified take no further steps.
 
     Parameters
     ----------
-    predictor
-        What is attacked.
-    start, clean
-        First iterates and centres of the balls, (m, H, W, C) of one dtype.
-    wanted, towards
-        Targets (m, k) and classes (m,), as losses take them.
-    radius, norm, loss
-        As for :func:`advntk_dist.attacks.apgd`.
+    request
+        The images, their classes, the ball and the loss.
+    start
+        First iterates (m, H, W, C), in the dtype of the clean images.
 
     Attributes
     ----------
@@ -166,21 +157,10 @@ class Climb:
         The best points (m, H, W, C), and their losses (m,).
     """
 
-    def __init__(
-        self,
-        predictor: DifferentiablePredictor,
-        start: Images,
-        clean: Images,
-        wanted: NDArray[np.float64],
-        towards: NDArray[np.int64],
-        radius: float,
-        norm: Norm,
-        loss: Loss,
-    ) -> None:
-        self._predictor, self._clean, self._wanted, self._towards = predictor, clean, wanted, towards
-        self._radius, self._norm, self._loss = radius, norm, loss
-        self._classes = wanted.argmax(axis=1)
-        self._left = np.arange(len(clean))
+    def __init__(self, request: AttackRequest, start: Images) -> None:
+        clean, norm, radius = request.clean, request.norm, request.radius
+        self._request, self._clean, self._norm, self._radius = request, clean, norm, radius
+        self._active = np.arange(len(clean))
         m, pixels = len(clean), int(np.prod(clean.shape[1:]))
         self._now, self._before = start.copy(), start.copy()
         self._slope, self._best_slope = np.zeros_like(clean), np.zeros_like(clean)
@@ -203,7 +183,7 @@ class Climb:
         self._loss_at_checkpoint[:] = self.best_loss
         previous = 0
         for done in range(1, steps + 1):
-            if not len(self._left):
+            if not len(self._active):
                 break
             self._advance(first=done == 1)
             self._look()
@@ -216,7 +196,7 @@ class Climb:
         return self.best
 
     def _advance(self, *, first: bool) -> None:
-        rows = self._left
+        rows = self._active
         now, clean = self._now[rows], self._clean[rows]
         aimed = project(now + self._sizes(rows) * self._direction(rows), clean, self._radius, self._norm)
         if self._norm != "l1" and not first:
@@ -239,12 +219,13 @@ class Climb:
         return self._step[rows].astype(self._now.dtype).reshape(-1, *([1] * (self._now.ndim - 1)))
 
     def _look(self) -> None:
-        """Losses and slopes at the current points; keeps the best, lets go of the misclassified."""
-        rows = self._left
-        f, loss, slope = value_and_slope(
-            self._predictor, self._now[rows], self._wanted[rows], loss=self._loss, towards=self._towards[rows]
+        """Evaluate the current points, keep the best ones, and stop the images that are misclassified."""
+        rows = self._active
+        asked = self._request
+        f, loss, slope = asked.predictor.value_and_slope(
+            self._now[rows], asked.wanted[rows], loss=asked.loss, towards=asked.towards[rows]
         )
-        wrong = f.argmax(axis=1) != self._classes[rows]
+        wrong = f.argmax(axis=1) != asked.classes[rows]
         self._slope[rows] = slope
         self._rises[rows] += loss > self._last_loss[rows]
         self._last_loss[rows] = loss
@@ -252,11 +233,11 @@ class Climb:
         found = rows[better]
         self.best[found], self._best_slope[found] = self._now[found], slope[better]
         self.best_loss[found] = loss[better]
-        self._left = rows[~wrong]
+        self._active = rows[~wrong]
 
     def _adapt(self, taken: int) -> None:
         """Halve steps that rarely help, or have led nowhere since the last checkpoint, and go on from the best."""
-        rows = self._left
+        rows = self._active
         few = self._rises[rows] < RISING * taken
         stuck = ~self._halved[rows] & (self.best_loss[rows] <= self._loss_at_checkpoint[rows])
         halve = few | stuck
@@ -267,7 +248,7 @@ class Climb:
 
     def _adapt_l1(self) -> None:
         """Aim at two thirds of the pixels that the best point changes; shrink the step unless they got fewer."""
-        rows = self._left
+        rows = self._active
         axes = tuple(range(1, self.best.ndim))
         moved = (self.best[rows] != self._clean[rows]).sum(axis=axes)
         sparser = moved < 0.95 * self._moved_pixels[rows]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from advntk_dist.attacks.base import LOW, DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import project
-from advntk_dist.attacks.loss_gradients import check_request, labels_of
 from advntk_dist.attacks.losses import SPREAD
+from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.errors import RequestError
 
 NAMES: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -72,18 +71,18 @@ def autoattack(
     Returns
     -------
     numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5]; those that it does not fell are the images themselves.
+        Perturbed images, shaped as x, floats in [-0.5, 0.5]; where no attack succeeds, the images themselves.
 
     Raises
     ------
     RequestError
         If the packages are missing, or an argument is impossible.
     """
-    clean = check_request(x, radius, 0, 0.0, norm)
-    wanted, classes, _ = labels_of(predictor, clean, y, "margin")
+    request = AttackRequest.of(predictor, x, y, radius=radius, steps=0, norm=norm, loss="margin")
+    clean, classes = request.clean, request.classes
     torch, package = packages()
     if version == "standard":
-        check_outputs(wanted.shape[1])
+        check_outputs(request.wanted.shape[1])
     model = torch_model(torch, predictor, clean.dtype, output_scale(predictor, clean) if scale is None else scale)
     images = torch.from_numpy(np.ascontiguousarray(clean.transpose(0, 3, 1, 2) - LOW, dtype=np.float32))
     with heard(on_flag, show=verbose):
@@ -107,7 +106,7 @@ def autoattack(
     inside = project(moved, clean, radius, norm)  # the shift by half a range has rounded
     right = predictor.predict(inside).argmax(axis=1) == classes
     if lost := int((right & (said.numpy() != classes)).sum()):
-        on_flag(f"{lost} images that it counts as felled are classified correctly after rounding, and count as left")
+        on_flag(f"{lost} images that it counts as broken are classified correctly after rounding, and count as robust")
     return inside
 
 
@@ -139,8 +138,6 @@ def torch_model(torch: Any, predictor: DifferentiablePredictor, dtype: Any, scal
     return Bridge.apply
 
 
-STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The parts of its standard version, in order."""
 LEAST_OUTPUTS = 10
 """Outputs that its standard version needs: it moves towards nine other classes, whether there are so many or not."""
 _FLAG = "Warning: "
@@ -149,24 +146,27 @@ _FLAG = "Warning: "
 def packages() -> tuple[Any, Any]:
     """The modules ``torch`` and ``autoattack``; RequestError, which says how to get them, where one is missing."""
     try:
-        return importlib.import_module("torch"), importlib.import_module("autoattack")
+        import torch  # isort: skip -- what is missing first is said first
+        import autoattack as package
     except ImportError as error:
         raise RequestError(
             f"attack: AutoAttack is not installed ({error}); pip install torch git+https://github.com/fra31/auto-attack"
         ) from error
+    return torch, package
 
 
 def package_versions() -> dict[str, str | None]:
     """Versions of both packages, and what tells one state of AutoAttack's code from another: it has no releases."""
     torch, package = packages()
+    name = package.__name__
     try:
-        version: str | None = metadata.version("autoattack")
+        version: str | None = metadata.version(name)
     except metadata.PackageNotFoundError:  # its folder is on the path, and nothing is installed
         version = None
     code = hashlib.sha256()
     for file in sorted(Path(package.__file__).parent.glob("*.py")):
         code.update(file.name.encode() + b"\0" + file.read_bytes())
-    return {"torch": str(torch.__version__), "autoattack": version, "autoattack_sha256": code.hexdigest()}
+    return {"torch": str(torch.__version__), name: version, f"{name}_sha256": code.hexdigest()}
 
 
 def check_outputs(outputs: int) -> None:
@@ -201,16 +201,16 @@ class _Listener(io.StringIO):
 
 
 def square_flag(accuracies: Mapping[str, float], on_flag: Callable[[str], None]) -> None:
-    """Its own check of the whole result: whether Square has felled what its attacks with gradients have left.
+    """Its own check of the whole result: whether Square breaks what its attacks with gradients do not.
 
     Parameters
     ----------
     accuracies
-        "clean", and what was left after each part, in order.
+        "clean", and the robust accuracy after each part, in order.
     on_flag
         Called with what it says, if anything.
     """
+    from autoattack.checks import check_square_sr
+
     with heard(on_flag):
-        importlib.import_module("autoattack.checks").check_square_sr(
-            dict(accuracies), logger=SimpleNamespace(log=print)
-        )
+        check_square_sr(dict(accuracies), logger=SimpleNamespace(log=print))

@@ -1,57 +1,132 @@
-"""The interface of attacks: the predictor that they need, and how each is called.
-
-Pixels span [-0.5, 0.5], a range of 1, so that a radius of 8/255 means what it means in the field.
-"""
+"""What an attack asks of a predictor, and how every attack is called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.geometry import HIGH as HIGH
+from advntk_dist.attacks.geometry import LOW as LOW
+from advntk_dist.attacks.geometry import Images as Images
+from advntk_dist.attacks.geometry import ascent_direction, project
+from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.spec import Loss as Loss
+from advntk_dist.spec import Norm as Norm
 
-Norm = Literal["linf", "l2", "l1"]
-LOW, HIGH = -0.5, 0.5
-Images = NDArray[Any]
+Values = NDArray[np.float64]
 BoundAttack = Callable[..., Images]
 """An attack with everything but (predictor, x, y, seed, indices) filled in."""
-AnyImages = TypeVar("AnyImages", NDArray[Any], jax.Array)
-
-
-class DifferentiablePredictor(Protocol):
-    """A predictor with exact input gradients."""
-
-    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Outputs (m, k) of images (m, H, W, C)."""
-        ...
-
-    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Images:
-        """d sum(cotangent * predict(x)) / d x, shaped as x."""
-        ...
 
 
 @runtime_checkable
-class FusedPredictor(Protocol):
-    """A predictor that gives outputs, losses and input gradients in one pass."""
+class DifferentiablePredictor(Protocol):
+    """A predictor with exact input gradients.
+
+    A class that inherits from it defines :meth:`predict` and :meth:`vjp`; the other methods follow from these two, and
+    are overridden where a predictor has a faster way. Predictors that have the two methods alone are taken by every
+    attack, as :func:`completed` says.
+    """
 
     @property
-    def outputs(self) -> int:
-        """Numbers that it predicts for an image."""
+    def outputs(self) -> int | None:
+        """The number of outputs k; None where only a prediction tells."""
+        return None
+
+    def predict(self, x: ArrayLike) -> Values:
+        """Outputs (m, k), float64, of images (m, H, W, C)."""
+        ...
+
+    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Images:
+        """The gradient d sum(cotangent * predict(x)) / d x, shaped as x, for a cotangent (m, k)."""
         ...
 
     def value_and_slope(
-        self, x: ArrayLike, wanted: NDArray[np.float64], *, loss: Loss, towards: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Images]:
-        """f (m, k), losses (m,) and their gradients, shaped as x; arguments as for :func:`value_and_slope`."""
-        ...
+        self,
+        x: Images,
+        wanted: Values,
+        *,
+        loss: Loss = "squared-error",
+        towards: NDArray[np.int64] | None = None,
+    ) -> tuple[Values, Values, Images]:
+        """Outputs, the loss of each image, and the gradients of the losses in the images.
+
+        Parameters
+        ----------
+        x
+            Images (m, H, W, C), floats in [-0.5, 0.5].
+        wanted
+            Targets (m, k), float64: one-hot rows of the true classes, or any rows for the squared error.
+        loss, towards
+            Name of the loss and, for targeted losses, the classes (m,) to move towards, as
+            :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
+
+        Returns
+        -------
+        outputs, losses, gradients
+            (m, k) and (m,) float64, and an array shaped as x.
+        """
+        f = self.predict(x)
+        value, slope = loss_and_slope(loss, f, wanted, towards)
+        return f, value, self.vjp(x, slope)
+
+    def ascend(
+        self,
+        start: Images,
+        clean: Images,
+        wanted: Values,
+        *,
+        radius: float,
+        steps: int,
+        step_size: float,
+        norm: Norm,
+        loss: Loss,
+        towards: NDArray[np.int64],
+    ) -> Images:
+        """The last iterates (m, H, W, C) of projected gradient ascent of a loss.
+
+        Each step moves along the steepest direction of unit size, and projects onto the ball around the clean image and
+        onto the pixel range.
+
+        Parameters
+        ----------
+        start, clean
+            First iterates and centres of the balls, (m, H, W, C) of one dtype.
+        wanted, loss, towards
+            As for :meth:`value_and_slope`.
+        radius, steps, step_size, norm
+            Radius of the balls, number of steps, length of a step in units of the pixel range, and the norm of both.
+        """
+        current = start
+        for _ in range(steps):
+            _, _, gradient = self.value_and_slope(current, wanted, loss=loss, towards=towards)
+            moved = current + step_size * ascent_direction(gradient, norm, current).astype(clean.dtype)
+            current = project(moved, clean, radius, norm)
+        return current
+
+
+class _Completed(DifferentiablePredictor):
+    """A predictor of which values and gradients alone are known."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    def predict(self, x: ArrayLike) -> Values:
+        return np.asarray(self._given.predict(x))
+
+    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Images:
+        return np.asarray(self._given.vjp(x, cotangent))
+
+
+def completed(predictor: Any) -> DifferentiablePredictor:
+    """The predictor itself or, where it has ``predict`` and ``vjp`` alone, one that takes steps by asking these."""
+    return predictor if isinstance(predictor, DifferentiablePredictor) else _Completed(predictor)
 
 
 class Attack(Protocol):
-    """Adversarial examples within a radius.
+    """The function that finds adversarial examples within a radius.
 
     Steps, step sizes, losses and restarts mean what each attack says; what has a default may be left out, and what an
     attack cannot do it refuses with a RequestError.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, AnyImages, Images, Norm
 from advntk_dist.errors import RequestError
+from advntk_dist.spec import Norm
+
+LOW, HIGH = -0.5, 0.5
+"""Ends of the pixel range; it is 1 wide, so that a radius of 8/255 means what it means in the field."""
+Images = NDArray[Any]
+AnyImages = TypeVar("AnyImages", NDArray[Any], jax.Array)
 
 
 def perturbation_size(adversarial: Images, clean: Images, norm: Norm) -> NDArray[np.float64]:
@@ -17,6 +23,12 @@ def perturbation_size(adversarial: Images, clean: Images, norm: Norm) -> NDArray
     if norm == "l1":
         return np.asarray(np.abs(flat).sum(axis=1))
     return np.asarray(np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1))
+
+
+def rounding_of(x: Images, norm: Norm) -> float:
+    """What rounding of pixels of size up to 1/2 may add to the size of a perturbation of images x (m, H, W, C)."""
+    pixels = float(np.prod(x.shape[1:]))
+    return 4 * float(np.finfo(x.dtype).eps) * {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
 
 
 def keys_of(indices: ArrayLike | None, images: int) -> NDArray[np.int64]:
@@ -32,6 +44,11 @@ def stream(seed: int, key: int, restart: int = 0) -> np.random.Generator:
     """The random numbers of one image, (seed, key), in one restart; restarts are disjoint parts of one stream."""
     bits = np.random.Philox(key=np.array([seed, key], np.uint64), counter=np.array([0, 0, 0, restart], np.uint64))
     return np.random.Generator(bits)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the random starts of the attack in one step of a training whose own seed is given."""
+    return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0])
 
 
 def random_start(
@@ -60,7 +77,7 @@ def random_start(
 def project(x: AnyImages, centre: AnyImages, radius: float, norm: Norm) -> AnyImages:
     """The nearest point in the ball around ``centre``, then cut to the pixel range (which stays in the ball).
 
-    For l1 the nearest point in both at once, as :func:`advntk_dist.attacks.geometry.project_l1` says.
+    For l1 the nearest point in both at once, as :func:`project_l1` says.
 
     Of NumPy or JAX arrays, as is :func:`ascent_direction`; in the dtype of x.
     """
@@ -80,7 +97,7 @@ def project(x: AnyImages, centre: AnyImages, radius: float, norm: Norm) -> AnyIm
 def ascent_direction(gradient: AnyImages, norm: Norm, at: AnyImages | None = None) -> AnyImages:
     """The steepest direction of unit size in the norm; 0 where the gradient is 0.
 
-    For l1 a sparse one (:func:`advntk_dist.attacks.geometry.sparse_direction`), along pixels that can still move if the
+    For l1 a sparse one (:func:`sparse_direction`), along pixels that can still move if the
     current iterate is given as ``at``.
     """
     if norm == "l1":

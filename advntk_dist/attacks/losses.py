@@ -7,17 +7,13 @@ the cross-entropy do not change when the outputs of an image are multiplied by a
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.errors import RequestError
-
-Loss = Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"]
-
-TARGETED: tuple[Loss, ...] = ("margin-targeted", "dlr-targeted")
-"""Losses that ask for a class to move towards."""
+from advntk_dist.spec import LOSSES, TARGETED, Loss
 
 LEAST_OUTPUTS: dict[Loss, int] = {
     "squared-error": 1,
@@ -97,8 +93,8 @@ def check_loss(loss: str, outputs: int, y: NDArray[Any], towards: ArrayLike | No
     RequestError
         If there is no such loss, if it needs more outputs, or if ``towards`` does not fit it.
     """
-    if loss not in get_args(Loss):
-        raise RequestError(f"attack.loss: no loss {loss!r}; there are {', '.join(get_args(Loss))}")
+    if loss not in LOSSES:
+        raise RequestError(f"attack.loss: no loss {loss!r}; there are {', '.join(LOSSES)}")
     if outputs < (least := LEAST_OUTPUTS[loss]):  # type: ignore[index]
         instead = "squared-error" if outputs < 2 else "margin-targeted" if loss in TARGETED else "margin"
         raise RequestError(

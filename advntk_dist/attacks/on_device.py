@@ -1,90 +1,63 @@
-"""All steps of projected gradient ascent in one device program, for predictors that are sums of kernels.
+"""All steps of projected gradient ascent in one device program.
 
-Each step meets all training images, prepared block by prepared block; nothing leaves the device between steps. What
-the value pass leaves for the gradient pass is kept if it fits the budget.
+For sums of kernels each step meets all training images, prepared block by prepared block; nothing leaves the device
+between steps. What the value pass leaves for the gradient pass is kept if it fits the budget.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images, Norm
+from advntk_dist.attacks.base import Loss, Norm
 from advntk_dist.attacks.geometry import ascent_direction, project
-from advntk_dist.attacks.losses import Loss, loss_and_slope
+from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.kernels.backend import KernelBackend, Prepared
 from advntk_dist.kernels.combine import gradient, values
 from advntk_dist.kernels.scope import compiler_options
 
 
-@runtime_checkable
-class AscendingPredictor(Protocol):
-    """A predictor that takes all steps of an attack by itself."""
+def projected_ascent(
+    loss_gradient: Callable[[jax.Array], jax.Array],
+    start: jax.Array,
+    clean: jax.Array,
+    radius: float,
+    steps: int,
+    step_size: float,
+    norm: Norm,
+) -> tuple[jax.Array, jax.Array]:
+    """Projected gradient ascent as a loop that JAX can compile (Madry et al. 2018).
 
-    @property
-    def outputs(self) -> int:
-        """Numbers that it predicts for an image."""
-        ...
+    Parameters
+    ----------
+    loss_gradient
+        Gives the gradients of the losses, shaped as the images, at images (b, H, W, C).
+    start, clean
+        First iterates and centres of the balls, (b, H, W, C).
+    radius, steps, step_size
+        As in :func:`advntk_dist.attacks.pgd.pgd`; none of them needs to be known when the loop is compiled.
+    norm
+        The norm of the balls and of the steps.
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of images that it computes in."""
-        ...
+    Returns
+    -------
+    jax.Array
+        The last iterates, shaped as ``start``.
+    jax.Array
+        Whether all gradients were finite; clipping may hide that they were not.
+    """
 
-    def ascend(
-        self,
-        start: Images,
-        clean: Images,
-        targets: NDArray[np.float64],
-        *,
-        radius: float,
-        steps: int,
-        step_size: float,
-        norm: Norm,
-    ) -> Images:
-        """Where ascent of the squared error to ``targets`` (m, k) leads from ``start`` (m, H, W, C)."""
-        ...
+    def step(_: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        current, finite = state
+        slope = loss_gradient(current)
+        moved = current + step_size * ascent_direction(slope, norm, current)
+        return project(moved, clean, radius, norm), finite & jnp.isfinite(slope).all()
 
-
-@runtime_checkable
-class LossAscendingPredictor(Protocol):
-    """An :class:`AscendingPredictor` that ascends any loss, in any norm."""
-
-    @property
-    def outputs(self) -> int:
-        """Numbers that it predicts for an image."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of images that it computes in."""
-        ...
-
-    @property
-    def value_and_slope(self) -> Any:
-        """As :class:`advntk_dist.attacks.base.FusedPredictor` has it; it tells this predictor from the other."""
-        ...
-
-    def ascend(
-        self,
-        start: Images,
-        clean: Images,
-        targets: NDArray[np.float64],
-        *,
-        radius: float,
-        steps: int,
-        step_size: float,
-        norm: Norm,
-        loss: Loss,
-        towards: NDArray[np.int64],
-    ) -> Images:
-        """Where ascent of the loss leads from ``start``; arguments as for :func:`ascend`."""
-        ...
+    return jax.lax.fori_loop(0, steps, step, (start, jnp.asarray(True)))
 
 
 def ascend(
@@ -103,42 +76,28 @@ def ascend(
     loss: Loss,
     budget: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Projected gradient ascent of a loss of K(x, X) c; runs inside ``kernel_scope``.
+    """:func:`projected_ascent` of a loss of K(x, X) c; runs inside ``kernel_scope``.
 
     Parameters
     ----------
     prepared, coefficients
         Stacked blocks of training images and c, as :func:`advntk_dist.kernels.combine.values` takes them.
-    start, clean
-        First iterates and centres of the balls, (b, H, W, C).
+    start, clean, radius, steps, step_size, norm
+        As for :func:`projected_ascent`.
     targets, towards
         (b, k) float64 and (b,) int64, as :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
-    radius, steps, step_size
-        As in :func:`advntk_dist.attacks.pgd`; none of them is compiled in.
-    backend
-        The kernel.
-    norm, loss
-        Their names.
+    backend, loss
+        The kernel, and the name of the loss.
     budget
         Bytes that one step may keep from its value pass for its gradient pass.
-
-    Returns
-    -------
-    jax.Array
-        The last iterates, shaped as ``start``.
-    jax.Array
-        Whether all gradients were finite; clipping may hide that they were not.
     """
 
-    def step(_: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        current, finite = state
-        f, residuals = values(backend, current, prepared, coefficients, budget=budget)
-        rise = loss_and_slope(loss, f, targets, towards)[1]
-        slope = gradient(backend, current, prepared, coefficients, rise, residuals)
-        moved = current + step_size * ascent_direction(slope, norm, current)
-        return project(moved, clean, radius, norm), finite & jnp.isfinite(slope).all()
+    def loss_gradient(x: jax.Array) -> jax.Array:
+        return value_and_gradient(
+            prepared, coefficients, x, targets, towards, backend=backend, loss=loss, budget=budget
+        )[2]  # fmt: skip
 
-    return jax.lax.fori_loop(0, steps, step, (start, jnp.asarray(True)))
+    return projected_ascent(loss_gradient, start, clean, radius, steps, step_size, norm)
 
 
 def value_and_gradient(

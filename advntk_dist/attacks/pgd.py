@@ -1,16 +1,11 @@
-"""Projected gradient descent as the field defines it (Madry et al. 2018)."""
+"""Projected gradient descent as the field defines it (Madry et al. 2018), and its single step, FGSM."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import ascent_direction, keys_of, project, random_start
-from advntk_dist.attacks.loss_gradients import check_request, labels_of, value_and_slope
-from advntk_dist.attacks.losses import Loss
-from advntk_dist.attacks.on_device import AscendingPredictor, LossAscendingPredictor
-from advntk_dist.attacks.restarts import check_restarts, outcomes_of, worst_of
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.request import AttackRequest, Rows
 
 
 def pgd(
@@ -37,7 +32,7 @@ def pgd(
     Parameters
     ----------
     predictor
-        What is attacked.
+        The predictor under attack.
     x
         Clean images (m, H, W, C): uint8, or floats in [-0.5, 0.5].
     y
@@ -45,16 +40,16 @@ def pgd(
     radius, step_size
         In units of the pixel range (8/255 means 8/255); the step size is by default a fifth of the radius.
     steps
-        Gradient steps; with 0 the random start is returned.
+        Number of gradient steps; with 0 the random start is returned.
     norm
         "linf", "l2" or "l1"; steps in l1 go along the largest hundredth of the gradient (Tramer & Boneh 2019).
     seed, indices
         The random start of image i is drawn from a stream keyed by (seed, indices[i]); by default i itself.
     loss
-        A name of :data:`advntk_dist.attacks.losses.Loss`.
+        A name of :data:`advntk_dist.spec.Loss`.
     restarts
-        Random starts. Of several, each image keeps its worst end: misclassified first, then of larger loss; images
-        that are misclassified already are not started again.
+        Number of random starts. Of several, each image keeps its worst result: misclassified first, then of larger
+        loss; images that are misclassified already are not started again.
     towards
         Classes (m,) that targeted losses move towards.
 
@@ -69,41 +64,65 @@ def pgd(
         If an argument is impossible.
     """
     size = radius / 5 if step_size is None else step_size
-    clean = check_request(x, radius, steps, size, norm)
-    check_restarts(restarts)
-    keys = keys_of(indices, len(clean))
-    wanted, classes, aims = labels_of(predictor, clean, y, loss, towards)
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts, towards=towards,
+    )  # fmt: skip
 
-    def ends(rows: NDArray[np.int64], restart: int) -> Images:
-        start = random_start(clean[rows], radius, norm, seed, keys[rows], restart)
-        return _climb(predictor, start, clean[rows], wanted[rows], aims[rows], radius, steps, size, norm, loss)
+    def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
+        return part.ascend(part.random_start(restart), steps, size)
 
-    return worst_of(ends, outcomes_of(predictor, loss, wanted, classes, aims), len(clean), restarts)
+    return request.worst_of(attempt, restarts)
 
 
-def _climb(
+def fgsm(
     predictor: DifferentiablePredictor,
-    start: Images,
-    clean: Images,
-    wanted: NDArray[np.float64],
-    towards: NDArray[np.int64],
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
     radius: float,
-    steps: int,
-    size: float,
-    norm: Norm,
-    loss: Loss,
+    steps: int = 1,  # noqa: ARG001 -- as all attacks take it
+    step_size: float | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    indices: ArrayLike | None = None,
+    loss: Loss = "margin",
+    restarts: int = 1,
+    towards: ArrayLike | None = None,
+    random: bool = False,
 ) -> Images:
-    if steps and isinstance(predictor, LossAscendingPredictor) and predictor.dtype == clean.dtype:
-        return predictor.ascend(
-            start, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm, loss=loss, towards=towards
-        )
-    simple = loss == "squared-error" and norm != "l1"
-    if steps and simple and isinstance(predictor, AscendingPredictor) and predictor.dtype == clean.dtype:
-        return predictor.ascend(start, clean, wanted, radius=radius, steps=steps, step_size=size, norm=norm)
-    current = start
-    for _ in range(steps):
-        _, _, gradient = value_and_slope(predictor, current, wanted, loss=loss, towards=towards)
-        current = project(
-            current + size * ascent_direction(gradient, norm, current).astype(clean.dtype), clean, radius, norm
-        )
-    return current
+    """One step of steepest ascent of a loss, from the clean image or from a random start (Goodfellow et al. 2015).
+
+    Parameters
+    ----------
+    predictor, x, y, radius, norm, seed, indices, loss, towards
+        As for :func:`pgd`.
+    steps
+        Not used: there is one step.
+    step_size
+        Length of the step; by default the radius.
+    restarts
+        Number of starts: with more than one, the further ones are random, and each image keeps the worst result.
+    random
+        Whether the first start is random, too (Wong et al. 2020, who take steps of 1.25 times the radius).
+
+    Returns
+    -------
+    numpy.ndarray
+        Perturbed images, shaped as x, floats in [-0.5, 0.5].
+
+    Raises
+    ------
+    RequestError
+        If an argument is impossible.
+    """
+    size = radius if step_size is None else step_size
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=1, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts, towards=towards,
+    )  # fmt: skip
+
+    def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
+        return part.ascend(part.random_start(restart) if random or restart else part.clean, 1, size)
+
+    return request.worst_of(attempt, restarts)

@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import random_start
-from advntk_dist.attacks.loss_gradients import check_request, loss_gradient
-from advntk_dist.attacks.losses import Loss
+from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.errors import RequestError
-
-NOTE = (
-    "pgd-reference is the attack of the paper's code and not PGD: one gradient, steps around the random start, up to "
-    "twice the radius from the image; for comparing with published numbers, and with no tier of another attack"
-)
-"""What goes with its figures wherever they could be taken for those of an attack within the radius."""
 
 
 def pgd_reference(
@@ -34,8 +26,8 @@ def pgd_reference(
 ) -> Images:
     """One gradient at the random start, used in every step, in a ball around the random start.
 
-    The result may lie up to twice the radius from the clean image. Arguments as for
-    :func:`advntk_dist.attacks.pgd`; the norm must be "linf", the loss the squared error, from one start.
+    The result may lie up to twice the radius from the clean image. Arguments are as for
+    :func:`advntk_dist.attacks.pgd.pgd`; the norm must be "linf", the loss the squared error, from one start.
 
     Raises
     ------
@@ -43,17 +35,22 @@ def pgd_reference(
         If an argument is impossible.
     """
     size = radius / 5 if step_size is None else step_size
-    clean = check_request(x, radius, steps, size, norm)
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts,
+    )  # fmt: skip
     if norm != "linf":
         raise RequestError(f"attack.norm: pgd-reference exists for linf only, got {norm!r}")
     if loss != "squared-error" or restarts != 1:
         raise RequestError(
             f"attack: pgd-reference exists for loss squared-error, 1 restart only, got {loss}, {restarts}; use pgd"
         )
-    start = random_start(clean, radius, norm, seed, indices)
-    direction = np.sign(loss_gradient(predictor, start, y)) if steps else np.zeros_like(start)
+    start = request.random_start(0)
+    if not steps:
+        return start
+    direction = np.sign(request.predictor.value_and_slope(start, request.wanted)[2])
     current = start
     for _ in range(steps):
         moved = current + direction.dtype.type(size) * direction
-        current = np.clip(np.clip(moved, start - radius, start + radius), LOW, HIGH).astype(clean.dtype)
+        current = np.clip(np.clip(moved, start - radius, start + radius), LOW, HIGH).astype(start.dtype)
     return current

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from advntk_dist.attacks import registry
 from advntk_dist.cli.options import (
     PlaceParameter,
     display,
@@ -19,17 +20,32 @@ from advntk_dist.cli.options import (
 )
 from advntk_dist.storage.paths import Location
 
+_ATTACK = "Name of an attack below, or package.module:attack for one of your own."
 
-@click.command(short_help="Attack the methods of a finished run again.")
+
+class _WithAttacks(click.Command):
+    """A command whose help ends with the attacks and the tiers that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - of click
+        """Write both lists, each name with what it is."""
+        attacks = [(spec.name, spec.description) for spec in registry.ATTACKS.values()]
+        tiers = [(name, tier.says) for name, tier in registry.TIERS.items()]
+        tiers.append((registry.AUTOATTACK.name, registry.AUTOATTACK.says))
+        for title, rows in (("Attacks", attacks), ("Tiers", tiers)):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.command(cls=_WithAttacks, short_help="Attack the methods of a finished run again.")
 @click.argument("folder", type=PlaceParameter(), metavar="RUN")
-@click.option("--attack", "name", default="pgd", show_default=True, help="Name of the attack.")
+@click.option("--attack", "name", default=registry.DEFAULT.name, show_default=True, help=_ATTACK)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
 )
 @click.option(
     "--tier",
-    type=click.Choice(["fast", "standard", "full", "autoattack"]),
-    help="A standard sequence of attacks instead; autoattack is its authors' own code, if it is installed.",
+    type=click.Choice(registry.TIER_NAMES),
+    help="A standard sequence of attacks instead.",
 )
 @click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
@@ -60,7 +76,7 @@ def evaluate(
             raise click.UsageError("--images and --method belong to --tier")
         path, results = evaluate_again(folder, name, overrides, address=address, workers=workers, display=display())
     else:
-        if overrides or name != "pgd":
+        if overrides or name != registry.DEFAULT.name:
             raise click.UsageError("--tier takes radius, norm and seed from the run; leave out --attack and --set")
         from advntk_dist.pipeline.tier import evaluate_run_tier
 
@@ -85,10 +101,10 @@ def _print_tier(results: dict[str, Any]) -> None:
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
     for name, row in results["methods"].items():
         click.echo(method_row(name, row))
-    click.echo("left after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
+    click.echo("robust after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
     for name, row in results["methods"].items():
-        left = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
-        click.echo(f"{name:<15}{left}")
+        robust = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
+        click.echo(f"{name:<15}{robust}")
     for name, row in results["methods"].items():
         for part, flags in row.get("flags", {}).items():
             for flag in flags:
@@ -159,8 +175,8 @@ def check(folder: Location, images: int, method: str, as_json: bool) -> int:
     own, white = report["own_attack"], report["white_box"]
     if own is not None:
         click.echo(
-            f"the run's own attack leaves {100 * own['robust']:.1f}%, the white-box attacks of these checks together "
-            f"{100 * white['robust']:.1f}%"
+            f"{100 * own['robust']:.1f}% are robust under the run's own attack, {100 * white['robust']:.1f}% under the "
+            "white-box attacks of these checks together"
         )
     _say_where(path, folder)
     return 0 if report["passed"] else 1

@@ -133,7 +133,7 @@ def status(folder: str, as_json: bool) -> None:
         click.echo(str(found))
 
 
-@click.command("finite-width", short_help="Train networks of finite width beside the limit.")
+@click.command("finite-width", short_help="Train networks of finite width beside infinite width.")
 @configured(default_out=True, source=SourceParameter("finite-width"))
 @click.option(
     "--infinite",

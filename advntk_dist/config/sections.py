@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
 
-from advntk_dist.errors import NetworkError
-from advntk_dist.spec import Activation, BackendChoice, parse_name
+from advntk_dist.attacks import registry
+from advntk_dist.errors import NetworkError, RequestError
+from advntk_dist.spec import Activation, BackendChoice, Loss, Norm, parse_name
 
 
 def fraction(value: Any) -> Any:
@@ -126,34 +127,35 @@ class SolverConfig(Section):
     """Where products with the matrix are computed; auto chooses from the memory there is."""
 
 
-_USUAL_LOSS = {
-    "pgd": "margin",
-    "pgd-reference": "squared-error",
-    "fgsm": "margin",
-    "apgd": "dlr",
-    "apgd-targeted": "dlr-targeted",
-    "square": "margin",
-}
+_OTHER_LOSSES = ", ".join(
+    f"for {attack.name} {attack.usual_loss}"
+    for attack in registry.ATTACKS.values()
+    if attack.usual_loss != registry.DEFAULT.usual_loss
+)
 
 
 class AttackConfig(Section):
     """The attack of training, selection and evaluation."""
 
-    name: Literal["pgd", "pgd-reference", "fgsm", "apgd", "apgd-targeted", "square"] = "pgd"
-    """pgd, pgd-reference, fgsm, apgd, apgd-targeted or square."""
+    name: str = Field(
+        default=registry.DEFAULT.name,
+        description=f"{', '.join(registry.ATTACKS)}, or package.module:attack for one of your own.",
+    )
     radius: Annotated[Pixels, Field(ge=0)] = 0.2
     """Largest change of an image, where the range of a pixel is 1; "8/255" is understood."""
     steps: Annotated[int, Field(ge=0)] = 10
     """Gradient steps a start."""
     step_size: Annotated[Pixels, Field(ge=0)] | None = None
     """By default a fifth of the radius."""
-    norm: Literal["linf", "l2", "l1"] = "linf"
+    norm: Norm = "linf"
     """What the radius is measured in: linf, l2 or l1."""
     seed: Seed = 0
     """Seed of the random starts."""
-    loss: Literal["squared-error", "margin", "dlr", "cross-entropy", "margin-targeted", "dlr-targeted"] = "margin"
-    """What is maximised; by default margin, for apgd dlr, for apgd-targeted dlr-targeted, for pgd-reference and for
-    train.recipe = "paper" squared-error."""
+    loss: Loss = Field(
+        default=registry.DEFAULT.usual_loss,
+        description=f"What is maximised; by default {registry.DEFAULT.usual_loss}, {_OTHER_LOSSES}, "
+        'for train.recipe = "paper" squared-error.',
+    )
     restarts: Annotated[int, Field(ge=1)] = 1
     """Random starts, of which each image keeps the worst."""
     targets: Annotated[int, Field(ge=1)] = 9
@@ -167,42 +169,55 @@ class AttackConfig(Section):
         if not isinstance(values, Mapping):
             return values
         resolved = dict(values)
-        if values.get("loss") is None and (usual := _USUAL_LOSS.get(str(values.get("name", "pgd")))):
-            resolved["loss"] = usual
+        if values.get("loss") is None:
+            resolved["loss"] = registry.ATTACKS.get(str(values.get("name")), registry.DEFAULT).usual_loss
         if values.get("step_size") is None:
             radius = fraction(values.get("radius", cls.model_fields["radius"].default))
             if isinstance(radius, int | float) and not isinstance(radius, bool) and radius >= 0:
                 resolved["step_size"] = radius / 5
         return resolved
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            registry.find(name)
+        except RequestError as error:
+            raise ValueError(str(error).removeprefix("attack.name: ")) from error
+        return name
+
     @model_validator(mode="after")
     def _possible(self) -> AttackConfig:
-        if self.name == "pgd-reference" and self.norm != "linf":
-            raise ValueError('pgd-reference exists for norm = "linf" only')
-        if self.name == "pgd-reference" and (self.loss != "squared-error" or self.restarts != 1):
-            raise ValueError('pgd-reference exists for loss = "squared-error" and restarts = 1 only')
-        if self.name == "square" and (self.norm == "l1" or self.loss != "margin"):
-            raise ValueError('square exists for norm = "linf" and "l2", and for loss = "margin"')
-        if self.loss.endswith("-targeted") != (self.name == "apgd-targeted"):
-            raise ValueError('loss "margin-targeted" or "dlr-targeted" belongs to name = "apgd-targeted", no other')
+        if refusal := self.spec.refusal(norm=self.norm, loss=self.loss, restarts=self.restarts):
+            raise ValueError(refusal)
         return self
+
+    @property
+    def spec(self) -> registry.AttackSpec:
+        """What the registry says of the attack."""
+        return registry.find(self.name)
 
     def described(self) -> dict[str, Any]:
         """Everything that tells what this attack does, as JSON values, with what goes without saying written out."""
-        unused = {"targets"} if self.name != "apgd-targeted" else set()
-        unused |= {"queries"} if self.name != "square" else {"steps"}
-        unused |= {"step_size"} if self.name not in ("pgd", "pgd-reference") else set()  # others choose their own
+        unused = {key for key in ("steps", "step_size", "targets", "queries") if not self.spec.uses(key)}
         found = {key: value for key, value in self.model_dump(mode="python").items() if key not in unused}
-        return found | {"steps": 1} if self.name == "fgsm" else found
+        return found | ({"steps": 1} if unused >= {"steps", "queries"} else {})
 
     @property
     def label(self) -> str:
         """A file name that tells attacks apart."""
-        words = [self.name, self.norm, f"r{self.radius:.12g}", f"s{self.step_size:.12g}", f"n{self.steps}"]
+        words = [
+            self.name.replace(":", "."),
+            self.norm,
+            f"r{self.radius:.12g}",
+            f"s{self.step_size:.12g}",
+            f"n{self.steps}",
+        ]
         words += [f"seed{self.seed}", self.loss]
         words += [f"x{self.restarts}"] if self.restarts != 1 else []
-        words += [f"t{self.targets}"] if self.name == "apgd-targeted" else []
-        return "_".join([*words, f"q{self.queries}"] if self.name == "square" else words)
+        words += [f"t{self.targets}"] if self.spec.uses("targets") else []
+        words += [f"q{self.queries}"] if self.spec.uses("queries") else []
+        return "_".join(words)
 
 
 OF_CROSS_FIT = ("folds", "clean_weight", "validation")
@@ -305,7 +320,8 @@ class RunConfig(Section):
         if not isinstance(values, Mapping) or (loss := cls._usual_loss(values.get("train"))) is None:
             return values
         attack = values.get("attack", {})
-        if not isinstance(attack, Mapping) or attack.get("loss") is not None or attack.get("name", "pgd") != "pgd":
+        usual = registry.DEFAULT.name
+        if not isinstance(attack, Mapping) or attack.get("loss") is not None or attack.get("name", usual) != usual:
             return values
         return {**values, "attack": {**attack, "loss": loss}}
 

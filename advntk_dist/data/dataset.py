@@ -126,7 +126,7 @@ class Dataset:
             raise DatasetError(f"{where}: {n} images but {len(self.files)} names of files; give one name an image")
         if (wrong := channels_first(self.x.shape, "x")) is not None:
             raise DatasetError(f"{where}: {wrong}")
-        # Names come from files that nobody has checked, and are printed in many places.
+        # Names come from files that are not checked elsewhere, and are printed in many places.
         object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "x", _frozen(self.x))
         object.__setattr__(self, "y", _frozen(self.y))

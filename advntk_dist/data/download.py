@@ -95,7 +95,7 @@ def download(
             if target.is_file() and target.stat().st_size == file.size and _sha256(target) == file.sha256:
                 advance(file.size, False)
                 return target
-            _receive(url, file, part, advance, sleep, say or _nobody)
+            _receive(url, file, part, advance, sleep, say or _silent)
             part.replace(target)
     except Timeout as error:
         raise FetchError(f"{target}: another process is fetching it; wait for that one") from error
@@ -191,8 +191,8 @@ def _inside(error: BaseException) -> BaseException | None:
     return next((inner for inner in kept if isinstance(inner, BaseException) and inner is not error), None)
 
 
-def _nobody(text: str) -> None:
-    """Nobody listens."""
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
 def _start(response: requests.Response, url: str, file: RemoteFile, part: Path, advance: Advance) -> int:

@@ -242,7 +242,7 @@ class _Bounded:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory, whoever uses them."""
+    """Bytes of this machine's memory, used ones included."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

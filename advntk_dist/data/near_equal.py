@@ -68,7 +68,7 @@ class NearEqual:
     def lines(self) -> tuple[str, ...]:
         """What a run says of validation and test images among them; none where there is nothing to say.
 
-        Training images that are almost the same as others are only counted: they mislead nobody.
+        Training images that are almost the same as others are only counted: no accuracy is misled by them.
         """
         if not self.leak:
             return ()

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from advntk_dist.attacks import pgd
 from advntk_dist.attacks.base import BoundAttack, Images, Norm
+from advntk_dist.attacks.pgd import pgd
 from advntk_dist.config import TrainConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import RequestError

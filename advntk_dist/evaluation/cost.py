@@ -11,43 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
-from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
+from advntk_dist.attacks.registry import Passes
+from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.text import duration
 
 WORTH = 0.5
 """Part of a run's seconds that the tier which ends it may take by default."""
-SWEEP = ("fgsm", "pgd")
-"""Attacks of our tiers that come first and may meet every image that is classified correctly."""
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Passes of one image over all training images, at most."""
-
-    queries: int
-    """Values alone."""
-    steps: int
-    """Values with gradients."""
-
-    @property
-    def units(self) -> int:
-        """The steps that an attack consists of: its gradients, or without any the values that it asks for itself."""
-        return self.steps or self.queries - 1
-
-
-def passes_of(attack: AttackConfig) -> Passes:
-    """What an attack asks of the predictor for an image that stays robust, the judgement of its result included."""
-    tries = attack.restarts * (attack.targets if attack.name == "apgd-targeted" else 1)
-    compared = tries if tries > 1 else 0
-    if attack.name == "square":
-        return Passes(1 + compared + attack.queries * tries, 0)
-    if attack.name == "pgd-reference":
-        return Passes(2, 1)
-    each = {"fgsm": 1, "pgd": attack.steps}.get(attack.name, attack.steps + 1)
-    ranked = 1 if attack.name == "apgd-targeted" else 0
-    return Passes(1 + compared + ranked, each * tries)
 
 
 @dataclass(frozen=True)
@@ -60,7 +31,12 @@ class Priced:
     @classmethod
     def of(cls, attack: AttackConfig) -> Priced:
         """Of one of our attacks."""
-        return cls(passes_of(attack), attack.name in SWEEP)
+        return cls(passes_of(attack), attack.spec.meets_all)
+
+
+def passes_of(attack: AttackConfig) -> Passes:
+    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
+    return attack.spec.cost(attack)
 
 
 @dataclass(frozen=True)
@@ -104,7 +80,7 @@ class Timed:
         indices: NDArray[np.int64],
     ) -> Array:
         """Time the passes of these images (m, H, W, C)."""
-        wanted = targets_of(y, len(x), predictor.predict(x).shape[1])
+        wanted = targets(y, predictor.predict(x).shape[1], len(x))
 
         def seconds(call: Callable[[], Any]) -> float:
             call()
@@ -115,7 +91,7 @@ class Timed:
                 found.append(time.perf_counter() - started)
             return min(found)
 
-        row = [seconds(lambda: predictor.predict(x)), seconds(lambda: value_and_slope(predictor, x, wanted))]
+        row = [seconds(lambda: predictor.predict(x)), seconds(lambda: predictor.value_and_slope(x, wanted))]
         return np.tile(row, (len(indices), 1))
 
 
@@ -151,7 +127,7 @@ def predict_cost(
 
     With ``clean`` and ``robust`` left at 1 it is a bound: no attack succeeds on any image. With the accuracies of
     an earlier evaluation under a plain PGD of the same radius it is an expectation: images that are misclassified
-    meet no attack, and those on which PGD succeeds only those that meet all.
+    meet no attack, and those that PGD breaks only the attacks that meet all.
 
     Parameters
     ----------

@@ -92,11 +92,11 @@ class NamedAttack:
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """What one attack of a sequence did: images it met, images it felled, and the accuracy that is left after it."""
+    """What one attack of a sequence did: images it met, images it broke, and the robust accuracy after it."""
 
     name: str
     attacked: int
-    fallen: int
+    broken: int
     robust: Accuracy
     max_perturbation: float
 
@@ -105,7 +105,7 @@ class AttackOutcome:
         return {
             "name": self.name,
             "attacked": self.attacked,
-            "fallen": self.fallen,
+            "broken": self.broken,
             "robust": self.robust.value,
             "robust_interval": [self.robust.low, self.robust.high],
             "max_perturbation": self.max_perturbation,
@@ -145,7 +145,7 @@ def evaluate_sequence(
     on_attack: Callable[[AttackOutcome], None] = lambda outcome: None,
     of: int = 0,
 ) -> SequenceResult:
-    """Predict n images, then let each attack meet those that all before it have left.
+    """Predict n images, then let each attack meet those that are robust under all before it.
 
     Outcomes are committed a batch at a time for each attack; a second call does only what is missing.
 
@@ -162,7 +162,7 @@ def evaluate_sequence(
     group, name
         Zarr group of the outcomes, and the name that this predictor has in it: arrays ``{name}_clean`` (n, 1), and
         for each attack ``{name}_{attack}`` (n, 2) as :class:`~advntk_dist.evaluation.evaluator.Withstands` returns
-        them, rows of zeros for images that have fallen before.
+        them, rows of zeros for images that are broken before it.
     batch
         Images judged and committed at once.
     on_batch
@@ -202,13 +202,13 @@ def evaluate_sequence(
         for work, found in evaluator.map(rows.batches(waiting, Withstands(attack.attack, norm, attack.seed))):
             rows.table[work.indices] = found
             rows.commit()
-        left = alive & (rows.table[:, 0] > 0)
+        robust = alive & (rows.table[:, 0] > 0)
         largest = float(rows.table[:, 1].max())
         outcome = AttackOutcome(
-            attack.name, int(alive.sum()), int(alive.sum() - left.sum()), Accuracy.of(left), largest
+            attack.name, int(alive.sum()), int(alive.sum() - robust.sum()), Accuracy.of(robust), largest
         )
         on_attack(outcome)
         outcomes.append(outcome)
-        alive = left
+        alive = robust
     worst = max((o.max_perturbation for o in outcomes), default=0.0)
     return SequenceResult(MethodResult.of(clean, alive, worst), tuple(outcomes))

@@ -21,13 +21,13 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What an attack left of n images.
+    """The result of an attack on n images.
 
     Attributes
     ----------
     attack
         The attack.
-    left
+    robust
         Which images (n,) are still classified correctly; clean errors are not.
     sizes
         Sizes (n,) of the perturbations, in the attack's norm.
@@ -36,14 +36,14 @@ class Outcome:
     """
 
     attack: AttackConfig
-    left: Flags
+    robust: Flags
     sizes: NDArray[np.float64]
     outside: NDArray[np.float64]
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the images that are left."""
-        return float(self.left.mean())
+        """Fraction of the images that are robust."""
+        return float(self.robust.mean())
 
 
 class ExaminedPredictor:

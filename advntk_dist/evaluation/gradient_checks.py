@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
 from advntk_dist.attacks.geometry import random_start
-from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
-from advntk_dist.attacks.losses import LEAST_OUTPUTS, Loss, loss_and_slope
+from advntk_dist.attacks.losses import LEAST_OUTPUTS, loss_and_slope
+from advntk_dist.attacks.registry import UNTARGETED
+from advntk_dist.attacks.request import targets
 from advntk_dist.evaluation.examined_predictor import Check
 
 SLOPE_ERROR = 1e-4
@@ -24,8 +25,6 @@ DIRECTION_ERROR = 1e-6
 MLP-3, whatever the method; 2e-6 where gradients keep no more than the 8 bits of bfloat16."""
 SIGN_ERROR = 1e-3
 """Share of the absolute gradient on entries whose sign may differ: tiny entries flip, and no attack feels it."""
-LOSSES: tuple[Loss, ...] = ("squared-error", "margin", "dlr", "cross-entropy")
-"""Losses whose gradients are compared; targeted ones have those of the margin and of the ratio."""
 
 
 def finite_differences(
@@ -44,12 +43,12 @@ def finite_differences(
         Of those points.
     """
     points = INSIDE * random_start(np.asarray(x, np.float64), radius, norm, seed, None)
-    wanted = targets_of(y, len(points), predictor.predict(points[:1]).shape[1])
+    wanted = targets(y, predictor.predict(points[:1]).shape[1], len(points))
 
     def loss(at: Images) -> Any:
-        return value_and_slope(predictor, at, wanted)[1]
+        return predictor.value_and_slope(at, wanted)[1]
 
-    gradient = np.asarray(value_and_slope(predictor, points, wanted)[2], np.float64)
+    gradient = np.asarray(predictor.value_and_slope(points, wanted)[2], np.float64)
     axes = (1, 2, 3)
     sizes = np.sqrt((gradient**2).sum(axis=axes, keepdims=True))
     drawn = np.random.default_rng(seed).standard_normal(points.shape)
@@ -98,12 +97,12 @@ def single_precision(
     outputs = exact.predict(points.astype(np.float64))
     right = outputs.argmax(axis=1) == y
     points, f = points[right], outputs[right]
-    wanted = targets_of(y[right], len(points), f.shape[1])
+    wanted = targets(y[right], f.shape[1], len(points))
     turned = flipped = 0.0
     lost = 0
-    losses = [loss for loss in LOSSES if f.shape[1] >= LEAST_OUTPUTS[loss]] if len(points) else []
+    losses = [loss for loss in UNTARGETED if f.shape[1] >= LEAST_OUTPUTS[loss]] if len(points) else []
     for loss in losses:
-        given = value_and_slope(predictor, points, wanted, loss=loss)[2]
+        given = predictor.value_and_slope(points, wanted, loss=loss)[2]
         true = exact.vjp(points.astype(np.float64), loss_and_slope(loss, f, wanted, None)[1])
         useless, angle, signs = _compared(given, true)
         lost, turned, flipped = lost + useless, max(turned, angle), max(flipped, signs)

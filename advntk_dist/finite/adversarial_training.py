@@ -15,9 +15,9 @@ import zarr
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import Images
-from advntk_dist.attacks.geometry import random_start
-from advntk_dist.attacks.loss_gradients import targets
-from advntk_dist.attacks.registry import bind_attack, step_seed
+from advntk_dist.attacks.geometry import random_start, step_seed
+from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import SolverError, StoreDamagedError
@@ -226,7 +226,10 @@ def _step(network: FiniteNetwork, config: AdversarialTrainingConfig, attack: Att
     def step(state: Any, start: jax.Array, clean: jax.Array, wanted: jax.Array) -> Any:
         params, inner = state
         size = attack.radius / 5 if attack.step_size is None else attack.step_size
-        x = ascend(network, attack.norm, params, start, clean, wanted, attack.radius, attack.steps, size)
+        aims = jnp.zeros(len(start), int)
+        x = ascend(
+            network, attack.norm, attack.loss, params, start, clean, wanted, aims, attack.radius, attack.steps, size
+        )
         seen, gradient = jax.value_and_grad(loss, has_aux=True)(params, x, wanted)
         updates, inner = transformation.update(gradient, inner, params)
         moved = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)

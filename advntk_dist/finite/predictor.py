@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import Images, Norm
-from advntk_dist.attacks.geometry import ascent_direction, project
+from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.attacks.on_device import projected_ascent
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.finite.networks import FiniteNetwork, Params
 from advntk_dist.grid import spans
@@ -21,29 +22,31 @@ from advntk_dist.kernels.scope import kernel_scope
 def ascend(
     network: FiniteNetwork,
     norm: Norm,
+    loss: Loss,
     params: Params,
     start: jax.Array,
     clean: jax.Array,
     targets: jax.Array,
+    towards: jax.Array,
     radius: float,
     steps: int,
     step_size: float,
 ) -> jax.Array:
-    """Projected gradient ascent of 1/2 || f(x) - targets ||^2 from ``start``; inside ``kernel_scope``.
+    """The last iterates of projected gradient ascent of a loss of one network; runs inside ``kernel_scope``.
 
-    The gradient is taken at the current iterate, and the projection goes onto the ball around the clean image, then
-    onto the pixel range (Madry et al. 2018).
+    Arguments are as for :func:`advntk_dist.attacks.on_device.projected_ascent`, with ``targets`` (b, k) and
+    ``towards`` (b,) as :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
     """
 
-    def step(_: jax.Array, x: jax.Array) -> jax.Array:
-        slope = jax.grad(lambda z: 0.5 * jnp.sum((network.apply(params, z) - targets) ** 2))(x)
-        moved = x + jnp.asarray(step_size, x.dtype) * ascent_direction(slope, norm)
-        return project(moved, clean, jnp.asarray(radius, x.dtype), norm)  # type: ignore[arg-type]
+    def loss_gradient(x: jax.Array) -> jax.Array:
+        f, pull_back = jax.vjp(lambda z: network.apply(params, z), x)
+        found: jax.Array = pull_back(loss_and_slope(loss, f, targets, towards)[1])[0]
+        return found
 
-    return jax.lax.fori_loop(0, steps, step, start)
+    return projected_ascent(loss_gradient, start, clean, radius, steps, step_size, norm)[0]
 
 
-_ascend = jax.jit(ascend, static_argnums=(0, 1))
+_ascend = jax.jit(ascend, static_argnums=(0, 1, 2))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -56,7 +59,7 @@ def _vjp(network: FiniteNetwork, params: Params, x: jax.Array, cotangent: jax.Ar
     return jax.grad(lambda z: jnp.sum(network.apply(params, z) * cotangent))(x)
 
 
-class FinitePredictor:
+class FinitePredictor(DifferentiablePredictor):
     """Values, input gradients and projected ascent of one network.
 
     Parameters
@@ -73,7 +76,7 @@ class FinitePredictor:
 
     @property
     def outputs(self) -> int:
-        """Numbers that it predicts for an image."""
+        """The number of outputs k."""
         return self.network.classes
 
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -89,19 +92,26 @@ class FinitePredictor:
         self,
         start: Images,
         clean: Images,
-        targets: NDArray[np.float64],
+        wanted: NDArray[np.float64],
         *,
         radius: float,
         steps: int,
         step_size: float,
         norm: Norm,
+        loss: Loss,
+        towards: NDArray[np.int64],
     ) -> Images:
-        """All steps of :func:`advntk_dist.attacks.pgd` on the device; arguments as there."""
+        """The last iterates of projected gradient ascent, as the protocol says, with all steps on the device."""
+        if start.dtype != self.dtype:
+            return super().ascend(
+                start, clean, wanted, radius=radius, steps=steps, step_size=step_size, norm=norm, loss=loss,
+                towards=towards,
+            )  # fmt: skip
 
-        def run(x: Any, centre: Any, wanted: Any) -> jax.Array:
-            return _ascend(self.network, norm, self.params, x, centre, wanted, radius, steps, step_size)
+        def run(*rows: Any) -> jax.Array:
+            return _ascend(self.network, norm, loss, self.params, *rows, radius, steps, step_size)
 
-        return self._batched(run, start, clean, targets.astype(self.dtype))
+        return self._batched(run, start, clean, wanted.astype(self.dtype), towards)
 
     def _images(self, x: ArrayLike) -> Images:
         return to_unit_range(np.asarray(x)).astype(self.dtype, copy=False)

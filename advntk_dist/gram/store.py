@@ -119,11 +119,6 @@ class GramStore:
             done[place] = all(record is not None for record in records)
         return done
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every tile of every kind is committed."""
-        return int(self.committed().sum()) == len(self.grid)
-
     def require_complete(self) -> None:
         """Raise StoreIncompleteError unless every tile is committed."""
         done = int(self.committed().sum())

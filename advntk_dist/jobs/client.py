@@ -44,7 +44,7 @@ class JobServer:
     Raises
     ------
     RequestError
-        If the extra `cluster` is missing, nobody answers at the address, or the token is refused.
+        If the extra `cluster` is missing, there is no answer at the address, or the token is refused.
     """
 
     def __init__(self, address: str) -> None:
@@ -117,7 +117,7 @@ class JobServer:
         Raises
         ------
         RequestError
-            If the token is missing or refused, nobody answers, or there is no such submission.
+            If the token is missing or refused, there is no answer, or there is no such submission.
         AdvNTKError
             If the cluster answers with another error.
         """
@@ -151,7 +151,7 @@ class JobServer:
 
 
 class Unreachable(RequestError):
-    """Nobody answers at the address, now."""
+    """There is no answer at the address, now."""
 
 
 def _checked(address: str) -> str:

@@ -17,7 +17,7 @@ from advntk_dist.pipeline.directory import digest
 from advntk_dist.storage.paths import location, refuse_credentials
 
 RUNS = "ADVNTK_RUNS"
-"""Environment variable of the cluster: the folder below which runs lie whose place nobody gave."""
+"""Environment variable of the cluster: the folder below which runs lie for which no place is given."""
 
 _ID = re.compile(r"(?P<identity>advntk-[0-9a-f]{16})-(?P<attempt>[1-9][0-9]*)")
 

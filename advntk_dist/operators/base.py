@@ -28,7 +28,7 @@ class GramOperator(ABC):
         self.passes = 0
         """Products taken since the operator was made, each one pass over the matrix."""
         self.resources = ExitStack()
-        """What is let go when the operator is closed, such as a Ray session that was started for it."""
+        """What is closed together with the operator, such as a Ray session that was started for it."""
 
     def matmat(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Theta v, (n, k) float64, for v (n, k) float64.

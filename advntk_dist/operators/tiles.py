@@ -120,7 +120,7 @@ class StoreTiles:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
-            return  # whoever reads it says what is wrong
+            return  # reading the tile raises the error that says what is wrong
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:

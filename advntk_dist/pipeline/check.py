@@ -67,7 +67,7 @@ def check_run(
 
     def on_outcome(outcome: Outcome) -> None:
         a = outcome.attack
-        shown.say(f"{a.name} ({a.loss}), radius {a.radius:.4g}: {100 * outcome.accuracy:.1f}% left")
+        shown.say(f"{a.name} ({a.loss}), radius {a.radius:.4g}: {100 * outcome.accuracy:.1f}% robust")
 
     def on_check(check: Check) -> None:
         shown.say(f"{'pass' if check.passed else 'FAIL'}: {check.name}")
@@ -83,8 +83,8 @@ def check_run(
             on_outcome=on_outcome,
         )
         source = run.outcomes.predictor(coefficients["ntk"]())
-        # The reference attack of the paper goes beyond the radius on purpose: it is compared, not checked.
-        own = None if attack.name == "pgd-reference" else subject.under(attack)
+        # An attack that goes beyond the radius on purpose is compared, not checked.
+        own = subject.under(attack) if attack.spec.keeps_ball else None
         checks = checklist(subject, source, exact, exact_images=EXACT_BATCH, on_check=on_check)
         white = white_box(subject)
         report = context.description() | {
@@ -94,8 +94,8 @@ def check_run(
             "passed": all(c.passed for c in checks),
             "checks": [asdict(c) for c in checks],
             "clean": float(subject.clean.mean()),
-            "own_attack": None if own is None else _accuracy(own.left),
-            "white_box": _accuracy(white if own is None else white & own.left),
+            "own_attack": None if own is None else _accuracy(own.robust),
+            "white_box": _accuracy(white if own is None else white & own.robust),
             "environment": environment(),
         }
         schema.write(path, schema.CheckResults, report)
@@ -105,18 +105,18 @@ def check_run(
 
 
 def _commit(outcomes: Outcomes, method: str, subject: ExaminedPredictor, coefficients: CommittedCoefficients) -> None:
-    """Commit what the attacks of the checks within the run's radius left, so that they count among all met."""
+    """Commit which images are robust under the checks' attacks within the radius, so that these count among all met."""
     config, attack, n = outcomes.context.config, outcomes.context.config.attack, len(subject.y)
     met = [o for o in subject.outcomes if o.attack.label != attack.label and keeps(o.attack.described(), attack)]
     settings = {"attacks": [o.attack.described() for o in met], "called": [TOGETHER], "images": n}
     group = outcomes.group_at(tier_label(config, "check", n), settings)
-    left = np.logical_and.reduce([o.left for o in met])
+    robust = np.logical_and.reduce([o.robust for o in met])
     sizes = np.max([o.sizes for o in met], axis=0)
-    for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([left, sizes]))):
+    for name, table in (("clean", subject.clean[:, None]), (TOGETHER, np.column_stack([robust, sizes]))):
         records = Records(group, f"{method}_{name}", n, (table.shape[1],), span=n, of=coefficients.seal)
         records.write(0, table.astype(np.float64))
 
 
-def _accuracy(left: Any) -> dict[str, Any]:
-    found = Accuracy.of(left)
+def _accuracy(robust: Any) -> dict[str, Any]:
+    found = Accuracy.of(robust)
     return {"robust": found.value, "robust_interval": [found.low, found.high], "n_test": found.n}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from advntk_dist.attacks.autoattack import STANDARD, check_outputs, package_versions, packages, square_flag
-from advntk_dist.attacks.pgd_reference import NOTE
+from advntk_dist.attacks.autoattack import check_outputs, package_versions, packages, square_flag
+from advntk_dist.attacks.registry import AUTOATTACK, TIER_NAMES
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.committed import CommittedSeconds
@@ -20,7 +20,7 @@ from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Cost, Priced, Timed
 from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
-from advntk_dist.evaluation.tiers import TIERS, StandardParts, named, part_price, short_name, tier_attacks
+from advntk_dist.evaluation.tiers import StandardParts, named, part_price, short_name, tier_attacks
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.context import RunContext
 from advntk_dist.pipeline.directory import READ_ONLY
@@ -64,7 +64,7 @@ def evaluate_run_tier(
     """
     if tier not in TIER_NAMES:
         raise RequestError(f"--tier: no tier {tier!r}; there are {', '.join(TIER_NAMES)}")
-    if tier == AUTOATTACK:
+    if tier == AUTOATTACK.name:
         packages()  # what is missing is said before anything is read
         if workers is not None or address is not None:
             raise RequestError("--tier autoattack works in this process; leave out --workers and --address")
@@ -171,7 +171,7 @@ class TierJob:
         self, run: OpenRun, tier: str, test: Part, chosen: int, rates: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self._run, self._tier, self._test, self._chosen, self._rates = run, tier, test, chosen, rates
-        self._work = AutoAttackWork(run, test) if tier == AUTOATTACK else TierWork(run, test, tier)
+        self._work = AutoAttackWork(run, test) if tier == AUTOATTACK.name else TierWork(run, test, tier)
         folder, label = run.context.folder, tier_label(run.context.config, tier, len(test.y))
         self._place, self.path = folder.evaluation / label, folder.root / "evaluation" / f"{label}.json"
         self._predicted: dict[str, dict[str, Any]] = {}
@@ -258,7 +258,7 @@ def _method(
 
         def on_attack(outcome: AttackOutcome) -> None:
             context.display.say(
-                f"{method}: {outcome.name} breaks {outcome.fallen} of {outcome.attacked}, "
+                f"{method}: {outcome.name} breaks {outcome.broken} of {outcome.attacked}, "
                 f"{100 * outcome.robust.value:.2f}% robust"
             )
 
@@ -319,9 +319,6 @@ def _predict(
 
 SAMPLE = 200
 """Test images of the tier whose cost is said where none was asked for."""
-AUTOATTACK = "autoattack"
-TIER_NAMES = (*TIERS, AUTOATTACK)
-"""Tiers of ``advntk evaluate``."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +340,7 @@ class TierWork:
     test
         Its first so many test images.
     tier
-        A key of TIERS.
+        A key of :data:`advntk_dist.attacks.registry.TIERS`.
 
     Attributes
     ----------
@@ -363,8 +360,7 @@ class TierWork:
         self.run, self.test = run, test
         self._configs = tier_attacks(tier, run.context.config.attack, run.context.problem.dataset.n_classes)
         self.attacks = tuple(TierAttack(short_name(a), a.described(), Priced.of(a)) for a in self._configs)
-        if any(a.name == "pgd-reference" for a in self._configs):
-            self.note = NOTE
+        self.note = next((a.spec.note for a in self._configs if a.spec.note is not None), None)
 
     def workers(self) -> int:
         """Batches that are judged at a time."""
@@ -401,10 +397,10 @@ class AutoAttackWork(TierWork):
         self.attacks = tuple(
             TierAttack(
                 part,
-                {"name": AUTOATTACK, "version": "standard", "part": part} | shared,
+                {"name": AUTOATTACK.name, "version": AUTOATTACK.version, "part": part} | shared,
                 part_price(part, self._attack.norm),
             )
-            for part in STANDARD
+            for part in AUTOATTACK.parts
         )
 
     def workers(self) -> int:
@@ -433,7 +429,7 @@ class AutoAttackWork(TierWork):
         left = {"clean": sequence.result.clean.value} | {a.name: a.robust.value for a in sequence.attacks}
         square_flag(left, told.append)
         if told:
-            flags["square"] = [*flags.get("square", []), *told]
+            flags[AUTOATTACK.black_box] = [*flags.get(AUTOATTACK.black_box, []), *told]
         return {"flags": flags, "packages": package_versions()}
 
     @staticmethod

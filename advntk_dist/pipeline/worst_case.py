@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.attacks import registry
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
@@ -184,7 +185,7 @@ def read_attack_sets(
 def keeps(attack: dict[str, Any], own: AttackConfig) -> bool:
     """Whether an attack keeps to the norm and the radius of the run's own."""
     held = attack["norm"] == own.norm and math.isclose(attack["radius"], own.radius, rel_tol=1e-9)
-    return held and attack["name"] != "pgd-reference"
+    return held and registry.keeps_ball(attack["name"])
 
 
 @contextmanager

@@ -56,11 +56,11 @@ class RunMethodRow(MethodRow):
 
 
 class AttackRow(_Section):
-    """What one attack of a tier did to the images that those before it had left."""
+    """What one attack of a tier did to the images that are robust under those before it."""
 
     name: str
     attacked: Count
-    fallen: Count
+    broken: Count
     robust: Fraction
     robust_interval: tuple[Fraction, Fraction]
     max_perturbation: float

@@ -1,4 +1,4 @@
-"""Theta c = Y by preconditioned conjugate gradients: the limit t = infinity of the dynamics.
+"""Theta c = Y by preconditioned conjugate gradients: the dynamics at t = infinity.
 
 All columns of Y share each pass. Error bound: with a preconditioner P^-1 of norm at most 1,
 || c - c* || <= sqrt(r^T P^-1 r) / theta, where theta is the smallest eigenvalue of the preconditioned matrix. It is

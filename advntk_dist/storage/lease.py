@@ -28,7 +28,7 @@ from advntk_dist.storage.retry import briefly, no_bucket, patiently
 log = logging.getLogger(__name__)
 
 STALE = 60.0
-"""Seconds after which a lease that nobody renews may be taken over."""
+"""Seconds after which a lease that is not renewed may be taken over."""
 
 RENEW = 15.0
 """Seconds between renewals."""
@@ -53,7 +53,7 @@ class Holder:
         return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
 
     def is_gone(self) -> bool:
-        """Whether it is this very process, which could not give it back, or nobody: a lock file copied from a disk."""
+        """Whether it is this very process, which could not give it back, or none: a lock file copied from a disk."""
         return not self.host or (
             (self.host, self.pid) == (socket.gethostname(), os.getpid()) and self.word not in _held
         )
@@ -141,7 +141,7 @@ class Lease:
         except FileNotFoundError:
             if mode == "create":
                 raise no_bucket(str(self.path)) from None
-            return False  # deleted under our hands: whoever did that is not us
+            return False  # another process has deleted it
         except (AlreadyExistsError, PreconditionError):
             found = read_holder(self.path)
             if found is None or found[0] != self.holder:
@@ -197,7 +197,7 @@ def _version(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
-    """Who holds a lease, and the metadata of its object; None if nobody does."""
+    """The holder of a lease, and the metadata of its object; None where it is free."""
     store = path.store
     import obstore
 
@@ -213,7 +213,7 @@ def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
 
 
 def read_words(content: bytes) -> Holder:
-    """The holder that a lock's content names: nobody where it is empty, somebody where it is damaged."""
+    """The holder that a lock's content names: none where it is empty, an unknown one where it is damaged."""
     if not content:
         return Holder("", 0, "")
     try:
@@ -232,12 +232,6 @@ def age(path: ObjectPath, meta: dict[str, Any]) -> float:
     finally:
         probe.unlink(missing_ok=True)
     return 0.0 if now is None else float((now["last_modified"] - meta["last_modified"]).total_seconds())
-
-
-def is_held(path: ObjectPath) -> bool:
-    """Whether somebody holds a lease; found without touching it, and so by this machine's clock."""
-    found = last_seen(path)
-    return found is not None and found[1] < STALE
 
 
 def last_seen(path: ObjectPath) -> tuple[Holder, float] | None:

@@ -68,7 +68,7 @@ def sole(lock: Location, guards: Location, busy: str) -> Iterator[None]:
 def holder_of(lock: Location) -> tuple[str, float, bool] | None:
     """Who holds a lock, or died with it: in words, how many seconds ago they were last seen, and whether they live.
 
-    None where nobody holds it: it was given back, or never taken. Found without touching it, by this machine's clock.
+    None where it is free: it was given back, or never taken. Found without touching it, by this machine's clock.
     """
     from advntk_dist.storage import lease
 
@@ -109,7 +109,7 @@ class Heartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the file: nobody holds the lock any more."""
+        """Remove the file: the lock is free."""
         self._released.set()
         self._thread.join(timeout=10.0)
         self.path.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class Heartbeat:
 def last_seen(lock: Path) -> tuple[Holder, float] | None:
     """Who holds a lock, or died with it, and how many seconds ago that was last seen, by this machine's clock.
 
-    None where nobody does: it was given back, or never taken.
+    None where it is free: it was given back, or never taken.
     """
     try:
         with _beside(lock).open("rb") as file:  # opened, as a network file system may show an older time otherwise

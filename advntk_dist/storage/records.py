@@ -3,7 +3,7 @@
 A record counts only once its commit, written after it, says so. The commit is a checksum of the values and of what they
 belong to: the identity of the group, the name of the table, the place in it and, where they are derived from other
 records, those. So a record that is missing, torn, damaged, or of another place is *not committed*: it reads as None,
-with one line in the log, and whoever needs it computes it again.
+with one line in the log, and is computed again when it is needed.
 """
 
 from __future__ import annotations

@@ -133,27 +133,6 @@ class Cosine(LinearRamp):
 
 
 @dataclass(frozen=True)
-class StepDecay:
-    """``rate`` multiplied by ``factor`` every ``every`` units of time."""
-
-    rate: float
-    factor: float
-    every: float
-    constant_between_kinks: bool = True
-
-    def __post_init__(self) -> None:
-        _positive("every", self.every)
-
-    def __call__(self, t: float) -> float:
-        """The rate."""
-        return float(self.rate * self.factor ** np.floor(t / self.every))
-
-    def kinks(self, end: float) -> Array:
-        """The steps."""
-        return _regular(self.every, end)
-
-
-@dataclass(frozen=True)
 class Cyclic:
     """A triangular wave from ``low`` to ``high`` and back in each ``period``."""
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
+
 Array = NDArray[np.float64]
 
 
-class Quadratic:
+class Quadratic(DifferentiablePredictor):
     """f_k(x) = w_k . x + 1/2 x^T A_k x on flattened images; counts its gradient calls."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int, seed: int, curvature: float) -> None:

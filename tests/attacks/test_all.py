@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS, apgd, apgd_targeted, fgsm, perturbation_size, pgd, square
-from advntk_dist.attacks.geometry import random_start
+from advntk_dist import apgd, apgd_targeted, fgsm, pgd, pgd_reference, square
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import perturbation_size, random_start
 from advntk_dist.attacks.losses import loss_and_slope
-from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.attacks.registry import ATTACKS, bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import RequestError, SolverError
 from advntk_dist.kernels.reference import NeuralTangentsBackend
@@ -53,35 +55,41 @@ def kernel() -> KernelPredictor:
 @pytest.mark.parametrize(("name", "norm"), POSSIBLE)
 def test_no_image_leaves_the_ball_or_the_pixel_range(quadratic: Make, name: str, norm: Any, dtype: Any) -> None:
     x = X.astype(dtype)
-    for scale in (0.0, 1.0, 8.0):
+    for scale in (0.0, 0.01, 1.0, 8.0):
         radius = scale * RADIUS[norm]
-        found = ATTACKS[name](quadratic(SHAPE, K), x, Y, radius=radius, norm=norm, seed=2, restarts=2, **_few(name))
+        found = ATTACKS[name].call(
+            quadratic(SHAPE, K), x, Y, radius=radius, norm=norm, seed=2, restarts=2, **_few(name)
+        )
         assert found.shape == x.shape
         assert found.dtype == dtype
         slack = 1e-6 if dtype == np.float32 and norm != "l1" else 1e-12
         assert (perturbation_size(found, x, norm) <= radius + slack).all()
         assert np.abs(found).max() <= 0.5
+        if radius == 0:
+            np.testing.assert_array_equal(found, x)
 
 
-@pytest.mark.parametrize("restarts", [1, 3])
-@pytest.mark.parametrize(("name", "norm"), POSSIBLE)
+@pytest.mark.parametrize(
+    ("name", "norm", "restarts"),
+    [(*pair, restarts) for pair in POSSIBLE for restarts in (1, 3)] + [("pgd-reference", "linf", 1)],
+)
 def test_result_depends_on_batching_by_rounding_only(
     kernel: KernelPredictor, name: str, norm: Any, restarts: int
 ) -> None:
     """Random numbers are those of the image; products of another batch may round the last bit another way."""
     x = X.astype(np.float32)
     keywords: dict[str, Any] = {"radius": RADIUS[norm], "norm": norm, "seed": 4, "restarts": restarts} | _few(name)
-    whole = ATTACKS[name](kernel, x, Y, **keywords)
+    whole = ATTACKS[name].call(kernel, x, Y, **keywords)
     order = np.random.default_rng(0).permutation(M)
     for part in (order[:3], order[3:4], order[4:]):
-        found = ATTACKS[name](kernel, x[part], Y[part], indices=part, **keywords)
+        found = ATTACKS[name].call(kernel, x[part], Y[part], indices=part, **keywords)
         np.testing.assert_allclose(found, whole[part], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd", "apgd-targeted", "square"])
 def test_seeds_matter(quadratic: Make, name: str) -> None:
     first, again, other = (
-        ATTACKS[name](quadratic(SHAPE, K), X, Y, radius=0.05, seed=seed, **_few(name) | {"steps": 1})
+        ATTACKS[name].call(quadratic(SHAPE, K), X, Y, radius=0.05, seed=seed, **_few(name) | {"steps": 1})
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
@@ -113,12 +121,10 @@ def test_any_loss_on_the_device_equals_step_by_step(norm: Any, loss: Any) -> Non
         network("mlp-2"), rng.uniform(-0.5, 0.5, (30, *SHAPE)), rng.standard_normal((30, K)), batch=8
     )
 
-    class General:
-        predict, vjp = staticmethod(predictor.predict), staticmethod(predictor.vjp)
-
+    stepwise: Any = SimpleNamespace(predict=predictor.predict, vjp=predictor.vjp)
     keywords: dict[str, Any] = {"radius": RADIUS[norm], "norm": norm, "loss": loss, "steps": 4}
     whole = pgd(predictor, X, Y, **keywords)
-    np.testing.assert_allclose(whole, pgd(General(), X, Y, **keywords), atol=1e-12)
+    np.testing.assert_allclose(whole, pgd(stepwise, X, Y, **keywords), atol=1e-12)
     if loss == "margin":
         towards = (Y + 1) % K
         aimed = pgd(predictor, X, Y, **keywords | {"loss": "margin-targeted", "towards": towards})
@@ -137,8 +143,10 @@ def test_fused_value_and_slope(kernel: KernelPredictor, loss: Any) -> None:
     np.testing.assert_allclose(gradient, kernel.vjp(x, slope), atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("attack", [apgd, fgsm])
+@pytest.mark.parametrize("attack", [apgd, fgsm, pgd])
 def test_gradients_that_are_not_finite_are_reported(attack: Any) -> None:
+    """Clipping would hide them: on a CPU, XLA's minimum of NaN and a number is the number."""
+
     def kinked(x1: Any, x2: Any, _kind: str) -> Any:
         return jnp.sqrt(jnp.abs(x1).sum(axis=(1, 2, 3)))[:, None] * jnp.ones(len(x2))
 
@@ -146,7 +154,8 @@ def test_gradients_that_are_not_finite_are_reported(attack: Any) -> None:
     net.backend = NeuralTangentsBackend(kinked)
     predictor = KernelPredictor(net, X, _RNG.standard_normal((M, K)), batch=4)
     with pytest.raises(SolverError, match=r"mlp-2 \(backend neural-tangents\) is not finite"):
-        attack(predictor, np.zeros((2, *SHAPE)), Y[:2], radius=0.0)
+        attack(predictor, np.stack([X[2], np.zeros(SHAPE)]), Y[:2], radius=0.0)
+    assert np.isfinite(attack(predictor, X[2:3], Y[:1], radius=0.0)).all()
 
 
 @pytest.mark.parametrize("name", [n for n in ATTACKS if n != "pgd-reference"])
@@ -156,7 +165,7 @@ def test_more_restarts_never_help_the_predictor(quadratic: Make, name: str, seed
     y = predictor.predict(X).argmax(axis=1)
     wrong = []
     for restarts in (1, 2, 4):
-        found = ATTACKS[name](predictor, X, y, radius=0.02, seed=seed, restarts=restarts, **_few(name))
+        found = ATTACKS[name].call(predictor, X, y, radius=0.02, seed=seed, restarts=restarts, **_few(name))
         wrong.append(predictor.predict(found).argmax(axis=1) != y)
     assert (wrong[0] <= wrong[1]).all()
     assert (wrong[1] <= wrong[2]).all()
@@ -197,7 +206,7 @@ def test_a_survivor_is_attacked_alone(quadratic: Make) -> None:
     assert asked == [1, M, 1, 1, 1], "one to learn the number of outputs, then the first points of all"
 
 
-class Linear:
+class Linear(DifferentiablePredictor):
     """f = W x + b; its worst points are known."""
 
     def __init__(self, outputs: int, lead: float) -> None:
@@ -241,7 +250,7 @@ def _share_of_worst(name: str, norm: Any, outputs: int, **options: Any) -> NDArr
     """How much of the possible rise of the margin an attack on a linear predictor finds, image by image."""
     predictor, x, y = Linear(outputs, 30.0), 0.4 * X, np.zeros(M, np.int64)
     radius = 2 * RADIUS[norm]
-    found = ATTACKS[name](predictor, x, y, radius=radius, norm=norm, **options)
+    found = ATTACKS[name].call(predictor, x, y, radius=radius, norm=norm, **options)
     before = _margin(predictor, x, y)
     return (_margin(predictor, found, y) - before) / (predictor.worst_margin(x, norm, radius) - before)
 
@@ -290,14 +299,14 @@ def test_targets_are_the_likeliest_other_classes(quadratic: Make, monkeypatch: p
     predictor, seen = quadratic(SHAPE, K), []
 
     class Spy:
-        def __init__(self, _predictor: Any, start: Any, _clean: Any, _wanted: Any, aims: Any, *_rest: Any) -> None:
+        def __init__(self, request: Any, start: Any) -> None:
             self.start = start
-            seen.append(aims)
+            seen.append(request.towards)
 
         def run(self, _steps: int) -> Any:
             return self.start
 
-    monkeypatch.setattr(importlib.import_module("advntk_dist.attacks.apgd"), "Climb", Spy)
+    monkeypatch.setattr(importlib.import_module("advntk_dist.attacks.apgd"), "ApgdState", Spy)
     f = predictor.predict(X)
     y = f.argmax(axis=1)
     apgd_targeted(predictor, X, y, radius=0.0, targets=3)
@@ -311,22 +320,39 @@ def test_targets_are_the_likeliest_other_classes(quadratic: Make, monkeypatch: p
 def test_a_configured_attack_runs(quadratic: Make, name: str) -> None:
     config = AttackConfig.model_validate({"name": name, "radius": 0.05, "steps": 3, "targets": 2, "queries": 7})
     found = bind_attack(config)(quadratic(SHAPE, K), X, Y, seed=5, indices=np.arange(M))
-    expected = ATTACKS[name](
+    expected = ATTACKS[name].call(
         quadratic(SHAPE, K), X, Y, radius=0.05, seed=5, **_few(name) | {"steps": 7 if name == "square" else 3}
     )
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("name", list(ATTACKS))
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"radius": -0.1}, "radius"),
+        ({"radius": np.nan}, "radius"),
+        ({"radius": np.inf}, "radius"),
+        ({"restarts": 0}, "attack.restarts"),
+        ({"norm": "l3"}, "linf, l2|linf and l2"),
+        ({"indices": np.arange(3)}, "attack.indices"),
+    ],
+)
+def test_requests_that_are_possible_for_no_attack(
+    quadratic: Make, name: str, keywords: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        ATTACKS[name].call(quadratic(SHAPE, K), X, Y, **{"radius": 0.1} | keywords)
+    assert caught.value.exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("attack", "keywords", "words"),
     [
-        (pgd, {"restarts": 0}, "attack.restarts"),
-        (fgsm, {"restarts": 0}, "attack.restarts"),
-        (apgd, {"restarts": 0}, "attack.restarts"),
-        (apgd_targeted, {"restarts": 0}, "attack.restarts"),
-        (square, {"restarts": 0}, "attack.restarts"),
-        (ATTACKS["pgd-reference"], {"restarts": 2}, "squared-error"),
-        (ATTACKS["pgd-reference"], {"loss": "margin"}, "squared-error"),
+        *((attack, {"step_size": size}, "step_size") for attack in (pgd, pgd_reference) for size in (-0.1, np.nan)),
+        *((attack, {"steps": -1}, "steps") for attack in (pgd, pgd_reference, apgd)),
+        (pgd_reference, {"restarts": 2}, "squared-error"),
+        (pgd_reference, {"loss": "margin"}, "squared-error"),
         (apgd_targeted, {"targets": 0}, "attack.targets"),
         (apgd_targeted, {"loss": "dlr"}, "margin-targeted or dlr-targeted"),
         (square, {"steps": 0}, "attack.queries"),
@@ -334,9 +360,6 @@ def test_a_configured_attack_runs(quadratic: Make, name: str) -> None:
         (square, {"loss": "dlr"}, "loss margin"),
         (pgd, {"loss": "margin-targeted"}, "one class an image"),
         (apgd, {"loss": "hinge"}, "no loss 'hinge'"),
-        (fgsm, {"norm": "l3"}, "no norm 'l3'"),
-        (apgd, {"steps": -1}, "steps"),
-        (square, {"indices": np.arange(3)}, "attack.indices"),
     ],
 )
 def test_impossible_requests(quadratic: Make, attack: Any, keywords: dict[str, Any], words: str) -> None:

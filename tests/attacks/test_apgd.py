@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import apgd, pgd
-from advntk_dist.attacks.apgd import Climb, checkpoints
-from advntk_dist.attacks.geometry import random_start
+from advntk_dist import apgd, pgd
+from advntk_dist.attacks.apgd import ApgdState, checkpoints
 from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.attacks.request import AttackRequest
 
 Make = Callable[..., Any]
 M, SHAPE, K = 9, (4, 4, 1), 4
@@ -19,12 +19,12 @@ X = np.random.default_rng(4).uniform(-0.5, 0.5, (M, *SHAPE))
 RADIUS = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 
 
-def _climb(predictor: Any, norm: Any, steps: int) -> Climb:
-    wanted = np.eye(K)[predictor.predict(X).argmax(axis=1)]
-    start = random_start(X, RADIUS[norm], norm, 0, None)
-    climb = Climb(predictor, start, X, wanted, np.zeros(M, np.int64), RADIUS[norm], norm, "margin")
-    climb.run(steps)
-    return climb
+def _after(predictor: Any, norm: Any, steps: int) -> ApgdState:
+    y = predictor.predict(X).argmax(axis=1)
+    request = AttackRequest.of(predictor, X, y, radius=RADIUS[norm], steps=steps, norm=norm, loss="margin")
+    state = ApgdState(request, request.random_start(0))
+    state.run(steps)
+    return state
 
 
 def test_checkpoints_of_the_paper() -> None:
@@ -45,9 +45,9 @@ def test_the_best_loss_never_falls_and_is_that_of_the_best_point(quadratic: Make
         return inner(x)
 
     predictor.predict = predict
-    climb = _climb(predictor, norm, 60)
-    best = loss_and_slope("margin", inner(climb.best), wanted, None)[0]
-    np.testing.assert_allclose(best, climb.best_loss, atol=1e-12)
+    state = _after(predictor, norm, 60)
+    best = loss_and_slope("margin", inner(state.best), wanted, None)[0]
+    np.testing.assert_allclose(best, state.best_loss, atol=1e-12)
     kept = [i for i in range(M) if best[i] < 0]
     whole = [points for points in seen[1:] if len(points) == M]
     for i in kept:
@@ -72,10 +72,10 @@ def test_not_weaker_than_pgd_of_as_many_steps(quadratic: Make, norm: Any, seed: 
 
 
 def test_steps_are_halved_where_they_lead_nowhere(quadratic: Make) -> None:
-    climb = _climb(quadratic(SHAPE, K, 0, 0.0), "linf", 100)
-    assert (climb._step[climb._left] < 2 * RADIUS["linf"]).all(), "the corner is reached at once"
-    sparse = _climb(quadratic(SHAPE, K, 0, 0.0), "l1", 100)
-    assert (sparse._step[sparse._left] >= 0.1 * RADIUS["l1"] * (1 - 1e-12)).all()
+    state = _after(quadratic(SHAPE, K, 0, 0.0), "linf", 100)
+    assert (state._step[state._active] < 2 * RADIUS["linf"]).all(), "the corner is reached at once"
+    sparse = _after(quadratic(SHAPE, K, 0, 0.0), "l1", 100)
+    assert (sparse._step[sparse._active] >= 0.1 * RADIUS["l1"] * (1 - 1e-12)).all()
 
 
 def test_a_point_that_fools_is_returned(quadratic: Make) -> None:

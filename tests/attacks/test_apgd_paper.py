@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks import apgd
+from advntk_dist import apgd
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import random_start
 
 Array = NDArray[np.float64]
@@ -18,7 +19,7 @@ M, SHAPE, K, HIDDEN = 150, (6, 6, 1), 5, 60
 RADIUS = {"linf": 0.06, "l2": 0.3}
 
 
-class Mlp:
+class Mlp(DifferentiablePredictor):
     """One hidden layer of random weights; the readout is fitted to classes that overlap."""
 
     def __init__(self) -> None:

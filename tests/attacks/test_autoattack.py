@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import apgd, perturbation_size, square
+from advntk_dist import apgd, square
 from advntk_dist.attacks.autoattack import autoattack, package_versions, torch_model
+from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.errors import RequestError
 from tests.autoattack_stand_in import stand_in
 
@@ -82,14 +83,14 @@ def test_what_it_says_is_told_and_kept_off_standard_output(
     assert ("robust accuracy" in capsys.readouterr().out) == verbose
 
 
-def test_images_that_only_it_counts_as_felled_are_told(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_only_it_counts_as_broken_are_told(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, lambda images, labels, part: (images, (labels + (np.arange(M) < 2)) % 10))
     told: list[str] = []
     predictor = quadratic(SHAPE, 10)
     y = predictor.predict(X).argmax(axis=1)
     found = autoattack(predictor, X, y, radius=0.1, on_flag=told.append)
     np.testing.assert_allclose(found, X, atol=1e-7)
-    assert told == ["2 images that it counts as felled are classified correctly after rounding, and count as left"]
+    assert told == ["2 images that it counts as broken are classified correctly after rounding, and count as robust"]
 
 
 def test_too_few_classes_for_the_standard_version(quadratic: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import apgd, fgsm, pgd, square
+from advntk_dist import apgd, fgsm, pgd, square
 from advntk_dist.attacks.apgd import checkpoints
 from advntk_dist.attacks.geometry import random_start
 from tests.attacks.art_estimator import best_wrong, estimator, exact_projection, squared_error, start_at, toolbox
@@ -125,7 +125,8 @@ def test_apgd_takes_the_steps_of_the_library(
     predictor.predict = lambda x: inner(x) + 1e3 * np.eye(K)[0]  # no image is misclassified, so that all take all steps
     start = random_start(x, radius, norm, seed, None) - x
     start_at(monkeypatch, "auto_projected_gradient_descent", start)
-    library, ours = estimator(predictor, SHAPE, K), Recorder(predictor)
+    library: Any = estimator(predictor, SHAPE, K)
+    ours: Any = Recorder(predictor)
     attack = art.AutoProjectedGradientDescent(
         library, norm=theirs, eps=radius, eps_step=2 * radius, max_iter=steps, nb_random_init=1, verbose=False
     )

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advntk_dist.attacks.loss_gradients import targets_of
-from advntk_dist.attacks.losses import LEAST_OUTPUTS, TARGETED, check_loss, loss_and_slope
-from advntk_dist.attacks.losses import Loss as LossName
+from advntk_dist.attacks.losses import LEAST_OUTPUTS, check_loss, loss_and_slope
+from advntk_dist.attacks.request import targets
 from advntk_dist.errors import RequestError
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.spec import TARGETED
+from advntk_dist.spec import Loss as LossName
 
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 SCALE_FREE: tuple[LossName, ...] = ("dlr", "cross-entropy", "dlr-targeted")
@@ -125,4 +126,4 @@ def test_outputs_that_are_too_few(loss: LossName) -> None:
 )
 def test_impossible_requests(loss: str, towards: Any, words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        check_loss(loss, K, targets_of(Y, M, K).argmax(axis=1), towards)
+        check_loss(loss, K, targets(Y, K, M).argmax(axis=1), towards)

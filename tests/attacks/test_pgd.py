@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import ATTACKS, on_device, perturbation_size, pgd, pgd_reference
+from advntk_dist import pgd
+from advntk_dist.attacks import on_device
 from advntk_dist.attacks.base import Norm
-from advntk_dist.attacks.geometry import ascent_direction, project, random_start
-from advntk_dist.errors import AdvNTKError, RequestError, SolverError
-from advntk_dist.kernels.reference import NeuralTangentsBackend
-from advntk_dist.networks import Network, network
+from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
+from advntk_dist.errors import AdvNTKError
+from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from tests.kernels.unoptimised import unoptimised
 
@@ -51,35 +51,6 @@ def kernel_predictor(_quickly_compiled: None) -> KernelPredictor:
     return KernelPredictor(network("mlp-2"), x, np.random.default_rng(2).standard_normal((40, 3)), batch=16)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("radius", [0.0, 1e-4, 8 / 255, 0.3, 2.0])
-def test_every_image_stays_in_the_ball_and_the_pixel_range(
-    quadratic: Make, radius: float, norm: Any, dtype: Any
-) -> None:
-    x = X.astype(dtype)
-    for steps in (0, 1, 7):
-        adversarial = pgd(quadratic(), x, Y, radius=radius, steps=steps, norm=norm)
-        assert adversarial.shape == x.shape
-        assert adversarial.dtype == dtype
-        assert (perturbation_size(adversarial, x, norm) <= radius + 1e-6).all()
-        assert adversarial.min() >= -0.5
-        assert adversarial.max() <= 0.5
-    if radius == 0:
-        np.testing.assert_array_equal(adversarial, x)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_kernel_predictor_is_attacked_within_the_radius(kernel_predictor: KernelPredictor, norm: Any) -> None:
-    radius = 0.1 if norm == "linf" else 0.4
-    adversarial = pgd(kernel_predictor, X, Y, radius=radius, steps=5, norm=norm)
-    sizes = perturbation_size(adversarial, X, norm)
-    assert (sizes <= radius + 1e-6).all()
-    assert sizes.max() > 0.9 * radius
-    start = pgd(kernel_predictor, X, Y, radius=radius, steps=0, norm=norm)
-    assert _loss(kernel_predictor, adversarial).mean() > _loss(kernel_predictor, start).mean()
-
-
 def test_uint8_images(quadratic: Make) -> None:
     raw = _RNG.integers(0, 256, (5, *SHAPE)).astype(np.uint8)
     adversarial = pgd(quadratic(), raw, Y[:5], radius=8 / 255)
@@ -87,11 +58,9 @@ def test_uint8_images(quadratic: Make) -> None:
     assert (np.abs(adversarial - (raw / 255 - 0.5)) <= 8 / 255 + 1e-6).all()
 
 
-class General:
+def _stepwise(predictor: KernelPredictor) -> Any:
     """A kernel predictor of which only values and gradients are known."""
-
-    def __init__(self, predictor: KernelPredictor) -> None:
-        self.predict, self.vjp = predictor.predict, predictor.vjp
+    return SimpleNamespace(predict=predictor.predict, vjp=predictor.vjp)
 
 
 class Case(NamedTuple):
@@ -149,7 +118,7 @@ def test_an_attack_on_the_device_equals_one_step_by_step(
     x, y = rng.uniform(-0.5, 0.5, (images, *case.shape)), rng.integers(0, 3, images)
     keywords: dict[str, Any] = {"radius": radius, "steps": steps, "norm": norm, "seed": seed}
     whole = pgd(predictor, x, y, **keywords)
-    np.testing.assert_allclose(whole, pgd(General(predictor), x, y, **keywords), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(whole, pgd(_stepwise(predictor), x, y, **keywords), rtol=0, atol=1e-12)
     assert whole.dtype == x.dtype
 
 
@@ -162,14 +131,14 @@ def test_a_float32_attack_on_the_device_equals_one_step_by_step(norm: Norm) -> N
     whole = pgd(predictor, x, y, radius=0.1, norm=norm)
     assert whole.dtype == np.float32
     # Where a gradient is a unit of rounding its sign may differ.
-    assert (np.abs(whole - pgd(General(predictor), x, y, radius=0.1, norm=norm)) > 1e-6).mean() < 1e-3
+    assert (np.abs(whole - pgd(_stepwise(predictor), x, y, radius=0.1, norm=norm)) > 1e-6).mean() < 1e-3
 
 
 def test_images_of_another_dtype_are_attacked_step_by_step(kernel_predictor: KernelPredictor) -> None:
     x = X.astype(np.float32)
     attacked = pgd(kernel_predictor, x, Y, radius=0.1)
     assert attacked.dtype == np.float32
-    np.testing.assert_array_equal(attacked, pgd(General(kernel_predictor), x, Y, radius=0.1))
+    np.testing.assert_array_equal(attacked, pgd(_stepwise(kernel_predictor), x, Y, radius=0.1))
 
 
 def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,21 +159,6 @@ def test_all_steps_of_a_batch_are_one_call_and_compile_once(monkeypatch: pytest.
     assert inner._cache_size() == before + 1
     pgd(predictor.with_coefficients(np.ones((9, 3))), X, Y, radius=0.1)
     assert inner._cache_size() == before + 1
-
-
-def test_gradients_that_are_not_finite_are_reported() -> None:
-    """Clipping would hide them: on a CPU, XLA's minimum of NaN and a number is the number."""
-
-    def kinked(x1: Any, x2: Any, _kind: str) -> Any:
-        return jnp.sqrt(jnp.abs(x1).sum(axis=(1, 2, 3)))[:, None] * jnp.ones(len(x2))
-
-    net = Network(network("mlp-2").spec)
-    net.backend = NeuralTangentsBackend(kinked)
-    predictor = KernelPredictor(net, X, _RNG.standard_normal((M, 3)), batch=2)
-    x = np.stack([X[2], np.zeros(SHAPE)])
-    assert np.isfinite(pgd(predictor, x[:1], Y[:1], radius=0.0, steps=1)).all()
-    with pytest.raises(SolverError, match=r"mlp-2 \(backend neural-tangents\) is not finite"):
-        pgd(predictor, x, Y[:2], radius=0.0, steps=1)
 
 
 def _naive_linf(
@@ -243,32 +197,6 @@ def test_linear_predictor_is_driven_to_the_corner(quadratic: Make) -> None:
         np.testing.assert_allclose(adversarial, sign * 0.1 * np.sign(predictor.linear.reshape(1, *SHAPE)), atol=1e-15)
 
 
-def test_l2_step_follows_the_gradient(quadratic: Make) -> None:
-    predictor = quadratic(outputs=1, curvature=0.0)
-    far = np.array([[-100.0]])
-    adversarial = pgd(predictor, np.zeros((1, *SHAPE)), far, radius=0.2, steps=40, norm="l2", loss="squared-error")
-    direction = predictor.linear.reshape(1, *SHAPE) / np.linalg.norm(predictor.linear)
-    np.testing.assert_allclose(adversarial, 0.2 * direction, atol=2e-3)
-
-
-@pytest.mark.parametrize(("name", "norm"), [("pgd", "linf"), ("pgd", "l2"), ("pgd-reference", "linf")])
-def test_result_does_not_depend_on_batching(quadratic: Make, name: str, norm: Any) -> None:
-    attack: Any = ATTACKS[name]
-    keywords = {"radius": 0.1, "steps": 3, "step_size": 0.03, "norm": norm, "seed": 4}
-    whole = attack(quadratic(), X, Y, **keywords)
-    order = np.random.default_rng(0).permutation(M)
-    for part in (order[:7], order[7:8], order[8:]):
-        alone = attack(quadratic(), X[part], Y[part], indices=part, **keywords)
-        np.testing.assert_allclose(alone, whole[part], atol=1e-14)
-
-
-def test_result_is_the_same_to_rounding_for_kernel_predictors(kernel_predictor: KernelPredictor) -> None:
-    whole = pgd(kernel_predictor, X, Y, radius=0.1, steps=3)
-    for part in (np.arange(5), np.arange(5, M)):
-        alone = pgd(kernel_predictor, X[part], Y[part], radius=0.1, steps=3, indices=part)
-        np.testing.assert_allclose(alone, whole[part], rtol=0, atol=1e-6)
-
-
 def test_seeds_and_indices_give_streams_of_their_own() -> None:
     x = np.zeros((4, *SHAPE))
 
@@ -294,20 +222,16 @@ def test_start_fills_the_ball(norm: Any) -> None:
     np.testing.assert_allclose(start.mean(axis=0), 0.0, atol=4 * 0.3 / 400**0.5)
 
 
-def test_is_deterministic(kernel_predictor: KernelPredictor) -> None:
-    first = pgd(kernel_predictor, X, Y, radius=0.1, steps=3)
-    np.testing.assert_array_equal(first, pgd(kernel_predictor, X, Y, radius=0.1, steps=3))
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_more_steps_do_not_lower_the_loss(kernel_predictor: KernelPredictor, norm: Any) -> None:
     radius = 0.1 if norm == "linf" else 0.4
-    losses = [
-        _loss(
-            kernel_predictor, pgd(kernel_predictor, X, Y, radius=radius, steps=s, step_size=radius / 10, norm=norm)
-        ).mean()
-        for s in (0, 1, 5, 20)
+    found = [
+        pgd(kernel_predictor, X, Y, radius=radius, steps=s, step_size=radius / 10, norm=norm) for s in (0, 1, 5, 20, 20)
     ]
+    np.testing.assert_array_equal(found[-1], found[-2])
+    sizes = perturbation_size(found[-1], X, norm)
+    assert 0.9 * radius < sizes.max() <= radius + 1e-6
+    losses = [_loss(kernel_predictor, images).mean() for images in found]
     assert all(later >= earlier - 1e-9 for earlier, later in pairwise(losses))
     assert losses[-1] > losses[0]
 
@@ -346,25 +270,6 @@ def test_size_of_perturbations() -> None:
     other[1, :, 0, 0] = [0.3, -0.4]
     np.testing.assert_allclose(perturbation_size(other, clean, "linf"), [0.0, 0.4], rtol=1e-6)
     np.testing.assert_allclose(perturbation_size(other, clean, "l2"), [0.0, 0.5], rtol=1e-6)
-
-
-@pytest.mark.parametrize("attack", [pgd, pgd_reference])
-@pytest.mark.parametrize(
-    ("keywords", "words"),
-    [
-        ({"radius": -0.1}, "radius"),
-        ({"radius": np.nan}, "radius"),
-        ({"radius": np.inf}, "radius"),
-        ({"radius": 0.1, "steps": -1}, "steps"),
-        ({"radius": 0.1, "step_size": -0.1}, "step_size"),
-        ({"radius": 0.1, "step_size": np.nan}, "step_size"),
-        ({"radius": 0.1, "norm": "l3"}, "linf, l2"),
-    ],
-)
-def test_impossible_requests(quadratic: Make, attack: Any, keywords: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError, match=words) as caught:
-        attack(quadratic(), X, Y, **keywords)
-    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("y", [Y[:5], Y[:1], np.where(Y == 2, 3, Y), np.where(Y == 2, -1, Y), np.eye(4)[Y], Y + 0.5])

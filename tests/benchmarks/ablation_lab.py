@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import apgd, pgd
+from advntk_dist import apgd, pgd
 from advntk_dist.attacks.base import BoundAttack
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.dynamics import ATDynamics

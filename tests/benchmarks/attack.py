@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.data import load_dataset, one_hot
 from advntk_dist.environment import environment
 from advntk_dist.kernels.scope import compiler_options, kernel_scope

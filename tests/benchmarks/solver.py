@@ -36,7 +36,7 @@ from jax.scipy.linalg import expm
 from numpy.typing import NDArray
 
 import advntk_dist as advntk
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.dynamics import ATDynamics

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/tiers.py RUN [--method adv_ntk] [--images 100] [--tier standard] [--out FILE]
 
-RUN is a finished run; PyTorch and the package ``autoattack`` must be installed. An image that AutoAttack fells and the
-tier leaves is a fault of the tier, and the other way round one of AutoAttack; both are counted.
+RUN is a finished run; PyTorch and the package ``autoattack`` must be installed. An image that AutoAttack breaks and the
+tier does not is a fault of the tier, and the other way round one of AutoAttack; both are counted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import zarr
 
 from advntk_dist.attacks.autoattack import autoattack
+from advntk_dist.attacks.registry import TIERS
 from advntk_dist.environment import environment
-from advntk_dist.evaluation.evaluator import is_right
+from advntk_dist.evaluation.evaluate import evaluate_sequence
+from advntk_dist.evaluation.evaluator import InProcess, is_right
 from advntk_dist.evaluation.statistics import Accuracy
-from advntk_dist.evaluation.tiers import TIERS, evaluate_tier
+from advntk_dist.evaluation.tiers import named, tier_attacks
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.stages import sources
 
@@ -42,8 +45,15 @@ def main() -> None:
     with run.context.folder.claimed(config), run.context:
         predictor = run.outcomes.predictor(sources(run, chosen)[arguments.method]())
         begun = time.perf_counter()
-        ours = evaluate_tier(
-            predictor, test.x, test.y, arguments.tier, attack, on_attack=lambda o: print(o.name, o.fallen, flush=True)
+        ours = evaluate_sequence(
+            InProcess(lambda: predictor, test.x, test.y),
+            len(test.y),
+            named(tier_attacks(arguments.tier, attack, predictor.outputs)),
+            norm=attack.norm,
+            group=zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
+            name="predictor",
+            batch=predictor.batch,
+            on_attack=lambda o: print(o.name, o.broken, flush=True),
         )
         between = time.perf_counter()
         clean = is_right(predictor, test.x, test.y)[:, 0] > 0
@@ -63,8 +73,8 @@ def main() -> None:
         "clean": float(clean.mean()),
         "ours": accuracy(left) | {"seconds": between - begun},
         "autoattack_standard": accuracy(theirs) | {"seconds": done - between},
-        "felled_by_autoattack_alone": int((left & ~theirs).sum()),
-        "felled_by_ours_alone": int((theirs & ~left).sum()),
+        "broken_by_autoattack_alone": int((left & ~theirs).sum()),
+        "broken_by_ours_alone": int((theirs & ~left).sum()),
         "environment": environment(),
     }
     print(json.dumps({k: v for k, v in report.items() if k != "environment"}, indent=2))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.config import AttackConfig
 from advntk_dist.data import load_dataset
 from advntk_dist.evaluation.examined_predictor import ExaminedPredictor
@@ -19,7 +20,7 @@ N, M = 200, 40  # as in the small run of tests/pipeline, with which compiled fun
 Array = NDArray[Any]
 
 
-class Masked:
+class Masked(DifferentiablePredictor):
     """A predictor of the same outputs with gradients of its own making."""
 
     outputs = 10

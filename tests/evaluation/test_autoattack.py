@@ -10,10 +10,12 @@ import pytest
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.autoattack import STANDARD, autoattack, output_scale
+from advntk_dist.attacks.autoattack import autoattack, output_scale
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.registry import AUTOATTACK
 from advntk_dist.evaluation.evaluate import evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess, is_right
-from advntk_dist.evaluation.tiers import JUDGED, PASSES, StandardParts, part_price
+from advntk_dist.evaluation.tiers import StandardParts, part_price
 
 needed = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "autoattack")),
@@ -22,7 +24,7 @@ needed = pytest.mark.skipif(
 SHAPE, K = (6, 6, 1), 10
 
 
-class Waves:
+class Waves(DifferentiablePredictor):
     """Smooth functions of the pixels; counts what goes through."""
 
     outputs = K
@@ -47,13 +49,13 @@ class Waves:
 
 
 @needed
-@pytest.mark.parametrize("part", STANDARD)
+@pytest.mark.parametrize("part", AUTOATTACK.parts)
 def test_a_part_that_fells_nothing_costs_what_is_predicted(part: str) -> None:
     predictor, x = Waves(1e-3), np.random.default_rng(1).uniform(-0.4, 0.4, (2, *SHAPE)).astype(np.float32)
     found = autoattack(predictor, x, np.zeros(2, np.int64), radius=0.02, attacks=[part], scale=1.0, batch=2)
     is_right(predictor, found, np.zeros(2, np.int64))
-    asked, priced = PASSES["linf"][part], part_price(part, "linf").passes
-    assert predictor.queries / 2 == asked.queries + JUDGED == priced.queries
+    asked, priced = AUTOATTACK.parts[part]["linf"], part_price(part, "linf").passes
+    assert predictor.queries / 2 == asked.queries + AUTOATTACK.judged == priced.queries
     assert predictor.steps / 2 == asked.steps == priced.steps
 
 
@@ -74,4 +76,4 @@ def test_part_by_part_it_fells_what_it_fells_in_one_call() -> None:
 
 
 def test_only_the_first_part_meets_every_image() -> None:
-    assert [part_price(part, "l2").meets_all for part in STANDARD] == [True, False, False, False]
+    assert [part_price(part, "l2").meets_all for part in AUTOATTACK.parts] == [True, False, False, False]

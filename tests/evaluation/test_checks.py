@@ -70,12 +70,12 @@ def test_the_black_box_check_says_where_there_is_no_black_box(problem: Problem) 
 def test_vanished_gradients_do_not_reach_zero(problem: Problem, honest: ExaminedPredictor) -> None:
     found = radius_sweep(problem.masked(none))
     assert not found.passed
-    assert found.details["left"][-1] > 0
+    assert found.details["robust"][-1] > 0
     fine = radius_sweep(honest)
     assert fine.passed
     assert fine.details["radii"][0] == 0
     assert fine.details["radii"][-1] == 1.0
-    assert fine.details["left"][0] == honest.clean.mean()
+    assert fine.details["robust"][0] == honest.clean.mean()
 
 
 def test_accuracy_that_rises_with_the_radius_fails_the_sweep(problem: Problem) -> None:
@@ -87,7 +87,7 @@ def test_accuracy_that_rises_with_the_radius_fails_the_sweep(problem: Problem) -
 
     found = radius_sweep(ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack, bind=bind))
     assert not found.passed
-    assert found.details["left"][-1] == 0, "the end is right; the rise is what is wrong"
+    assert found.details["robust"][-1] == 0, "the end is right; the rise is what is wrong"
 
 
 def test_gradients_that_are_there_only_now_and_then_fail_the_plateau(
@@ -122,7 +122,7 @@ def test_a_few_images_that_more_starts_fell_fail_the_plateau(problem: Problem, h
     assert not found.passed
     assert found.details["more_alone"] == 4 / len(problem.y)
     usual, more = plain_pgd(subject), plain_pgd(subject, steps=100, restarts=5, share=0.05)
-    assert subject.under(more).accuracy > Accuracy.of(subject.under(usual).left).low
+    assert subject.under(more).accuracy > Accuracy.of(subject.under(usual).robust).low
 
 
 def test_masked_gradients_fail_the_transfer_check(problem: Problem, honest: ExaminedPredictor) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.evaluation.examined_predictor import Check
 from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
 from tests.evaluation.conftest import Masked, Problem
@@ -103,7 +104,7 @@ def test_images_that_are_misclassified_are_not_examined(problem: Problem) -> Non
     assert nothing.details["images"] == 0
 
 
-class Linear:
+class Linear(DifferentiablePredictor):
     """Two outputs that are linear in the image, computed in a dtype."""
 
     outputs = 2

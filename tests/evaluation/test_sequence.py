@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.evaluation.evaluate import NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.storage import guarded_group
@@ -20,7 +21,7 @@ Y = (X.ravel() > 0).astype(np.int64)
 Y[0] = 1  # one clean error
 
 
-class Bright:
+class Bright(DifferentiablePredictor):
     """Says class 1 for bright pixels."""
 
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -72,7 +73,7 @@ def test_each_attack_meets_the_images_that_are_left(tmp_path: Path) -> None:
     assert np.flatnonzero(result.result.robust_right).tolist() == survivors
     assert result.result.robust.value == len(survivors) / M
     assert result.result.clean.value == (M - 1) / M
-    assert [(o.name, o.attacked, o.fallen) for o in result.attacks] == [
+    assert [(o.name, o.attacked, o.broken) for o in result.attacks] == [
         ("up", 12, 12 - len(left)),
         ("down", len(left), len(left) - len(survivors)),
     ]
@@ -127,7 +128,7 @@ def test_outcomes_that_are_told_as_they_come(tmp_path: Path) -> None:
     assert tuple(told) == result.attacks
     row = result.as_dict()["attacks"][1]
     assert row["robust_interval"][0] <= row["robust"] <= row["robust_interval"][1]
-    assert row["attacked"] - row["fallen"] == round(row["robust"] * M)
+    assert row["attacked"] - row["broken"] == round(row["robust"] * M)
 
 
 def test_attacks_need_names_of_their_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from ray import cloudpickle
 
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.data.registry import load_dataset
 from advntk_dist.errors import EvaluationError, RequestError
 from advntk_dist.evaluation.evaluate import NamedAttack, evaluate_sequence

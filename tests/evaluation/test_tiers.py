@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import ArrayLike, NDArray
 
+from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.losses import loss_and_slope
-from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.attacks.registry import TIERS, Tier, bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.cost import BatchSeconds, Cost, Priced, Timed, passes_of, predict_cost
-from advntk_dist.evaluation.tiers import TIERS, Tier, classes_of, evaluate_tier, short_name, tier_attacks
+from advntk_dist.evaluation.evaluate import AttackOutcome, SequenceResult, evaluate_sequence
+from advntk_dist.evaluation.evaluator import InProcess
+from advntk_dist.evaluation.tiers import named, short_name, tier_attacks
 from advntk_dist.predictor import KernelPredictor
 from tests.evaluation.conftest import Problem
 
 RUN = AttackConfig(radius=0.2, seed=5, steps=7)
 
 
-class Counted:
+class Counted(DifferentiablePredictor):
     """A linear predictor that no small attack moves; counts the images that go through."""
 
     outputs = 5
@@ -39,7 +44,7 @@ class Counted:
     def vjp(self, *_: Any) -> NDArray[Any]:
         raise AssertionError("values and gradients come together")
 
-    def value_and_slope(self, x: Any, wanted: Any, *, loss: Any, towards: Any = None) -> Any:
+    def value_and_slope(self, x: Any, wanted: Any, *, loss: Any = "margin", towards: Any = None) -> Any:
         self.steps += len(x)
         f = self._values(x)
         value, slope = loss_and_slope(loss, f, wanted, towards)
@@ -56,7 +61,7 @@ def every_attack() -> list[AttackConfig]:
 
 
 @pytest.mark.parametrize("attack", every_attack(), ids=lambda a: a.label)
-def test_an_attack_that_fells_nothing_costs_what_is_predicted(attack: AttackConfig) -> None:
+def test_an_attack_that_breaks_nothing_costs_what_is_predicted(attack: AttackConfig) -> None:
     predictor = Counted()
     adversarial = bind_attack(attack)(predictor, IMAGES, np.zeros(6, np.int64), seed=0, indices=np.arange(6))
     predictor.predict(adversarial)
@@ -76,6 +81,7 @@ def test_the_attacks_of_a_tier() -> None:
     assert [(a.steps, a.restarts) for a in full[2:4]] == [(100, 5)] * 2
     assert (standard[4].targets, standard[5].queries) == (3, 1000)
     assert (full[4].targets, full[5].queries) == (9, 5000)
+    assert set(TIERS) == {"fast", "standard", "full"}
     with pytest.raises(KeyError):
         tier_attacks("best", RUN, 10)
 
@@ -110,23 +116,43 @@ def small(problem: Problem) -> tuple[KernelPredictor, NDArray[Any], NDArray[np.i
     return problem.predictor, problem.more, problem.y_more
 
 
+def _under(
+    predictor: KernelPredictor,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    tier: str,
+    attack: AttackConfig,
+    on_attack: Callable[[AttackOutcome], None] = lambda outcome: None,
+) -> SequenceResult:
+    return evaluate_sequence(
+        InProcess(lambda: predictor, x, y),
+        len(x),
+        named(tier_attacks(tier, attack, predictor.outputs)),
+        norm=attack.norm,
+        group=zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3),
+        name="predictor",
+        batch=predictor.batch,
+        on_attack=on_attack,
+    )
+
+
 def test_the_standard_tier_on_a_kernel_predictor(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer steps and queries; how many it has is held to above."""
     monkeypatch.setitem(TIERS, "standard", Tier("quick", 40, 3, 150))
     predictor, x, y = small
     told: list[str] = []
     attack = AttackConfig(radius=0.1, seed=1)
-    result = evaluate_tier(predictor, x, y, "standard", attack, on_attack=lambda o: told.append(o.name))
-    fast = evaluate_tier(predictor, x, y, "fast", attack)
+    result = _under(predictor, x, y, "standard", attack, on_attack=lambda o: told.append(o.name))
+    fast = _under(predictor, x, y, "fast", attack)
     assert told == [o.name for o in result.attacks]
     assert 0 < result.result.robust.value <= fast.result.robust.value < fast.result.clean.value
     assert (result.result.clean_right == fast.result.clean_right).all()
     assert (result.result.robust_right <= result.result.clean_right).all()
     left = [o.robust.value for o in result.attacks]
     assert left == sorted(left, reverse=True)
-    assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.fallen for o in result.attacks[:-1]]
+    assert [o.attacked for o in result.attacks[1:]] == [o.attacked - o.broken for o in result.attacks[:-1]]
     assert 0.09 < result.result.max_perturbation <= 0.1 + 1e-6
-    again = evaluate_tier(predictor, x, y, "standard", attack)
+    again = _under(predictor, x, y, "standard", attack)
     assert again.as_dict() == result.as_dict()
 
 
@@ -134,7 +160,7 @@ def test_other_coefficients_share_the_prepared_training_images(small: Any) -> No
     predictor, x, y = small
     other = predictor.with_coefficients(np.zeros((predictor.n, 10)))
     before = other._prepared
-    result = evaluate_tier(other, x, y, "fast", RUN)
+    result = _under(other, x, y, "fast", RUN)
     assert result.result.clean.value == (y == 0).mean()
     assert other._prepared is before is predictor._prepared
 
@@ -146,16 +172,3 @@ def test_a_batch_is_timed(small: Any) -> None:
     assert (rows == rows[0]).all()
     assert 0 < rows[0, 0] < 5
     assert 0 < rows[0, 1] < 5
-
-
-def test_classes_of_a_predictor() -> None:
-    class Silent:
-        def predict(self, x: Any) -> Any:
-            return np.zeros((len(x), 7))
-
-        def vjp(self, *_: Any) -> Any:
-            raise AssertionError("not asked for")
-
-    assert classes_of(Silent(), IMAGES) == 7
-    assert classes_of(Counted(), IMAGES) == 5
-    assert set(TIERS) == {"fast", "standard", "full"}

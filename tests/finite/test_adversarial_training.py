@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import pgd
+from advntk_dist import pgd
 from advntk_dist.attacks.geometry import perturbation_size
 from advntk_dist.config import AttackConfig
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
@@ -110,19 +112,14 @@ def test_the_optimiser_is_momentum_with_decay_in_the_gradient_and_steps_in_the_r
         assert float(ours) == pytest.approx(w, rel=1e-5)
 
 
-class _Plain:
-    """The predictor without its own ascent: pgd then goes step by step."""
-
-    def __init__(self, predictor: FinitePredictor) -> None:
-        self.predict, self.vjp = predictor.predict, predictor.vjp
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_attack_on_the_device_is_the_fields_pgd(norm: str) -> None:
+@pytest.mark.parametrize(("norm", "loss"), [("linf", "squared-error"), ("l2", "margin"), ("l1", "cross-entropy")])
+def test_attack_on_the_device_is_the_fields_pgd(norm: Any, loss: Any) -> None:
+    """Without the predictor's own ascent it goes step by step."""
     predictor = FinitePredictor(NET, NET.init(0, X.shape[1:], "float64"), batch=16)
     x = X.astype(np.float64)
-    arguments = {"radius": 0.2, "steps": 4, "step_size": 0.06, "norm": norm, "seed": 1}
-    ours = pgd(predictor, x, Y, **arguments)  # type: ignore[arg-type]
-    np.testing.assert_allclose(ours, pgd(_Plain(predictor), x, Y, **arguments), atol=1e-12)  # type: ignore[arg-type]
-    assert perturbation_size(ours, x, norm).max() <= 0.2 + 1e-12  # type: ignore[arg-type]
+    stepwise: Any = SimpleNamespace(predict=predictor.predict, vjp=predictor.vjp)
+    arguments: dict[str, Any] = {"radius": 0.2, "steps": 4, "step_size": 0.06, "norm": norm, "loss": loss, "seed": 1}
+    ours = pgd(predictor, x, Y, **arguments)
+    np.testing.assert_allclose(ours, pgd(stepwise, x, Y, **arguments), atol=1e-12)
+    assert perturbation_size(ours, x, norm).max() <= 0.2 + 1e-12
     assert np.abs(ours).max() <= 0.5

@@ -132,7 +132,7 @@ def test_only_missing_and_damaged_tiles_are_computed(
     assert len(verify_gram(store).damaged) == 3
     watch = Watch()
     built = build_gram(net, images, store=store.path, tile=TILE, workers=1, pool=pool, on_progress=watch.progress)
-    assert built.is_complete
+    built.require_complete()
     assert watch.places == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (2, 2), (2, 3)]
     assert watch.done[0] == 3
     assert verify_gram(store).ok
@@ -144,7 +144,7 @@ def test_complete_store_needs_no_ray(no_ray: None, fill: Any, net: Network, imag
     store = fill()
     watch = Watch()
     before = {p: p.stat().st_mtime_ns for p in store.path.rglob("*")}
-    assert build_gram(net, images, store=store.path, tile=TILE, on_progress=watch.progress).is_complete
+    build_gram(net, images, store=store.path, tile=TILE, on_progress=watch.progress).require_complete()
     assert watch.done == [10]
     assert {p: p.stat().st_mtime_ns for p in store.path.rglob("*")} == before
 

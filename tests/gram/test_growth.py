@@ -54,7 +54,7 @@ def test_only_new_and_ragged_tiles_are_computed(
     array = zarr.open_group(path, mode="r")["ntk"]
     assert isinstance(array, zarr.Array)
     np.testing.assert_array_equal(np.asarray(array[:8, 16:]), dask_view(grown)[:8, 16:])
-    assert GramStore.open(path).is_complete
+    GramStore.open(path).require_complete()
 
 
 def test_store_of_one_reduced_tile_starts_over(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_other_images_do_not_grow(net: Network, images: NDArray[np.uint8], tmp_p
         _open(path, net, images, tile=9)
     with pytest.raises(StoreMismatchError, match="columns"):
         _open(path, net, images, columns=images)
-    assert GramStore.open(path).is_complete
+    GramStore.open(path).require_complete()
 
 
 def test_growth_survives_death_between_its_steps(

@@ -128,7 +128,7 @@ def test_build_through_faults_equals_the_local_one(
     store = build_gram(net, images, store=str(place), tile=TILE, workers=2, pool=pool, on_event=events.append)
     s3.fault = lambda method, path: None
     assert store.path == place
-    assert store.is_complete
+    store.require_complete()
     assert chunks_of(store) == chunks_of(fill())
     assert not [e for e in events if e["event"] == "worker_lost"]
     report = verify_gram(store)
@@ -223,7 +223,8 @@ def test_damage_in_the_store_is_found_and_mended(stock: Stock, fill: Any) -> Non
     found = verify_gram(store).damaged
     assert [(d.i, d.j) for d in found] == [(0, 2)]
     invalidate(store, [d[:3] for d in found])
-    assert not store.is_complete
+    with pytest.raises(StoreIncompleteError):
+        store.require_complete()
     assert chunks_of(stock()) == chunks_of(fill())
 
 
@@ -231,7 +232,7 @@ def test_damage_in_the_store_is_found_and_mended(stock: Stock, fill: Any) -> Non
 def test_growth(stock: Stock, fill: Any, first: int) -> None:
     """From whole tiles, from a ragged edge, and from one tile that was smaller than asked for."""
     small = stock(first)
-    assert small.is_complete
+    small.require_complete()
     kept = {(0, 0), (0, 1), (1, 1)} if first > TILE else set()
     store = stock(places=[])
     assert {(int(i), int(j)) for i, j in np.argwhere(store.committed())} == kept

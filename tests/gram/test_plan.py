@@ -76,4 +76,4 @@ def test_measured_memory_stays_within_the_plan(pool: WorkerPool, net: Network, t
     peak = max(r.peak_bytes for r in receipts if r is not None)
     assert peak <= plan.worker_bytes + plan.image_bytes
     assert peak >= 0.2 * (plan.worker_bytes + plan.image_bytes), "a plan that is far too high refuses work for nothing"
-    assert store.is_complete
+    store.require_complete()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks.autoattack import STANDARD
+from advntk_dist.attacks.registry import AUTOATTACK
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError
@@ -42,7 +42,7 @@ def evaluated(folder: Path, methods: list[str]) -> tuple[Location, dict[str, Any
 
 def noise(images: Any, labels: Any, part: str) -> Any:
     """Fells some images, more with each part."""
-    step = np.random.default_rng(STANDARD.index(part)).choice([-0.2, 0.2], images.shape)
+    step = np.random.default_rng(tuple(AUTOATTACK.parts).index(part)).choice([-0.2, 0.2], images.shape)
     return images + step, labels
 
 
@@ -62,9 +62,11 @@ def test_a_finished_run_under_autoattack(
     (path,) = (copy / "evaluation").glob("autoattack_*.json")
     results = json.loads(path.read_text())
     row = results["methods"]["adv_ntk"]
-    assert list(dict.fromkeys(package.ran)) == [a["called"] for a in results["attacks"]] == list(STANDARD)
+    assert (
+        list(dict.fromkeys(package.ran)) == [a["called"] for a in results["attacks"]] == list(tuple(AUTOATTACK.parts))
+    )
     assert package.seen["version"] == "standard"
-    assert [a["name"] for a in row["attacks"]] == list(STANDARD)
+    assert [a["name"] for a in row["attacks"]] == list(tuple(AUTOATTACK.parts))
     left = [a["robust"] for a in row["attacks"]]
     assert left == sorted(left, reverse=True)
     assert left[-1] == row["robust"] < row["clean"]
@@ -92,8 +94,8 @@ def test_a_flag_of_the_whole_result(copy: Path, monkeypatch: pytest.MonkeyPatch)
 
     stand_in(monkeypatch, only_square)
     row = evaluated(copy, ["ntk"])[1]["methods"]["ntk"]
-    fallen = {a["name"]: a["fallen"] for a in row["attacks"]}
-    assert fallen["square"] > 0 == fallen["apgd-ce"] == fallen["fab-t"]
+    broken = {a["name"]: a["broken"] for a in row["attacks"]}
+    assert broken["square"] > 0 == broken["apgd-ce"] == broken["fab-t"]
     assert row["flags"] == {"square": ["Square Attack has decreased the robust accuracy"]}
 
 
@@ -161,7 +163,7 @@ def test_the_code_of_its_authors(small_settings: tuple[str, ...], tmp_path: Path
     _, found = evaluate_run_tier(tmp_path / "run", "autoattack", methods=["adv_ntk"], display=QUIET)
     _, ours = evaluate_run_tier(tmp_path / "run", "standard", methods=["adv_ntk"], display=QUIET)
     row = found["methods"]["adv_ntk"]
-    assert [a["name"] for a in row["attacks"]] == list(STANDARD)
+    assert [a["name"] for a in row["attacks"]] == list(tuple(AUTOATTACK.parts))
     assert 0 < row["robust"] < row["clean"]
     assert row["flags"] == {}
     assert abs(row["robust"] - ours["methods"]["adv_ntk"]["robust"]) <= 1 / 24 + 1e-9

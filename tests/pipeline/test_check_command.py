@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.attacks import ATTACKS
+from advntk_dist import pgd
 from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.check import check_run
@@ -52,12 +52,10 @@ def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_run_whose_attacks_leave_the_radius_fails(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pgd = ATTACKS["pgd"]
-
     def too_far(predictor: Any, x: Any, y: Any, *, radius: float, **told: Any) -> Any:
         return np.asarray(pgd(predictor, x, y, radius=1.5 * radius, **told))
 
-    monkeypatch.setitem(ATTACKS, "pgd", too_far)  # type: ignore[arg-type]
+    monkeypatch.setattr("advntk_dist.attacks.pgd.pgd", too_far)
     code, out = advntk_check(capsys, str(copy), "--images", "20", "--method", "early_stopped")
     assert code == 1
     assert "FAIL  every perturbation within radius and pixel range" in out

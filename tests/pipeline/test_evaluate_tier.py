@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from advntk_dist.attacks.registry import TIERS, Tier
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.evaluation.tiers import TIERS, Tier
 from advntk_dist.pipeline.directory import digest
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run

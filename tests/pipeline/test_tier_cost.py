@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from advntk_dist.attacks import ATTACKS
+from advntk_dist.attacks.registry import TIERS, Tier
 from advntk_dist.cli import main
 from advntk_dist.config import load_config
-from advntk_dist.evaluation.tiers import TIERS, Tier
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
@@ -73,14 +72,13 @@ def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
 
 
 def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    square = ATTACKS["square"]
-
     def killed(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(ATTACKS, "square", killed)  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt):
-        shown_by(copy, ["adv_ntk"])
+    with monkeypatch.context() as patch:
+        patch.setattr("advntk_dist.attacks.square.square", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shown_by(copy, ["adv_ntk"])
     (label,) = (p for p in (copy / "evaluation.zarr").iterdir() if p.name.startswith("standard"))
     group = guarded_group(label, read_group(label)[1])
     clock = Records(group, "adv_ntk_seconds", 1, (1,))
@@ -88,7 +86,6 @@ def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyP
     assert before is not None
     assert before[0, 0] > 0
     clock.write(0, np.array([[5000.0]]))
-    monkeypatch.setitem(ATTACKS, "square", square)
     _, _, results = shown_by(copy, ["adv_ntk"])
     assert 5000 < results["methods"]["adv_ntk"]["seconds"] < 6000
 

@@ -18,7 +18,6 @@ from advntk_dist.theory.schedules import (
     PerSample,
     Piecewise,
     Schedule,
-    StepDecay,
     named,
 )
 from advntk_dist.theory.xi import log_xi
@@ -45,7 +44,6 @@ def test_constant_rates_have_the_closed_form_and_limits() -> None:
 SCHEDULES: dict[str, Schedule] = {
     "ramp": LinearRamp(0.2, 2.0, 1.7),
     "cosine": Cosine(2.0, 0.1, 2.5),
-    "step": StepDecay(2.0, 0.5, 0.7),
     "cyclic": Cyclic(0.1, 1.9, 0.9),
     "piecewise": Piecewise([0.0, 0.5, 2.0], np.array([[1, 2, 0, 1], [0, 0, 1, 1], [0.5, 0.1, 0.2, 0.3]])),
     "per sample": PerSample(np.array([1.0, 0.5, 2.0, 0.1]), Cyclic(0.0, 1.0, 1.1)),
@@ -115,7 +113,6 @@ def test_impossible_requests() -> None:
         "start at 0": lambda: Piecewise([1.0], [1.0]),
         "as many rates": lambda: Piecewise([0.0, 1.0], [1.0]),
         "duration": lambda: LinearRamp(0, 1, 0.0),
-        "every": lambda: StepDecay(1, 1, -1.0),
         "period": lambda: Cyclic(0, 1, np.inf),
     }.items():
         with pytest.raises(RequestError, match=match):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advntk_dist.attacks import pgd
-from advntk_dist.attacks.registry import step_seed
+from advntk_dist import pgd
+from advntk_dist.attacks.geometry import step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import SolverError, StoreMismatchError
 from advntk_dist.networks import network

@@ -84,7 +84,7 @@ class ConvolutionalTile:
         ) -> tuple[tuple[Any, jax.Array, PairState], jax.Array]:
             q, x, tape = state
             one, w = right
-            there = _spread(one.n)
+            there = _broadcast(one.n)
             tape = self.stack.record(self._first(left, one), left.norms, there, tape)
             last, ends = at(tape, end), (at(left.norms, end), at(there, end))
             y = jnp.broadcast_to(readout * w, last.e.shape)
@@ -103,7 +103,7 @@ class ConvolutionalTile:
         return tile.T, jnp.moveaxis(gradient, -1, 0)
 
     def _values(self, left: _Block, right: PreparedImages, kind: KernelKind) -> jax.Array:
-        there, end = _spread(right.n), self.stack.relus - 1
+        there, end = _broadcast(right.n), self.stack.relus - 1
         e = self._first(left, right)
         if kind == "nngp":
             last = PairState(self.stack.distances(e, left.norms, there), jnp.zeros_like(e))
@@ -139,7 +139,7 @@ class ConvolutionalTile:
         return self.W_std**2 / (2 * pixels.shape[0] * pixels.shape[1])
 
 
-def _spread(n: jax.Array) -> Norms:
+def _broadcast(n: jax.Array) -> Norms:
     return with_inverse(n[..., None])
 
 
