@@ -20,6 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.data import one_hot, split
@@ -27,7 +28,7 @@ from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.environment import environment, usable_cores
 from advntk_dist.errors import DatasetError
-from advntk_dist.evaluation.cost import Timed, passes_of
+from advntk_dist.evaluation.cost import passes_of
 from advntk_dist.gram import build_gram
 from advntk_dist.gram.tiles import block_edge
 from advntk_dist.networks import Network, network
@@ -189,20 +190,19 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
         return lambda: attack(predictor, x, labels, seed=0, indices=indices)
 
     first_attack, _ = _clock(attacked(1))
-    one, passes = _pace(attacked(1)), passes_of(short(1))
-    further = passes_of(short(3)).units - passes.units
-    if further:
-        step = max((_pace(attacked(3)) - one) / further, 0.0)
-        beside = max(one - passes.units * step, 0.0)
-    else:  # an attack of one step, whatever the configuration says
-        step, beside = max(one - (passes.queries - 1) * query, 0.0), 0.0
-    _, gradient = Timed()(predictor, x, labels, indices)[0]
+    one, asked = _pace(attacked(1)), passes_of(short(1))
+    wanted = targets_of(labels, batch, data.images.classes)
+    value_and_slope(predictor, x, wanted)
+    gradient = _pace(lambda: value_and_slope(predictor, x, wanted))
+    # A query of an attack without gradients also makes what it asks about.
+    step = gradient if asked.steps else max(query, (_pace(attacked(3)) - one) / 2)
+    compared = asked.queries - 1 if asked.steps else 0
     pairs = batch * rows
     return {
         "value": query / pairs,
-        "gradient": float(gradient) / pairs,
+        "gradient": gradient / pairs,
         "step": step / pairs,
-        "attack": beside,
+        "attack": max(0.0, one - asked.units * step - compared * query),
         "prepare": prepare,
         "first_query": max(0.0, first_query - query),
         "first_attack": max(0.0, first_attack - one),

@@ -134,8 +134,8 @@ class UnitCosts:
         A pair of an evaluated and a training image: the value of the predictor, and the value with its gradient in the
         evaluated image.
     step
-        A pair, as ``gradient``, within one step of the run's own attack; of an attack without gradients, the value
-        that one of its queries asks for.
+        A pair within one step of the run's own attack: ``gradient``, or for an attack without gradients the value
+        that one of its queries asks for, and making the query.
     attack
         An attack on a batch, beside its steps.
     prepare
