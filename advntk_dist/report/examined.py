@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from advntk_dist.report.attacks import attacks_words
-from advntk_dist.report.scores import MethodScore, PairedDifference, as_percent, method_scores, pairs_of, title_of
+from advntk_dist.report.format import as_percent
+from advntk_dist.report.judgements import MethodScore, method_scores, pairs_of, title_of
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
 
 
-@dataclass(frozen=True)
-class CheckedRow:
-    """One check: whether it passed, what was found, and what was asked for."""
+class TierTable(NamedTuple):
+    """A tier, the words of its attacks, and its methods with what each attack in turn left of them."""
 
     name: str
-    passed: bool
-    value: str
-    criterion: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The gradient-masking checks of one method on its first ``images`` test images."""
-
-    method: str
-    images: str
-    rows: tuple[CheckedRow, ...]
-
-    left: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        """How many passed, and what the attacks left, in words."""
-        failed = [row.name for row in self.rows if not row.passed]
-        passed = sum(row.passed for row in self.rows)
-        words = f"{passed} of {len(self.rows)} checks of {self.method} on {self.images} test images passed."
-        if failed:
-            words += f" Failed: {'; '.join(failed)}."
-        if self.left:
-            words += f" Robust accuracy: {', '.join(f'{as_percent(value)} {under}' for under, value in self.left)}."
-        return words
-
-
-@dataclass(frozen=True)
-class TierTable:
-    """Methods held to the attacks of a tier, one after another on what is left."""
-
-    name: str
-    images: str
-    attacks: tuple[str, ...]
+    images: int
+    attacks: list[str]
     scores: tuple[MethodScore, ...]
-    pairs: tuple[PairedDifference, ...]
+    pairs: tuple[schema.PairRow, ...]
 
 
-def read_check(folder: Location, owner: dict[str, Any]) -> Checked | None:
-    """The checks in check.json of the run that ``owner`` names; None where there is no such file.
+def read_check(folder: Location, owner: dict[str, Any]) -> dict[str, Any] | None:
+    """What check.json says, of the run that ``owner`` names; None where there is no such file.
 
     Raises
     ------
@@ -65,16 +31,22 @@ def read_check(folder: Location, owner: dict[str, Any]) -> Checked | None:
     """
     path, remedy = folder / "check.json", f"`advntk check {folder}` writes it again; or remove it"
     found = schema.read(path, schema.CheckResults, remedy)
-    if found is None:
-        return None
-    schema.require_owner(path, found, owner, remedy)
+    if found is not None:
+        schema.require_owner(path, found, owner, remedy)
+    return found
+
+
+def check_words(found: dict[str, Any]) -> str:
+    """How many checks passed, and how many images are robust, in a sentence or three."""
+    rows = found["checks"]
+    failed = [row["name"] for row in rows if not row["passed"]]
+    method = title_of(found["method"])
+    words = f"{len(rows) - len(failed)} of {len(rows)} checks of {method} on {found['images']} test images passed."
+    if failed:
+        words += f" Failed: {'; '.join(failed)}."
     said = (("own_attack", "under the run's own attack"), ("white_box", "under all white-box attacks"))
-    return Checked(
-        title_of(found["method"]),
-        str(found["images"]),
-        tuple(CheckedRow(row["name"], row["passed"], row["value"], row["criterion"]) for row in found["checks"]),
-        tuple((words, float(found[key]["robust"])) for key, words in said if found[key] is not None),
-    )
+    robust = [f"{as_percent(found[key]['robust'])} {under}" for key, under in said if found[key] is not None]
+    return f"{words} Robust accuracy: {', '.join(robust)}."
 
 
 def read_tiers(folder: Location, owner: dict[str, Any]) -> tuple[TierTable, ...]:
@@ -98,11 +70,9 @@ def _tier(path: Location, folder: Location, owner: dict[str, Any]) -> TierTable:
     found = schema.read(path, schema.TierResults, remedy)
     assert found is not None
     schema.require_owner(path, found, owner, remedy)
-    where = f"evaluation/{path.name}"
-    scores = [replace(score, detail=_left(found["methods"][score.key])) for score in method_scores(found, where)]
+    scores = [score.model_copy(update={"detail": _left(found["methods"][score.key])}) for score in method_scores(found)]
     attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]
-    called = tuple(attacks_words(attacks))
-    return TierTable(found["tier"], str(found["images"]), called, tuple(scores), pairs_of(found, where))
+    return TierTable(found["tier"], found["images"], attacks_words(attacks), tuple(scores), pairs_of(found))
 
 
 def _left(row: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.scores import method_scores, pairs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +18,7 @@ class ReportInputs:
     Attributes
     ----------
     results : dict
-        Parsed ``results.json``; ``methods`` is needed, other keys are shown where present.
+        What results.json says, as :class:`advntk_dist.results.schema.RunResults` has it.
     config_toml : str
         The resolved configuration.
     curve, training, examples
@@ -53,8 +52,6 @@ class ReportInputs:
 
     def __post_init__(self) -> None:
         """Check shapes, ranges and labels; raises :class:`~advntk_dist.errors.RequestError`."""
-        method_scores(self.results)
-        pairs_of(self.results)
         if self.varpi is not None:
             varpi = np.asarray(self.varpi, dtype=np.float64)
             require(varpi.ndim == 1 and varpi.size > 0, "varpi", f"shape {varpi.shape}", "pass (n,) times")
@@ -223,6 +220,18 @@ class Examples:
             require(within, f"examples.{name}", "pixels outside [-0.5, 0.5]", "pass pixel / 255 - 0.5")
         for name in ("labels", "predicted_clean", "predicted_adversarial"):
             vector(f"examples.{name}", getattr(self, name), shape[0])
+
+    @property
+    def shown(self) -> int:
+        """How many of the images a report shows: the first twelve."""
+        return min(len(self.labels), 12)
+
+    @property
+    def scale(self) -> float:
+        """Factor that brings the largest difference of the shown images to 0.5; 1 if they all are as before."""
+        differences = self.adversarial[: self.shown] - self.clean[: self.shown]
+        largest = float(np.max(np.abs(differences), initial=0.0))
+        return 0.5 / largest if largest > 0 else 1.0
 
 
 @dataclass(frozen=True, eq=False)

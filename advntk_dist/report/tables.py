@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advntk_dist.report.scores import is_finite_number
 from advntk_dist.text import duration
 
 
@@ -54,18 +53,11 @@ class StageTime:
         return _STAGES.get(self.name, self.name)
 
 
-def stages(seconds: object) -> tuple[StageTime, ...]:
-    """Rows of ``results["seconds"]`` in the file's order; ``total``, which is not a stage, is left out."""
-    if not isinstance(seconds, dict):
-        return ()
-    rows = {
-        str(name): float(value)
-        for name, value in seconds.items()
-        if is_finite_number(value) and value >= 0 and name != "total"
-    }
-    total = sum(rows.values())
+def stages(seconds: Mapping[str, float]) -> tuple[StageTime, ...]:
+    """The stages of a run in the file's order."""
+    total = sum(seconds.values())
     return tuple(
-        StageTime(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in rows.items()
+        StageTime(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in seconds.items()
     )
 
 
@@ -74,16 +66,11 @@ def total(rows: Sequence[StageTime]) -> str:
     return duration(sum(row.seconds for row in rows))
 
 
-def facts(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """The few settings shown under the title, where the results have them."""
-    sizes = [
-        (label, results[key])
-        for label, key in (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
-        if is_finite_number(results.get(key))
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few settings shown under the title."""
+    sizes = (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
+    return [
+        ("Data", results["dataset"]),
+        ("Network", results["network"]),
+        ("Images", ", ".join(f"{results[key]:,} {label}" for label, key in sizes)),
     ]
-    rows = [
-        (label, str(results[key])) for label, key in (("Data", "dataset"), ("Network", "network")) if results.get(key)
-    ]
-    if sizes:
-        rows.append(("Images", ", ".join(f"{value:,} {label}" for label, value in sizes)))
-    return rows

@@ -19,18 +19,6 @@ IMAGES = np.zeros((2, 8, 8, 1))
 EXAMPLES = Examples(IMAGES, IMAGES, np.array([0, 1]), np.array([0, 1]), np.array([1, 1]), "ntk")
 
 
-METHODS = {"ntk": {"clean": 0.9, "robust": 0.2}}
-PAIR = {
-    "method": "adv_ntk",
-    "against": "ntk",
-    "n_test": 9,
-    "clean": 0.1,
-    "clean_interval": [0.0, 0.2],
-    "robust": -0.1,
-    "robust_interval": [-0.2, 0.0],
-}
-
-
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -88,26 +76,6 @@ def test_examples_refuse(change: dict[str, Any], field: str) -> None:
         ({"y_train": np.full(1000, -1)}, "y_train"),
         ({"y_test": np.array([0, 10])}, "y_test"),
         ({"classes": ("0", "1", "2"), "y_train": None}, "examples.labels"),
-        ({"results": {}}, "results.json: methods"),
-        ({"results": {"methods": {}}}, "results.json: methods"),
-        ({"results": {"methods": {"ntk": 3}}}, "results.json: methods.ntk"),
-        ({"results": {"methods": {"ntk": {"clean": 0.9}}}}, "results.json: methods.ntk.robust"),
-        ({"results": {"methods": {"ntk": {"clean": 99.0, "robust": 0.2}}}}, "results.json: methods.ntk.clean"),
-        (
-            {"results": {"methods": {"ntk": {"clean": 0.9, "robust": 0.2, "robust_interval": [0.3, 0.1]}}}},
-            "results.json: methods.ntk.robust_interval",
-        ),
-        ({"results": {"methods": METHODS, "paired": 3}}, "results.json: paired: 3 is not a list"),
-        ({"results": {"methods": METHODS, "paired": [3]}}, r"results.json: paired\[0\]: 3 does not name two methods"),
-        ({"results": {"methods": METHODS, "paired": [PAIR, PAIR | {"against": None}]}}, r"results.json: paired\[1\]"),
-        ({"results": {"methods": METHODS, "paired": [PAIR | {"n_test": 0}]}}, r"results.json: paired\[0\].n_test: 0"),
-        ({"results": {"methods": METHODS, "paired": [PAIR | {"robust": 2.0}]}}, r"results.json: paired\[0\].robust: 2"),
-        ({"results": {"methods": METHODS, "paired": [PAIR | {"clean": None}]}}, r"results.json: paired\[0\].clean"),
-        (
-            {"results": {"methods": METHODS, "paired": [PAIR | {"clean_interval": [0.2, 0.1]}]}},
-            r"results.json: paired\[0\].clean: 0.1",
-        ),
-        ({"results": {"methods": METHODS, "paired": [PAIR | {"clean_interval": None}]}}, r"results.json: paired\[0\]"),
     ],
 )
 def test_inputs_refuse(make: Make, change: dict[str, Any], field: str) -> None:
