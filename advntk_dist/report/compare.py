@@ -14,7 +14,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
 from advntk_dist.report.format import as_percent
 from advntk_dist.report.judgements import MethodScore, method_scores, told_apart
-from advntk_dist.report.page import render, replace_file
+from advntk_dist.report.page import StageTime, flatten, render, replace_file, stages, total
 from advntk_dist.report.style import (
     CLEAN,
     INK,
@@ -27,7 +27,6 @@ from advntk_dist.report.style import (
     percent_axis,
     plot,
 )
-from advntk_dist.report.tables import StageTime, flatten, stages, total
 from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import Location
 

@@ -14,7 +14,7 @@ from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
 from advntk_dist.report.format import as_number, as_percent, as_points, disjoint, join
 from advntk_dist.report.judgements import MethodScore, method_scores
-from advntk_dist.report.page import render, write_page
+from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
 from advntk_dist.report.run_plots import methods_figure, methods_rows
 from advntk_dist.report.sentences import methods_caption
 from advntk_dist.report.style import (
@@ -30,7 +30,6 @@ from advntk_dist.report.style import (
     plot,
     title,
 )
-from advntk_dist.report.tables import facts, flatten, stages, total
 from advntk_dist.storage.paths import Location
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}

@@ -7,15 +7,11 @@ import math
 Interval = tuple[float, float]
 
 
-def as_number(value: object) -> str:
-    """A number for reading: three significant digits, infinity as ∞; anything else as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "∞" if isinstance(value, str) and value.lower() in {"inf", "infinity"} else str(value)
-    if math.isnan(value):
-        return "not a number"
+def as_number(value: float) -> str:
+    """A number for reading: three significant digits, infinity as ∞; int, and what is as good as one, in full."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e4):
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e4):
         return f"{int(value):,}"
     return f"{value:.3g}"
 

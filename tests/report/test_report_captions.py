@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from advntk_dist.errors import RequestError
 from advntk_dist.report import Extremes, TrainingHistory
 from advntk_dist.report.dynamics import dynamics_caption
 from advntk_dist.report.inputs import running_mean
@@ -108,8 +106,3 @@ def test_dynamics_are_told_as_they_go(results: dict[str, Any], says: str) -> Non
     words = dynamics_caption(results)
     assert says in words
     assert "first rises" not in words
-
-
-def test_cycles_are_checked() -> None:
-    with pytest.raises(RequestError, match=r"training\.cycle: 0; "):
-        replace(history([0.5], 1), cycle=0)

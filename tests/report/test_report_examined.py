@@ -11,7 +11,7 @@ import pytest
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.report import ReportInputs, write_report
-from advntk_dist.report.examined import check_words, read_check, read_tiers
+from advntk_dist.report.write import check_words, read_check, read_tiers
 from advntk_dist.results import schema
 from tests.stored_results import check, tier
 

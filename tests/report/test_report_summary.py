@@ -21,8 +21,8 @@ from advntk_dist.report.format import (
     with_interval,
 )
 from advntk_dist.report.judgements import MethodScore, chance_of, highlighted, method_scores
+from advntk_dist.report.page import flatten, stages, total
 from advntk_dist.report.sentences import ALONE, compare, degeneration, summarise
-from advntk_dist.report.tables import flatten, stages, total
 from advntk_dist.results.schema import PairRow
 from advntk_dist.text import duration
 from tests.stored_results import under_one_attack
@@ -322,10 +322,10 @@ def test_methods_keep_their_usual_order_and_unknown_ones_follow(results: dict[st
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0316227766, "0.0316"), (50, "50"), (1.0, "1"), (12000, "12,000"), (1e-8, "1e-08"), (float("inf"), "∞"),
-     ("Infinity", "∞"), (float("-inf"), "−∞"), (float("nan"), "not a number"), (True, "True"), (None, "None")],
+    [(0.0316227766, "0.0316"), (50, "50"), (1.0, "1"), (12000, "12,000"), (12000.0, "1.2e+04"), (1e-8, "1e-08"),
+     (float("inf"), "∞"), (float("-inf"), "−∞")],
 )  # fmt: skip
-def test_numbers_for_reading(value: object, text: str) -> None:
+def test_numbers_for_reading(value: float, text: str) -> None:
     assert as_number(value) == text
 
 
