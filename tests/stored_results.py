@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from advntk_dist.results.schema import MethodRow
+
 DESCRIBED: dict[str, Any] = {"dataset": "digits", "network": "mlp-3", "n_train": 60, "n_val": 20, "n_test": 40}
 
 
@@ -19,16 +21,21 @@ def method(robust: float = 0.4, n: int = 40, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def under_one_attack(
+    attack: dict[str, Any], methods: dict[str, dict[str, Any]], pairs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What results.json says of methods where the run's own attack is the only one."""
+    n = next(iter(methods.values()))["n_test"]
+    rows = {name: {key: row[key] for key in MethodRow.model_fields} for name, row in methods.items()}
+    worst = {"images": n, "sets": ["own"], "attacks": [attack], "methods": rows, "paired": pairs, "alone": []}
+    return {"attack": attack, "methods": methods, "paired": pairs, "worst_case": worst}
+
+
 def run_results(**methods: dict[str, Any]) -> dict[str, Any]:
     """results.json of a run with these methods."""
-    attack = {"name": "pgd", "radius": 0.2}
-    worst = {"images": 40, "sets": ["own"], "attacks": [attack], "methods": methods, "paired": [], "alone": []}
     return DESCRIBED | {
-        "attack": attack,
-        "methods": methods,
-        "worst_case": worst,
+        **under_one_attack({"name": "pgd", "radius": 0.2}, methods, []),
         "tier": {"asked": "none", "worth": False},
-        "paired": [],
         "curve": {"times": [0.1], "validation": [method()], "test": [method()]},
         "gram": {},
         "solver": {},

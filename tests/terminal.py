@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-RUNS = ("advntk_dist.cli", "advntk_dist.pipeline.run", "advntk_dist.report.figures", "advntk_dist.gram.build")
+RUNS = ("advntk_dist.cli", "advntk_dist.pipeline.run", "advntk_dist.report.write", "advntk_dist.gram.build")
 """Modules that runs and builds import."""
 
 
@@ -167,7 +167,8 @@ def _child(asked: dict[str, Any], imported: dict[str, str]) -> None:
     if asked["undrawn"]:
         from undrawn import undrawn  # type: ignore[import-not-found]  # it lies beside this file
 
-        undrawn().__enter__()
+        left_out = undrawn()  # held, as what it has replaced comes back when it is collected
+        left_out.__enter__()
     module = asked["module"]
     if module.endswith(".py"):
         sys.path.insert(0, str(Path(module).parent))

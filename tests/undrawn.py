@@ -1,53 +1,37 @@
-"""Figures of reports that are not drawn: where they are not what is tested, a PNG of one pixel stands for each."""
+"""Figures of reports that are not drawn: where they are not what is tested, an empty SVG stands for each."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
-from advntk_dist.report import dynamics, figures, style
-from advntk_dist.report.style import Theme
+from advntk_dist.report import style
 
-
-@cache
-def pixel(colour: str) -> bytes:
-    """A PNG of one pixel."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1), colour).save(buffer, "PNG")
-    return buffer.getvalue()
+_DRAW = style.draw
 
 
-def _pixels(figure: Callable[[Theme], Figure], *themes: Theme) -> list[bytes]:
-    return [pixel(theme.surface) for theme in themes]
+def _empty(_: Callable[[], Figure], alt: str) -> str:
+    return f"<svg><title>{alt}</title></svg>"
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
-    """No figure is drawn: drawing those of one report takes as long as a small run."""
+def _drawing(draw: Callable[[Callable[[], Figure], str], str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (dynamics, figures):
-            patch.setattr(module, "draw", _pixels)
+        patch.setattr(style, "draw", draw)
         yield
 
 
-@contextmanager
-def drawn(*themes: Theme) -> Iterator[None]:
-    """Figures are drawn after all, inside of :func:`undrawn`: in these themes, by default in all."""
+def undrawn() -> AbstractContextManager[None]:
+    """No figure is drawn: drawing those of one report takes longer than many a test."""
+    return _drawing(_empty)
 
-    def some(figure: Callable[[Theme], Figure], *asked: Theme) -> list[bytes]:
-        real = iter(style.draw(figure, *(theme for theme in asked if not themes or theme in themes)))
-        return [next(real) if not themes or theme in themes else pixel(theme.surface) for theme in asked]
 
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (dynamics, figures):
-            patch.setattr(module, "draw", some)
-        yield
+def drawn() -> AbstractContextManager[None]:
+    """Figures are drawn after all, inside of :func:`undrawn`."""
+    return _drawing(_DRAW)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -55,4 +55,4 @@ def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
     if results["exactness"] is not None:
         largest = results["exactness"]["largest_distance"]
         click.echo(f"largest distance of the closed form to the exact flow: {largest:.2g}")
-    click.echo(f"written: {path}, dynamics.csv and dynamics.png")
+    click.echo(f"written: {path}, dynamics.csv and dynamics.svg")

@@ -119,10 +119,11 @@ def method_row(name: str, row: dict[str, Any]) -> str:
 
 def print_pairs(results: dict[str, Any]) -> None:
     """Print the differences between methods on the same images, where the results have them."""
-    from advntk_dist.report.scores import pairs_of
+    from advntk_dist.report.format import signed_with_interval
 
-    for pair in pairs_of(results):
-        click.echo(f"{pair.method} - {pair.against}, the same images: clean {pair.clean}, robust {pair.robust} points")
+    for pair in results.get("paired", ()):
+        clean, robust = (signed_with_interval(pair[kind], pair[f"{kind}_interval"]) for kind in ("clean", "robust"))
+        click.echo(f"{pair['method']} - {pair['against']}, the same images: clean {clean}, robust {robust} points")
 
 
 _QUIET, _VERBOSE, _JSON = "advntk.quiet", "advntk.verbose", "advntk.json"

@@ -15,7 +15,8 @@ from advntk_dist.pipeline.finished import RunOutcomes, read_results
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
-from advntk_dist.report.scores import PairedDifference, pairs_of, title_of
+from advntk_dist.report.judgements import title_of
+from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import Location, location
 
 
@@ -84,7 +85,7 @@ def _more(whole: WorstCase | None, shared: WorstCase) -> str:
     return f"{beyond}; robust under all of them, on {whole.images:,} test images: {left}."
 
 
-def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[PairedDifference, ...]:
+def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tuple[PairRow, ...]:
     """Each method of each run against the same of every run before it, where both met the same attacked images."""
     rows = []
     for (old, before), (new, after) in combinations(zip(runs, cases, strict=True), 2):
@@ -93,7 +94,7 @@ def _pairs(runs: Sequence[ComparedRun], cases: Sequence[WorstCase | None]) -> tu
                 title = title_of(method)
                 both = {f"{old.name}: {title}": before.methods[method], f"{new.name}: {title}": after.methods[method]}
                 rows += paired_differences(both)
-    return pairs_of({"paired": rows})
+    return tuple(PairRow(**row) for row in rows)
 
 
 def _names(places: Sequence[Location]) -> list[str]:

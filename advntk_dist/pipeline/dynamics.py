@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -28,14 +27,13 @@ from advntk_dist.report.dynamics import write_dynamics_plot
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
-from advntk_dist.text import csv_text
 from advntk_dist.theory.flows import Flow, adversarial_flow, class_distances
 
 
 def dynamics(
     out: str | Location, request: DynamicsRequest, *, display: Display | None = None
 ) -> tuple[Location, dict[str, Any]]:
-    """Compute or complete the dynamics of a run; writes dynamics.json, dynamics.csv and dynamics.png beside it.
+    """Compute or complete the dynamics of a run; writes dynamics.json, dynamics.csv and dynamics.svg beside it.
 
     Returns
     -------
@@ -61,7 +59,6 @@ def dynamics(
     with folder.claimed(config), run.context as context, context.events.stage("dynamics"):
         results = _work(run, request)
         path = folder.root / "dynamics.json"
-        folder.write_text(folder.root / "dynamics.csv", as_csv(results))
         write_dynamics_plot(results, folder.root)
         schema.write(path, schema.DynamicsResults, results)
     if folder.results.exists():
@@ -69,15 +66,6 @@ def dynamics(
 
         rebuild_report(folder.root, display=shown)
     return path, results
-
-
-def as_csv(results: dict[str, Any]) -> str:
-    """The rows of both flows as a table; t = infinity is "inf" here, and null in JSON, which has no infinity."""
-    rows = [{"flow": name, **row} for name, flow in results["flows"].items() for row in flow["rows"]]
-    for row in rows:
-        if row["t"] is None:
-            row |= {"t": math.inf, "effective_time": math.inf}
-    return csv_text(rows)
 
 
 Rates = Literal["adaptive", "uniform"]

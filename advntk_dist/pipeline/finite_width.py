@@ -28,7 +28,6 @@ from advntk_dist.progress import Display
 from advntk_dist.results import schema
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
-from advntk_dist.text import csv_text
 
 
 class FiniteRunDirectory(RunDirectory):
@@ -160,9 +159,6 @@ class FiniteWidthJob:
             "seconds": self.events.seconds(),
             "environment": environment(),
         }
-        folder.write_text(folder.root / "finite_width.csv", csv_text(flow["rows"]))
-        training = [{"seed": seed} | p for seed, points in results["training"]["seeds"].items() for p in points]
-        folder.write_text(folder.root / "adversarial_training.csv", csv_text(training))
         write_finite_report(results, config.to_toml(), folder.root)
         schema.write(folder.results, schema.FiniteWidthResults, results)
         return results

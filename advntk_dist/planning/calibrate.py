@@ -20,8 +20,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.loss_gradients import targets_of, value_and_slope
 from advntk_dist.attacks.registry import bind_attack
+from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig, RunConfig
 from advntk_dist.data import one_hot, split
 from advntk_dist.data.dataset import to_unit_range
@@ -191,9 +191,9 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
 
     first_attack, _ = _clock(attacked(1))
     one, asked = _pace(attacked(1)), passes_of(short(1))
-    wanted = targets_of(labels, batch, data.images.classes)
-    value_and_slope(predictor, x, wanted)
-    gradient = _pace(lambda: value_and_slope(predictor, x, wanted))
+    wanted = targets(labels, data.images.classes, batch)
+    predictor.value_and_slope(x, wanted)
+    gradient = _pace(lambda: predictor.value_and_slope(x, wanted))
     # A query of an attack without gradients also makes what it asks about.
     step = gradient if asked.steps else max(query, (_pace(attacked(3)) - one) / 2)
     compared = asked.queries - 1 if asked.steps else 0

@@ -1,4 +1,4 @@
-"""Plots and one self-contained HTML page for a finished run."""
+"""One self-contained HTML page for a finished run, its plots as SVG and their data as CSV."""
 
 from __future__ import annotations
 

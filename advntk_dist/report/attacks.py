@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advntk_dist.report.scores import as_number, as_percent, as_radius, title_of
+from advntk_dist.report.format import as_number, as_percent, as_radius
+from advntk_dist.report.judgements import title_of
 
 TYPESET = {"linf": "l∞"}
 """Norms as a page shows them; a terminal shows their names."""
@@ -26,14 +27,14 @@ def worst_results(results: dict[str, Any]) -> dict[str, Any]:
 def attacks_met(results: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Every attack that all methods have met, the run's own first."""
     worst = results.get("worst_case")
-    return tuple(worst["attacks"]) if worst is not None else (results["attack"],) if results.get("attack") else ()
+    return (results["attack"],) if worst is None else tuple(worst["attacks"])
 
 
 def under_attack(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> str:
     """What the robust accuracies of :func:`worst_results` are under, to follow "under"."""
     met = attacks_met(results)
     if len(met) <= 1:
-        return attack_words(met[0] if met else None, norms)
+        return attack_words(met[0], norms)
     images = f"{results['worst_case']['images']:,} test images"
     return f"the worst of {len(met)} attacks on each of {images} ({ball_words(met[0], norms)})"
 
@@ -47,11 +48,9 @@ def attacks_words(attacks: Sequence[Mapping[str, Any]], norms: Mapping[str, str]
     ]
 
 
-def attack_words(attack: Mapping[str, Any] | None, norms: Mapping[str, str] = TYPESET, *, ball: bool = True) -> str:
+def attack_words(attack: Mapping[str, Any], norms: Mapping[str, str] = TYPESET, *, ball: bool = True) -> str:
     """An attack in full: name and loss, steps or queries, starts, norm and radius, so far as they are known."""
-    if not isinstance(attack, Mapping) or not attack:
-        return "an attack that was not recorded"
-    words, more = str(attack.get("name", "unnamed")), []
+    words, more = str(attack["name"]), list[str]()
     if attack.get("part") is not None:
         words += f", {attack.get('version', '')} version, {attack['part']}"
     if attack.get("loss") is not None:
@@ -76,8 +75,8 @@ def _counted(number: Any, what: str) -> str:
 
 def ball_words(attack: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> str:
     """Norm and radius of an attack, as "linf radius 8/255"."""
-    norm = str(attack.get("norm") or "")
-    return f"{norms.get(norm, norm)} radius {as_radius(attack.get('radius'))}".strip()
+    norm = attack.get("norm", "")
+    return f"{norms.get(norm, norm)} radius {as_radius(attack['radius'])}".strip()
 
 
 def alone_words(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> list[str]:

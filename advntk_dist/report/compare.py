@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -12,12 +12,22 @@ from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
-from advntk_dist.report.figures import plot
-from advntk_dist.report.judgements import told_apart
-from advntk_dist.report.page import render, replace_file
-from advntk_dist.report.scores import MethodScore, PairedDifference, as_percent, method_scores
-from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis
-from advntk_dist.report.tables import StageTime, flatten, stages, total
+from advntk_dist.report.format import as_percent
+from advntk_dist.report.judgements import MethodScore, method_scores, told_apart
+from advntk_dist.report.page import StageTime, flatten, render, replace_file, stages, total
+from advntk_dist.report.style import (
+    CLEAN,
+    INK,
+    MUTED,
+    ROBUST,
+    accuracy_legend,
+    headroom,
+    log_axis,
+    new_figure,
+    percent_axis,
+    plot,
+)
+from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import Location
 
 
@@ -48,7 +58,7 @@ class ComparedRun:
     def recorded(self) -> dict[str, Any]:
         """The same as far as the results and the configuration tell."""
         return {
-            "data": self.results.get("dataset"),
+            "data": self.results["dataset"],
             "split": {k: v for k, v in (self.config.get("data") or {}).items() if k not in ("name", "path")},
         }
 
@@ -67,7 +77,7 @@ class ComparisonVerdict:
     winner: str | None = None
 
 
-def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[PairedDifference] = ()) -> Location:
+def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Sequence[PairRow] = ()) -> Location:
     """Write the page that compares two or more runs; the same runs give the same bytes.
 
     ``pairs`` are differences between runs on the same attacked images, methods named as "run: method".
@@ -78,13 +88,16 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         If a run's results lack what is compared, or the page cannot be written.
     """
     drawn = plot(
-        lambda theme: curves_figure(runs, theme),
+        lambda: curves_figure(runs),
+        (),  # which the degeneration.csv of each run holds
         "Robust (filled marks) and clean (hollow) test accuracy of one training time t for all samples, and of t = "
         "infinity (dashed, robust).",
         "Robust and clean accuracy against training time, one colour a run; the numbers are in the table above.",
     )
     scores = [
-        replace(s, title=f"{run.name}: {s.title}") for run in runs for s in method_scores(worst_results(run.results))
+        score.model_copy(update={"title": f"{run.name}: {score.title}"})
+        for run in runs
+        for score in method_scores(worst_results(run.results))
     ]
     verdict = headline(runs, pairs)
     data = [str(run.images["data"])[:12] if run.images else "–" for run in runs]
@@ -102,7 +115,7 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         ],
         settings=_differing([{"data fingerprint": found} | run.config for found, run in zip(data, runs, strict=True)]),
         same_data="–" not in data,
-        versions=_differing([run.results.get("environment") or {} for run in runs]),
+        versions=_differing([run.results["environment"] for run in runs]),
         times=_times(runs),
     )
     try:
@@ -118,7 +131,7 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
 def scores_of(run: ComparedRun) -> tuple[MethodScore, ...]:
     """The methods of a run, the most robust first, each named as differences between runs name it."""
     ranked = sorted(method_scores(worst_results(run.results)), key=lambda score: -score.robust)
-    return tuple(replace(score, key=f"{run.name}: {score.title}") for score in ranked)
+    return tuple(score.model_copy(update={"key": f"{run.name}: {score.title}"}) for score in ranked)
 
 
 def differs(one: ComparedRun, other: ComparedRun) -> str | None:
@@ -131,7 +144,7 @@ def differs(one: ComparedRun, other: ComparedRun) -> str | None:
     return "test images" if (before["split"], one.met[0]) != (after["split"], other.met[0]) else None
 
 
-def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairedDifference] = ()) -> ComparisonVerdict:
+def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairRow] = ()) -> ComparisonVerdict:
     """Which run has the most robust method, if that is beyond chance against the best of every other run.
 
     Where two runs met the same images, the interval of the difference decides, if it is among ``pairs``; otherwise
@@ -147,8 +160,6 @@ def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairedDifference] = ()
     for run, what in others:
         second = scores_of(run)[0]
         apart = told_apart(first, second, () if what else pairs)
-        if apart is None:
-            return ComparisonVerdict("No winner: no intervals were recorded")
         if not apart:
             both = " and ".join(
                 f"{score.title} of {of.name} ({as_percent(score.robust)})"
@@ -163,15 +174,13 @@ def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairedDifference] = ()
     )
 
 
-def curves_figure(runs: Sequence[ComparedRun], theme: Theme) -> Figure:
+def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
     """Robust and clean accuracy against t, one colour a run."""
     figure = new_figure(3.6)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     highest = 0.0
-    for run, colour, marker in zip(
-        runs, cycle((theme.robust, theme.clean, theme.ink, theme.muted)), cycle("osD^"), strict=False
-    ):
+    for run, colour, marker in zip(runs, cycle((ROBUST, CLEAN, INK, MUTED)), cycle("osD^"), strict=False):
         curve = run.results["curve"]
         for kind, style, face in (("robust", "-", colour), ("clean", ":", "none")):
             values = np.array([row[kind] for row in curve["test"]])
@@ -180,15 +189,13 @@ def curves_figure(runs: Sequence[ComparedRun], theme: Theme) -> Figure:
                 curve["times"], values, color=colour, linestyle=style, marker=marker, markersize=3.5,
                 markerfacecolor=face, label=run.name if kind == "robust" else None,
             )  # fmt: skip
-        limit: MethodScore | None = next((s for s in method_scores(run.results) if s.key == "ntk"), None)
-        if limit is not None:
-            axes.axhline(limit.robust, color=colour, linestyle=(0, (4, 3)), linewidth=1.0)
+        axes.axhline(run.results["methods"]["ntk"]["robust"], color=colour, linestyle=(0, (4, 3)), linewidth=1.0)
     axes.set_ylim(0.0, headroom(highest))
     percent_axis(axes)
     log_axis(axes.xaxis)
     axes.set_xlabel("training time t (one for all samples)")
     axes.set_ylabel("test accuracy")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.8, columnspacing=1.4)
+    accuracy_legend(figure)
     return figure
 
 
@@ -205,7 +212,7 @@ def _durations(rows: Sequence[StageTime]) -> dict[str, str]:
 
 
 def _times(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
-    tables = [_durations(stages(run.results.get("seconds"))) for run in runs]
+    tables = [_durations(stages(run.results["seconds"])) for run in runs]
     names = dict.fromkeys(name for table in tables for name in table)
     ordered = sorted(names, key=lambda name: name == "Total")  # which a stage that only some runs have would follow
     return [(name, [table.get(name, "–") for table in tables]) for name in ordered]

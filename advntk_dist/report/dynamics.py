@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.report.page import replace_file
-from advntk_dist.report.scores import as_number, as_percent
+from advntk_dist.report.format import as_number, as_percent
+from advntk_dist.report.page import write_plots
 from advntk_dist.report.style import (
-    LIGHT,
-    Theme,
-    draw,
+    CLEAN,
+    INK,
+    ROBUST,
+    Plot,
+    accuracy_legend,
     headroom,
     log_axis,
     new_figure,
+    note,
     percent_axis,
+    plot,
     title,
 )
 from advntk_dist.results import schema
@@ -37,7 +42,7 @@ def read_dynamics(folder: Location) -> dict[str, Any] | None:
     return schema.read(folder / "dynamics.json", schema.DynamicsResults, remedy)
 
 
-def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
+def dynamics_figure(results: dict[str, Any]) -> Figure:
     """One panel a flow: clean and robust accuracy with 95% bands, dashed limits, and the time to stop at."""
     figure = new_figure(4.6)
     panels = figure.subplots(len(results["flows"]), 1, sharex=True, sharey=True)
@@ -47,41 +52,23 @@ def dynamics_figure(results: dict[str, Any], theme: Theme) -> Figure:
         limit = flow["rows"][-1]
         at = np.array([row["effective_time"] for row in rows])
         axes.set_xscale("log")
-        for kind, colour, marker in (("clean", theme.clean, "s"), ("robust", theme.robust, "o")):
+        for kind, colour, marker in (("clean", CLEAN, "s"), ("robust", ROBUST, "o")):
             low, high, value = (np.array([row[kind + end] for row in rows]) for end in ("_low", "_high", ""))
             axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
             axes.plot(at, value, color=colour, marker=marker, markersize=3, label=kind if name == "standard" else None)
             axes.axhline(limit[kind], color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
-            axes.annotate(
-                as_percent(limit[kind]),
-                (1.0, limit[kind]),
-                xycoords=("axes fraction", "data"),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                fontsize=8,
-            )
+            beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+            note(axes, as_percent(limit[kind]), (1.0, limit[kind]), (5, 0), colour, **beside)
         stop = flow["early_stopping"]["effective_time"]
-        axes.axvline(stop, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
-        axes.annotate(
-            "stop here",
-            (stop, 0.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 3),
-            textcoords="offset points",
-            ha="left",
-            va="bottom",
-            color=theme.ink,
-            fontsize=8,
-        )
+        axes.axvline(stop, color=INK, linewidth=1.0, linestyle=(0, (1, 2)))
+        note(axes, "stop here", (stop, 0.0), (3, 3), INK, xycoords=("data", "axes fraction"), ha="left", va="bottom")
         axes.set_ylim(0.0, headroom(highest))
         percent_axis(axes)
         log_axis(axes.xaxis)
         axes.set_ylabel("test accuracy")
         title(axes, _TITLES[name])
     panels[-1].set_xlabel("effective training time of the median sample")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.8, columnspacing=1.4)
+    accuracy_legend(figure)
     return figure
 
 
@@ -132,9 +119,20 @@ def _beyond(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return bool(one["robust_low"] > other["robust_high"])
 
 
-def write_dynamics_plot(results: dict[str, Any], folder: Location) -> Location:
-    """Write dynamics.png into a run directory."""
-    (content,) = draw(lambda theme: dynamics_figure(results, theme), LIGHT)
-    path = folder / "dynamics.png"
-    replace_file(path, content)
-    return path
+def dynamics_plot(results: dict[str, Any]) -> Plot:
+    """The plot of what dynamics.json holds, with its rows."""
+    rows = [{"flow": name, **row} for name, flow in results["flows"].items() for row in flow["rows"]]
+    for row in rows:
+        if row["t"] is None:
+            row |= {"t": math.inf, "effective_time": math.inf}
+    return plot(
+        lambda: dynamics_figure(results),
+        rows,
+        dynamics_caption(results),
+        "Clean and robust accuracy over effective training time, of standard and of adversarial training.",
+    )
+
+
+def write_dynamics_plot(results: dict[str, Any], folder: Location) -> None:
+    """Write dynamics.svg and dynamics.csv into a run directory; t = infinity is "inf" there, and null in JSON."""
+    write_plots(folder, {"dynamics": dynamics_plot(results)})

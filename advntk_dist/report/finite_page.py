@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,24 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.figures import Plot, plot
-from advntk_dist.report.page import render, write_page
-from advntk_dist.report.run_plots import methods_figure
-from advntk_dist.report.scores import MethodScore, as_number, as_percent, as_points, disjoint, method_scores
+from advntk_dist.report.format import as_number, as_percent, as_points, disjoint, join
+from advntk_dist.report.judgements import MethodScore, method_scores
+from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
+from advntk_dist.report.run_plots import methods_figure, methods_rows
 from advntk_dist.report.sentences import methods_caption
-from advntk_dist.report.style import Theme, headroom, log_axis, new_figure, percent_axis, title
-from advntk_dist.report.tables import facts, flatten, stages, total
+from advntk_dist.report.style import (
+    CLEAN,
+    INK,
+    ROBUST,
+    Plot,
+    accuracy_legend,
+    headroom,
+    log_axis,
+    new_figure,
+    percent_axis,
+    plot,
+    title,
+)
 from advntk_dist.storage.paths import Location
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
@@ -34,7 +44,7 @@ def finite_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
             steps = ", ".join(f"{step:,}" for step in results["methods"][score.key]["steps"])
             networks = f"mean of {seeds} networks" if seeds > 1 else "one network"
             detail = f"width {width}, {networks}, step {steps}"
-            score = replace(score, title=_TITLES[score.key], detail=detail)
+            score = score.model_copy(update={"title": _TITLES[score.key], "detail": detail})
         rows.append(score)
     return tuple(rows)
 
@@ -44,31 +54,35 @@ def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
     scores, flow, training = finite_scores(results), results["flow"], results["training"]
     seeds = len({row["seed"] for row in flow["rows"]})
     return {
-        "width": plot(
-            lambda theme: width_figure(flow, theme),
+        "finite_width": plot(
+            lambda: width_figure(flow),
+            flow["rows"],
             width_caption(flow),
             "Four plots of a quantity against width on log axes with fitted lines; the slopes are in the table below.",
         ),
         "ensemble": plot(
-            lambda theme: ensemble_figure(flow["closed_form"], theme),
+            lambda: ensemble_figure(flow["closed_form"]),
+            ensemble_rows(flow["closed_form"]),
             ensemble_caption(flow["closed_form"], seeds),
             "Distance of the mean of finite networks from the closed form over training time, with its standard error.",
         ),
-        "training": plot(
-            lambda theme: training_figure(training, theme),
+        "adversarial_training": plot(
+            lambda: training_figure(training),
+            [{"seed": seed} | point for seed, points in training["seeds"].items() for point in points],
             training_caption(training, results["n_test"]),
             "Clean and robust accuracy over the steps of adversarial training.",
         ),
         "methods": plot(
-            lambda theme: methods_figure(scores, theme),
-            methods_caption(scores, attack_words(results.get("attack"))),
+            lambda: methods_figure(scores),
+            methods_rows(scores),
+            methods_caption(attack_words(results["attack"])),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
         ),
     }
 
 
 def write_finite_report(results: dict[str, Any], config_toml: str, folder: Location) -> Location:
-    """Write report.html and its PNGs into a run directory; the same results give the same bytes.
+    """Write report.html and its plots into a run directory; the same results give the same bytes.
 
     Raises
     ------
@@ -78,8 +92,8 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
     plots, scores = make_plots(results), finite_scores(results)
     page = render(
         "finite_width.html",
-        headline=headline(scores, attack_words(results.get("attack"))),
-        facts=[*facts(results), ("Attack", attack_words(results.get("attack")))],
+        headline=headline(scores, attack_words(results["attack"])),
+        facts=[*facts(results), ("Attack", attack_words(results["attack"]))],
         scores=scores,
         best={max(scores, key=lambda score: score.robust).title},
         plots=plots,
@@ -89,7 +103,7 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
         config=config_toml,
         environment=flatten(results["environment"]),
     )
-    return write_page(folder, page, {name: made.light for name, made in plots.items()})
+    return write_page(folder, page, plots)
 
 
 PANELS = (
@@ -100,7 +114,7 @@ PANELS = (
 )
 
 
-def width_figure(flow: dict[str, Any], theme: Theme) -> Figure:
+def width_figure(flow: dict[str, Any]) -> Figure:
     """Four quantities against width on log axes: each network a dot, the fitted power law a line."""
     figure = new_figure(4.2)
     panels = figure.subplots(2, 2, sharex=True)
@@ -110,14 +124,14 @@ def width_figure(flow: dict[str, Any], theme: Theme) -> Figure:
         line = flow["slopes"][field]
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.plot(widths, [row[field] for row in flow["rows"]], "o", color=theme.robust, markersize=3.5, alpha=0.7)
-        axes.plot(ends, np.exp(line["intercept"]) * ends ** line["slope"], color=theme.ink, linewidth=1.2)
+        axes.plot(widths, [row[field] for row in flow["rows"]], "o", color=ROBUST, markersize=3.5, alpha=0.7)
+        axes.plot(ends, np.exp(line["intercept"]) * ends ** line["slope"], color=INK, linewidth=1.2)
         title(axes, label)
         axes.annotate(
             f"slope {line['slope']:.2f} ({line['low']:.2f} to {line['high']:.2f})",
             (0.03, 0.04),
             xycoords="axes fraction",
-            color=theme.ink,
+            color=INK,
             fontsize=8,
         )
         axes.margins(y=0.3)
@@ -134,14 +148,14 @@ def _plain_widths(axes: Axes, widths: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
 
 
-def ensemble_figure(closed: dict[str, Any], theme: Theme) -> Figure:
+def ensemble_figure(closed: dict[str, Any]) -> Figure:
     """Distance of the seeds' mean from the closed form over time, and what chance makes, for the extreme widths."""
     figure = new_figure(2.9)
     axes = figure.add_subplot()
     times = np.asarray(closed["times"], dtype=np.float64)
     drawn = times > 0
     axes.set_xscale("log")
-    for found, colour in ((closed["widths"][0], theme.clean), (closed["widths"][-1], theme.robust)):
+    for found, colour in ((closed["widths"][0], CLEAN), (closed["widths"][-1], ROBUST)):
         sharp = found["start_removed"]
         distance, error = (np.asarray(sharp[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
         axes.plot(times[drawn], distance, "o-", color=colour, markersize=3, label=f"width {found['width']}")
@@ -150,20 +164,30 @@ def ensemble_figure(closed: dict[str, Any], theme: Theme) -> Figure:
     log_axis(axes.xaxis)
     axes.set_xlabel("training time t")
     axes.set_ylabel("distance, root mean square")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.8)
+    accuracy_legend(figure)
     return figure
 
 
-def training_figure(training: dict[str, Any], theme: Theme) -> Figure:
+def ensemble_rows(closed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The distance at each time and width, the decay of the random starts taken off, and its standard error."""
+    return [
+        {"width": found["width"], "t": t}
+        | {key: found["start_removed"][key][i] for key in ("distance", "standard_error")}
+        for found in closed["widths"]
+        for i, t in enumerate(closed["times"])
+    ]
+
+
+def training_figure(training: dict[str, Any]) -> Figure:
     """Clean and robust test accuracy, and robust accuracy on the training batches, over the steps; a line a seed."""
     figure = new_figure(3.1)
     axes = figure.add_subplot()
     for place, points in enumerate(training["seeds"].values()):
         steps = [point["step"] for point in points]
         for label, field, colour, style in (
-            ("clean, test", "clean", theme.clean, "-"),
-            ("robust, test", "robust", theme.robust, "-"),
-            ("robust, training batches", "robust_train", theme.robust, (0, (2, 2))),
+            ("clean, test", "clean", CLEAN, "-"),
+            ("robust, test", "robust", ROBUST, "-"),
+            ("robust, training batches", "robust_train", ROBUST, (0, (2, 2))),
         ):
             axes.plot(
                 steps,
@@ -180,7 +204,7 @@ def training_figure(training: dict[str, Any], theme: Theme) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: as_number(int(value))))
     axes.set_xlabel("step")
     axes.set_ylabel("accuracy")
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.8, columnspacing=1.2)
+    accuracy_legend(figure, columns=3)
     return figure
 
 
@@ -197,8 +221,8 @@ def width_caption(flow: dict[str, Any]) -> str:
     falls = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] < 0]
     rest = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] >= 0]
     gap = flow["slopes"]["gap_test"]
-    verdict = f"{_join(falls)} fall{'s' if len(falls) == 1 else ''} with width" if falls else "nothing falls with width"
-    doubt = f"; for {_join(rest)} these networks do not show it" if rest else ""
+    verdict = f"{join(falls)} fall{'s' if len(falls) == 1 else ''} with width" if falls else "nothing falls with width"
+    doubt = f"; for {join(rest)} these networks do not show it" if rest else ""
     return (
         f"Each dot is a network trained to the last time: {verdict}{doubt}; the gap on test images goes as width to "
         f"the power {gap['slope']:.2f} (95% interval {gap['low']:.2f} to {gap['high']:.2f})."
@@ -249,17 +273,8 @@ def headline(scores: tuple[MethodScore, ...], attack: str) -> str:
     gain = finite.robust - infinite.robust
     side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
     by = "" if gain == 0 else f"{as_points(gain)} "
-    sure = (
-        finite.robust_interval
-        and infinite.robust_interval
-        and disjoint(finite.robust_interval, infinite.robust_interval)
-    )
-    doubt = "" if sure else "; the intervals overlap"
+    doubt = "" if disjoint(finite.robust_interval, infinite.robust_interval) else "; the intervals overlap"
     return (
         f"Under {attack} alone, finite networks are {by}{side} the best infinite-width method: {finite.title} "
         f"{as_percent(finite.robust)}, {infinite.title} {as_percent(infinite.robust)}{doubt}."
     )
-
-
-def _join(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

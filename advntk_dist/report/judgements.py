@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from advntk_dist.evaluation.statistics import wilson_interval
+from advntk_dist.report.format import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
-from advntk_dist.report.scores import Interval, MethodScore, PairedDifference, as_number, as_percent, disjoint
+from advntk_dist.results.schema import MethodRow, PairRow
+
+_TITLES = {"ntk": "NTK", "early_stopped": "Early-stopped NTK", "adv_ntk": "Adv-NTK"}
+
+
+class MethodScore(MethodRow):
+    """The row of a method, with its key in the file, what it is called, and how it was made."""
+
+    key: str
+    title: str
+    detail: str
+
+
+def method_scores(results: Mapping[str, Any]) -> tuple[MethodScore, ...]:
+    """The methods of a file of results: those known in their usual order, then any others by name."""
+    methods = results["methods"]
+    known = [key for key in _TITLES if key in methods]
+    return tuple(
+        MethodScore(
+            key=key,
+            title=title_of(key),
+            detail=_detail(key, methods[key]),
+            **{name: methods[key][name] for name in MethodRow.model_fields},
+        )
+        for key in known + sorted(set(methods) - set(known))
+    )
+
+
+def pairs_of(results: Mapping[str, Any]) -> tuple[PairRow, ...]:
+    """The differences between methods on the same images."""
+    return tuple(PairRow(**row) for row in results["paired"])
+
+
+def title_of(key: str) -> str:
+    """What a method is called in a text."""
+    return _TITLES.get(key, key)
+
+
+def _detail(key: str, row: Mapping[str, Any]) -> str:
+    if key == "ntk":
+        return "t = ∞"
+    if key == "early_stopped" and "t" in row:
+        return f"one t = {as_number(row['t'])} for all samples"
+    if key == "adv_ntk" and "steps" in row:
+        recipe = {"paper": "the paper's recipe", "cross-fit": "cross-fit"}[row["recipe"]]
+        return f"one time a sample; {recipe}, {row['steps']} steps, lr {as_number(row['lr'])}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -35,34 +82,30 @@ def chance_of(classes: int, y_test: IntArray | None) -> Chance | None:
     return Chance(1 / classes, f"one of {classes} classes") if classes else None
 
 
-def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[PairedDifference] = ()) -> bool | None:
-    """Whether two robust accuracies differ beyond chance; None where no interval was recorded.
+def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[PairRow] = ()) -> bool:
+    """Whether two robust accuracies differ beyond chance.
 
     The interval of the difference on the same images decides; without it, whether the intervals of the two overlap.
     """
     for pair in pairs:
         if {pair.method, pair.against} == {one.key, other.key}:
-            return pair.robust.beyond_chance
-    if one.robust_interval is None or other.robust_interval is None:
-        return None
+            return beyond_chance(pair.robust_interval)
     return disjoint(one.robust_interval, other.robust_interval)
 
 
-def leaders(scores: Sequence[MethodScore], pairs: Sequence[PairedDifference] = ()) -> tuple[MethodScore, ...]:
+def leaders(scores: Sequence[MethodScore], pairs: Sequence[PairRow] = ()) -> tuple[MethodScore, ...]:
     """The method with the highest robust accuracy, then those that are not told apart from it."""
     first, *rest = sorted(scores, key=lambda score: -score.robust)
     return (first, *(score for score in rest if not told_apart(first, score, pairs)))
 
 
-def highlighted(scores: Sequence[MethodScore], pairs: Sequence[PairedDifference] = ()) -> frozenset[str]:
+def highlighted(scores: Sequence[MethodScore], pairs: Sequence[PairRow] = ()) -> frozenset[str]:
     """Titles to set off as the best: none where no method is told apart from the best."""
     best = leaders(scores, pairs)
     return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
 
 
-def headline(
-    scores: Sequence[MethodScore], pairs: Sequence[PairedDifference], chance: Chance | None, attack: str = "attack"
-) -> str:
+def headline(scores: Sequence[MethodScore], pairs: Sequence[PairRow], chance: Chance | None, attack: str) -> str:
     """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
     best = with_interval(first.robust, first.robust_interval)
@@ -72,8 +115,6 @@ def headline(
         return f"{first.title} {'is the most robust:' if len(scores) > 1 else 'keeps'} {best} under {attack}."
     if all(score.robust == first.robust for score in level):
         return f"{join([s.title for s in (first, *level)])} keep the same {best} under {attack}."
-    if any(told_apart(first, score, pairs) is None for score in level):
-        return f"{first.title} keeps {best} under {attack}, the most of all; no intervals were recorded."
     others = join([f"{score.title} ({as_percent(score.robust)})" for score in level])
     return (
         f"{first.title} keeps {best} under {attack}; {others} {'are' if len(level) > 1 else 'is'} within chance of it."
@@ -82,13 +123,7 @@ def headline(
 
 def above_chance(score: MethodScore, chance: Chance) -> bool:
     """Whether the interval of robust accuracy is all above chance."""
-    return _low(score.robust, score.robust_interval, score.n_test) > chance.level
-
-
-def _low(value: float, interval: Interval | None, n: int | None) -> float:
-    if interval is not None:
-        return interval[0]
-    return value if n is None else wilson_interval(value, n)[0]
+    return score.robust_interval[0] > chance.level
 
 
 def warnings(
@@ -107,7 +142,7 @@ def warnings(
         if low:
             robust = join([f"{s.title} {with_interval(s.robust, s.robust_interval)}" for s in low])
             found.append(f"Not above chance under attack, which is {chance}: {robust}.")
-        blind = [s for s in scores if _low(s.clean, s.clean_interval, s.n_test) <= chance.level]
+        blind = [s for s in scores if s.clean_interval[0] <= chance.level]
         if blind:
             clean = join([f"{s.title} {with_interval(s.clean, s.clean_interval)}" for s in blind])
             level = " either" if low else f", which is {chance}"
@@ -131,14 +166,3 @@ def _edge(curve: DegenerationCurve) -> list[str]:
                 f"{as_number(float(end))}, as a better one may lie there."
             ]
     return []
-
-
-def with_interval(value: float, interval: Interval | None) -> str:
-    """A fraction, and its 95% interval where recorded."""
-    ends = "" if interval is None else f" (95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-    return f"{as_percent(value)}{ends}"
-
-
-def join(parts: Sequence[str]) -> str:
-    """Parts of a sentence, with "and" before the last."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,20 +1,25 @@
-"""Pages from templates, and files that land in a folder whole or not at all."""
+"""Pages from templates, what their tables show, and files that land in a folder whole or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.scores import as_percent, as_radius
+from advntk_dist.report.format import as_percent, as_radius, signed
+from advntk_dist.report.judgements import title_of
+from advntk_dist.report.style import Plot
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import duration
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of the package as HTML text; everything from the values is escaped."""
+    """Render a template of the package as HTML text; everything from the values but the plots is escaped."""
     environment = Environment(
         loader=PackageLoader("advntk_dist", "report/templates"),
         autoescape=True,
@@ -23,13 +28,12 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = as_percent
-    environment.filters["radius"] = as_radius
+    environment.filters |= {"percent": as_percent, "radius": as_radius, "signed": signed, "title_of": title_of}
     return environment.get_template(template).render(**values)
 
 
-def write_page(folder: Location, page: str, pngs: Mapping[str, bytes], absent: Iterable[str] = ()) -> Location:
-    """Write ``report.html`` and its PNGs, the page last; remove the PNGs of ``absent`` names.
+def write_page(folder: Location, page: str, plots: Mapping[str, Plot], absent: Iterable[str] = ()) -> Location:
+    """Write ``report.html`` and its plots, the page last; remove the plots of ``absent`` names.
 
     Raises
     ------
@@ -39,10 +43,10 @@ def write_page(folder: Location, page: str, pngs: Mapping[str, bytes], absent: I
     target = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in pngs.items():
-            replace_file(folder / f"{name}.png", content)
+        write_plots(folder, plots)
         for name in absent:
-            (folder / f"{name}.png").unlink(missing_ok=True)
+            for ending in ("svg", "csv"):
+                (folder / f"{name}.{ending}").unlink(missing_ok=True)
         replace_file(target, page.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
@@ -52,8 +56,81 @@ def write_page(folder: Location, page: str, pngs: Mapping[str, bytes], absent: I
     return target
 
 
+def write_plots(folder: Location, plots: Mapping[str, Plot]) -> None:
+    """Write each plot as NAME.svg, and the data that it shows as NAME.csv beside it."""
+    for name, plot in plots.items():
+        replace_file(folder / f"{name}.svg", plot.svg.encode("utf-8"))
+        replace_file(folder / f"{name}.csv", plot.csv.encode("utf-8"))
+
+
 def replace_file(path: Location, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step: readers see the old file or the new one, never a part."""
     if path.is_file() and path.read_bytes() == content:
         return
     write_durable(path, content)
+
+
+def flatten(values: object, path: str = "") -> list[tuple[str, str]]:
+    """Every leaf of a nested structure as (dotted path, text), in the order of the file.
+
+    Numbers are written as JSON writes them, so none loses digits; a list of plain values stays on one row.
+    """
+    if isinstance(values, dict) and values:
+        rows: list[tuple[str, str]] = []
+        for key, value in values.items():
+            rows += flatten(value, f"{path}.{key}" if path else str(key))
+        return rows
+    if isinstance(values, list | tuple) and any(isinstance(value, dict | list | tuple) for value in values):
+        rows = []
+        for index, value in enumerate(values):
+            rows += flatten(value, f"{path}[{index}]")
+        return rows
+    return [(path, values if isinstance(values, str) else json.dumps(values, ensure_ascii=False, default=str))]
+
+
+_STAGES = {
+    "gram": "Gram matrix",
+    "solve": "Coefficients at all times",
+    "select": "Early stopping, on validation images",
+    "train": "Adv-NTK",
+    "evaluate": "Attacked test images",
+    "report": "Report",
+}
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds of one stage and its share (0 to 1) of the recorded total; ``name`` as in results.json."""
+
+    name: str
+    seconds: float
+    duration: str
+    share: float
+
+    @property
+    def title(self) -> str:
+        """What the stage does, in words."""
+        return _STAGES.get(self.name, self.name)
+
+
+def stages(seconds: Mapping[str, float]) -> tuple[StageTime, ...]:
+    """The stages of a run in the file's order."""
+    total = sum(seconds.values())
+    return tuple(
+        StageTime(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in seconds.items()
+    )
+
+
+def total(rows: Sequence[StageTime]) -> str:
+    """The time of all stages, for reading."""
+    return duration(sum(row.seconds for row in rows))
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few settings shown under the title."""
+    sizes = (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
+    return [
+        ("Data", results["dataset"]),
+        ("Network", results["network"]),
+        ("Images", ", ".join(f"{results[key]:,} {label}" for label, key in sizes)),
+    ]

@@ -1,97 +1,233 @@
-"""Plots of methods, training times, images and the spectrum of the kernel."""
+"""Plots of a run: methods, the degeneration curve, training, training times, the spectrum of the kernel."""
 
 from __future__ import annotations
 
 import math
 import textwrap
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advntk_dist.report.inputs import Examples, Extremes, FloatArray, IntArray, KernelSpectrum
-from advntk_dist.report.scores import MethodScore, as_number, as_percent
+from advntk_dist.evaluation.statistics import wilson_interval
+from advntk_dist.report.format import as_number, as_percent
+from advntk_dist.report.inputs import (
+    DegenerationCurve,
+    FloatArray,
+    IntArray,
+    KernelSpectrum,
+    TrainingHistory,
+    running_mean,
+)
+from advntk_dist.report.judgements import MethodScore
 from advntk_dist.report.style import (
-    WIDTH,
-    Theme,
-    draw_image,
+    CLEAN,
+    INK,
+    MUTED,
+    ROBUST,
+    accuracy_legend,
     headroom,
     log_axis,
     new_figure,
+    note,
     percent_axis,
     ratio_axis,
     short,
     title,
 )
+from advntk_dist.results.schema import MethodRow
 
-COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
-SHOWN = 12
+_DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _CLASSES = 20  # more boxes than this cannot be told apart
 _FAR = 4.0  # times that differ by more than this factor want a log axis
 
 
-def methods_figure(scores: tuple[MethodScore, ...], theme: Theme) -> Figure:
-    """Clean and robust accuracy of each method side by side, with the recorded 95% intervals."""
+def methods_figure(scores: tuple[MethodScore, ...]) -> Figure:
+    """Clean and robust accuracy of each method side by side, with the 95% intervals."""
     figure = new_figure(3.1)
     axes = figure.add_subplot()
     centres = np.arange(len(scores), dtype=np.float64)
     bars = (
-        ("clean", -0.2, theme.clean, [(s.clean, s.clean_interval) for s in scores]),
-        ("robust", 0.2, theme.robust, [(s.robust, s.robust_interval) for s in scores]),
+        ("clean", -0.2, CLEAN, [(s.clean, *s.clean_interval) for s in scores]),
+        ("robust", 0.2, ROBUST, [(s.robust, *s.robust_interval) for s in scores]),
     )
     for label, offset, colour, values in bars:
-        heights = [value for value, _ in values]
-        axes.bar(centres + offset, heights, width=0.36, color=colour, label=label)
-        for x, (value, interval) in zip(centres + offset, values, strict=True):
-            low, high = interval or (value, value)
-            if interval is not None:
-                axes.plot([x, x], [low, high], color=theme.ink, linewidth=1.3, solid_capstyle="butt")
-            axes.annotate(
-                as_percent(value),
-                (x, high),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=8,
-            )
+        axes.bar(centres + offset, [value for value, _, _ in values], width=0.36, color=colour, label=label)
+        for x, (value, low, high) in zip(centres + offset, values, strict=True):
+            axes.plot([x, x], [low, high], color=INK, linewidth=1.3, solid_capstyle="butt")
+            note(axes, as_percent(value), (x, high), (0, 2), INK, ha="center", va="bottom")
     axes.set_xticks(centres, [textwrap.fill(short(score.title, 28), 14) for score in scores])
-    axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=theme.ink)
+    axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=INK)
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0.0, headroom(max(max(score.clean, score.robust) for score in scores)))
     percent_axis(axes)
     axes.set_ylabel("test accuracy")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, columnspacing=1.4)
+    accuracy_legend(figure)
     return figure
 
 
-def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...], theme: Theme) -> Figure:
+def methods_rows(scores: tuple[MethodScore, ...]) -> list[dict[str, Any]]:
+    """The accuracies of each method, the ends of an interval in columns of their own."""
+    return [{"method": score.key} | flat(score) for score in scores]
+
+
+def flat(row: MethodRow) -> dict[str, Any]:
+    """Accuracies with the ends of their intervals, and the number of images."""
+    return {
+        f"{kind}{end}": value
+        for kind, accuracy, ends in (
+            ("clean", row.clean, row.clean_interval),
+            ("robust", row.robust, row.robust_interval),
+        )
+        for end, value in zip(("", "_low", "_high"), (accuracy, *ends), strict=True)
+    } | {"n_test": row.n_test}
+
+
+def degeneration_figure(curve: DegenerationCurve) -> Figure:
+    """Clean and robust accuracy against t on a log axis, t = infinity as dashed lines, the chosen t marked."""
+    figure = new_figure(3.1)
+    axes = figure.add_subplot()
+    times = np.asarray(curve.times, dtype=np.float64)
+    drawn = times > 0  # t = 0 has no place on a log axis
+    times = times[drawn]
+    axes.set_xscale("log")
+    lines = (
+        ("clean", curve.clean, curve.clean_ntk, CLEAN, "s"),
+        ("robust", curve.robust, curve.robust_ntk, ROBUST, "o"),
+    )
+    for label, values, at_infinity, colour, marker in lines:
+        accuracy = np.asarray(values, dtype=np.float64)[drawn]
+        low, high = _band(accuracy, curve.n_test)
+        axes.fill_between(times, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(times, accuracy, color=colour, marker=marker, markersize=3, label=f"{label}, stopped at t")
+        axes.axhline(at_infinity, color=colour, linestyle=_DASHED, linewidth=1.2)
+    if math.isfinite(curve.chosen_t) and curve.chosen_t > 0:
+        axes.axvline(curve.chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
+        at = (curve.chosen_t, 1.0)
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+        note(axes, f"chosen t = {as_number(curve.chosen_t)}", at, (0, 2), INK, **where)
+    low_t, high_t = float(times[0]), float(times[-1])
+    if low_t == high_t:
+        axes.set_xlim(low_t / 10, high_t * 10)
+    highest = max(curve.clean_ntk, curve.robust_ntk, float(np.nanmax([curve.clean, curve.robust], initial=0.0)))
+    top = headroom(highest)
+    _label_infinity(axes, curve, top)
+    axes.set_ylim(0.0, top)
+    percent_axis(axes)
+    log_axis(axes.xaxis)
+    axes.set_xlabel("training time t (one for all samples)")
+    axes.set_ylabel("test accuracy")
+    accuracy_legend(figure)
+    return figure
+
+
+def degeneration_rows(curve: DegenerationCurve) -> list[dict[str, Any]]:
+    """The accuracies with their intervals at each time; the last is t = infinity, "inf"."""
+    times = [*map(float, curve.times), math.inf]
+    found: dict[str, FloatArray] = {}
+    for kind, values, end in (("clean", curve.clean, curve.clean_ntk), ("robust", curve.robust, curve.robust_ntk)):
+        found[kind] = np.append(values, end)
+        found[f"{kind}_low"], found[f"{kind}_high"] = _band(found[kind], curve.n_test)
+    return [
+        {"t": t} | {name: float(values[i]) for name, values in found.items()} | {"n_test": curve.n_test}
+        for i, t in enumerate(times)
+    ]
+
+
+def _band(accuracy: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+    ends = [wilson_interval(float(value), n) if math.isfinite(value) else (math.nan,) * 2 for value in accuracy]
+    low, high = np.asarray(ends, dtype=np.float64).T
+    return low, high
+
+
+def _label_infinity(axes: Axes, curve: DegenerationCurve, top: float) -> None:
+    """Write the values at t = infinity beside the axes, pushed apart where they would touch."""
+    room, end = 0.15 * top, 0.06 * top  # of the axis, for two lines of text and for half of that
+    upper, lower = sorted((curve.clean_ntk, curve.robust_ntk), reverse=True)
+    if upper - lower < room:
+        lower = min(max(0.5 * (upper + lower - room), end), top - end - room)
+        upper = lower + room
+    clean_at, robust_at = (upper, lower) if curve.clean_ntk >= curve.robust_ntk else (lower, upper)
+    chosen = ", chosen" if math.isinf(curve.chosen_t) else ""
+    for at, value, colour in ((clean_at, curve.clean_ntk, CLEAN), (robust_at, curve.robust_ntk, ROBUST)):
+        place = (1.0, min(max(at, end), top - end))
+        text = f"{as_percent(value)}\nat t = ∞{chosen}"
+        note(axes, text, place, (5, 0), colour, xycoords=("axes fraction", "data"), va="center")
+
+
+_LEVELS = ("loss, attacked batch", "robust accuracy, batch")
+"""Panels in which the steps of a cycle have their own levels."""
+
+
+def training_figure(history: TrainingHistory) -> Figure:
+    """Four panels over the steps of Adv-NTK: loss, gradient norm, robust accuracy, mean and largest varpi."""
+    figure = new_figure(3.9)
+    panels = figure.subplots(2, 2, sharex=True)
+    steps = np.arange(1, np.size(history.loss) + 1)
+    marker = "o" if steps.size < 3 else ""
+    for axes, label, values, colour in (
+        (panels[0, 0], _LEVELS[0], history.loss, ROBUST),
+        (panels[0, 1], "gradient norm", history.grad_norm, ROBUST),
+        (panels[1, 0], _LEVELS[1], history.robust, ROBUST),
+        (panels[1, 1], "ϖ: largest and mean", history.varpi_max, CLEAN),
+    ):
+        bold = 1 < history.cycle <= steps.size // 2 and label in _LEVELS
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3, alpha=0.35 if bold else 1.0)
+        if bold:
+            axes.plot(steps[history.cycle - 1 :], running_mean(values, history.cycle), color=colour, linewidth=2.0)
+        title(axes, label)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
+    norms = np.asarray(history.grad_norm, dtype=np.float64)
+    if np.all(norms > 0) and norms.max() > 30 * norms.min():
+        panels[0, 1].set_yscale("log")
+        log_axis(panels[0, 1].yaxis)
+    percent_axis(panels[1, 0])
+    panels[1, 1].plot(steps, history.varpi_mean, color=ROBUST, marker=marker, markersize=3)
+    for label, values, colour, side in (
+        ("largest", history.varpi_max, CLEAN, 1),
+        ("mean", history.varpi_mean, ROBUST, -1),
+    ):
+        end = (float(steps[-1]), float(values[-1]))
+        note(panels[1, 1], label, end, (0, 4 * side), colour, ha="right", va="bottom" if side > 0 else "top")
+    panels[1, 1].margins(y=0.18)  # room for the labels at the last points
+    for axes in panels[1]:
+        axes.set_xlabel("step")
+    return figure
+
+
+def training_rows(history: TrainingHistory) -> list[dict[str, Any]]:
+    """What was recorded after each step."""
+    fields = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
+    return [
+        {"step": i + 1} | {field: float(getattr(history, field)[i]) for field in fields}
+        for i in range(np.size(history.loss))
+    ]
+
+
+def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> Figure:
     """Histogram of varpi over all samples and, under it on the same axis, a box for each class.
 
     The axis is logarithmic where all times are positive and differ much, as those of a recipe that trains log varpi do.
     """
     groups = [] if y is None else _by_class(np.asarray(varpi), np.asarray(y), classes)
-    height = 2.2 if not groups else 2.2 + 0.5 + 0.2 * len(groups)
-    figure = new_figure(height)
-    panels: list[Axes]
-    if groups:
-        ratios = [1.6, 0.5 + 0.2 * len(groups)]
-        panels = list(figure.subplots(2, 1, sharex=True, height_ratios=ratios))
-    else:
-        panels = [figure.add_subplot()]
+    boxes = 0.5 + 0.2 * len(groups)
+    figure = new_figure(2.2 + (boxes if groups else 0.0))
+    panels: list[Axes] = (
+        list(figure.subplots(2, 1, sharex=True, height_ratios=[1.6, boxes])) if groups else [figure.add_subplot()]
+    )
     values = np.asarray(varpi, dtype=np.float64)
     low, top = float(values.min()), float(values.max()) or 1.0
     logarithmic = low > 0 and top > _FAR * low
     bins = np.geomspace(low / 1.02, 1.02 * top, 41) if logarithmic else np.linspace(0.0, 1.02 * top, 41)
-    panels[0].hist(values, bins=bins.tolist(), color=theme.robust)
-    panels[0].axvline(float(np.median(values)), color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
+    panels[0].hist(values, bins=bins.tolist(), color=ROBUST, histtype="stepfilled")
+    panels[0].axvline(float(np.median(values)), color=INK, linewidth=1.0, linestyle=_DOTTED)
     panels[0].yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     panels[0].set_ylabel("samples")
     title(panels[0], "all samples (dotted: median)")
     if groups:
-        _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size, theme)
+        _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size)
     if logarithmic:
         panels[-1].set_xscale("log")
         (ratio_axis if top < 1000 * low else log_axis)(panels[-1].xaxis)
@@ -100,8 +236,14 @@ def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]
     return figure
 
 
-def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: bool, theme: Theme) -> None:
-    line = {"color": theme.muted, "linewidth": 1.0}
+def varpi_rows(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The time of each training sample, with its class where that is given."""
+    labels = [] if y is None else [{"class": classes[int(label)]} for label in y]
+    return [{"sample": i} | (labels[i] if labels else {}) | {"varpi": time} for i, time in enumerate(np.asarray(varpi))]
+
+
+def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: bool) -> None:
+    line = {"color": MUTED, "linewidth": 1.0}
     axes.boxplot(
         [group for _, group in groups],
         orientation="horizontal",
@@ -109,8 +251,8 @@ def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: boo
         showfliers=False,
         widths=0.55,
         patch_artist=True,
-        boxprops={"facecolor": theme.robust, "alpha": 0.45, "linewidth": 0},
-        medianprops={"color": theme.ink, "linewidth": 1.6},
+        boxprops={"facecolor": ROBUST, "alpha": 0.45, "linewidth": 0},
+        medianprops={"color": INK, "linewidth": 1.6},
         whiskerprops=line,
         capprops={**line, "linewidth": 0},
     )
@@ -132,129 +274,7 @@ def _by_class(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[
     return groups
 
 
-def difference_scale(examples: Examples) -> float:
-    """Factor that brings the largest difference of the shown images to the end of the scale; 1 if all are 0."""
-    shown = slice(0, SHOWN)
-    largest = float(np.max(np.abs(examples.adversarial[shown] - examples.clean[shown]), initial=0.0))
-    return 0.5 / largest if largest > 0 else 1.0
-
-
-def examples_figure(examples: Examples, classes: tuple[str, ...], theme: Theme) -> Figure:
-    """Images in columns under their class: clean, adversarial twin, difference; at most 12, six to a band."""
-    count = min(len(examples.labels), SHOWN)
-    bands = -(-count // COLUMNS)
-    columns = -(-count // bands)
-    figure = new_figure(bands * (3 * WIDTH / max(columns, 4) + 0.72), pad=0.02)
-    panels = figure.subplots(3 * bands, columns, squeeze=False)
-    scale = difference_scale(examples)
-    signed = LinearSegmentedColormap.from_list("signed", [theme.clean, theme.surface, theme.robust])
-    length = 10 if columns > 4 else 16
-    guesses = np.concatenate([examples.predicted_clean[:count], examples.predicted_adversarial[:count]])
-    size = 7 if columns > 4 and max(len(classes[guess]) for guess in guesses) > 7 else 8
-    for panel in panels.flat:
-        panel.axis("off")
-    for row, axes in enumerate(panels[:, 0]):
-        _row_label(axes, ("clean", "adversarial", f"difference ×{scale:.3g}")[row % 3], theme)
-    for index in range(count):
-        band, column = divmod(index, columns)
-        top, middle, bottom = panels[3 * band : 3 * band + 3, column]
-        clean, twin = np.asarray(examples.clean[index]), np.asarray(examples.adversarial[index])
-        truth, before, after = (
-            int(labels[index]) for labels in (examples.labels, examples.predicted_clean, examples.predicted_adversarial)
-        )
-        draw_image(top, clean, "gray")
-        draw_image(middle, twin, "gray")
-        _truth(top, short(classes[truth], length), size, theme)
-        draw_image(bottom, np.clip(scale * (twin - clean), -0.5, 0.5), signed)
-        for axes, guess in ((top, before), (middle, after)):
-            right = guess == truth
-            axes.set_title(
-                short(classes[guess], length) if right else f"{short(classes[guess], length)} ✗",
-                loc="center",
-                fontsize=size,
-                pad=2,
-                color=theme.ink if right else theme.robust,
-            )
-    return figure
-
-
-def _truth(axes: Axes, label: str, size: int, theme: Theme) -> None:
-    """The true class over the answer, which is the title."""
-    axes.annotate(
-        label, (0.5, 1.0), xycoords="axes fraction", xytext=(0, size + 5), textcoords="offset points",
-        ha="center", va="bottom", fontsize=size, fontweight="bold", color=theme.muted,
-    )  # fmt: skip
-
-
-def _row_label(axes: Axes, label: str, theme: Theme) -> None:
-    axes.annotate(
-        label,
-        (0.0, 0.5),
-        xycoords="axes fraction",
-        xytext=(-4, 0),
-        textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="center",
-        fontsize=7,
-        color=theme.muted,
-    )
-
-
-_COLUMNS = 5
-_LEFT_OUT = 0.01  # of the median time
-
-
-def extremes_figure(extremes: Extremes, classes: tuple[str, ...], theme: Theme) -> Figure:
-    """Two bands of images, longest and shortest times, with class and time above each."""
-    groups = (
-        ("longest", extremes.longest, extremes.longest_times, extremes.longest_labels),
-        ("shortest", extremes.shortest, extremes.shortest_times, extremes.shortest_labels),
-    )
-    count = max(len(images) for _, images, _, _ in groups)
-    columns = min(_COLUMNS, count)
-    bands = -(-count // columns)
-    figure = new_figure(2 * bands * (WIDTH / max(columns, 3) + 0.28) + 0.3, pad=0.02)
-    panels = figure.subplots(2 * bands, columns, squeeze=False)
-    for panel in panels.flat:
-        panel.axis("off")
-    for half, (name, images, times, labels) in enumerate(groups):
-        _side_label(panels[half * bands, 0], f"{name} ϖ", theme)
-        for index, (image, time, label) in enumerate(zip(images, times, labels, strict=True)):
-            axes = panels[half * bands + index // columns, index % columns]
-            draw_image(axes, np.asarray(image), "gray")
-            words = f"{short(classes[int(label)], 12)}\n{as_number(float(time))}"
-            axes.set_title(words, loc="center", fontsize=7, pad=2)
-    return figure
-
-
-def extremes_caption(extremes: Extremes, varpi: FloatArray | None = None) -> str:
-    """Sentence under the images; ``varpi`` are the times of all training images."""
-    longest, shortest = float(np.max(extremes.longest_times)), float(np.min(extremes.shortest_times))
-    median = 0.0 if varpi is None else float(np.median(varpi))
-    ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
-    if median > 0:
-        ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
-    text = (
-        f"The training images with the longest times ({ends[0]}) and the shortest ({ends[1]}), class and ϖ above each"
-    )
-    if float(np.max(extremes.shortest_times)) < _LEFT_OUT * median:
-        text += ": the shortest are all but left out"
-    return f"{text}."
-
-
-def _times(ratio: float) -> str:
-    return f"{as_number(ratio)} times the median of all"
-
-
-def _side_label(axes: Axes, label: str, theme: Theme) -> None:
-    axes.annotate(
-        label, (0.0, 0.5), xycoords="axes fraction", xytext=(-4, 0), textcoords="offset points",
-        rotation=90, ha="right", va="center", fontsize=7, color=theme.muted,
-    )  # fmt: skip
-
-
-def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None, theme: Theme) -> Figure:
+def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None) -> Figure:
     """Eigenvalues against their number on log axes; modes above 1/t are learned by the time t."""
     figure = new_figure(2.7)
     axes = figure.add_subplot()
@@ -262,14 +282,12 @@ def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None, theme: The
     axes.set_xscale("log")
     axes.set_yscale("log")
     low = np.maximum(values - spectrum.errors, values / 10)
-    axes.fill_between(number, low, values + spectrum.errors, color=theme.robust, alpha=0.2, linewidth=0)
-    axes.plot(number, values, color=theme.robust, marker="o", markersize=2.5)
+    axes.fill_between(number, low, values + spectrum.errors, color=ROBUST, alpha=0.2, linewidth=0)
+    axes.plot(number, values, color=ROBUST, marker="o", markersize=2.5)
     if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
-        axes.axhline(1 / chosen_t, color=theme.ink, linewidth=1.0, linestyle=(0, (1, 2)))
-        axes.annotate(
-            f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), xycoords=("axes fraction", "data"),
-            xytext=(0, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8, color=theme.ink,
-        )  # fmt: skip
+        axes.axhline(1 / chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        note(axes, f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), (0, 2), INK, **where)
     log_axis(axes.xaxis)
     log_axis(axes.yaxis)
     axes.set_xlabel("number of the eigenvalue")
@@ -277,16 +295,7 @@ def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None, theme: The
     return figure
 
 
-def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float | None) -> str:
-    """Sentence under the spectrum."""
-    values = np.asarray(spectrum.eigenvalues)
-    text = (
-        f"The {len(values)} largest eigenvalues of the {spectrum.n:,} x {spectrum.n:,} Gram matrix fall from "
-        f"{as_number(float(values[0]))} to {as_number(float(values[-1]))}; a mode of eigenvalue λ "
-        "is learned by the time 1/λ"
-    )
-    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
-        learned = int((values * chosen_t >= 1).sum())
-        whole = f"{learned}" if learned < len(values) else f"all {learned} of these and perhaps more"
-        text += f": at the time that validation chose these are {whole}"
-    return f"{text}."
+def spectrum_rows(spectrum: KernelSpectrum) -> list[dict[str, Any]]:
+    """Each eigenvalue with the bound of its error."""
+    pairs = zip(spectrum.eigenvalues, spectrum.errors, strict=True)
+    return [{"number": i, "eigenvalue": float(v), "error": float(e)} for i, (v, e) in enumerate(pairs, start=1)]

@@ -19,30 +19,39 @@ from advntk_dist.report.attacks import (
     under_attack,
     worst_results,
 )
-from advntk_dist.report.inputs import (
-    DegenerationCurve,
-    Examples,
-    FloatArray,
-    IntArray,
-    ReportInputs,
-    TrainingHistory,
-    running_mean,
-)
-from advntk_dist.report.judgements import Chance, chance_of, headline, join, warnings, with_interval
-from advntk_dist.report.run_plots import SHOWN, difference_scale
-from advntk_dist.report.scores import (
-    Difference,
-    MethodScore,
-    PairedDifference,
+from advntk_dist.report.format import (
+    Interval,
     as_number,
     as_percent,
     as_points,
     as_radius,
+    beyond_chance,
     disjoint,
-    is_finite_number,
+    join,
+    signed,
+    with_interval,
+)
+from advntk_dist.report.inputs import (
+    DegenerationCurve,
+    Examples,
+    Extremes,
+    FloatArray,
+    IntArray,
+    KernelSpectrum,
+    ReportInputs,
+    TrainingHistory,
+    running_mean,
+)
+from advntk_dist.report.judgements import (
+    Chance,
+    MethodScore,
+    chance_of,
+    headline,
     method_scores,
     pairs_of,
+    warnings,
 )
+from advntk_dist.results.schema import PairRow
 from advntk_dist.text import duration
 
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
@@ -128,7 +137,7 @@ def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
     return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}.{level}"
 
 
-def compare(adv: MethodScore, early: MethodScore, pair: PairedDifference | None = None) -> str:
+def compare(adv: MethodScore, early: MethodScore, pair: PairRow | None = None) -> str:
     """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether that is more than chance.
 
     The interval of the difference on the same images decides; without it,
@@ -137,22 +146,19 @@ def compare(adv: MethodScore, early: MethodScore, pair: PairedDifference | None 
     gain, clean = adv.robust - early.robust, adv.clean - early.clean
     trade = ""
     if clean != 0:
-        doubt = "" if pair is None else f" ({_interval(pair.clean)})"
+        doubt = "" if pair is None else f" ({_interval(pair.clean_interval)})"
         trade = f" Its clean accuracy is {as_points(clean)} {'higher' if clean > 0 else 'lower'}{doubt}."
     if gain == 0:
-        same = as_percent(adv.robust)
-        within = (
-            ""
-            if pair is None
-            else f" (95% interval of the difference {pair.robust.ends}, on the same {pair.n_test:,} images)"
-        )
-        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {same}{within}.{trade}"
+        within = ""
+        if pair is not None:
+            ends = signed(*pair.robust_interval)
+            within = f" (95% interval of the difference {ends}, on the same {pair.n_test:,} images)"
+        same = f"{as_percent(adv.robust)}{within}"
+        return f"Adv-NTK is no better than the early-stopped NTK here: both keep {same}.{trade}"
     distance = f"{as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK"
     opening = f"Adv-NTK is {distance}" if gain > 0 else f"Adv-NTK is not better here: it is {distance}"
     if pair is not None:
         verdict = _verdict(pair, gain)
-    elif adv.robust_interval is None or early.robust_interval is None:
-        verdict = "; no intervals were recorded, so this run cannot tell the difference from chance."
     elif disjoint(adv.robust_interval, early.robust_interval):
         verdict = ", and the two 95% intervals do not overlap."
     elif gain > 0:
@@ -165,15 +171,15 @@ def compare(adv: MethodScore, early: MethodScore, pair: PairedDifference | None 
     return f"{opening}{verdict}{trade}"
 
 
-def _interval(difference: Difference) -> str:
-    verdict = "more than chance" if difference.beyond_chance else "which may be chance"
-    return f"95% interval {difference.ends}, {verdict}"
+def _interval(ends: Interval) -> str:
+    verdict = "more than chance" if beyond_chance(ends) else "which may be chance"
+    return f"95% interval {signed(*ends)}, {verdict}"
 
 
-def _verdict(pair: PairedDifference, gain: float) -> str:
+def _verdict(pair: PairRow, gain: float) -> str:
     """What the same images say of the difference, after "is so many points above"."""
-    measured = f" in robust accuracy (95% interval {pair.robust.ends}, on the same {pair.n_test:,} images)"
-    if pair.robust.beyond_chance:
+    measured = f" in robust accuracy (95% interval {signed(*pair.robust_interval)}, on the same {pair.n_test:,} images)"
+    if beyond_chance(pair.robust_interval):
         return f"{measured}, more than chance."
     if gain > 0:
         return (
@@ -183,7 +189,7 @@ def _verdict(pair: PairedDifference, gain: float) -> str:
     return f"{measured}, which may be chance."
 
 
-def degeneration(curve: DegenerationCurve, pair: PairedDifference | None = None) -> str:
+def degeneration(curve: DegenerationCurve, pair: PairRow | None = None) -> str:
     """Say what the curve shows: robust accuracy at the best finite t against t = infinity.
 
     A loss is claimed where the intervals of the two do not overlap, or where ``pair``, the NTK stopped at the time that
@@ -206,7 +212,7 @@ def degeneration(curve: DegenerationCurve, pair: PairedDifference | None = None)
             return f"No degeneration at these times: {seen}.{chosen}"
         return f"No degeneration is seen at these times, nor ruled out, as the intervals overlap: {seen}.{chosen}"
     numbers = f"{as_percent(peak)} at t = {best_t} against {as_percent(end)} at t = ∞"
-    if not disjoint(*ends) and (pair is None or pair.robust.interval[0] <= 0):
+    if not disjoint(*ends) and (pair is None or pair.robust_interval[0] <= 0):
         return (
             f"Degeneration is not shown: robust accuracy is {numbers}, a loss of {as_points(peak - end)} inside the "
             f"95% intervals.{chosen}"
@@ -221,41 +227,30 @@ def degeneration(curve: DegenerationCurve, pair: PairedDifference | None = None)
     )
 
 
-def _chosen(pair: PairedDifference) -> str:
+def _chosen(pair: PairRow) -> str:
     """What stopping at the time that validation chose gains over t = infinity."""
-    gain = pair.robust.value
+    gain = pair.robust
     size = "the same as" if gain == 0 else f"{as_points(gain)} {'more' if gain > 0 else 'less'} than"
-    return f" The time that validation chose keeps {size} t = ∞ ({_interval(pair.robust)})."
+    return f" The time that validation chose keeps {size} t = ∞ ({_interval(pair.robust_interval)})."
 
 
 def _attack(results: dict[str, Any], scores: tuple[MethodScore, ...]) -> str:
     """Say whether every perturbation kept to the radius."""
-    attack = results.get("attack")
-    attack = attack if isinstance(attack, dict) else {}
-    used = [score.max_perturbation for score in scores if score.max_perturbation is not None]
-    if is_finite_number(attack.get("max_perturbation")):
-        used.append(float(attack["max_perturbation"]))
-    if not used:
-        return "The largest perturbation used was not recorded."
-    largest = max(used)
-    if not is_finite_number(attack.get("radius")):
-        return f"The largest perturbation used was {as_radius(largest)}; the radius was not recorded."
-    radius = float(attack["radius"])
+    largest, radius = max(score.max_perturbation for score in scores), results["attack"]["radius"]
     if largest <= radius + _SLACK:
-        used_words, radius_words = as_radius(largest), as_radius(radius)
-        return f"The largest perturbation used was {used_words}, within the radius {radius_words} (pixel range 1)."
+        return (
+            f"The largest perturbation used was {as_radius(largest)}, within the radius {as_radius(radius)} (pixel "
+            "range 1)."
+        )
     return (
         f"The largest perturbation used was {as_number(largest)}, beyond the radius {as_radius(radius)}: "
         "do not compare these numbers with those of an attack that keeps to it."
     )
 
 
-def methods_caption(scores: tuple[MethodScore, ...], under: str) -> str:
+def methods_caption(under: str) -> str:
     """Sentence under the bars; ``under`` names the attacks."""
-    bars = f"Accuracy on clean test images (grey) and under {under} (colour)"
-    missing = any(score.clean_interval is None or score.robust_interval is None for score in scores)
-    lines = "the lines are 95% intervals" + (", where recorded." if missing else ".")
-    return f"{bars}; {lines}"
+    return f"Accuracy on clean test images (grey) and under {under} (colour); the lines are 95% intervals."
 
 
 def curve_caption(curve: DegenerationCurve) -> str:
@@ -313,13 +308,13 @@ def varpi_caption(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...
 
 def examples_caption(examples: Examples, title: str) -> str:
     """Sentence under the images."""
-    count = min(len(examples.labels), SHOWN)
+    count = examples.shown
     right = np.asarray(examples.predicted_clean[:count]) == np.asarray(examples.labels[:count])
     fooled = int(np.count_nonzero(right & (examples.predicted_adversarial[:count] != examples.labels[:count])))
     grey = "" if examples.clean.shape[-1] == 3 else " (orange: brighter, grey: darker)"
     return (
         f"Test images, their twins attacked against {title}, and the difference magnified "
-        f"{as_number(difference_scale(examples))} times{grey}; on top the true class in bold, above "
+        f"{as_number(examples.scale)} times{grey}; on top the true class in bold, above "
         f"each image the answer given, ✗ where wrong: "
         f"the attack turns {fooled} of {int(np.count_nonzero(right))} right answers."
     )
@@ -333,3 +328,40 @@ def curve_alt(curve: DegenerationCurve) -> str:
         f"time and {as_percent(curve.robust_ntk)} at infinity; clean accuracy at infinity is "
         f"{as_percent(curve.clean_ntk)}."
     )
+
+
+_LEFT_OUT = 0.01  # of the median time
+
+
+def extremes_caption(extremes: Extremes, varpi: FloatArray | None = None) -> str:
+    """Sentence under the images; ``varpi`` are the times of all training images."""
+    longest, shortest = float(np.max(extremes.longest_times)), float(np.min(extremes.shortest_times))
+    median = 0.0 if varpi is None else float(np.median(varpi))
+    ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
+    if median > 0:
+        ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
+    text = (
+        f"The training images with the longest times ({ends[0]}) and the shortest ({ends[1]}), class and ϖ above each"
+    )
+    if float(np.max(extremes.shortest_times)) < _LEFT_OUT * median:
+        text += ": the shortest are all but left out"
+    return f"{text}."
+
+
+def _times(ratio: float) -> str:
+    return f"{as_number(ratio)} times the median of all"
+
+
+def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float | None) -> str:
+    """Sentence under the spectrum."""
+    values = np.asarray(spectrum.eigenvalues)
+    text = (
+        f"The {len(values)} largest eigenvalues of the {spectrum.n:,} x {spectrum.n:,} Gram matrix fall from "
+        f"{as_number(float(values[0]))} to {as_number(float(values[-1]))}; a mode of eigenvalue λ "
+        "is learned by the time 1/λ"
+    )
+    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
+        learned = int((values * chosen_t >= 1).sum())
+        whole = f"{learned}" if learned < len(values) else f"all {learned} of these and perhaps more"
+        text += f": at the time that validation chose these are {whole}"
+    return f"{text}."

@@ -1,117 +1,125 @@
-"""The look of the plots in both themes, and figures turned into PNG bytes that depend on their content alone."""
+"""The look of the plots, and figures turned into SVG: one file for a light and a dark page, its data beside it."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from advntk_dist.report.inputs import FloatArray
+from advntk_dist.text import csv_text
 
 WIDTH = 4.5  # inches: at 8 and 9 points, text stays readable when the page is as narrow as a phone
-DPI = 288
-FONT = "DejaVu Sans"  # matplotlib brings it along, so plots look the same everywhere
+FONT = "DejaVu Sans"  # matplotlib brings it along, so plots are laid out the same everywhere
+
+SURFACE, INK, MUTED, LINE, CLEAN, ROBUST = "#ffffff", "#1b1e23", "#59616d", "#e3e5e9", "#6b7480", "#b8430f"
+"""Colours of a light page, those of its style sheet: ground, text, axes, grid, clean and robust accuracy."""
+
+DARK = {
+    SURFACE: "#1b1e24",
+    INK: "#e9ebee",
+    MUTED: "#a6aebb",
+    LINE: "#333842",
+    CLEAN: "#8f99a8",
+    ROBUST: "#ff9a5c",
+}
+"""What each becomes on a dark page."""
+
+_STYLE = (
+    f'text {{ font-family: "{FONT}", Verdana, sans-serif !important }}\n'
+    "@media (prefers-color-scheme: dark) {\n"
+    + "".join(
+        f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}\n'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    + "}"
+)
+"""Style sheet inside each SVG. A program that knows no style sheets shows the light colours."""
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": FONT,
+    "font.size": 9.0,
+    "text.color": INK,
+    "text.parse_math": False,  # class names are text, a dollar sign in one is no formula
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.facecolor": SURFACE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.7,
+    "figure.facecolor": SURFACE,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "image.composite_image": False,
+    "image.interpolation": "none",  # an SVG then holds the pixels as they are, and the browser enlarges them
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+}
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
-class Theme:
-    """Colours of one theme; ``surface`` and the rest match the page's style sheet."""
+class Plot:
+    """A plot as an SVG element, the data that it shows as CSV, and its caption."""
 
-    name: str
-    surface: str
-    ink: str
-    muted: str
-    line: str
-    clean: str
-    robust: str
+    svg: str
+    csv: str
+    caption: str
 
 
-LIGHT = Theme("light", "#ffffff", "#1b1e23", "#59616d", "#e3e5e9", "#6b7480", "#b8430f")
-DARK = Theme("dark", "#1b1e24", "#e9ebee", "#a6aebb", "#333842", "#8f99a8", "#ff9a5c")
+def plot(figure: Callable[[], Figure], rows: Sequence[Mapping[str, Any]], caption: str, alt: str) -> Plot:
+    """Draw a figure of these rows; ``alt`` is what a screen reader says of it."""
+    return Plot(draw(figure, alt), csv_text(rows), caption)
 
 
-@contextmanager
-def drawing(theme: Theme) -> Iterator[None]:
-    """Draw with matplotlib's own defaults and this theme, whatever the user's matplotlibrc says."""
-    settings: dict[str, Any] = {
-        "font.family": FONT,
-        "font.size": 9.0,
-        "text.color": theme.ink,
-        "text.parse_math": False,  # class names are text, a dollar sign in one is no formula
-        "axes.edgecolor": theme.muted,
-        "axes.labelcolor": theme.ink,
-        "axes.facecolor": theme.surface,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9.0,
-        "axes.titlelocation": "left",
-        "axes.linewidth": 0.7,
-        "figure.facecolor": theme.surface,
-        "figure.dpi": DPI,
-        "grid.color": theme.line,
-        "grid.linewidth": 0.6,
-        "xtick.color": theme.muted,
-        "ytick.color": theme.muted,
-        "xtick.labelcolor": theme.muted,
-        "ytick.labelcolor": theme.muted,
-        "xtick.labelsize": 8.0,
-        "ytick.labelsize": 8.0,
-        "legend.frameon": False,
-        "legend.fontsize": 8.0,
-        "lines.linewidth": 1.8,
-        "lines.solid_capstyle": "round",
-    }
-    with style.context(["default", settings]):
-        yield
+def draw(figure: Callable[[], Figure], alt: str) -> str:
+    """A figure as an SVG element, which is a whole file and a part of a page alike; the same figure, the same text.
+
+    Matplotlib's own defaults and the look above hold, whatever the user's matplotlibrc says.
+    """
+    # Of groups no identifier is used, and of the others the salt keeps those of several figures apart on one page.
+    with style.context(["default", _SETTINGS, {"svg.hashsalt": alt}]):
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure()).print_svg(text, metadata=nothing)
+    drawn = text.getvalue()
+    head, _, body = drawn[drawn.index("<svg") :].partition(">\n")
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    return f'{head} role="img">\n <title>{escape(alt)}</title>\n <style>\n{_STYLE}\n </style>\n{body}'
 
 
-def new_figure(height: float, pad: float = 0.04) -> Figure:
-    """Make an empty figure of the standard width and ``height`` inches, ``pad`` inches round each panel."""
-    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """Render to PNG without the metadata (library version) that would change bytes for no change of content."""
-    buffer = io.BytesIO()
-    # savefig would lay the figure out in a drawing of its own before the one that counts.
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def draw(figure: Callable[[Theme], Figure], *themes: Theme) -> list[bytes]:
-    """The PNGs of a figure, one a theme; laid out once, which takes half of the time, as no colour moves anything."""
-    made, pngs = list[Figure](), list[bytes]()
-    for theme in themes:
-        with drawing(theme):
-            made.append(figure(theme))
-            if len(made) > 1:
-                made[-1].set_layout_engine("none")
-                for axes, placed in zip(made[-1].axes, made[0].axes, strict=True):
-                    axes.set_position(placed.get_position(original=True), which="original")
-            pngs.append(png_bytes(made[-1]))
-    return pngs
+def new_figure(height: float) -> Figure:
+    """Make an empty figure of the standard width and ``height`` inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(WIDTH, height), layout=layout)
 
 
 def percent_axis(axes: Axes) -> None:
@@ -151,17 +159,18 @@ def title(axes: Axes, text: str) -> Text:
     return axes.set_title(text, loc="left", pad=6)
 
 
+def note(axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], colour: str, **more: Any) -> None:
+    """Write small text ``shift`` points beside a point of the plot; ``more`` are options of Matplotlib's annotate."""
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", color=colour, **{"fontsize": 8.0} | more)
+
+
+def accuracy_legend(figure: Figure, columns: int = 2) -> None:
+    """Name the lines above the plot."""
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.8, columnspacing=1.4)
+
+
 def short(name: str, length: int) -> str:
     """A name on one line of at most ``length`` characters; those that the plots' font lacks become □."""
     font = get_font(findfont(FONT))
     line = "".join(mark if font.get_char_index(ord(mark)) else "□" for mark in " ".join(name.split()))
     return line if len(line) <= length else f"{line[: length - 1]}…"
-
-
-def draw_image(axes: Axes, image: FloatArray, colours: str | Colormap) -> None:
-    """One image in [-0.5, 0.5]: three channels in colour, any other number averaged and mapped to ``colours``."""
-    options: dict[str, Any] = {"interpolation": "nearest"}
-    if image.shape[-1] == 3:
-        axes.imshow(np.clip(image + 0.5, 0.0, 1.0), **options)
-    else:
-        axes.imshow(image.mean(axis=-1), cmap=colours, vmin=-0.5, vmax=0.5, **options)

@@ -1,26 +1,51 @@
-"""Write a run's report: one self-contained page and its plots as PNGs, each file whole or not at all."""
+"""A run's report: its plots, one self-contained page, and the data of each plot, each file whole or not at all."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from advntk_dist.report.attacks import attack_words, attacks_met, under_attack, worst_results
-from advntk_dist.report.dynamics import read_dynamics
-from advntk_dist.report.examined import Checked, TierTable, read_check, read_tiers
-from advntk_dist.report.figures import NAMES, Plot, dynamics_plot, make_plots
+import numpy as np
+
+from advntk_dist.report import image_plots, run_plots, sentences
+from advntk_dist.report.attacks import attack_words, attacks_met, attacks_words, under_attack, worst_results
+from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
+from advntk_dist.report.format import as_percent
 from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.judgements import highlighted
-from advntk_dist.report.page import render, write_page
-from advntk_dist.report.scores import method_scores, pairs_of
-from advntk_dist.report.sentences import summarise, tier_words
-from advntk_dist.report.tables import facts, flatten, stages, total
+from advntk_dist.report.judgements import MethodScore, highlighted, method_scores, pairs_of, title_of
+from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
+from advntk_dist.report.style import Plot, plot
+from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
+
+ABSENT = {
+    "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
+    "training": "No training curves: this run has no training history.",
+    "varpi": "No distribution of ϖ: this run has no trained times.",
+    "extremes": "No images at the ends of ϖ: this run has no trained times.",
+    "examples": "No adversarial examples: this run kept no images.",
+    "spectrum": "No spectrum: this run did not keep the eigenvalues of its Gram matrix.",
+}
+"""What the page says in place of a plot that a run does not have."""
+
+NAMES = ("methods", *ABSENT)
+"""Plots of a run's report in page order; that of `advntk dynamics` comes beside them."""
+
+
+class TierTable(NamedTuple):
+    """A tier, the words of its attacks, and its methods with what each attack in turn left of them."""
+
+    name: str
+    images: int
+    attacks: list[str]
+    scores: tuple[MethodScore, ...]
+    pairs: tuple[schema.PairRow, ...]
 
 
 def write_report(inputs: ReportInputs, folder: Location) -> Location:
-    """Write ``report.html`` and its PNGs into ``folder`` and return the page's path.
+    """Write ``report.html`` and its plots into ``folder`` and return the page's path.
 
-    The same inputs give the same bytes; a file that already holds them is not touched. A PNG of an earlier
+    The same inputs give the same bytes; a file that already holds them is not touched. A plot of an earlier
     report whose part is absent now is removed, so that the folder shows one run. The page is written last.
 
     Results of `advntk dynamics`, `advntk check` and `advntk evaluate --tier` that lie in the folder are shown.
@@ -28,7 +53,7 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
     Raises
     ------
     RequestError
-        If ``folder`` cannot be written to, or a tier in it lacks an accuracy.
+        If ``folder`` cannot be written to.
     StoreDamagedError
         If such results in it cannot be read.
     """
@@ -36,42 +61,102 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
     dynamics = read_dynamics(folder)
     if dynamics is not None:
         plots["dynamics"] = dynamics_plot(dynamics)
-    pngs = {name: plot.light for name in NAMES if isinstance(plot := plots[name], Plot)}
     page = render_page(inputs, plots, read_check(folder, inputs.results), read_tiers(folder, inputs.results))
-    return write_page(folder, page, pngs, absent=[name for name in NAMES if name not in pngs])
+    return write_page(folder, page, plots, absent=[name for name in NAMES if name not in plots])
+
+
+def make_plots(inputs: ReportInputs) -> dict[str, Plot]:
+    """Draw every plot that the inputs allow."""
+    scores, classes = method_scores(worst_results(inputs.results)), inputs.classes
+    titles = {score.key: score.title for score in scores}
+    curve, history, varpi, examples = inputs.curve, inputs.training, inputs.varpi, inputs.examples
+    extremes, spectrum = inputs.extremes, inputs.spectrum
+    plots = {
+        "methods": plot(
+            lambda: run_plots.methods_figure(scores),
+            run_plots.methods_rows(scores),
+            sentences.methods_caption(under_attack(inputs.results)),
+            "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
+        )
+    }
+    if curve is not None:
+        plots["degeneration"] = plot(
+            lambda: run_plots.degeneration_figure(curve),
+            run_plots.degeneration_rows(curve),
+            sentences.curve_caption(curve),
+            sentences.curve_alt(curve),
+        )
+    if history is not None and np.size(history.loss) > 0:
+        plots["training"] = plot(
+            lambda: run_plots.training_figure(history),
+            run_plots.training_rows(history),
+            sentences.training_caption(history),
+            "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
+        )
+    if varpi is not None:
+        plots["varpi"] = plot(
+            lambda: run_plots.varpi_figure(varpi, inputs.y_train, classes),
+            run_plots.varpi_rows(varpi, inputs.y_train, classes),
+            sentences.varpi_caption(varpi, inputs.y_train, classes),
+            "Histogram of the training times of all samples, with a box for each class where labels are given.",
+        )
+    if extremes is not None and len(extremes.longest_labels) > 0:
+        plots["extremes"] = plot(
+            lambda: image_plots.extremes_figure(extremes, classes),
+            image_plots.extremes_rows(extremes, classes),
+            sentences.extremes_caption(extremes, varpi),
+            "Training images with the longest and the shortest effective training times.",
+        )
+    if examples is not None and len(examples.labels) > 0:
+        plots["examples"] = plot(
+            lambda: image_plots.examples_figure(examples, classes),
+            image_plots.examples_rows(examples, classes),
+            sentences.examples_caption(examples, titles.get(examples.method, examples.method)),
+            "Test images in columns: clean, adversarial twin, magnified difference.",
+        )
+    if spectrum is not None:
+        chosen = None if curve is None else curve.chosen_t
+        plots["spectrum"] = plot(
+            lambda: run_plots.spectrum_figure(spectrum, chosen),
+            run_plots.spectrum_rows(spectrum),
+            sentences.spectrum_caption(spectrum, chosen),
+            "The largest eigenvalues of the Gram matrix against their number.",
+        )
+    return plots
 
 
 def render_page(
     inputs: ReportInputs,
-    plots: dict[str, Plot | str],
-    checked: Checked | None = None,
+    plots: Mapping[str, Plot],
+    checked: dict[str, Any] | None = None,
     tiers: tuple[TierTable, ...] = (),
 ) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
     results = worst_results(inputs.results)
     scores, pairs = method_scores(results), pairs_of(results)
     own_scores, own_pairs = method_scores(inputs.results), pairs_of(inputs.results)
-    timings = stages(results.get("seconds"))
+    timings = stages(results["seconds"])
     return render(
         "report.html",
-        summary=summarise(inputs),
+        summary=sentences.summarise(inputs),
         facts=[*facts(results), ("Under attack", under_attack(results)), *inputs.facts],
         scores=scores,
         pairs=pairs,
         best=highlighted(scores, pairs),
         under=under_attack(results),
-        own_attack=attack_words(results.get("attack")),
+        own_attack=attack_words(results["attack"]),
         own_scores=own_scores if len(attacks_met(results)) > 1 else (),
         own_pairs=own_pairs,
         own_best=highlighted(own_scores, own_pairs),
         more=_no_tier(results),
-        plots={name: plots[name] for name in (*NAMES, "dynamics") if name in plots},
-        checked=checked,
+        plots=ABSENT | dict(plots),
+        checks=() if checked is None else checked["checks"],
+        checked=None if checked is None else check_words(checked),
         tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],
         stages=timings,
         total=total(timings),
         config=inputs.config_toml,
-        environment=flatten(results["environment"]) if results.get("environment") else [],
+        environment=flatten(results["environment"]),
         numbers=flatten(inputs.results),
     )
 
@@ -80,4 +165,63 @@ def _no_tier(results: dict[str, Any]) -> str:
     """What the page says in place of the tables of tiers, where there are none."""
     if len(attacks_met(results)) > 1:
         return "No table of a tier lies beside this run; `advntk evaluate RUN --tier TIER` writes it again."
-    return f"Not held to a tier of attacks yet: {tier_words(results)}"
+    return f"Not held to a tier of attacks yet: {sentences.tier_words(results)}"
+
+
+def read_check(folder: Location, owner: dict[str, Any]) -> dict[str, Any] | None:
+    """What check.json says, of the run that ``owner`` names; None where there is no such file.
+
+    Raises
+    ------
+    StoreError
+        If it was changed since it was written, or is of another format.
+    """
+    path, remedy = folder / "check.json", f"`advntk check {folder}` writes it again; or remove it"
+    found = schema.read(path, schema.CheckResults, remedy)
+    if found is not None:
+        schema.require_owner(path, found, owner, remedy)
+    return found
+
+
+def check_words(found: dict[str, Any]) -> str:
+    """How many checks passed, and how many images are robust, in a sentence or three."""
+    rows = found["checks"]
+    failed = [row["name"] for row in rows if not row["passed"]]
+    method = title_of(found["method"])
+    words = f"{len(rows) - len(failed)} of {len(rows)} checks of {method} on {found['images']} test images passed."
+    if failed:
+        words += f" Failed: {'; '.join(failed)}."
+    said = (("own_attack", "under the run's own attack"), ("white_box", "under all white-box attacks"))
+    robust = [f"{as_percent(found[key]['robust'])} {under}" for key, under in said if found[key] is not None]
+    return f"{words} Robust accuracy: {', '.join(robust)}."
+
+
+def read_tiers(folder: Location, owner: dict[str, Any]) -> tuple[TierTable, ...]:
+    """Every tier below ``evaluation`` of the run that ``owner`` names, by name.
+
+    Raises
+    ------
+    StoreError
+        If a file was changed since it was written, or is of another format.
+    """
+    place = folder / "evaluation"
+    if not place.is_dir():
+        return ()
+    paths = sorted((path for path in place.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
+    return tuple(_tier(path, folder, owner) for path in paths)
+
+
+def _tier(path: Location, folder: Location, owner: dict[str, Any]) -> TierTable:
+    tier = path.name.partition("_")[0]
+    remedy = f"`advntk evaluate {folder} --tier {tier}` with the same number of images writes it again; or remove it"
+    found = schema.read(path, schema.TierResults, remedy)
+    assert found is not None
+    schema.require_owner(path, found, owner, remedy)
+    scores = [score.model_copy(update={"detail": _left(found["methods"][score.key])}) for score in method_scores(found)]
+    attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]
+    return TierTable(found["tier"], found["images"], attacks_words(attacks), tuple(scores), pairs_of(found))
+
+
+def _left(row: dict[str, Any]) -> str:
+    """What each attack in turn left of a method."""
+    return ", ".join(f"{a['name']} leaves {as_percent(a['robust'])}" for a in row["attacks"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.storage.durable import json_checksum, write_durable
@@ -23,6 +23,17 @@ ADV_NTK = "adv_ntk"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    """The ends of an interval; raises ValueError where the lower one is above the upper one."""
+    if ends[0] > ends[1]:
+        raise ValueError("the lower end is above the upper one")
+    return ends
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
+DifferenceInterval = Annotated[tuple[Difference, Difference], AfterValidator(_ascending)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=1)]
@@ -38,9 +49,9 @@ class MethodRow(_Section):
     """Clean and robust accuracy of a method, with intervals, images and the largest perturbation that was used."""
 
     clean: Fraction
-    clean_interval: tuple[Fraction, Fraction]
+    clean_interval: Interval
     robust: Fraction
-    robust_interval: tuple[Fraction, Fraction]
+    robust_interval: Interval
     n_test: Images
     max_perturbation: float
 
@@ -62,7 +73,7 @@ class AttackRow(_Section):
     attacked: Count
     broken: Count
     robust: Fraction
-    robust_interval: tuple[Fraction, Fraction]
+    robust_interval: Interval
     max_perturbation: float
 
 
@@ -83,9 +94,9 @@ class PairRow(_Section):
     against: str
     n_test: Images
     clean: Difference
-    clean_interval: tuple[Difference, Difference]
+    clean_interval: DifferenceInterval
     robust: Difference
-    robust_interval: tuple[Difference, Difference]
+    robust_interval: DifferenceInterval
 
 
 class CurveResults(_Section):
@@ -115,7 +126,7 @@ class AloneRow(_Section):
     set: str
     attacks: list[dict[str, Any]] = Field(min_length=1)
     robust: Fraction
-    robust_interval: tuple[Fraction, Fraction]
+    robust_interval: Interval
     n_test: Images
 
 
@@ -197,7 +208,7 @@ class CheckAccuracy(_Section):
     """Robust accuracy on the checked images."""
 
     robust: Fraction
-    robust_interval: tuple[Fraction, Fraction]
+    robust_interval: Interval
     n_test: Images
 
 

@@ -54,7 +54,7 @@ def half_done(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished, folder)
     for name in ("results.json", "report.html"):
         (folder / name).unlink()
-    for path in folder.glob("*.png"):
+    for path in (*folder.glob("*.svg"), *folder.glob("*.csv")):
         path.unlink()
     for outcomes in folder.glob("evaluation.zarr/*/test_*"):
         shutil.rmtree(outcomes)

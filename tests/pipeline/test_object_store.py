@@ -101,8 +101,8 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert status.finished
     assert (status.tiles, status.steps) == (status.tiles_total, status.steps_total)
     before = everything(folder.root)
-    assert {name for name in before if name.endswith(".png")} == {
-        f"{folder.root.key}/{p.name}" for p in finished.glob("*.png")
+    assert {name for name in before if name.endswith((".svg", ".csv"))} == {
+        f"{folder.root.key}/{p.name}" for p in finished.iterdir() if p.suffix in (".svg", ".csv")
     }
     events = [json.loads(line)["event"] for line in folder.events.read_text().splitlines()]
     assert events.count("run begins") == 2
@@ -140,7 +140,7 @@ def test_every_command_on_a_finished_run_takes_its_url(
         (("report", url), "report.html"),
         (("evaluate", url, "--set", "steps=1"), "results-pgd_linf_r0.2_s0.04_n1_seed0_margin.json"),
         (("evaluate", url, "--tier", "fast", "--images", "8"), "evaluation/fast_linf_r0.2_seed0_images8.json"),
-        (("dynamics", url, "--images", "16"), "dynamics.png"),
+        (("dynamics", url, "--images", "16"), "dynamics.svg"),
         (("report", "--compare", url, str(finished), "--out", f"{url}/comparison.html"), "comparison.html"),
     ):
         if written is not None:

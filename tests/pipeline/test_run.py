@@ -59,15 +59,9 @@ def test_results_hold_what_the_contract_names(finished: Path) -> None:
 def test_every_promised_file_is_there(finished: Path) -> None:
     for name in ("config.toml", "gram.zarr", "train.zarr", "results.json", "events.jsonl", "report.html"):
         assert (finished / name).exists(), name
-    assert sorted(p.name for p in finished.glob("*.png")) == [
-        "degeneration.png",
-        "examples.png",
-        "extremes.png",
-        "methods.png",
-        "spectrum.png",
-        "training.png",
-        "varpi.png",
-    ]
+    plots = ["degeneration", "examples", "extremes", "methods", "spectrum", "training", "varpi"]
+    for ending in ("svg", "csv"):
+        assert sorted(p.stem for p in finished.glob(f"*.{ending}")) == plots
 
 
 def test_the_chosen_time_has_the_best_robust_validation_accuracy(finished: Path) -> None:

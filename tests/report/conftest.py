@@ -22,8 +22,9 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.compare import ComparedRun, write_comparison
-from advntk_dist.report.scores import pairs_of
+from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import local
+from tests.stored_results import under_one_attack
 from tests.undrawn import drawn
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 
@@ -51,31 +52,32 @@ def _pair(method: str, against: str, clean: float, robust: float) -> dict[str, A
 
 def digits_results() -> dict[str, Any]:
     """``results.json`` of a digits run, with the nesting and the kinds of value of the real file."""
+    attack = {
+        "name": "pgd",
+        "radius": RADIUS,
+        "steps": 10,
+        "step_size": 0.04,
+        "norm": "linf",
+        "seed": 7,
+        "max_perturbation": 0.20000000298023224,
+    }
+    methods = {
+        "ntk": _method(0.9899396378269618, 0.23340040241448692),
+        "early_stopped": _method(0.9657947686116701, 0.3903420523138833, t=0.0316227766),
+        "adv_ntk": _method(0.9738430583501007, 0.3682092555331992, recipe="paper", steps=50, lr=1.0),
+    }
+    pairs = [
+        _pair("early_stopped", "ntk", -0.024145, 0.156942),
+        _pair("adv_ntk", "ntk", -0.016097, 0.134809),
+        _pair("adv_ntk", "early_stopped", 0.008048, -0.022133),
+    ]
     return {
         "n_train": 1000,
         "n_val": 300,
         "n_test": N_TEST,
         "network": "mlp-3",
         "dataset": "digits",
-        "attack": {
-            "name": "pgd",
-            "radius": RADIUS,
-            "steps": 10,
-            "step_size": 0.04,
-            "norm": "linf",
-            "seed": 7,
-            "max_perturbation": 0.20000000298023224,
-        },
-        "methods": {
-            "ntk": _method(0.9899396378269618, 0.23340040241448692),
-            "early_stopped": _method(0.9657947686116701, 0.3903420523138833, t=0.0316227766),
-            "adv_ntk": _method(0.9738430583501007, 0.3682092555331992, steps=50, lr=1.0),
-        },
-        "paired": [
-            _pair("early_stopped", "ntk", -0.024145, 0.156942),
-            _pair("adv_ntk", "ntk", -0.016097, 0.134809),
-            _pair("adv_ntk", "early_stopped", 0.008048, -0.022133),
-        ],
+        **under_one_attack(attack, methods, pairs),
         "seconds": {"gram": 3.812, "select": 21.455, "train": 96.02, "evaluate": 41.7, "report": 2.25},
         "environment": {
             "python": "3.11.2",
@@ -87,7 +89,9 @@ def digits_results() -> dict[str, Any]:
         },
         "gram": {"tile": 256, "tiles": 10, "bytes": 2621440, "backend": "neural-tangents", "dtype": "float32"},
         "solver": {"tolerance": 1e-08, "passes": {"select": 31, "train": 812}, "worst_ritz": -1.9073486328125e-06},
-        "curve": {"t": [0.001, 0.01], "note": None, "complete": True},
+        "curve": {"times": [0.01], "validation": [_method(0.9, 0.3)], "test": [_method(0.9, 0.4)]},
+        "tier": {"asked": "none", "worth": False},
+        "peak_bytes": {"driver": 123456789, "worker": 0},
     }
 
 
@@ -177,7 +181,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun:
     """A run to compare, its robust accuracies moved by ``shift``."""
     found, curve = digits_results(), degeneration_curve(9)
-    found["methods"]["adv_ntk"] = _method(0.97, 0.37 + shift, steps=50, lr=1.0)
+    found["methods"]["adv_ntk"] = _method(0.97, 0.37 + shift, recipe="paper", steps=50, lr=1.0)
+    found |= under_one_attack(found["attack"], found["methods"], found["paired"])
     found["curve"] = {
         "times": curve.times.tolist(),
         "test": [{"clean": c, "robust": r} for c, r in zip(curve.clean, curve.robust + shift, strict=True)],
@@ -188,7 +193,7 @@ def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [compared_run("first"), compared_run("second", 0.02, train={"lr": 0.5}), compared_run("third", -0.05)]
-    pairs = pairs_of({"paired": [_pair("second: Adv-NTK", "first: Adv-NTK", 0.0, 0.02)]})
+    pairs = [PairRow(**_pair("second: Adv-NTK", "first: Adv-NTK", 0.0, 0.02))]
     with drawn():
         return local(write_comparison(runs, tmp_path_factory.mktemp("compared") / "new" / "comparison.html", pairs))
 

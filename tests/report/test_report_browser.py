@@ -1,4 +1,4 @@
-"""The report in a real browser: pictures load, nothing overflows, no errors, both colour schemes."""
+"""The report in a real browser: figures follow the colour scheme, nothing overflows, no errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from advntk_dist.report import ReportInputs, write_report
-from advntk_dist.report.figures import NAMES
+from advntk_dist.report.write import NAMES
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import local
 from tests.stored_results import check, tier
@@ -38,9 +38,11 @@ addEventListener('error', e => found.errors.push(String(e.message || e.target.ou
 addEventListener('securitypolicyviolation', e => found.errors.push(e.violatedDirective + ' ' + e.blockedURI));
 addEventListener('load', () => {  // fires after every picture has loaded or failed
   for (const d of document.querySelectorAll('details')) d.open = true;
-  const images = [...document.images];
-  found.images = images.map(i => [i.naturalWidth, i.getBoundingClientRect().width]);
-  found.dark = images.map(i => i.currentSrc !== i.src);
+  const figures = [...document.querySelectorAll('figure svg')];
+  found.figures = figures.map(f => f.getBoundingClientRect().width);
+  found.grounds = figures.map(f => getComputedStyle(f.querySelector('path')).fill);
+  found.inks = figures.map(f => getComputedStyle(f.querySelector('text')).fill);
+  found.named = figures.every(f => f.matches('[role=img]') && f.querySelector('title').textContent.length > 20);
   found.viewport = innerWidth;
   found.page = document.documentElement.scrollWidth;
   const clipped = e => e.closest('.scroll, pre') !== null;
@@ -97,12 +99,12 @@ def _look(browser: str, page: Path, tmp_path: Path, width: int, scheme: str) -> 
 )
 def test_page_in_chromium(browser: str, written: Path, tmp_path: Path, width: int, scheme: str, surface: str) -> None:
     found = _look(browser, written / "report.html", tmp_path, width, scheme)
-    assert len(found["images"]) == len(NAMES)
-    for natural, shown in found["images"]:
-        assert natural > 1000
-        assert 300 < shown <= width
-    assert found["dark"] == [scheme == "dark"] * len(NAMES)
-    assert found["surface"] == surface
+    assert len(found["figures"]) == len(NAMES)
+    assert all(300 < shown <= width for shown in found["figures"])
+    assert found["named"]
+    assert set(found["grounds"]) == {surface} == {found["surface"]}
+    assert len(found["inks"]) == len(NAMES)
+    assert all((sum(map(int, re.findall(r"\d+", ink))) > 384) == (scheme == "dark") for ink in found["inks"])
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +127,10 @@ def examined(make: Callable[..., ReportInputs], tmp_path_factory: pytest.TempPat
 def test_checks_tiers_and_warnings_in_chromium(browser: str, examined: Path, tmp_path: Path, width: int) -> None:
     page = examined.read_text(encoding="utf-8")
     assert all(f'class="{name}"' in page for name in ("warnings", "checks", "methods", "pairs"))
-    assert len(_look(browser, examined, tmp_path, width, "light")["images"]) == 2
+    assert len(_look(browser, examined, tmp_path, width, "light")["figures"]) == 2
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_comparison_in_chromium(browser: str, compared: Path, tmp_path: Path, width: int) -> None:
     found = _look(browser, compared, tmp_path, width, "light")
-    assert len(found["images"]) == 1
-    assert found["images"][0][0] > 1000
+    assert len(found["figures"]) == 1

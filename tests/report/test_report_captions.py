@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from advntk_dist.errors import RequestError
 from advntk_dist.report import Extremes, TrainingHistory
-from advntk_dist.report.curves import training_figure
 from advntk_dist.report.dynamics import dynamics_caption
 from advntk_dist.report.inputs import running_mean
-from advntk_dist.report.run_plots import extremes_caption
-from advntk_dist.report.sentences import training_caption
-from advntk_dist.report.style import LIGHT
+from advntk_dist.report.run_plots import training_figure
+from advntk_dist.report.sentences import extremes_caption, training_caption
 
 
 def history(loss: list[float], cycle: int) -> TrainingHistory:
@@ -45,7 +41,7 @@ def test_losses_of_whole_cycles_are_compared(loss: list[float], cycle: int, says
 
 @pytest.mark.parametrize(("cycle", "lines"), [(3, 2), (1, 1), (7, 1)])
 def test_the_mean_of_a_pass_is_drawn_over_the_steps(cycle: int, lines: int) -> None:
-    drawn = training_figure(history(ZIGZAG, cycle), LIGHT).axes[0].get_lines()
+    drawn = training_figure(history(ZIGZAG, cycle)).axes[0].get_lines()
     assert len(drawn) == lines
     if lines == 2:
         assert np.ptp(np.diff(np.asarray(drawn[1].get_ydata()))) < 1e-12  # the zigzag is gone
@@ -110,8 +106,3 @@ def test_dynamics_are_told_as_they_go(results: dict[str, Any], says: str) -> Non
     words = dynamics_caption(results)
     assert says in words
     assert "first rises" not in words
-
-
-def test_cycles_are_checked() -> None:
-    with pytest.raises(RequestError, match=r"training\.cycle: 0; "):
-        replace(history([0.5], 1), cycle=0)

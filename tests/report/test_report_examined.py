@@ -11,7 +11,7 @@ import pytest
 
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.report import ReportInputs, write_report
-from advntk_dist.report.examined import read_check, read_tiers
+from advntk_dist.report.write import check_words, read_check, read_tiers
 from advntk_dist.results import schema
 from tests.stored_results import check, tier
 
@@ -68,7 +68,7 @@ def test_all_passed(tmp_path: Path) -> None:
         put(tmp_path, CHECK | {"checks": CHECK["checks"][:1], "method": "early_stopped", "own_attack": None}), {}
     )
     assert found is not None
-    assert found.verdict == (
+    assert check_words(found) == (
         "1 of 1 checks of Early-stopped NTK on 200 test images passed. Robust accuracy: 28.0% under all white-box "
         "attacks."
     )
@@ -81,6 +81,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another key": (lambda body: resealed(body | {"more": 1}), "more: Extra inputs are not permitted"),
     "a missing key": (lambda body: resealed({k: v for k, v in body.items() if k != "methods"}), "methods: Field"),
     "no fraction": (lambda body: resealed(body | {"methods": {"ntk": {"clean": 2}}}), r"methods\.ntk\.clean: Input"),
+    "an interval upside down": (
+        lambda body: body["methods"]["ntk"].update(robust_interval=[0.3, 0.1]) or resealed(body),
+        r"methods\.ntk\.robust_interval: Value error, the lower end is above the upper one",
+    ),
     "no pair": (lambda body: resealed(body | {"paired": [3]}), r"paired\.0: Input should be a valid dictionary"),
 }
 

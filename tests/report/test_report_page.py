@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -11,12 +10,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from advntk_dist.errors import RequestError
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report import (
     DegenerationCurve,
     Examples,
@@ -26,10 +26,12 @@ from advntk_dist.report import (
     extremes_of,
     write_report,
 )
-from advntk_dist.report.figures import NAMES, Plot, make_plots
-from advntk_dist.report.run_plots import examples_figure, varpi_figure
-from advntk_dist.report.style import LIGHT
-from advntk_dist.report.write import render_page
+from advntk_dist.report.image_plots import examples_figure
+from advntk_dist.report.run_plots import varpi_figure
+from advntk_dist.report.style import DARK
+from advntk_dist.report.write import NAMES, make_plots, render_page
+from advntk_dist.results import schema
+from tests.stored_results import under_one_attack
 from tests.undrawn import drawn
 
 Make = Callable[..., ReportInputs]
@@ -47,7 +49,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in {"meta", "link", "img", "source", "br"}:
+        if tag not in {"meta", "link", "br"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -63,6 +65,10 @@ def degeneration() -> DegenerationCurve:
     return DegenerationCurve(
         np.array([0.01, 0.1, 1.0]), np.full(3, 0.9), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
     )
+
+
+def shown(inputs: ReportInputs) -> str:
+    return render_page(inputs, make_plots(inputs))
 
 
 def leaves(values: object) -> list[object]:
@@ -82,7 +88,7 @@ def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, An
     # The rows of the nested table: a path, then its value.
     first = page.cells.index("n_train")
     rows = dict(zip(page.cells[first::2], page.cells[first + 1 :: 2], strict=True))
-    found = [value for text in rows.values() for value in re.findall(r"[^\s\[\],]+", text)]
+    found = [value for text in rows.values() for value in re.findall(r'[^\s\[\],"]+', text)]
     expected = [leaf if isinstance(leaf, str) else json.dumps(leaf) for leaf in leaves(results)]
     assert found == expected
     assert rows["methods.early_stopped.robust"] == "0.3903420523138833"
@@ -100,20 +106,21 @@ def test_radii_and_stages_are_as_they_were_meant(page: Page, make: Make, results
         assert stage in page.text
     assert "Total2 min 45 s100%" in page.text
     results["attack"] |= {"radius": 8 / 255}
-    for method in results["methods"].values():
+    for method in results["worst_case"]["methods"].values():
         method["max_perturbation"] = 0.0313725508749485  # 8/255 through float32
     inputs = make(results=results, facts=(("Started", "2026-01-02 03:04 UTC"), ("Data fingerprint", "0123abcd")))
-    shown = Page(render_page(inputs, make_plots(inputs)))
-    assert shown.cells.count("8/255") == 3
-    assert "Started2026-01-02 03:04 UTC" in shown.text.replace("\n", "")
-    assert "Data fingerprint0123abcd" in shown.text.replace("\n", "")
-    assert "Chance: 10.0% (one of 10 classes)." in shown.text
-    assert 'class="warnings"' not in render_page(inputs, {n: "" for n in NAMES})
+    source = shown(inputs)
+    page = Page(source)
+    assert page.cells.count("8/255") == 3
+    assert "Started2026-01-02 03:04 UTC" in page.text.replace("\n", "")
+    assert "Data fingerprint0123abcd" in page.text.replace("\n", "")
+    assert "Chance: 10.0% (one of 10 classes)." in page.text
+    assert 'class="warnings"' not in source
 
 
 def test_warnings_stand_under_the_headline(make: Make) -> None:
     curve = degeneration()
-    page = render_page(make(curve=replace(curve, chosen_t=float(curve.times[0]))), {n: "" for n in NAMES})
+    page = shown(make(curve=replace(curve, chosen_t=float(curve.times[0]))))
     assert (
         page.index("</h1>") < page.index("is the edge of the grid, its shortest") < page.index('aria-label="Summary"')
     )
@@ -122,9 +129,13 @@ def test_warnings_stand_under_the_headline(make: Make) -> None:
 def test_the_true_class_stands_over_each_example(make: Make) -> None:
     examples = make().examples
     assert examples is not None
-    figure = examples_figure(examples, tuple(f"is {n}" for n in range(10)), LIGHT)
-    found = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_fontweight() == "bold"]
+    figure = examples_figure(examples, tuple(f"is {n}" for n in range(10)))
+    found = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
     assert found == [f"is {label}" for label in examples.labels]
+
+
+def test_results_of_these_tests_are_those_of_a_run(results: dict[str, Any]) -> None:
+    schema.RunResults.model_validate(results)
 
 
 def test_tags_are_balanced_and_the_doctype_comes_first(page: Page, written: Path) -> None:
@@ -138,39 +149,62 @@ def test_nothing_outside_the_page_is_requested(page: Page, written: Path) -> Non
         assert tag not in {"script", "iframe", "object", "embed", "form", "base", "video", "audio"}
         for name, value in attributes.items():
             assert not name.startswith("on")
-            if name in {"src", "srcset", "href", "data", "poster", "action", "background"}:
+            if name in {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}:
                 if tag == "a":
                     links.append(value)
-                else:
+                elif not (tag == "use" and value.startswith("#")):
                     assert value.startswith("data:"), f"<{tag} {name}={value[:60]}>"
     assert links == ["https://arxiv.org/abs/2310.06112"]
     source = (written / "report.html").read_text(encoding="utf-8")
     assert "@import" not in source
-    assert "url(" not in source
+    assert source.count("url(") == source.count("url(#")
     policy = [
         a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
     ]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_embedded_pictures_are_the_pngs_beside_the_page_and_have_words(page: Page, written: Path) -> None:
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == len(NAMES) == 7
-    for name, image in zip(NAMES, images, strict=True):
-        content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
-        assert content == (written / f"{name}.png").read_bytes()
-        pixels = imread(written / f"{name}.png")
-        assert (int(image["width"]), int(image["height"])) == (pixels.shape[1], pixels.shape[0])
-        assert float(np.std(pixels[..., :3])) > 0.02
-        assert len(image["alt"]) > 20
-        assert b"tEXt" not in content  # no version, no date
-    dark = [attributes for tag, attributes in page.tags if tag == "source"]
-    assert [a["media"] for a in dark] == ["(prefers-color-scheme: dark)"] * 7
-    assert {a["srcset"] for a in dark}.isdisjoint({a["src"] for a in images})
-    for light, other in zip(images, dark, strict=True):
-        pixels = imread(io.BytesIO(base64.b64decode(other["srcset"].removeprefix("data:image/png;base64,"))))
-        assert (int(light["width"]), int(light["height"])) == (pixels.shape[1], pixels.shape[0])
-        assert float(np.median(pixels[..., :3])) < 0.2  # a dark ground
+def test_figures_are_the_files_beside_the_page_with_their_data(written: Path) -> None:
+    source = (written / "report.html").read_text(encoding="utf-8")
+    identifiers: list[str] = []
+    for name in NAMES:
+        svg = (written / f"{name}.svg").read_text(encoding="utf-8")
+        assert svg in source
+        root = ElementTree.fromstring(svg)  # a whole file of its own
+        title = root.find("{http://www.w3.org/2000/svg}title")
+        assert title is not None
+        assert root.get("role") == "img"
+        assert len(title.text or "") > 20
+        assert "matplotlib" not in svg.lower()  # no version, no date
+        assert not re.search(r"20\d\d-\d\d", svg)
+        assert svg.count("font-family: 'DejaVu Sans'") == svg.count("<text ")
+        drawn_in = set(re.findall(r"(?:fill|stroke): (#\w+)", re.sub(r"(?s)<style>.*?</style>", "", svg)))
+        assert drawn_in <= set(DARK), "colours that stay as they are on a dark page"
+        identifiers += re.findall(r' id="([^"]*)"', svg)
+        with (written / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            assert list(csv.DictReader(file))
+    assert len(set(identifiers)) == len(identifiers), "figures of one page share identifiers"
+
+
+def test_the_data_of_the_figures_are_those_of_the_run(make: Make, written: Path) -> None:
+    def column(name: str, key: str) -> list[float]:
+        with (written / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return [float(row[key]) for row in csv.DictReader(file)]
+
+    inputs = make()
+    assert inputs.curve is not None
+    assert inputs.training is not None
+    assert inputs.spectrum is not None
+    assert column("degeneration", "robust") == [*inputs.curve.robust, inputs.curve.robust_ntk]
+    assert column("degeneration", "t") == [*inputs.curve.times, np.inf]
+    low, high = wilson_interval(inputs.curve.clean_ntk, inputs.curve.n_test)
+    assert (column("degeneration", "clean_low")[-1], column("degeneration", "clean_high")[-1]) == (low, high)
+    assert column("training", "loss") == list(inputs.training.loss)
+    assert column("varpi", "varpi") == list(np.asarray(inputs.varpi))
+    assert column("spectrum", "eigenvalue") == list(inputs.spectrum.eigenvalues)
+    assert column("methods", "robust_low") == [m["robust_interval"][0] for m in inputs.results["methods"].values()]
+    assert len(column("examples", "largest_difference")) == 6
+    assert len(column("extremes", "varpi")) == 20
 
 
 def test_page_says_how_to_cite_and_repeat(page: Page) -> None:
@@ -188,28 +222,27 @@ def test_rerun_changes_nothing_and_repairs_what_was_changed(
     monkeypatch.setattr("advntk_dist.report.write.make_plots", lambda _: plots)
     write_report(inputs, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == sorted(["report.html", *(f"{name}.png" for name in NAMES)])
+    assert files == sorted(["report.html", *(f"{name}.{ending}" for name in NAMES for ending in ("svg", "csv"))])
     for name in files:
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes(), name
-    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files if name != "varpi.png"}
-    (tmp_path / "varpi.png").write_bytes(b"cut off")
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files if name != "varpi.svg"}
+    (tmp_path / "varpi.svg").write_bytes(b"cut off")
     write_report(inputs, tmp_path)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
-    assert (tmp_path / "varpi.png").read_bytes() == (written / "varpi.png").read_bytes()
+    assert (tmp_path / "varpi.svg").read_bytes() == (written / "varpi.svg").read_bytes()
 
 
-def test_missing_parts_leave_a_note_and_no_stale_picture(make: Make, tmp_path: Path) -> None:
+def test_missing_parts_leave_a_note_and_no_stale_plot(make: Make, tmp_path: Path) -> None:
     for name in NAMES:
-        (tmp_path / f"{name}.png").write_bytes(b"of an earlier run")
+        (tmp_path / f"{name}.svg").write_bytes(b"of an earlier run")
     bare = make(
-        results={"methods": {"ntk": {"clean": 0.9, "robust": 0.2}}},
         curve=None, training=None, varpi=None, y_train=None, examples=None, config_toml="", classes=(),
         extremes=None, spectrum=None,
     )  # fmt: skip
     page = Page(write_report(bare, tmp_path).read_text(encoding="utf-8"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]
-    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 10
-    notes = ("degeneration curve", "training curves", "distribution of ϖ", "adversarial examples", "timings")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.csv", "methods.svg", "report.html"]
+    assert sum(attributes.get("class") == "note" for _, attributes in page.tags) == 8
+    notes = ("degeneration curve", "training curves", "distribution of ϖ", "adversarial examples")
     for note in notes:
         assert f"No {note}: " in page.text
     assert "None" not in page.text
@@ -225,8 +258,7 @@ def test_empty_history_and_no_images_count_as_missing(make: Make) -> None:
             curve=None, varpi=None, y_train=None, extremes=None, spectrum=None,
         )
     )  # fmt: skip
-    assert isinstance(plots["training"], str)
-    assert isinstance(plots["examples"], str)
+    assert plots.keys() == {"methods"}
 
 
 @pytest.mark.parametrize(
@@ -240,7 +272,7 @@ def test_empty_history_and_no_images_count_as_missing(make: Make) -> None:
     ],
 )
 def test_times_that_differ_much_have_a_log_axis(ends: tuple[float, float], scale: str, labels: list[str]) -> None:
-    figure = varpi_figure(np.linspace(*ends, 500), np.arange(500) % 3, ("a", "b", "c"), LIGHT)
+    figure = varpi_figure(np.linspace(*ends, 500), np.arange(500) % 3, ("a", "b", "c"))
     axis = figure.axes[-1].xaxis
     figure.canvas.draw()
     low, high = figure.axes[-1].get_xlim()
@@ -260,7 +292,8 @@ HOSTILE = '</pre></style><script>alert(1)</script><img src="http://192.0.2.1/x">
 def test_hostile_strings_stay_text(make: Make, results: dict[str, Any]) -> None:
     results |= {"dataset": HOSTILE, "network": HOSTILE, HOSTILE: HOSTILE, "environment": {HOSTILE: HOSTILE}}
     results["attack"] |= {"name": HOSTILE, "norm": HOSTILE}
-    results["methods"][HOSTILE] = {"clean": 0.5, "robust": 0.4}
+    results["methods"][HOSTILE] = dict(results["methods"]["ntk"])
+    results |= under_one_attack(results["attack"], results["methods"], [])
     results["seconds"][HOSTILE] = 3.0
     examples = make().examples
     assert examples is not None
@@ -270,10 +303,9 @@ def test_hostile_strings_stay_text(make: Make, results: dict[str, Any]) -> None:
         classes=(HOSTILE, "鳥 two\nlines", "", *"3456789"),
         examples=replace(examples, method=HOSTILE),
     )
-    # Figures in which there are names; one theme is drawn as the other.
-    with drawn(LIGHT):
+    with drawn():
         named = make_plots(replace(inputs, curve=None, training=None, spectrum=None))
-    page = Page(render_page(inputs, make_plots(inputs) | {n: p for n, p in named.items() if isinstance(p, Plot)}))
+    page = Page(render_page(inputs, make_plots(inputs) | named))
     assert page.open == []
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert all(value.startswith("data:") for tag, a in page.tags for name, value in a.items() if name == "src")
@@ -298,9 +330,9 @@ def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
         extremes=extremes_of(images, np.linspace(0, 1e-3, 9), labels, count=3),
         spectrum=KernelSpectrum(np.array([5.0]), np.array([0.1]), 300),
     )
-    with drawn(LIGHT):
+    with drawn():
         plots = make_plots(inputs)
-    captions = {name: plot.caption for name, plot in plots.items() if isinstance(plot, Plot)}
+    captions = {name: plot.caption for name, plot in plots.items()}
     assert set(captions) == set(NAMES)
     assert "the attack turns 9 of 9 right answers" in captions["examples"]
     assert "magnified 15.9 times;" in captions["examples"]
@@ -345,4 +377,4 @@ def test_interrupted_write_leaves_the_old_page_whole(
     with pytest.raises(RequestError, match="No space left on device"):
         write_report(inputs, tmp_path)
     assert target.read_text() == "the old page"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.csv", "methods.svg", "report.html"]
