@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from pydantic import BaseModel
 
 from advntk_dist.cli import advntk
+from advntk_dist.cli.reference import FILE, FILES, every_command, fields, reference
 from advntk_dist.config import load_config
+from advntk_dist.config.finite_width import FiniteWidthConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "cluster/README.md", "deploy/README.md")}
@@ -19,15 +21,7 @@ README = READMES["README.md"]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def _commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _commands(command, (*words, name))
-        else:
-            yield (*words, name), command
-
-
-COMMANDS = dict(_commands(advntk))
+COMMANDS = {tuple(words.split()): command for words, command in every_command()}
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -97,3 +91,12 @@ def test_commands_and_options_in_the_text_exist(name: str) -> None:
 @pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)
 def test_help_has_an_example(words: tuple[str, ...]) -> None:
     assert re.search(r"Examples?:", COMMANDS[words].help or ""), f"advntk {' '.join(words)} --help has no example"
+
+
+def test_the_reference_is_what_the_code_gives() -> None:
+    assert FILE.read_text("utf-8") == reference(), "run `python -m advntk_dist.cli.reference --write`"
+
+
+@pytest.mark.parametrize("kind", [*FILES, *(field.annotation for field in FiniteWidthConfig.model_fields.values())])
+def test_every_key_of_a_file_and_of_a_configuration_is_described(kind: type[BaseModel]) -> None:
+    assert not [name for name, field in fields(kind).items() if not field.get("description", "").strip().endswith(".")]
