@@ -16,7 +16,10 @@ from advntk_dist.config import load_config
 from advntk_dist.config.finite_width import FiniteWidthConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "cluster/README.md", "deploy/README.md")}
+READMES = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in ("README.md", "cluster/README.md", "deploy/README.md", "tests/benchmarks/README.md")
+}
 README = READMES["README.md"]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -53,7 +56,7 @@ WRITTEN = [(name, use) for name, text in READMES.items() for use in dict.fromkey
 
 def test_commands_are_found_where_there_are_some() -> None:
     counts = [sum(name == readme for name, _ in WRITTEN) for readme in READMES]
-    assert all(count >= least for count, least in zip(counts, (6, 6, 2), strict=True)), counts
+    assert all(count >= least for count, least in zip(counts, (6, 6, 2, 0), strict=True)), counts
     assert sum(use.startswith("plan ") for _, use in WRITTEN) >= 2
     block = "```sh\nsbatch -N 2 slurm.sbatch run x --out /a  # y\nkubectl get secret advntk -o x\n```"
     assert _written(block) == ["run x --out /a"]
@@ -100,3 +103,21 @@ def test_the_reference_is_what_the_code_gives() -> None:
 @pytest.mark.parametrize("kind", [*FILES, *(field.annotation for field in FiniteWidthConfig.model_fields.values())])
 def test_every_key_of_a_file_and_of_a_configuration_is_described(kind: type[BaseModel]) -> None:
     assert not [name for name, field in fields(kind).items() if not field.get("description", "").strip().endswith(".")]
+
+
+def test_the_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 140]
+
+
+@pytest.mark.parametrize("name", [*READMES, "advntk_dist/cli/README.md"])
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text("utf-8")):
+        path, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), target
+        titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]

@@ -89,9 +89,14 @@ def main() -> None:
         disk["run"] = disk_bytes(clone / "runs")
         subprocess.run(["uv", "sync", "-q"], cwd=clone, env=env, check=True)
         disk["environment_dev"] = disk_bytes(clone / ".venv")
-    report = {"command": " ".join(command), "peak_bytes": peak.bytes, "disk_bytes": disk, "environment": environment()}
+    report = {
+        "command": " ".join(command),
+        "peak_bytes": {"run": peak.bytes},
+        "disk_bytes": disk,
+        "environment": environment(),
+    }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report["disk_bytes"]), report["peak_bytes"])
+    print(json.dumps({key: report[key] for key in ("disk_bytes", "peak_bytes")}))
 
 
 if __name__ == "__main__":
