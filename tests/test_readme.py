@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from pkgutil import resolve_name
 
 import click
 import pytest
 from pydantic import BaseModel
 
+import advntk_dist
 from advntk_dist.cli import advntk
 from advntk_dist.cli.reference import FILE, FILES, every_command, fields, reference
 from advntk_dist.config import load_config
@@ -121,3 +123,10 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
         assert file.exists(), target
         titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if heading else []
         assert not heading or heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_names_of_the_glossary_exist() -> None:
+    names = re.findall(r"``([\w.]+)``", advntk_dist.__doc__ or "")
+    assert len(names) > 15
+    for name in names:
+        resolve_name(f"advntk_dist.{name}")
