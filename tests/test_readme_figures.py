@@ -61,10 +61,10 @@ def needs() -> Iterator[str]:
     """What the two commands of README take, and what the main job shows."""
     found, run, suite = stored("needs"), stored("digits")["runs"]["default"], stored("suite")
     attacks = WORDS[len(run["worst_case"]["attacks"])]
-    disk, memory = ({key: f"{n / 1e9:.1f} GB" for key, n in found[of].items()} for of in ("disk_bytes", "peak_bytes"))
+    disk = {key: f"{n / 1e9:.1f} GB" for key, n in found["disk_bytes"].items()}
     cores = [WORDS[stored(name)["environment"]["cpu_count"]] for name in ("digits", "suite")]
     yield f"downloads packages ({disk['environment']} on disk) and then takes {run['wall_seconds']:.0f} s on {cores[0]}"
-    yield f"on {cores[0]} cores and {memory['run']} of memory"
+    yield f"on {cores[0]} cores and {found['peak_bytes']['run'] / 1e9:.1f} GB of memory"
     yield f"{WORDS[len(run['methods'])]} methods on clean images and under {attacks} attacks"
     first = suite["runs"][0]
     assert (first["compiled_programs"], first["exit"], first["busy_beside"]) == ("none", 0, 0)

@@ -3,9 +3,10 @@
     python tests/benchmarks/needs.py [--out FILE]
 
 Memory is the largest sum over all processes that the command started, Ray's among them, of their proportional set
-sizes (a page that k processes share counts 1/k in each), looked at twice a second. Load on the machine does not
-change it. ``environment`` and ``environment_dev`` are what the packages take on disk without and with those of the
-tests; ``run`` is the run directory.
+sizes (a page that k processes share counts 1/k in each), looked at five times a second, over two runs: a peak between
+two looks is missed. Each run compiles its programs, as the first one on a machine does. ``environment`` and
+``environment_dev`` are what the packages take on disk without and with those of the tests; ``run`` is the run
+directory. On a busy machine the peaks of the processes fall together less often, so run it on a quiet one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ import psutil
 from advntk_dist.environment import environment
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS = 2
 MARK = "ADVNTK_BENCHMARK"
 """Environment variable that marks the processes of a command: Ray's outlive their parents, but inherit it."""
 
@@ -54,7 +57,7 @@ def peak_memory() -> Iterator[PeakMemory]:
     peak, done = PeakMemory(), threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.5):
+        while not done.wait(0.2):
             peak.look()
 
     thread = threading.Thread(target=watch)
@@ -78,20 +81,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "needs.json")
     arguments = parser.parse_args()
     env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    env["UV_CACHE_DIR"] = subprocess.run(
+        ["uv", "cache", "dir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     command = ["uv", "run", "--no-dev", "advntk", "run", "digits"]
     with tempfile.TemporaryDirectory(prefix="needs") as folder:
         clone = Path(folder, "clone")
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         subprocess.run(["uv", "sync", "-q", "--no-dev"], cwd=clone, env=env, check=True)
         disk = {"environment": disk_bytes(clone / ".venv")}
-        with peak_memory() as peak:
-            subprocess.run(command, cwd=clone, env=env | {MARK: peak.mark}, stdout=sys.stderr, check=True)
+        peaks = []
+        for turn in range(RUNS):
+            env["XDG_CACHE_HOME"] = str(Path(folder, f"caches{turn}"))
+            shutil.rmtree(clone / "runs", ignore_errors=True)
+            with peak_memory() as peak:
+                subprocess.run(command, cwd=clone, env=env | {MARK: peak.mark}, stdout=sys.stderr, check=True)
+            peaks.append(peak.bytes)
         disk["run"] = disk_bytes(clone / "runs")
         subprocess.run(["uv", "sync", "-q"], cwd=clone, env=env, check=True)
         disk["environment_dev"] = disk_bytes(clone / ".venv")
     report = {
         "command": " ".join(command),
-        "peak_bytes": {"run": peak.bytes},
+        "peak_bytes": {"run": max(peaks), "of_each": peaks},
         "disk_bytes": disk,
         "environment": environment(),
     }
