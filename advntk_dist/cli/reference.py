@@ -22,7 +22,7 @@ from advntk_dist import errors
 from advntk_dist.cli import advntk
 from advntk_dist.config import RunConfig
 from advntk_dist.config.finite_width import FiniteWidthConfig
-from advntk_dist.pipeline.rundir import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.results import schema
 
 FILE = Path(__file__).with_name("README.md")
