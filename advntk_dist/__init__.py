@@ -1,7 +1,28 @@
 """Adversarial training in the infinite-width limit, at full dataset scale.
 
 The names below are the public interface; each is imported when it is first used, so that
-``import advntk_dist`` costs nothing.
+``import advntk_dist`` costs nothing. The paper's symbols, and where they are in this package, for n training images,
+m other images and k classes:
+
+X, Y            training images (n, H, W, C) and one-hot targets (n, k): ``load_dataset``
+Theta           NTK Gram matrix (n, n) of X: ``build_gram``, ``open_gram``, ``operators.GramOperator``
+Theta(x, X)     NTK (m, n) of any images: ``networks.Network.ntk``; with gradients in x, ``networks.Network.ntk_vjp``
+K               NNGP kernel, the covariance of the outputs at initialisation: ``networks.Network.nngp``
+Theta_x         adversarial regularization kernel (ARK), (n,): ``networks.Network.ark``
+eta_i(t)        rate of the attack as a gradient flow on image i, argument eta of ``xi``: ``theory.schedules.Schedule``
+S               length of that flow, argument inner_time of ``xi``; in the solver, the matrix D^1/2 Theta D^1/2
+Xi(t)           diagonal (n,) of effective training times of adversarial training: ``xi``, ``log_xi``
+varpi, D        times that Adv-NTK learns, D = Diag(varpi): ``training.CrossFitRecipe``, ``training.PaperRecipe``
+f_0(x)          output at initialisation, 0 in expectation
+f_t(x)          output (m, k) at time t, f_t(x) = Theta(x, X) c(t): ``KernelPredictor``
+c(t), c(varpi)  coefficients (n, k): ``ATDynamics.coefficients``, at many t ``ATDynamics.trajectory``
+phi_1(z)        (e^z - 1) / z, by which c(t) needs no inverse: ``solve.phi``
+t = infinity    plain kernel regression: numpy.inf as a time, method ntk of ``run``
+uniform t       one time for all images (varpi = t), method early_stopped of ``run``
+L(varpi)        loss on attacked validation images, and its gradient (n,): ``ATDynamics.loss_and_gradient``
+law of f_t      mean and covariance over the infinite ensemble: ``output_law``
+exact flow      product of exponentials where Theta Xi'(t) does not commute over time: ``schedule_distance``
+radius          largest change of an image by an attack, in the pixel range of 1: ``pgd``, ``apgd``, ``square``
 """
 
 from __future__ import annotations

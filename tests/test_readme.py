@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import click
 import pytest
+from pydantic import BaseModel
 
+import advntk_dist
 from advntk_dist.cli import advntk
+from advntk_dist.cli.reference import FILE, FILES, every_command, fields, reference
 from advntk_dist.config import load_config
+from advntk_dist.config.finite_width import FiniteWidthConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "cluster/README.md", "deploy/README.md")}
+READMES = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in ("README.md", "cluster/README.md", "deploy/README.md", "tests/benchmarks/README.md")
+}
 README = READMES["README.md"]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def _commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _commands(command, (*words, name))
-        else:
-            yield (*words, name), command
-
-
-COMMANDS = dict(_commands(advntk))
+COMMANDS = {tuple(words.split()): command for words, command in every_command()}
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -59,7 +58,7 @@ WRITTEN = [(name, use) for name, text in READMES.items() for use in dict.fromkey
 
 def test_commands_are_found_where_there_are_some() -> None:
     counts = [sum(name == readme for name, _ in WRITTEN) for readme in READMES]
-    assert all(count >= least for count, least in zip(counts, (6, 6, 2), strict=True)), counts
+    assert all(count >= least for count, least in zip(counts, (6, 6, 2, 0), strict=True)), counts
     assert sum(use.startswith("plan ") for _, use in WRITTEN) >= 2
     block = "```sh\nsbatch -N 2 slurm.sbatch run x --out /a  # y\nkubectl get secret advntk -o x\n```"
     assert _written(block) == ["run x --out /a"]
@@ -97,3 +96,37 @@ def test_commands_and_options_in_the_text_exist(name: str) -> None:
 @pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)
 def test_help_has_an_example(words: tuple[str, ...]) -> None:
     assert re.search(r"Examples?:", COMMANDS[words].help or ""), f"advntk {' '.join(words)} --help has no example"
+
+
+def test_the_reference_is_what_the_code_gives() -> None:
+    assert FILE.read_text("utf-8") == reference(), "run `python -m advntk_dist.cli.reference --write`"
+
+
+@pytest.mark.parametrize("kind", [*FILES, *(field.annotation for field in FiniteWidthConfig.model_fields.values())])
+def test_every_key_of_a_file_and_of_a_configuration_is_described(kind: type[BaseModel]) -> None:
+    assert not [name for name, field in fields(kind).items() if not field.get("description", "").strip().endswith(".")]
+
+
+def test_the_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 140]
+
+
+@pytest.mark.parametrize("name", [*READMES, "advntk_dist/cli/README.md"])
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text("utf-8")):
+        path, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), target
+        titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_names_of_the_glossary_exist() -> None:
+    names = re.findall(r"``([\w.]+)``", advntk_dist.__doc__ or "")
+    assert len(names) > 15
+    for name in names:
+        resolve_name(f"advntk_dist.{name}")

@@ -1,7 +1,7 @@
-"""Every measured figure of README.md is what the JSON files of tests/benchmarks/results say.
+"""Every measured figure of README.md and of tests/benchmarks/README.md is what the JSON files beside the latter say.
 
-Each function below renders the pieces of one paragraph or table from the JSON, rounded as README rounds; each piece
-must stand in README, line breaks aside. A number of README that no piece covers is a setting, or fails the last test.
+Each function below renders the pieces of one paragraph or table from the JSON, rounded as the document rounds; each
+piece must stand there, line breaks aside. A number that no piece covers is a setting, or fails the last test.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, split
 
 TESTS = Path(__file__).resolve().parent
-README = (TESTS.parent / "README.md").read_text("utf-8").replace("\n", " ")
+README, BENCHMARKS = "README.md", "tests/benchmarks/README.md"
+TEXTS = {name: (TESTS.parent / name).read_text("utf-8").replace("\n", " ") for name in (README, BENCHMARKS)}
 WORDS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
-SETTINGS = (
-    "Python 3.11 to 3.13",
-    "[arXiv 2310.06112]",
-    "clean, 95% interval | robust, 95% interval",
-    "Intervals are 95%, of images",
-    "on digits at radius 0.2",
-    "On digits at radius 0.2",
-)
+SETTINGS = {
+    README: ("Python 3.11 to 3.13", "[arXiv 2310.06112]", "clean, 95% interval | robust, 95% interval"),
+    BENCHMARKS: ("Intervals are 95%. No GPU", "On digits at radius 0.2"),
+}
 """Pieces whose numbers are chosen, not measured: versions, levels of intervals, radii, times, rates."""
 
 NOT_PROSE = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)")
@@ -59,17 +57,31 @@ def with_std(row: dict[str, Any]) -> str:
     return " / ".join(f"{row[what]['mean']:.1f} ± {row[what]['std']:.1f}" for what in ("clean", "robust"))
 
 
+def needs() -> Iterator[str]:
+    """What the two commands of README take, and what the main job shows."""
+    found, run, suite = stored("needs"), stored("digits")["runs"]["default"], stored("suite")
+    attacks = WORDS[len(run["worst_case"]["attacks"])]
+    disk = {key: f"{n / 1e9:.1f} GB" for key, n in found["disk_bytes"].items()}
+    cores = [WORDS[stored(name)["environment"]["cpu_count"]] for name in ("digits", "suite")]
+    yield f"downloads packages ({disk['environment']} on disk) and then takes {run['wall_seconds']:.0f} s on {cores[0]}"
+    yield f"on {cores[0]} cores and {found['peak_bytes']['run'] / 1e9:.1f} GB of memory"
+    yield f"{WORDS[len(run['methods'])]} methods on clean images and under {attacks} attacks"
+    first = suite["runs"][0]
+    assert (first["compiled_programs"], first["exit"], first["busy_beside"]) == ("none", 0, 0)
+    yield f"({first['wall_minutes']:.0f} minutes on {cores[1]} cores, {disk['environment_dev']} on disk for packages)"
+
+
 def shown_job() -> Iterator[str]:
     job = stored("full-cifar10")
     test, times, cores = job["curve"]["test"], job["curve"]["times"], WORDS[job["environment"]["cpu_count"]]
     assert job["starts"] - 1 == len(job["killed_during"]) == 2
     yield f"in {job['total_seconds'] / 60:.0f} minutes on {cores} cores, killed twice on the way: MLP-5"
-    yield f"{job['n_train']:,} training, {job['n_val']:,} validation and {job['n_test']:,} test images"
+    sizes = f"{job['n_train']:,} training, {job['n_val']:,} validation and {job['n_test']:,} test images"
+    yield f"MLP-5, {job['gram']['dtype']}, {sizes}"
     yield f"PGD-{job['attack']['steps']} on {job['attack']['loss']}s (curve: {test[0]['n_test']:,} test images)"
     assert [row["clean"] for row in test] == sorted(row["clean"] for row in test)
     most = max(range(len(test)), key=lambda i: test[i]["robust"])
     yield f"once training goes on past t = {times[most]} or so (robust overfitting), while clean accuracy still rises"
-    yield f"by t = {job['methods']['early_stopped']['t']} only modes"
 
 
 def shown_table() -> Iterator[str]:
@@ -87,19 +99,32 @@ def shown_table() -> Iterator[str]:
 
 
 def shown_difference() -> Iterator[str]:
-    """Adv-NTK against the stopped NTK, and what stronger attacks take, in quarters of a point."""
     (row,) = [
         p for p in stored("full-cifar10")["paired"] if (p["method"], p["against"]) == ("adv_ntk", "early_stopped")
     ]
     yield f"keeps {points(row['robust'])} points ({span(row['robust_interval'])}) more under attack"
     low, high = row["clean_interval"]
     yield f"clean accuracy {points(-row['clean'])} points below ({points(-low)} below to {points(high)} above)"
+
+
+def machine() -> Iterator[str]:
+    """The one machine of all files that say where they were measured."""
+    keys, folder = ("cpu_count", "machine", "python", "jax"), TESTS / "benchmarks" / "results"
+    found = {
+        tuple(e[key] for key in keys) for path in folder.glob("*.json") if (e := stored(path.stem).get("environment"))
+    }
+    ((cores, kind, python, jax),) = found
+    yield f"a virtual machine with {WORDS[cores]} {kind} cores, Python {python} and JAX {jax}."
+
+
+def stronger_attacks() -> Iterator[str]:
+    """What they take, in quarters of a point."""
     seeds, quarters = stored("recipes-mlp-5")["by_seed"], {2: "half", 3: "three quarters of a point"}
     taken = [
         sum(seed[name]["robust_under_own_attack"] - seed[name]["robust"] for seed in seeds) / len(seeds)
         for name in ("cross-fit", "best uniform time")
     ]
-    yield "Stronger attacks take another {} to {} from both".format(*(quarters[round(400 * t)] for t in taken))
+    yield "take another {} to {} from both".format(*(quarters[round(400 * t)] for t in taken))
 
 
 def plan() -> Iterator[str]:
@@ -127,6 +152,14 @@ def speed() -> Iterator[str]:
     )
     yield f"A PGD attack on {mlp['n']:,} training images makes {round(fast, -1):,.0f} image-steps a second with `mlp-5`"
     yield f"with `mlp-5` ({gain:.1f} times neural-tangents) and {slow:.1f} with `cnn-3` ({more:.1f} times;"
+
+
+def whole_run() -> Iterator[str]:
+    whole = stored("end-to-end")
+    (size,) = [s.partition("=")[2] for s in whole["runs"]["auto"]["settings"] if s.startswith("data.n_train=")]
+    network = load_config(whole["preset"]).network.name
+    yield f"A whole run of `{network}` on {int(size):,} training images takes {whole['runs']['auto']['total']:.0f} s"
+    yield f"against {whole['runs']['neural-tangents']['total']:.0f} s ({whole['gain']['total']:.1f} times faster;"
 
 
 def recipe_table() -> Iterator[str]:
@@ -179,9 +212,9 @@ def check_and_autoattack() -> Iterator[str]:
     assert check["passed"]
     yield f"passes its {WORDS[len(check['checks'])]} checks on the run of seed 0 ({check['images']} test images,"
     ours, theirs, n = auto["ours"], auto["autoattack_standard"], auto["images"]
-    left = f"{n * auto['clean']:.0f} right when clean, {n * theirs['robust']:.0f} left"
+    left = f"{n * auto['clean']:.0f} right when clean, {n * theirs['robust']:.0f} robust"
     assert auto["broken_by_ours_alone"] == auto["broken_by_autoattack_alone"] == 0
-    yield f"on {n} test images of the same run ({left}), fells the same images as tier `{auto['tier']}` does, in"
+    yield f"on {n} test images of the same run ({left}), breaks the same images as tier `{auto['tier']}` does, in"
     yield f"does, in {theirs['seconds'] / ours['seconds']:.1f} times the time"
 
 
@@ -284,15 +317,17 @@ def scale_solver() -> Iterator[str]:
 
 
 def finite_width() -> Iterator[str]:
-    finite = stored("finite-width-cifar10-small")
-    methods, slope = finite["methods"], finite["flow"]["slopes"]["gap_test"]
-    yield f"({finite['network'].upper()}, width {finite['training']['width']}, {finite['n_train']:,} images,"
+    finite, small = stored("finite-width-cifar10-small"), stored("finite-width-digits")
+    methods, attack, sizes = finite["methods"], finite["attack"], finite["training"]
+    yield f"({finite['network'].upper()}, width {sizes['width']}, {finite['n_train']:,} images, radius 8/255, PGD-"
+    yield f"PGD-{attack['steps']} on the squared error, {finite['n_test']:,} test images; `advntk finite-width"
     names = ("finite_at_best", "finite_at", "adv_ntk", "early_stopped")
     most, last, ours, stopped = (f"{points(methods[name]['robust'])}%" for name in names)
     steps = [methods[name]["steps"][0] for name in names[:2]]
     yield f"{most} at step {steps[0]:,} and {last} at step {steps[1]:,}, beside {ours} of Adv-NTK and {stopped} of the"
-    ends = f"95% interval {slope['low']:.2f} to {slope['high']:.2f}"
-    yield f"falls as width to the power {slope['slope']:.2f} ({ends})"
+    for run, words, end in ((finite, "falls as width to the power", ""), (small, "on digits", "; `results/finite-")):
+        slope = run["flow"]["slopes"]["gap_test"]
+        yield f"{words} {slope['slope']:.2f} (95% interval {slope['low']:.2f} to {slope['high']:.2f}{end or ')'}"
 
 
 def digits() -> Iterator[str]:
@@ -305,39 +340,46 @@ def digits() -> Iterator[str]:
 
     flattered, default, paper = runs["squared-error"], runs["default"], runs["paper"]
     n, few = default["methods"]["adv_ntk"]["n_test"], default["worst_case"]["images"]
+    preset = load_config("digits")
+    yield f"({preset.network.name.upper()}, {preset.data.n_train:,} training images; `results/digits.json`), PGD-"
+    yield f"`results/digits.json`), PGD-{default['attack']['steps']}:"
     tier = f"tier `{flattered['tier']['name']}`"
     first, second = (f"{points(flattered['methods'][name]['robust'])}%" for name in methods)
     yield f"`{flattered['command']}` leaves {first} of {n} test images robust for Adv-NTK and {second} for"
     yield f"in the worst case over that and {tier}, {left('squared-error', True)} of the first {few}."
     yield f"`{default['command']}` leaves {left('default', False)} under PGD on {default['attack']['loss']}s, "
     yield f"margins, {left('default', True)} in the worst case"
-    ours, stopped = (f"{points(default['worst_case']['methods'][name]['robust'])}%" for name in methods)
-    yield f"it leaves {ours} in the worst case on {few} test images, where the stopped NTK has {stopped}; the paper's"
     theirs = f"{points(paper['worst_case']['methods']['adv_ntk']['robust'])}%"
-    yield f"the paper's recipe leaves {theirs} (`{paper['command']}`)"
+    yield f"The paper's recipe leaves {theirs} in the worst case (`{paper['command']}`)"
 
 
-FIGURES: tuple[Callable[[], Iterator[str]], ...] = (
-    shown_job, shown_table, shown_difference, plan, speed, recipe_table, recipe_differences, check_and_autoattack,
-    ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
-)  # fmt: skip
+FIGURES: dict[str, tuple[Callable[[], Iterator[str]], ...]] = {
+    README: (needs, shown_job, shown_table, shown_difference),
+    BENCHMARKS: (
+        machine, plan, speed, whole_run, recipe_table, recipe_differences, stronger_attacks, check_and_autoattack,
+        ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("figures", FIGURES, ids=lambda figures: figures.__name__)
-def test_figures_are_those_of_the_json(figures: Callable[[], Iterator[str]]) -> None:
-    assert not [piece for piece in figures() if piece not in README]
+@pytest.mark.parametrize(("name", "figures"), [(name, figures) for name in FIGURES for figures in FIGURES[name]])
+def test_figures_are_those_of_the_json(name: str, figures: Callable[[], Iterator[str]]) -> None:
+    assert not [piece for piece in figures() if piece not in TEXTS[name]]
 
 
-def test_settings_are_in_the_readme() -> None:
-    assert not [piece for piece in SETTINGS if piece not in README]
-
-
-def test_no_figure_of_the_readme_is_without_a_source() -> None:
-    rendered = [piece for figures in FIGURES for piece in figures()]
-    patterns = [NOT_PROSE, *(re.compile(re.escape(piece)) for piece in (*rendered, *SETTINGS))]
-    covered = [found.span() for pattern in patterns for found in pattern.finditer(README)]
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_figure_is_without_a_source(name: str) -> None:
+    text, rendered = TEXTS[name], [piece for figures in FIGURES[name] for piece in figures()]
+    assert not [piece for piece in SETTINGS[name] if piece not in text]
+    patterns = [NOT_PROSE, *(re.compile(re.escape(piece)) for piece in (*rendered, *SETTINGS[name]))]
+    covered = [found.span() for pattern in patterns for found in pattern.finditer(text)]
     assert not [
-        README[max(0, number.start() - 40) : number.end() + 40]
-        for number in NUMBER.finditer(README)
+        text[max(0, number.start() - 40) : number.end() + 40]
+        for number in NUMBER.finditer(text)
         if not any(start <= number.start() and number.end() <= end for start, end in covered)
     ]
+
+
+def test_every_json_file_is_named_in_a_document() -> None:
+    texts = TEXTS[BENCHMARKS] + (TESTS.parent / "cluster" / "README.md").read_text("utf-8")
+    assert not [path.name for path in (TESTS / "benchmarks" / "results").glob("*.json") if path.name not in texts]

@@ -68,9 +68,9 @@ class AdversarialTrainingConfig(Section):
     lr_every: Whole = 8_000
     """Steps after which the learning rate is multiplied by ``lr_decay``, again and again."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: Size = 5e-4
-    """Of SGD."""
+    """Weight decay of SGD."""
     evaluate_every: Whole = 1_000
     """Steps between evaluations; each is a checkpoint as well."""
     seed: Seed = 0
@@ -78,9 +78,9 @@ class AdversarialTrainingConfig(Section):
     parameterization: Literal["ntk", "standard"] = "standard"
     """ntk or standard."""
     W_std: Positive = 0.577
-    """Weights; in the standard parametrisation 1/sqrt(3) is the default of the paper's framework (PyTorch)."""
+    """Standard deviation of the weights; in the standard parametrisation 1/sqrt(3) is PyTorch's default."""
     b_std: Size = 0.0
-    """Biases."""
+    """Standard deviation of the biases."""
 
 
 class FiniteWidthConfig(RunConfig):

@@ -146,7 +146,7 @@ class AttackConfig(Section):
     steps: Annotated[int, Field(ge=0)] = 10
     """Gradient steps a start."""
     step_size: Annotated[Pixels, Field(ge=0)] | None = None
-    """By default a fifth of the radius."""
+    """Length of a step, where the range of a pixel is 1; by default a fifth of the radius."""
     norm: Norm = "linf"
     """What the radius is measured in: linf, l2 or l1."""
     seed: Seed = 0
@@ -228,9 +228,9 @@ class TrainConfig(Section):
     """Adv-NTK: the training of one effective time per sample."""
 
     recipe: Literal["cross-fit", "paper"] = "cross-fit"
-    """cross-fit, or paper as published."""
+    """How the effective times are trained: cross-fit, or paper as published."""
     steps: Annotated[int, Field(ge=1)] = 30
-    """By default 30 of cross-fit, 50 of the paper's recipe."""
+    """Steps of training; by default 30 of cross-fit, 50 of the paper's recipe."""
     lr: Positive = 0.03
     """Of cross-fit the root mean square of the first change of log varpi; of the paper's the length of a step. By
     default 0.03 and 1."""

@@ -71,37 +71,37 @@ class RunDirectory:
 
     @property
     def gram(self) -> Location:
-        """The Gram store."""
+        """The Gram matrix: tiles, and a commit record of each."""
         return self.root / "gram.zarr"
 
     @property
     def coefficients(self) -> Location:
-        """Solved coefficients of each method."""
+        """Solved coefficients of each method, and which images are almost equal."""
         return self.root / "dynamics.zarr"
 
     @property
     def train(self) -> Location:
-        """Checkpoints of Adv-NTK."""
+        """Adv-NTK: effective training times and random state after each step."""
         return self.root / "train.zarr"
 
     @property
     def evaluation(self) -> Location:
-        """Outcomes of attacked images."""
+        """Outcomes of attacked images, each batch committed."""
         return self.root / "evaluation.zarr"
 
     @property
     def results(self) -> Location:
-        """results.json."""
+        """What the run found: sizes, methods with accuracies and intervals, seconds, memory, versions."""
         return self.root / "results.json"
 
     @property
     def events(self) -> Location:
-        """events.jsonl."""
+        """What happened and when, one JSON object a line."""
         return self.root / "events.jsonl"
 
     @property
     def report(self) -> Location:
-        """report.html."""
+        """The page that shows it all; its figures lie beside it."""
         return self.root / "report.html"
 
     @property

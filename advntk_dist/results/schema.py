@@ -32,102 +32,123 @@ def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
-DifferenceInterval = Annotated[tuple[Difference, Difference], AfterValidator(_ascending)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=1)]
+Interval = Annotated[
+    tuple[Fraction, Fraction],
+    AfterValidator(_ascending),
+    Field(description="95% interval of the accuracy above it."),
+]
+PairedInterval = Annotated[
+    tuple[Difference, Difference],
+    AfterValidator(_ascending),
+    Field(description="Paired 95% interval of the difference above it."),
+]
+Attack = Annotated[
+    dict[str, Any],
+    Field(description="Attack of the run, with the keys of [attack], and the largest `max_perturbation` that it used."),
+]
+Attacks = Annotated[list[dict[str, Any]], Field(description="Every attack that counts, with the keys of [attack].")]
+Environment = Annotated[
+    dict[str, Any], Field(description="Versions of Python and of packages, platform, and cores of the machine.")
+]
 
 
 class _Section(BaseModel):
     """A part of a file; keys that are not declared are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class MethodRow(_Section):
     """Clean and robust accuracy of a method, with intervals, images and the largest perturbation that was used."""
 
-    clean: Fraction
+    clean: Fraction = Field(description="Part of the clean images that are classified correctly.")
     clean_interval: Interval
     robust: Fraction
+    """Part of the images that are classified correctly when clean and under every attack that counts here."""
     robust_interval: Interval
-    n_test: Images
+    n_test: Images = Field(description="Images that the accuracies are of.")
     max_perturbation: float
+    """Largest change of an image that an attack used, in the norm of the attack."""
 
 
 class RunMethodRow(MethodRow):
     """A method of a run: early stopping with its time, Adv-NTK with its recipe."""
 
-    t: float | None = None
+    t: float | None = Field(None, description="Of early stopping: the uniform training time that was chosen.")
     validation_robust: Fraction | None = None
-    recipe: str | None = None
-    steps: Count | None = None
-    lr: float | None = None
+    """Of early stopping: robust accuracy on the validation images at that time."""
+    recipe: str | None = Field(None, description="Of Adv-NTK: train.recipe.")
+    steps: Count | None = Field(None, description="Of Adv-NTK: steps of training.")
+    lr: float | None = Field(None, description="Of Adv-NTK: train.lr.")
 
 
 class AttackRow(_Section):
     """What one attack of a tier did to the images that are robust under those before it."""
 
-    name: str
-    attacked: Count
-    broken: Count
-    robust: Fraction
+    name: str = Field(description="Name of the attack within the tier.")
+    attacked: Count = Field(description="Images that it attacked: those that no attack before it had broken.")
+    broken: Count = Field(description="Images of these that it broke.")
+    robust: Fraction = Field(description="Part of all images that are robust after it.")
     robust_interval: Interval
-    max_perturbation: float
+    max_perturbation: float = Field(description="Largest change of an image that it used.")
 
 
 class TierMethodRow(MethodRow):
     """A method under a tier: each attack, the seconds it took over all starts, and what was predicted of them."""
 
-    attacks: list[AttackRow]
-    seconds: Seconds
+    attacks: list[AttackRow] = Field(description="What each attack did, in their order.")
+    seconds: Seconds = Field(description="Time of the attacks on this method, over all starts.")
     predicted: dict[str, Any]
-    flags: dict[str, list[str]] | None = None
-    packages: dict[str, str | None] | None = None
+    """Image-steps, queries and seconds that were predicted, `most` and `expected`."""
+    flags: dict[str, list[str]] | None = Field(None, description="Warnings of AutoAttack's own checks, by part.")
+    packages: dict[str, str | None] | None = Field(None, description="Versions of AutoAttack's packages.")
 
 
 class PairRow(_Section):
     """A method against another on the same images: differences of accuracies, with their paired 95% intervals."""
 
-    method: str
-    against: str
-    n_test: Images
-    clean: Difference
-    clean_interval: DifferenceInterval
-    robust: Difference
-    robust_interval: DifferenceInterval
+    method: str = Field(description="Method that is compared.")
+    against: str = Field(description="Method that it is compared with.")
+    n_test: Images = Field(description="Images that both have met.")
+    clean: Difference = Field(description="Clean accuracy of `method` minus that of `against`.")
+    clean_interval: PairedInterval
+    robust: Difference = Field(description="Robust accuracy of `method` minus that of `against`.")
+    robust_interval: PairedInterval
 
 
 class CurveResults(_Section):
     """Accuracies of uniform training times, on validation and on test images."""
 
-    times: list[float]
-    validation: list[MethodRow]
-    test: list[MethodRow]
+    times: list[float] = Field(description="Uniform training times t, ascending.")
+    validation: list[MethodRow] = Field(description="Accuracies on validation images, one row a time.")
+    test: list[MethodRow] = Field(description="Accuracies on test images, one row a time.")
 
 
 class _Described(_Section):
     """Which run a file is about: what it is made of, and digests of its configuration and of its images."""
 
     configuration: str | None = None
-    data: str | None = None
-    dataset: str
-    network: str
-    n_train: Images
-    n_val: Images
-    n_test: Images
+    """Digest of the configuration, without keys that only say how it is computed."""
+    data: str | None = Field(None, description="Fingerprint of the images.")
+    dataset: str = Field(description="Name of the dataset.")
+    network: str = Field(description="Name of the network.")
+    n_train: Images = Field(description="Training images.")
+    n_val: Images = Field(description="Validation images.")
+    n_test: Images = Field(description="Test images.")
 
 
 class AloneRow(_Section):
     """A method under attacks that not all methods have met, together with those that all have met."""
 
-    method: str
-    set: str
-    attacks: list[dict[str, Any]] = Field(min_length=1)
-    robust: Fraction
+    method: str = Field(description="Method that has met more attacks than the others.")
+    set: str = Field(description="Name of the further outcomes below evaluation.zarr.")
+    attacks: Attacks = Field(min_length=1)
+    robust: Fraction = Field(description="Part of the images that are robust under all of these attacks.")
     robust_interval: Interval
-    n_test: Images
+    n_test: Images = Field(description="Images that have met them.")
 
 
 class WorstCaseResults(_Section):
@@ -136,148 +157,159 @@ class WorstCaseResults(_Section):
     ``sets`` are the names of the attacks' outcomes below evaluation.zarr; the run's own attack is the first.
     """
 
-    images: Images
-    sets: list[str] = Field(min_length=1)
-    attacks: list[dict[str, Any]] = Field(min_length=1)
-    methods: dict[str, MethodRow] = Field(min_length=1)
-    paired: list[PairRow]
-    alone: list[AloneRow]
+    images: Images = Field(description="Number of test images, the first of the test part.")
+    sets: list[str] = Field(min_length=1, description="Names of the outcomes below evaluation.zarr.")
+    attacks: Attacks = Field(min_length=1)
+    methods: dict[str, MethodRow] = Field(min_length=1, description="Accuracies of each method in the worst case.")
+    paired: list[PairRow] = Field(description="Differences between methods in the worst case.")
+    alone: list[AloneRow] = Field(description="Methods under attacks that the others have not met.")
 
 
 class FinalTier(_Section):
     """The tier that ends a run: what was asked for, and whether its predicted cost was worth it."""
 
-    asked: Literal["auto", "none", "standard", "full"]
-    name: str | None = None
-    images: Images | None = None
-    worth: bool
-    predicted_seconds: Seconds | None = None
-    run_seconds: Seconds | None = None
+    asked: Literal["auto", "none", "standard", "full"] = Field(description="evaluation.tier.")
+    name: str | None = Field(None, description="The tier that it stands for; absent where none was asked for.")
+    images: Images | None = Field(None, description="Test images that it is for.")
+    worth: bool = Field(description="Whether the tier was run.")
+    predicted_seconds: Seconds | None = Field(None, description="Time that was predicted for it.")
+    run_seconds: Seconds | None = Field(None, description="Time of the run before it.")
 
 
 class RunResults(_Described):
     """results.json. ``methods``, ``paired`` and ``curve`` are under the run's own attack alone."""
 
-    attack: dict[str, Any]
+    attack: Attack
     methods: dict[str, RunMethodRow] = Field(min_length=1)
-    paired: list[PairRow]
-    worst_case: WorstCaseResults
-    tier: FinalTier
-    curve: CurveResults
-    gram: dict[str, Any]
+    """Accuracies of `ntk`, `early_stopped` and `adv_ntk` under the run's own attack."""
+    paired: list[PairRow] = Field(description="Differences between methods under the run's own attack.")
+    worst_case: WorstCaseResults = Field(description="Accuracies under all attacks that the methods have met.")
+    tier: FinalTier = Field(description="Stronger attacks that ended the run.")
+    curve: CurveResults = Field(description="Accuracies over uniform training times: the degeneration curve.")
+    gram: dict[str, Any] = Field(description="Backend, dtype, tile edge, number of tiles and bytes of the Gram matrix.")
     solver: dict[str, Any]
-    duplicates: dict[str, Any] | None = None
-    near_equal: dict[str, Any] | None = None
-    seconds: dict[str, Seconds]
+    """Tolerance, and passes, estimated error and smallest Ritz value of each solve."""
+    duplicates: dict[str, Any] | None = Field(None, description="Equal images within and across the parts.")
+    near_equal: dict[str, Any] | None = Field(None, description="Images that are almost a training image.")
+    seconds: dict[str, Seconds] = Field(description="Time of each stage, over all starts.")
     peak_bytes: dict[str, Count]
-    environment: dict[str, Any]
+    """Largest resident memory of the process of the run (`driver`) and of a worker."""
+    environment: Environment
 
 
 class AttackedAgain(_Described):
     """results-ATTACK.json of ``advntk evaluate --attack``."""
 
-    attack: dict[str, Any]
-    methods: dict[str, MethodRow] = Field(min_length=1)
-    paired: list[PairRow]
+    attack: Attack
+    methods: dict[str, MethodRow] = Field(min_length=1, description="Accuracies of each method under this attack.")
+    paired: list[PairRow] = Field(description="Differences between methods under this attack.")
 
 
 class TierResults(_Described):
     """A file below ``evaluation``, of ``advntk evaluate --tier``."""
 
-    tier: str
-    images: Images
-    attack: dict[str, Any]
-    attacks: list[dict[str, Any]]
+    tier: str = Field(description="Name of the tier.")
+    images: Images = Field(description="Number of test images, the first of the test part.")
+    attack: Attack
+    attacks: Attacks
     methods: dict[str, TierMethodRow] = Field(min_length=1)
-    paired: list[PairRow]
-    environment: dict[str, Any]
-    note: str | None = None
+    """Accuracies of each method in the worst case over the tier."""
+    paired: list[PairRow] = Field(description="Differences between methods under the tier.")
+    environment: Environment
+    note: str | None = Field(None, description="What a reader must know of these figures.")
 
 
 class CheckRow(_Section):
     """One check of the gradient-masking list: what was found and what was asked for."""
 
-    name: str
-    passed: bool
-    value: str
-    criterion: str
-    details: dict[str, Any]
+    name: str = Field(description="Name of the check.")
+    passed: bool = Field(description="Whether it passes.")
+    value: str = Field(description="What was found.")
+    criterion: str = Field(description="What was wanted.")
+    details: dict[str, Any] = Field(description="Numbers behind it.")
 
 
 class CheckAccuracy(_Section):
     """Robust accuracy on the checked images."""
 
-    robust: Fraction
+    robust: Fraction = Field(description="Part of the images that are robust.")
     robust_interval: Interval
-    n_test: Images
+    n_test: Images = Field(description="Images that were checked.")
 
 
 class CheckResults(_Described):
-    """check.json."""
+    """check.json of ``advntk check``: one method held to the gradient-masking checklist."""
 
-    method: str
-    images: Images
-    attack: dict[str, Any]
-    passed: bool
-    checks: list[CheckRow] = Field(min_length=1)
-    clean: Fraction
+    method: str = Field(description="Method that was checked.")
+    images: Images = Field(description="Number of test images, the first of the test part.")
+    attack: Attack
+    passed: bool = Field(description="Whether every check passes.")
+    checks: list[CheckRow] = Field(min_length=1, description="Each check.")
+    clean: Fraction = Field(description="Part of the clean images that are classified correctly.")
     own_attack: CheckAccuracy | None
-    white_box: CheckAccuracy
-    environment: dict[str, Any]
+    """Accuracy under the run's own attack; null for pgd-reference, which leaves the radius."""
+    white_box: CheckAccuracy = Field(description="Accuracy under all white-box attacks of the checks together.")
+    environment: Environment
 
 
 class CellResults(MethodRow):
     """A cell of ``advntk reproduce``: its place in the grid, sizes, data, accuracies, and notes of its method."""
 
-    dataset: str
-    network: str
-    radius: Annotated[int, Field(ge=0)] | float
-    attack: str
-    method: str
-    seed: int
-    n_train: Images
-    n_val: Images
-    at_steps: Images
-    data: str
-    t: float | None = None
+    dataset: str = Field(description="Name of the dataset.")
+    network: str = Field(description="Name of the network.")
+    radius: Annotated[int, Field(ge=0)] | float = Field(description="Radius of the attack, in units of 1/255.")
+    attack: str = Field(description="Name of the attack.")
+    method: str = Field(description="Method: ntk, early-stopped, adv-ntk or at.")
+    seed: int = Field(description="Seed of the split and of training.")
+    n_train: Images = Field(description="Training images.")
+    n_val: Images = Field(description="Validation images.")
+    at_steps: Images = Field(description="Steps of finite adversarial training.")
+    data: str = Field(description="Fingerprint of the dataset.")
+    t: float | None = Field(None, description="Of early stopping: the time that was chosen.")
     validation_robust: Fraction | None = None
-    lr: float | None = None
-    width: Images | None = None
-    seconds: Seconds
-    environment: dict[str, Any]
+    """Of early stopping: robust accuracy on validation images."""
+    lr: float | None = Field(None, description="Of Adv-NTK and finite training: the learning rate.")
+    width: Images | None = Field(None, description="Of finite training: units or channels of a layer.")
+    seconds: Seconds = Field(description="Time that the cell took.")
+    environment: Environment
 
 
 class TableResults(_Section):
-    """table.json of ``advntk reproduce``: one row a network and radius, accuracies in per cent over the seeds."""
+    """table.json of ``advntk reproduce``: accuracies in per cent over the seeds."""
 
-    caption: str
-    rows: list[dict[str, Any]]
-    environment: dict[str, Any]
+    caption: str = Field(description="What the table shows.")
+    rows: list[dict[str, Any]] = Field(description="One row a network, radius and method.")
+    environment: Environment
 
 
 class FiniteWidthResults(_Described):
     """results.json of ``advntk finite-width``."""
 
-    attack: dict[str, Any]
+    attack: Attack
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
-    flow: dict[str, Any]
+    """Accuracies of the finite networks and of the methods of infinite width."""
+    flow: dict[str, Any] = Field(description="Gap between finite and infinite width, by width, and its slopes.")
     training: dict[str, Any]
-    seconds: dict[str, Seconds]
-    environment: dict[str, Any]
+    """Adversarial training of finite networks: settings, and evaluations by seed."""
+    seconds: dict[str, Seconds] = Field(description="Time of each stage, over all starts.")
+    environment: Environment
 
 
 class DynamicsResults(_Section):
-    """dynamics.json."""
+    """dynamics.json of ``advntk dynamics``: standard and adversarial training over all times."""
 
-    dataset: str
-    network: str
-    n_train: Images
-    attack: dict[str, Any]
-    request: dict[str, Any]
+    dataset: str = Field(description="Name of the dataset.")
+    network: str = Field(description="Name of the network.")
+    n_train: Images = Field(description="Training images.")
+    attack: Attack
+    request: dict[str, Any] = Field(description="Options of the command.")
     ark: dict[str, float]
-    remarks: list[str]
+    """Smallest, median and largest adversarial regularisation kernel of a training image."""
+    remarks: list[str] = Field(description="What a reader must know of these figures.")
     exactness: dict[str, Any] | None
+    """Distance of the closed form to the exact flow; null where the closed form is exact."""
     flows: dict[Literal["standard", "adversarial"], dict[str, Any]]
+    """Rows over times, the time to stop at, and the work of the solver, of each kind of training."""
 
 
 def as_text(kind: type[BaseModel], values: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@
 Processor seconds are those of the whole machine while the command runs, user and system: Ray's processes outlive
 those that started them, and no process is told what all of them took. So run it on a machine that does nothing else;
 ``idle_load`` says what it did in the ten seconds before. With ``--load`` that many processes spin beside the command,
-and the processor seconds are theirs as well.
+and the processor seconds are theirs as well. ``peak_bytes`` is the memory of the command's own processes (needs.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from advntk_dist.environment import environment
+from needs import MARK, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"wall_minutes": 10.0, "processor_minutes": 18.0}
@@ -64,7 +65,10 @@ def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dic
             spin = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
             stack.callback(spin.kill)
         started, before = time.monotonic(), processor_seconds()
-        done = subprocess.run(["bash", "-c", command], cwd=clone, env=env, capture_output=True, text=True, check=False)
+        peak = stack.enter_context(peak_memory())
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=clone, env=env | {MARK: peak.mark}, capture_output=True, text=True, check=False
+        )
         wall, spent = time.monotonic() - started, processor_seconds() - before
     closing = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d+ passed", line)), "")
     if done.returncode:
@@ -76,6 +80,7 @@ def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dic
         "counts": counts,
         "wall_minutes": round(wall / 60, 2),
         "processor_minutes": round(spent / 60, 2),
+        "peak_bytes": peak.bytes,
         "busy_beside": load,
         "idle_load": idle,
     }
