@@ -23,7 +23,6 @@ from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import network
 from advntk_dist.operators.resident import ResidentOperator
-from tests.waiting import wait_until
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -58,7 +57,7 @@ def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, A
     evaluators = ActorPool(EvaluationWorker, EvaluationError)
     with evaluators.job(net.spec, ray.put(x), 16, keep=False):
         number = evaluators.start(gpu=gpus > 0)
-        wait_until(lambda: bool(evaluators.poll(1.0)))
+        assert evaluators.poll(120.0), "it is not ready"
         actor = evaluators._members[number].actor
         said["evaluation"] = ray.get(actor.__ray_call__.remote(account), timeout=60)
     with ResidentOperator(store, holders=1) as operator:
