@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from advntk_dist.text import printable
 
 _HASH_BLOCK = 16 * 2**20
 """Bytes hashed at a time, so that an array with strides is never copied whole."""
+_SUMMED = 4096
+"""Images summed at a time."""
 _AGAIN = "the file is damaged or of another format, get it again"
 PART_TITLES = {"train": "training", "val": "validation", "test": "test"}
 """The parts of a split in words."""
@@ -132,6 +135,37 @@ class Dataset:
         object.__setattr__(self, "y", _frozen(self.y))
         object.__setattr__(self, "classes", tuple(printable(c) for c in self.classes))
 
+    @classmethod
+    def joined(
+        cls, name: str, pieces: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: tuple[str, ...]
+    ) -> Dataset:
+        """The dataset of some pieces in the order of their rows.
+
+        Parameters
+        ----------
+        name
+            Name of the dataset.
+        pieces
+            Part, images (m, H, W, C) uint8 and labels (m,) of integers of each piece: first those of "train", then
+            those of "val" and of "test", where the publisher divides the data. Images of a single piece become
+            read-only.
+        classes
+            Class names; the label is the position.
+
+        Raises
+        ------
+        DatasetError
+            As for the dataset itself.
+        """
+        starts, row = dict[str, int](), 0
+        for part, _, labels in pieces:
+            starts.setdefault(part, row)
+            row += len(labels)
+        x = pieces[0][1] if len(pieces) == 1 else np.concatenate([images for _, images, _ in pieces])
+        x.setflags(write=False)  # else it would be copied
+        y = np.concatenate([labels for _, _, labels in pieces]).astype(np.int64)
+        return cls(name, x, y, classes, starts.get("test"), starts.get("val"))
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.x)
@@ -212,6 +246,46 @@ def fingerprint_images(x: np.ndarray) -> str:
     digest = hashlib.sha256(b"advntk-images-1")
     _hash_array(digest.update, array)
     return digest.hexdigest()
+
+
+def summarise(data: Dataset) -> dict[str, Any]:
+    """Count a dataset, as values that JSON knows.
+
+    Returns
+    -------
+    dict
+        ``name``, ``n``, ``shape`` (H, W, C), ``parts`` (numbers of rows: "train", "val" and "test" as the publisher
+        divides them, or "all"), ``classes`` (a list of ``name`` and one count a part), ``fingerprint`` (sha256), and
+        ``mean`` and ``std`` of each channel in units of the pixels, 0..255.
+    """
+    parts = {part: data.y[rows] for part, rows in data.parts.items()}
+    counts = {part: np.bincount(y, minlength=data.n_classes) for part, y in parts.items()}
+    mean, std = _moments(data.x)
+    return {
+        "name": data.name,
+        "n": len(data),
+        "shape": list(data.image_shape),
+        "parts": {part: len(y) for part, y in parts.items()},
+        "classes": [
+            {"name": name, **{part: int(count[label]) for part, count in counts.items()}}
+            for label, name in enumerate(data.classes)
+        ],
+        "fingerprint": data.fingerprint,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+
+
+def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (C,) float64 of each channel, exact in integers up to the division."""
+    total, squares = np.zeros((2, x.shape[3]), np.int64)
+    for rows in spans(len(x), _SUMMED):
+        block = x[rows].astype(np.int64)
+        total += block.sum((0, 1, 2))
+        squares += (block * block).sum((0, 1, 2))
+    count = x.size // x.shape[3]
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def one_hot(y: np.ndarray, n_classes: int) -> np.ndarray:

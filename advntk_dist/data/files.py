@@ -27,7 +27,7 @@ _UNPACKED = 2**20
 """Bytes unpacked at a time."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-_BROKEN_ARCHIVE = (
+BROKEN_ARCHIVE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -37,6 +37,7 @@ _BROKEN_ARCHIVE = (
     RuntimeError,  # encrypted or unknown compression in a .zip
     ValueError,
 )
+"""What reading a damaged archive raises."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def gunzip(content: bytes, where: str) -> bytes:
                         "trust it, get it again"
                     )
         return bytes(unpacked)
-    except _BROKEN_ARCHIVE as error:
+    except BROKEN_ARCHIVE as error:
         raise DatasetError(f"{where}: not a readable .gz ({reason(error)}); it is damaged, get it again") from error
 
 
@@ -264,7 +265,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except DatasetError:
         raise
-    except _BROKEN_ARCHIVE as error:
+    except BROKEN_ARCHIVE as error:
         raise DatasetError(
             f"{path}: not a readable .tar, .tar.gz or .zip ({reason(error)}); "
             "it is cut short, damaged or of another format, get it again"

@@ -44,10 +44,8 @@ def read_svhn(path: Path | None) -> Dataset:
     missing = [name for name in (_TRAIN, _TEST) if not (place / name).exists()]
     if missing:
         raise DatasetError(f"{place}: {' and '.join(missing)} missing; set data.path to {_WHAT}")
-    (x, y), (x_test, y_test) = (_parse(place / name) for name in (_TRAIN, _TEST))
-    images = np.concatenate([x, x_test])
-    images.setflags(write=False)
-    return Dataset("svhn", images, np.concatenate([y, y_test]), tuple("0123456789"), test_start=len(x))
+    pieces = [(part, *_parse(place / name)) for part, name in (("train", _TRAIN), ("test", _TEST))]
+    return Dataset.joined("svhn", pieces, tuple("0123456789"))
 
 
 def holds_svhn(path: Path) -> bool:
