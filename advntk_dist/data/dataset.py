@@ -194,6 +194,10 @@ class Dataset:
             "test": np.arange(self.test_start, len(self)),
         }
 
+    def part_without(self, rows: np.ndarray) -> str | None:
+        """The first of the publisher's parts that has none of some rows, given as indices (m,); None where each has."""
+        return next((part for part, own in self.parts.items() if not np.isin(rows, own).any()), None)
+
     def take(self, rows: np.ndarray) -> Dataset:
         """The dataset of some rows alone, given as ascending indices (m,); each part keeps at least one.
 

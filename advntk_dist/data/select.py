@@ -87,12 +87,11 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
         raise DatasetError(
             f"data.class_subset: {data.name!r} has no image of class {data.classes[kept[min(absent)]]!r}; leave it out"
         )
-    for part, held in data.parts.items():
-        if not np.isin(rows, held).any():
-            raise DatasetError(
-                f"data.class_subset = {list(wanted)}: {data.name!r} has no {PART_TITLES[part]} image of these classes; "
-                "name others"
-            )
+    if (part := data.part_without(rows)) is not None:
+        raise DatasetError(
+            f"data.class_subset = {list(wanted)}: {data.name!r} has no {PART_TITLES[part]} image of these classes; "
+            "name others"
+        )
     y.setflags(write=False)
     return replace(data.take(rows), y=y, classes=tuple(data.classes[k] for k in kept))
 
