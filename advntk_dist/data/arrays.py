@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from advntk_dist.data.dataset import Dataset, channels_first, check_labels, describe
-from advntk_dist.data.files import BROKEN_ARCHIVE, reason, require_path, require_plain_files, require_room
+from advntk_dist.data.files import BROKEN_ARCHIVE, dataset_errors, require_path, require_plain_files, require_room
 from advntk_dist.errors import DatasetError
 from advntk_dist.grid import spans
 from advntk_dist.text import printable
@@ -72,7 +72,8 @@ def read_npz(path: Path | None) -> Dataset:
         holds arrays of another type, shape or scale; nothing in it is ever unpickled.
     """
     place = require_path(path, "npz", _NPZ)
-    try:
+    remedy = f"it is cut short, damaged, of another format, or holds Python objects; it must be {_NPZ}"
+    with dataset_errors(f"{place}: not a readable .npz file", remedy, _BROKEN_NPZ):
         loaded = np.load(place, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise DatasetError(f"{place}: is a single array (.npy); it must be {_NPZ}")
@@ -83,13 +84,6 @@ def read_npz(path: Path | None) -> Dataset:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in held}
             require_room(sum(sizes.get(name, 0) for name in wanted), str(place))
             arrays = {name: archive[name] for name in wanted}
-    except DatasetError:
-        raise
-    except _BROKEN_NPZ as error:
-        raise DatasetError(
-            f"{place}: not a readable .npz file ({reason(error)}); it is cut short, damaged, "
-            f"of another format, or holds Python objects; it must be {_NPZ}"
-        ) from error
     raw = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if raw:
         raise DatasetError(f"{place}: {raw[0]} is not a NumPy array; it must be {_NPZ}")
@@ -124,17 +118,12 @@ def read_zarr(path: Path | None) -> Dataset:
     require_plain_files(place)
     import zarr  # takes a third of a second to import
 
-    try:
+    with dataset_errors(f"{place}: not a readable Zarr group", f"it must be {_ZARR}"):
         group = zarr.open_group(place, mode="r")
         classes = group.attrs.get(_CLASSES)
         names = list(group)
         layout = _choose_layout(names, place, _ZARR)
         found = {name: group[name] for name in _names(layout)}
-    except DatasetError:
-        raise
-    except Exception as error:
-        # The metadata are JSON of unknown origin: they fail in any way that Zarr's parser can fail.
-        raise DatasetError(f"{place}: not a readable Zarr group ({reason(error)}); it must be {_ZARR}") from error
     arrays = {name: _read_array(array, f"{place}/{name}") for name, array in found.items()}
     if classes is not None:
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -167,13 +156,8 @@ def _read_array(array: Any, where: str) -> np.ndarray:
     require_room(max(math.prod(array.shape), math.prod(array.chunks)) * array.dtype.itemsize, where)
     values = np.empty(array.shape, array.dtype)
     for rows in spans(array.shape[0], array.chunks[0]):
-        try:
+        with dataset_errors(f"{where}: rows {rows.start} to {rows.stop - 1} cannot be read", "write them again"):
             values[rows] = array[rows]
-        except Exception as error:
-            # Which errors a damaged chunk gives depends on the codec.
-            raise DatasetError(
-                f"{where}: rows {rows.start} to {rows.stop - 1} cannot be read ({reason(error)}); write them again"
-            ) from error
     return values
 
 

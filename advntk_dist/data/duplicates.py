@@ -19,7 +19,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from advntk_dist.data.dataset import PART_TITLES, Dataset
 from advntk_dist.errors import DatasetError
@@ -130,6 +129,8 @@ class _Found:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """What :meth:`as_dict` gave."""
+        from pydantic import TypeAdapter  # which the processes that compute distances need not load
+
         return TypeAdapter(cls).validate_python(values)
 
 

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -98,13 +98,11 @@ def read_bytes(path: Path) -> bytes:
     """Return the contents of a plain file of at most ``MOST_BYTES``; DatasetError where the system will not read it."""
     require_plain(path)
     where = printable(str(path))
-    try:
+    with dataset_errors(f"{where}: cannot be read", "check the path and its permissions", OSError):
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise DatasetError(f"{where}: {_gib(size)}, more than any file of a dataset holds; get it again")
         return path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{where}: cannot be read ({reason(error)}); check the path and its permissions") from error
 
 
 def gunzip(content: bytes, where: str) -> bytes:
@@ -112,18 +110,37 @@ def gunzip(content: bytes, where: str) -> bytes:
     if not content.startswith(_GZIP_MAGIC):
         return content
     unpacked = bytearray()
+    damaged = dataset_errors(f"{where}: not a readable .gz", "it is damaged, get it again", BROKEN_ARCHIVE)
+    with damaged, gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        while block := stream.read(_UNPACKED):
+            unpacked += block
+            if len(unpacked) > MOST_BYTES:
+                raise DatasetError(
+                    f"{where}: unpacks to more than {_gib(MOST_BYTES)}, which no file of this dataset does; do not "
+                    "trust it, get it again"
+                )
+    return bytes(unpacked)
+
+
+@contextmanager
+def dataset_errors(
+    problem: str, remedy: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Turn errors of other code into DatasetError; a DatasetError passes as it is.
+
+    Parameters
+    ----------
+    problem, remedy
+        What the message says before and behind the error itself: what could not be done where, and what to do.
+    errors
+        Classes of errors that are turned; all of them where damaged data fail in any way that a parser's code can fail.
+    """
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            while block := stream.read(_UNPACKED):
-                unpacked += block
-                if len(unpacked) > MOST_BYTES:
-                    raise DatasetError(
-                        f"{where}: unpacks to more than {_gib(MOST_BYTES)}, which no file of this dataset does; do not "
-                        "trust it, get it again"
-                    )
-        return bytes(unpacked)
-    except BROKEN_ARCHIVE as error:
-        raise DatasetError(f"{where}: not a readable .gz ({reason(error)}); it is damaged, get it again") from error
+        yield
+    except DatasetError:
+        raise
+    except errors as error:
+        raise DatasetError(f"{problem} ({reason(error)}); {remedy}") from error
 
 
 def reason(error: BaseException) -> str:
@@ -259,14 +276,9 @@ def _guarded(path: Path, read: Callable[[], bytes]) -> Callable[[], bytes]:
     return guarded
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DatasetError:
-        raise
-    except BROKEN_ARCHIVE as error:
-        raise DatasetError(
-            f"{path}: not a readable .tar, .tar.gz or .zip ({reason(error)}); "
-            "it is cut short, damaged or of another format, get it again"
-        ) from error
+def _readable(path: Path) -> AbstractContextManager[None]:
+    problem, remedy = (
+        "not a readable .tar, .tar.gz or .zip",
+        "it is cut short, damaged or of another format, get it again",
+    )
+    return dataset_errors(f"{path}: {problem}", remedy, BROKEN_ARCHIVE)

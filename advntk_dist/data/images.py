@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from advntk_dist.data.dataset import Dataset
-from advntk_dist.data.files import reason, require_path, require_room
+from advntk_dist.data.files import dataset_errors, require_path, require_room
 from advntk_dist.data.folders import WHAT, list_images, walk
 from advntk_dist.data.select import resize_image
 from advntk_dist.errors import DatasetError
@@ -97,18 +97,11 @@ def _decoded(place: Path, names: Set[PurePosixPath], edge: int | None) -> Iterat
 
 def _decode(content: bytes, where: str, edge: int | None) -> np.ndarray:
     """Decode one image to (H, W, 1) or (H, W, 3) uint8."""
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check(image, content, where)
-            turned = ImageOps.exif_transpose(image)
-            plain = turned.convert("L" if turned.mode in _GREY else "RGB")
-    except DatasetError:
-        raise
-    except Exception as error:
-        # Each decoder has its own ways to fail on damaged bytes; each means the same to the reader.
-        raise DatasetError(
-            f"{where} is not a readable image ({reason(error)}); it is damaged or no image, replace or remove it"
-        ) from error
+    unreadable = dataset_errors(f"{where} is not a readable image", "it is damaged or no image, replace or remove it")
+    with unreadable, Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        _check(image, content, where)
+        turned = ImageOps.exif_transpose(image)
+        plain = turned.convert("L" if turned.mode in _GREY else "RGB")
     pixels = np.asarray(plain if edge is None else resize_image(plain, edge))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
