@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def check_labels(y: np.ndarray, n_classes: int, where: str, remedy: str = _AGAIN
 
 
 def describe(value: object) -> str:
-    """Name what was given instead of the right thing, for messages."""
+    """The type of a value that is not the right one, and of an array the dtype and the shape, for messages."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"a {type(value).__name__}"
@@ -65,11 +66,11 @@ class Dataset:
     Parameters
     ----------
     name
-        What reports call the data.
+        Name of the data in reports.
     x
-        (n, H, W, C) uint8 images. Kept C-contiguous and read-only; a writeable or strided array is copied.
+        Images (n, H, W, C) uint8. Kept C-contiguous and read-only; a writeable or strided array is copied.
     y
-        (n,) int64 labels in 0..len(classes)-1. Kept the same way.
+        Labels (n,) int64 in 0..len(classes)-1. Kept the same way.
     classes
         Class names; the label is the position.
     test_start
@@ -129,7 +130,7 @@ class Dataset:
             raise DatasetError(f"{where}: {n} images but {len(self.files)} names of files; give one name an image")
         if (wrong := channels_first(self.x.shape, "x")) is not None:
             raise DatasetError(f"{where}: {wrong}")
-        # Names come from files that nobody has checked, and are printed in many places.
+        # Names come from files of unknown origin, and are printed in many places.
         object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "x", _frozen(self.x))
         object.__setattr__(self, "y", _frozen(self.y))
@@ -186,12 +187,10 @@ class Dataset:
         """Rows (m,) int64 of the publisher's parts, "train", "val" and "test"; of "all" where there are none."""
         if self.test_start is None:
             return {"all": np.arange(len(self))}
-        if self.val_start is None:
-            return {"train": np.arange(self.test_start), "test": np.arange(self.test_start, len(self))}
+        starts = {"train": 0, "val": self.val_start, "test": self.test_start}
+        given = {part: start for part, start in starts.items() if start is not None}
         return {
-            "train": np.arange(self.val_start),
-            "val": np.arange(self.val_start, self.test_start),
-            "test": np.arange(self.test_start, len(self)),
+            part: np.arange(*rows) for part, rows in zip(given, pairwise((*given.values(), len(self))), strict=True)
         }
 
     def part_without(self, rows: np.ndarray) -> str | None:

@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import psutil
+
 from advntk_dist.errors import DatasetError
 from advntk_dist.text import printable
 
 MOST_BYTES = 2**30
-"""What one file of a dataset, or one member of an archive, may hold; the largest published one holds a seventh."""
+"""Bytes that one file of a dataset, or one member of an archive, may hold; the largest published one holds a seventh."""
 MOST_MEMBERS = 5_000_000
 """Files and folders that a folder or an archive may hold; the largest published sets have a million and a half."""
 _UNPACKED = 2**20
@@ -260,8 +262,8 @@ class _Bounded:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory, whoever uses them."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of this machine's memory, in use or not."""
+    return int(psutil.virtual_memory().total)
 
 
 def _gib(size: int) -> str:

@@ -78,7 +78,7 @@ def holds_class_folders(place: Path) -> bool:
 
 
 def list_images(place: Path) -> Listing:
-    """Find the images of a folder or archive.
+    """Find the images of a folder or archive, by the names of its files alone.
 
     Raises
     ------

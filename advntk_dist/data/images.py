@@ -1,7 +1,7 @@
 """Image files in class folders, on disk or in an archive that is never unpacked, as one array of bytes.
 
 Grey images give one channel, or three equal ones where other images of the set have colours. Palettes become
-colours. The orientation that cameras note (EXIF) is applied. Transparency is refused unless every pixel is opaque,
+colours. The orientation that the metadata give (EXIF) is applied. Transparency is refused unless every pixel is opaque,
 and so are 16-bit samples, which would lose precision unasked, and animations.
 """
 
@@ -25,9 +25,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _GREY = frozenset(("1", "L", "LA"))
 _DEEP = frozenset(("I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
 _BITS_PER_SAMPLE = 258
-"""TIFF tag."""
+"""Number of the TIFF tag that gives the bits of each sample."""
 _PNG_DEPTH = 24
-"""Where a PNG file notes the bits of a sample."""
+"""Position of the byte of a PNG file that gives the bits of a sample."""
 
 
 def read_images(path: Path | None, edge: int | None = None) -> Dataset:

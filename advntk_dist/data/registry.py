@@ -1,4 +1,4 @@
-"""The table of dataset formats, and the one function that turns a name or a path into a Dataset.
+"""The table of dataset formats, and the function that turns a name or a path into a Dataset.
 
 A further format is one module with a reader (and, where its files can be told by content, a recogniser) and
 one line in ``READERS``.
@@ -30,10 +30,17 @@ from advntk_dist.text import did_you_mean
 
 @dataclass(frozen=True)
 class Reader:
-    """One format: how to read it, and how to tell that a file or folder is of it.
+    """One format of datasets.
 
-    A reader that can bring images to a size while it reads them (so that larger ones are never all in memory, and
-    images of several sizes can be read at all) gives ``read_resized``; for the others it is done afterwards.
+    Parameters
+    ----------
+    read
+        Function that reads a file or folder, or what needs none where the path is None.
+    recognises
+        Function that tells whether a file or folder is of this format; None where only its name chooses the format.
+    read_resized
+        Function that reads images and brings them to an edge in pixels one by one, so that larger ones are never all in
+        memory, and images of several sizes can be read at all; None where images are resized after they are read.
     """
 
     read: Callable[[Path | None], Dataset]

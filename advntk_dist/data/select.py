@@ -1,4 +1,4 @@
-"""What a run may do to images before anything else: keep some classes, bring them to another size."""
+"""The first steps that a run may apply to its images: keep some classes, bring them to another size."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def resize(data: Dataset, edge: int) -> Dataset:
     Parameters
     ----------
     data
-        Images of any size and any number of channels.
+        Dataset with images (n, H, W, C) uint8 of any size and any number of channels.
     edge
-        Pixels, at least 1.
+        Edge of the new images in pixels, at least 1.
 
     Returns
     -------
