@@ -22,7 +22,7 @@ from advntk_dist.errors import DatasetError
 from advntk_dist.text import printable
 
 MOST_BYTES = 2**30
-"""Bytes that one file of a dataset, or one member of an archive, may hold; the largest published one holds a seventh."""
+"""Bytes that one file of a dataset or one member of an archive may hold; the largest published one holds a seventh."""
 MOST_MEMBERS = 5_000_000
 """Files and folders that a folder or an archive may hold; the largest published sets have a million and a half."""
 _UNPACKED = 2**20
