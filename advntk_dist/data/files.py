@@ -29,6 +29,7 @@ _UNPACKED = 2**20
 """Bytes unpacked at a time."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_ZIP_ENTRY = b"PK\x01\x02"
 BROKEN_ARCHIVE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -241,6 +242,9 @@ def _tar_members(path: Path) -> Iterator[ArchiveMember]:
 
 def _zip_members(path: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
+        # The directory has no checksum: where a length in it is damaged, an entry takes in those that follow.
+        if any(_ZIP_ENTRY in info.extra + info.comment for info in archive.infolist()):
+            raise zipfile.BadZipFile("an entry of its directory lies within another one")
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the system that packed it has no such kinds
             read = partial(archive.read, info) if kind in (0, stat.S_IFREG) and not info.is_dir() else None

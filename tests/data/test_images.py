@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -290,17 +289,6 @@ def test_doubles_in_archives_are_refused(tmp_path: Path) -> None:
     assert "holds 'cat/1.png' twice" in refused("images", path)
 
 
-@pytest.mark.parametrize("end", ["tar", "tar.gz", "zip"])
-def test_archives_cut_short_are_refused(tmp_path: Path, end: str) -> None:
-    whole = (write_zip if end == "zip" else write_tar)(tmp_path / f"whole.{end}", FILES).read_bytes()
-    path = tmp_path / f"cut.{end}"
-    # Of a plain .tar, the padding after the last image is no loss.
-    last = [] if end == "tar" else [len(whole) - 1]
-    for size in (0, 1, 2, 3, 100, 300, 512, 513, len(whole) // 3, len(whole) // 2, *last):
-        path.write_bytes(whole[:size])
-        assert str(path) in refused("images", path)
-
-
 def test_a_tar_cut_between_two_members_is_refused(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", FILES)
     with tarfile.open(path) as archive:
@@ -309,14 +297,6 @@ def test_a_tar_cut_between_two_members_is_refused(tmp_path: Path) -> None:
     with tarfile.open(path) as archive:
         assert len(archive.getmembers()) == 4, "tarfile itself finds nothing wrong"
     assert "without its end mark" in refused("images", path)
-
-
-def test_damage_inside_a_zip_is_found(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.zip", FILES, zipfile.ZIP_STORED)
-    damaged = bytearray(path.read_bytes())
-    damaged[60] ^= 255
-    path.write_bytes(damaged)
-    refused("images", path)
 
 
 def test_missing_and_absent_paths_say_what_to_give(tmp_path: Path) -> None:

@@ -41,16 +41,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "advntk data fetch svhn" in message
 
 
-@pytest.mark.parametrize("compressed", [True, False])
-def test_every_kind_of_cut_is_refused(tmp_path: Path, compressed: bool) -> None:
-    folder = write(tmp_path / "f", compressed=compressed)
-    file = folder / "train_32x32.mat"
-    whole = file.read_bytes()
-    for size in [0, 5, 60, 127, 128, 131, 140, 300, len(whole) // 2, len(whole) - 30]:
-        file.write_bytes(whole[:size])
-        assert refused("svhn", folder).startswith(f"{file}: ")
-
-
 @pytest.mark.parametrize("content", [b"\x89HDF\r\n\x1a\n" + bytes(600), b"<html>not found</html>" * 20, bytes(400)])
 def test_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
     folder = write(tmp_path / "f")

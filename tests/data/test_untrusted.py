@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.io import savemat
 
 from advntk_dist.cli import main
@@ -37,6 +39,78 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TWO = {"a/1.png": png(), "b/1.png": png()}
 """Two classes of one image."""
+
+
+# what is cut short or damaged
+
+
+def npz_file(folder: Path, compressed: bool) -> tuple[str, Path]:
+    draw = np.random.default_rng(0)
+    x, y = draw.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8), np.arange(6, dtype=np.uint8) % 3
+    (np.savez_compressed if compressed else np.savez)(folder / "a.npz", x=x, y=y)
+    return "npz", folder / "a.npz"
+
+
+def mat_file(folder: Path, compressed: bool) -> tuple[str, Path]:
+    draw = np.random.default_rng(0)
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        arrays = {"X": draw.integers(0, 256, (32, 32, 3, 3), dtype=np.uint8), "y": np.array([[1], [10], [9]], np.uint8)}
+        savemat(folder / name, arrays, do_compression=compressed)
+    return "svhn", folder / "train_32x32.mat"
+
+
+CHECKED: dict[str, Callable[[Path], tuple[str, Path]]] = {
+    "npz": lambda folder: npz_file(folder, compressed=False),
+    "npz, compressed": lambda folder: npz_file(folder, compressed=True),
+    "mat, compressed": lambda folder: mat_file(folder, compressed=True),
+    "images.tar.gz": lambda folder: ("images", write_tar(folder / "a.tar.gz", TWO)),
+    "cifar.tar.gz": lambda folder: ("cifar10", write_tar(folder / "a.tar.gz", cifar_files("py", per_batch=1))),
+}
+"""Writers of datasets in formats with checksums, which give the name of the reader and a file of the dataset."""
+CUT = CHECKED | {
+    "images.zip": lambda folder: ("images", write_zip(folder / "a.zip", TWO)),
+    "mat": lambda folder: mat_file(folder, compressed=False),
+    "images.tar": lambda folder: ("images", write_tar(folder / "a.tar", TWO)),
+    "cifar.tar": lambda folder: ("cifar10", write_tar(folder / "a.tar", cifar_files("bin", per_batch=1))),
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_every_kind_of_cut_is_refused(tmp_path: Path, kind: str) -> None:
+    name, file = CUT[kind](tmp_path)
+    whole = file.read_bytes()
+    # Of a plain .tar, the padding behind the last member is no loss.
+    end = len(whole.rstrip(b"\0")) if file.suffix == ".tar" else len(whole)
+    for size in {1, 2, 3, 127, 128, 131, 140, 511, 512, 513, end - 1, *range(0, end, end // 40)} - {*range(end, 514)}:
+        file.write_bytes(whole[:size])
+        assert str(file) in refused(name, file.parent if name == "svhn" else file)
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_flipped_byte_is_found_or_harmless(tmp_path: Path, kind: str, place: float, flip: int) -> None:
+    name, file = CHECKED[kind](tmp_path)
+    dataset = file.parent if name == "svhn" else file
+    whole = load_dataset(name, dataset).fingerprint
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= flip
+    file.write_bytes(content)
+    try:
+        outcome = load_dataset(name, dataset).fingerprint
+    except DatasetError as error:
+        outcome = str(error)
+    assert str(file) in outcome or outcome == whole
+
+
+def test_damage_inside_a_zip_is_found(tmp_path: Path) -> None:
+    """In the bytes of an image, and in the lengths in its directory, by which members could be lost."""
+    path = write_zip(tmp_path / "a.zip", TWO, zipfile.ZIP_STORED)
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    for place in (60, *range(entry + 28, entry + 34)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert str(path) in refused("images", path)
 
 
 # what unpacks to more than a dataset holds
