@@ -35,6 +35,7 @@ BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
+    IndexError,  # a member without a name in a .zip
     OSError,
     OverflowError,
     RuntimeError,  # encrypted or unknown compression in a .zip

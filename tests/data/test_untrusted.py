@@ -104,12 +104,12 @@ def test_any_flipped_byte_is_found_or_harmless(tmp_path: Path, kind: str, place:
 
 
 def test_damage_inside_a_zip_is_found(tmp_path: Path) -> None:
-    """In the bytes of an image, and in the lengths in its directory, by which members could be lost."""
+    """In the bytes of an image, in a name, and in the lengths in its directory, by which members could be lost."""
     path = write_zip(tmp_path / "a.zip", TWO, zipfile.ZIP_STORED)
     whole = path.read_bytes()
     entry = whole.index(b"PK\x01\x02")
-    for place in (60, *range(entry + 28, entry + 34)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for place, flip in ((60, 255), (entry + 46, ord("a")), *((entry + k, 1) for k in range(28, 34))):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
         assert str(path) in refused("images", path)
 
 
