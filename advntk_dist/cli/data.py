@@ -70,20 +70,20 @@ def data_info(name: str, path: str | None, resize: int | None, class_subset: str
 
     advntk data info cifar10 --class-subset cat,dog
     """
-    from advntk_dist.data.info import summarise
+    from advntk_dist.data.dataset import summarise
+    from advntk_dist.data.duplicates import find_duplicates
     from advntk_dist.data.registry import load_dataset
 
     classes = None if class_subset is None else [word.strip() for word in class_subset.split(",")]
-    summary = summarise(load_dataset(name, path, resize=resize, class_subset=classes))
+    found = load_dataset(name, path, resize=resize, class_subset=classes)
+    summary, duplicates = summarise(found), find_duplicates(found, found.parts)
     if as_json:
-        print_json(summary)
+        print_json(summary | {"duplicates": duplicates.as_dict()})
     else:
-        _print(summary)
+        _print(summary, str(duplicates))
 
 
-def _print(summary: dict[str, Any]) -> None:
-    from advntk_dist.data.duplicates import Duplicates
-
+def _print(summary: dict[str, Any], duplicates: str) -> None:
     height, width, channels = summary["shape"]
     parts = summary["parts"]
     click.echo(f"dataset      {summary['name']}")
@@ -92,7 +92,7 @@ def _print(summary: dict[str, Any]) -> None:
     for label, values in (("pixel mean", summary["mean"]), ("pixel std", summary["std"])):
         click.echo(f"{label:<13}{', '.join(f'{value:.2f}' for value in values)} (of 255)")
     click.echo(f"fingerprint  {summary['fingerprint']}")
-    if duplicates := Duplicates.from_dict(summary["duplicates"]):
+    if duplicates:
         click.echo(f"equal images {duplicates}")
     column = max(5, *(len(row["name"]) for row in summary["classes"]))
     click.echo(f"{'label':>5}  {'class':<{column}}" + "".join(f"{part:>9}" for part in parts))

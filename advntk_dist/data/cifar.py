@@ -25,38 +25,26 @@ _SUFFIXES = (".bin", "")
 """Binary first: where both layouts lie side by side (they hold the same images), no pickle needs opening."""
 
 
-def read_cifar10(path: Path | None) -> Dataset:
-    """Read CIFAR-10: the rows of data_batch_1..5 in file order, then those of test_batch as the test set.
+def read_cifar(kind: CifarKind, path: Path | None) -> Dataset:
+    """Read CIFAR-10 or CIFAR-100: the rows of the training files in their order, then those of the test set.
 
     Parameters
     ----------
+    kind
+        ``CIFAR10``, or ``CIFAR100``, of which the 100 fine labels are read.
     path
         Folder of either layout, the folder around it or around the archive, or the archive (.tar.gz or .tar).
+
+    Returns
+    -------
+    Dataset
+        Images (n, 32, 32, 3) uint8.
 
     Raises
     ------
     DatasetError
-        If a batch is missing, cut short, damaged, or not of this format; the message names the file.
+        If a file is missing, cut short, damaged, or not of this format; the message names the file.
     """
-    return _read(path, CIFAR10)
-
-
-def read_cifar100(path: Path | None) -> Dataset:
-    """Read CIFAR-100 with its 100 fine labels; parameters and errors as for :func:`read_cifar10`."""
-    return _read(path, CIFAR100)
-
-
-def holds_cifar10(path: Path) -> bool:
-    """Whether a folder or archive has at least one file that is named as CIFAR-10's batches are."""
-    return _holds(path, CIFAR10)
-
-
-def holds_cifar100(path: Path) -> bool:
-    """Whether a folder or archive has at least one file that is named as CIFAR-100's are."""
-    return _holds(path, CIFAR100)
-
-
-def _read(path: Path | None, kind: Kind) -> Dataset:
     place = _archive_within(require_path(path, kind.name, kind.what), kind)
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, where, content in _files(place, kind):
@@ -69,18 +57,16 @@ def _read(path: Path | None, kind: Kind) -> Dataset:
         raise DatasetError(
             f"{place}: {', '.join(missing)} missing; {kind.title} has {len(kind.batches)} files, get it again"
         )
-    ordered = [batches.pop(batch + suffix) for batch in kind.batches]
-    x = np.concatenate([images for images, _ in ordered])
-    y = np.concatenate([labels for _, labels in ordered])
-    x.setflags(write=False)
-    return Dataset(kind.name, x, y, kind.classes, test_start=len(x) - len(ordered[-1][0]))
+    pieces = [("test" if batch == kind.test else "train", *batches[batch + suffix]) for batch in kind.batches]
+    return Dataset.joined(kind.name, pieces, kind.classes)
 
 
-def _wanted(kind: Kind) -> frozenset[str]:
+def _wanted(kind: CifarKind) -> frozenset[str]:
     return frozenset(batch + suffix for batch in kind.batches for suffix in _SUFFIXES)
 
 
-def _holds(path: Path, kind: Kind) -> bool:
+def holds_cifar(kind: CifarKind, path: Path) -> bool:
+    """Whether a folder or archive has at least one file with a name of this kind."""
     if path.is_dir():
         # Plain files: folders named train and test belong to other formats.
         found = any((path / folder / name).is_file() for folder in (".", *kind.folders) for name in _wanted(kind))
@@ -88,14 +74,14 @@ def _holds(path: Path, kind: Kind) -> bool:
     return archive_holds(path, _wanted(kind))
 
 
-def _archive_within(place: Path, kind: Kind) -> Path:
+def _archive_within(place: Path, kind: CifarKind) -> Path:
     """The archive, where a folder holds that and no batches; else the place itself."""
     if not place.is_dir() or any((place / folder / name).exists() for _, folder, name in _places(kind)):
         return place
     return next((place / name for name in kind.archives if (place / name).is_file()), place)
 
 
-def _places(kind: Kind) -> Iterator[tuple[str, str, str]]:
+def _places(kind: CifarKind) -> Iterator[tuple[str, str, str]]:
     """Yield (suffix, folder, file name) in the order of preference."""
     for suffix in _SUFFIXES:
         for folder in (".", *kind.folders):
@@ -103,7 +89,7 @@ def _places(kind: Kind) -> Iterator[tuple[str, str, str]]:
                 yield suffix, folder, batch + suffix
 
 
-def _files(place: Path, kind: Kind) -> Iterator[tuple[str, str, bytes]]:
+def _files(place: Path, kind: CifarKind) -> Iterator[tuple[str, str, bytes]]:
     """Yield (batch file name, where it lies, contents)."""
     if not place.is_dir():
         for member, content in archive_members(place, _wanted(kind)):
@@ -116,7 +102,7 @@ def _files(place: Path, kind: Kind) -> Iterator[tuple[str, str, bytes]]:
             yield name, str(place / folder / name), read_bytes(place / folder / name)
 
 
-def _parse_binary(content: bytes, where: str, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+def _parse_binary(content: bytes, where: str, kind: CifarKind) -> tuple[np.ndarray, np.ndarray]:
     heads = len(kind.label_limits)
     record = heads + _PIXELS
     if not content or len(content) % record:
@@ -130,7 +116,7 @@ def _parse_binary(content: bytes, where: str, kind: Kind) -> tuple[np.ndarray, n
     return _images(records[:, heads:]), records[:, heads - 1].astype(np.int64)
 
 
-def _parse_python(content: bytes, where: str, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+def _parse_python(content: bytes, where: str, kind: CifarKind) -> tuple[np.ndarray, np.ndarray]:
     fields = load_pickled_arrays(content, where)
     data, labels = fields.get("data"), fields.get(kind.label_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
@@ -155,7 +141,7 @@ def _images(pixels: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Kind:
+class CifarKind:
     """What tells one CIFAR dataset from the other.
 
     Parameters
@@ -198,7 +184,7 @@ class Kind:
         )
 
 
-CIFAR10 = Kind(
+CIFAR10 = CifarKind(
     name="cifar10",
     title="CIFAR-10",
     train=tuple(f"data_batch_{k}" for k in range(1, 6)),
@@ -220,7 +206,7 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wolf woman worm
 """
 
-CIFAR100 = Kind(
+CIFAR100 = CifarKind(
     name="cifar100",
     title="CIFAR-100",
     train=("train",),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from advntk_dist.text import printable
 
 _HASH_BLOCK = 16 * 2**20
 """Bytes hashed at a time, so that an array with strides is never copied whole."""
+_SUMMED = 4096
+"""Images summed at a time."""
 _AGAIN = "the file is damaged or of another format, get it again"
 PART_TITLES = {"train": "training", "val": "validation", "test": "test"}
 """The parts of a split in words."""
@@ -34,7 +38,7 @@ def check_labels(y: np.ndarray, n_classes: int, where: str, remedy: str = _AGAIN
 
 
 def describe(value: object) -> str:
-    """Name what was given instead of the right thing, for messages."""
+    """The type of a value that is not the right one, and of an array the dtype and the shape, for messages."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"a {type(value).__name__}"
@@ -62,11 +66,11 @@ class Dataset:
     Parameters
     ----------
     name
-        What reports call the data.
+        Name of the data in reports.
     x
-        (n, H, W, C) uint8 images. Kept C-contiguous and read-only; a writeable or strided array is copied.
+        Images (n, H, W, C) uint8. Kept C-contiguous and read-only; a writeable or strided array is copied.
     y
-        (n,) int64 labels in 0..len(classes)-1. Kept the same way.
+        Labels (n,) int64 in 0..len(classes)-1. Kept the same way.
     classes
         Class names; the label is the position.
     test_start
@@ -126,11 +130,42 @@ class Dataset:
             raise DatasetError(f"{where}: {n} images but {len(self.files)} names of files; give one name an image")
         if (wrong := channels_first(self.x.shape, "x")) is not None:
             raise DatasetError(f"{where}: {wrong}")
-        # Names come from files that are not checked elsewhere, and are printed in many places.
+        # Names come from files of unknown origin, and are printed in many places.
         object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "x", _frozen(self.x))
         object.__setattr__(self, "y", _frozen(self.y))
         object.__setattr__(self, "classes", tuple(printable(c) for c in self.classes))
+
+    @classmethod
+    def joined(
+        cls, name: str, pieces: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: tuple[str, ...]
+    ) -> Dataset:
+        """The dataset of some pieces in the order of their rows.
+
+        Parameters
+        ----------
+        name
+            Name of the dataset.
+        pieces
+            Part, images (m, H, W, C) uint8 and labels (m,) of integers of each piece: first those of "train", then
+            those of "val" and of "test", where the publisher divides the data. Images of a single piece become
+            read-only.
+        classes
+            Class names; the label is the position.
+
+        Raises
+        ------
+        DatasetError
+            As for the dataset itself.
+        """
+        starts, row = dict[str, int](), 0
+        for part, _, labels in pieces:
+            starts.setdefault(part, row)
+            row += len(labels)
+        x = pieces[0][1] if len(pieces) == 1 else np.concatenate([images for _, images, _ in pieces])
+        x.setflags(write=False)  # else it would be copied
+        y = np.concatenate([labels for _, _, labels in pieces]).astype(np.int64)
+        return cls(name, x, y, classes, starts.get("test"), starts.get("val"))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -152,13 +187,15 @@ class Dataset:
         """Rows (m,) int64 of the publisher's parts, "train", "val" and "test"; of "all" where there are none."""
         if self.test_start is None:
             return {"all": np.arange(len(self))}
-        if self.val_start is None:
-            return {"train": np.arange(self.test_start), "test": np.arange(self.test_start, len(self))}
+        starts = {"train": 0, "val": self.val_start, "test": self.test_start}
+        given = {part: start for part, start in starts.items() if start is not None}
         return {
-            "train": np.arange(self.val_start),
-            "val": np.arange(self.val_start, self.test_start),
-            "test": np.arange(self.test_start, len(self)),
+            part: np.arange(*rows) for part, rows in zip(given, pairwise((*given.values(), len(self))), strict=True)
         }
+
+    def part_without(self, rows: np.ndarray) -> str | None:
+        """The first of the publisher's parts that has none of some rows, given as indices (m,); None where each has."""
+        return next((part for part, own in self.parts.items() if not np.isin(rows, own).any()), None)
 
     def take(self, rows: np.ndarray) -> Dataset:
         """The dataset of some rows alone, given as ascending indices (m,); each part keeps at least one.
@@ -212,6 +249,46 @@ def fingerprint_images(x: np.ndarray) -> str:
     digest = hashlib.sha256(b"advntk-images-1")
     _hash_array(digest.update, array)
     return digest.hexdigest()
+
+
+def summarise(data: Dataset) -> dict[str, Any]:
+    """Count a dataset, as values that JSON knows.
+
+    Returns
+    -------
+    dict
+        ``name``, ``n``, ``shape`` (H, W, C), ``parts`` (numbers of rows: "train", "val" and "test" as the publisher
+        divides them, or "all"), ``classes`` (a list of ``name`` and one count a part), ``fingerprint`` (sha256), and
+        ``mean`` and ``std`` of each channel in units of the pixels, 0..255.
+    """
+    parts = {part: data.y[rows] for part, rows in data.parts.items()}
+    counts = {part: np.bincount(y, minlength=data.n_classes) for part, y in parts.items()}
+    mean, std = _moments(data.x)
+    return {
+        "name": data.name,
+        "n": len(data),
+        "shape": list(data.image_shape),
+        "parts": {part: len(y) for part, y in parts.items()},
+        "classes": [
+            {"name": name, **{part: int(count[label]) for part, count in counts.items()}}
+            for label, name in enumerate(data.classes)
+        ],
+        "fingerprint": data.fingerprint,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+
+
+def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (C,) float64 of each channel, exact in integers up to the division."""
+    total, squares = np.zeros((2, x.shape[3]), np.int64)
+    for rows in spans(len(x), _SUMMED):
+        block = x[rows].astype(np.int64)
+        total += block.sum((0, 1, 2))
+        squares += (block * block).sum((0, 1, 2))
+    count = x.size // x.shape[3]
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def one_hot(y: np.ndarray, n_classes: int) -> np.ndarray:

@@ -1,7 +1,12 @@
-"""Images that are there more than once: which they are, whether their labels agree, and how to keep one of each.
+"""Images that a dataset holds more than once: equal to the last pixel, or almost equal as the network sees them.
 
 Equal images in two parts of a split make the results of the later part look better than they are; equal training
 images with different labels leave no predictor that fits both.
+
+Almost equal are images whose tangent features almost have one direction. Their distance is
+1 - Theta(x, x') / sqrt(Theta(x, x) Theta(x', x')). Copies that were compressed or changed by a few grey levels lie far
+below what two pictures of a dataset are apart, so a limit needs no unit: a tenth of the median distance of two training
+images. Copies that are brightened by more than that, turned or shifted are not found.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +26,17 @@ from advntk_dist.text import printable
 
 SHOWN = 5
 """Pairs that are named."""
+EQUAL = 1e-5
+"""Distance up to which rounding tells no two images apart; equal pixels are found by their hash."""
+PART = 0.1
+"""Part of the median distance of two training images below which two count as almost equal."""
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ImagePlace:
-    """Where one image is.
+    """The place of one image.
 
     Attributes
     ----------
@@ -50,57 +59,105 @@ class ImagePlace:
     file: str | None
 
     def __str__(self) -> str:
-        """For reading: the part and the position in it."""
+        """The part and the position in it, for reading."""
         return f"{'image' if self.part == 'all' else self.part} {self.index}"
 
 
 @dataclass(frozen=True)
-class EqualPair:
-    """Two equal images, the earlier one first, and whether they are of the same class."""
+class ImagePair:
+    """Two images that are equal or almost equal: the one of the earlier part first.
+
+    Attributes
+    ----------
+    first, second
+        Their places.
+    same_label
+        Whether they are of the same class.
+    distance
+        1 - cosine of their tangent features; 0 where every pixel is equal.
+    """
 
     first: ImagePlace
     second: ImagePlace
     same_label: bool
+    distance: float = 0.0
 
     def __str__(self) -> str:
-        """For reading, with files or rows of the dataset, and with classes where they differ."""
+        """Both places for reading, with files or rows of the dataset, and with classes where they differ."""
+        notes = []
         if self.first.file is not None:
-            notes = [f"{self.first.file} and {self.second.file}"]
-        elif self.first.part == "all":
-            notes = []
-        else:
-            notes = [f"rows {self.first.row} and {self.second.row}"]
+            notes.append(f"{self.first.file} and {self.second.file}")
+        elif self.first.part != "all":
+            notes.append(f"rows {self.first.row} and {self.second.row}")
         if not self.same_label:
             notes.append(f"classes '{self.first.label}' and '{self.second.label}'")
-        return f"{self.first} = {self.second}" + (f" ({', '.join(notes)})" if notes else "")
+        if self.distance:
+            notes.append(f"distance {self.distance:.2g}")
+        return f"{self.first} {'~' if self.distance else '='} {self.second}" + (
+            f" ({', '.join(notes)})" if notes else ""
+        )
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class _Found:
+    """What was found among the images of some parts.
+
+    Attributes
+    ----------
+    images
+        Numbers of images by part, in the order of the parts.
+    pairs
+        The first few pairs, in the order in which they mislead.
+    """
+
+    images: dict[str, int]
+    pairs: tuple[ImagePair, ...]
+
+    def _counted(self, part: str, count: int) -> str:
+        """A number of the images of a part, in words."""
+        return f"{count:,} of {self.images[part]:,} {_images(part)}"
+
+    def _leak(self, counts: Mapping[str, int], what: str) -> str:
+        """A sentence on the counted test and validation images; empty where there are none."""
+        leaks = [self._counted(part, counts[part]) for part in ("test", "val") if counts.get(part)]
+        return f"But {' and '.join(leaks)} {what}." if leaks else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as values that JSON knows."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What :meth:`as_dict` gave."""
+        from pydantic import TypeAdapter  # which the processes that compute distances need not load
+
+        return TypeAdapter(cls).validate_python(values)
+
+
+@dataclass(frozen=True)
+class Duplicates(_Found):
     """Equal images within and across the parts of a split; "equal" means that every pixel is.
 
     Attributes
     ----------
     images
         Numbers of images by part, in the order of the parts.
+    pairs
+        The first few: those with different labels first, then those across parts.
     within
         By part, how many of its images equal an earlier image of the same part.
     across
         By two parts, as "train-test", how many images of the second one equal an image of the first one.
     contradicting
-        How many images equal an image of another class.
+        Number of images that equal an image of another class.
     dropped
-        How many images ``data.duplicates = "drop"`` has left out of the dataset.
-    pairs
-        The first few: those with different labels first, then those across parts.
+        Number of images that ``data.duplicates = "drop"`` has left out of the dataset.
     """
 
-    images: dict[str, int]
     within: dict[str, int]
     across: dict[str, int]
     contradicting: int
     dropped: int
-    pairs: tuple[EqualPair, ...]
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -110,24 +167,16 @@ class Duplicates:
         """One line for reading; empty where there are none."""
         if not self:
             return ""
-        found = [
-            f"{count:,} of {self.images[later]:,} {_images(later)} are also {_images(earlier)}"
-            for key, count in self.across.items()
-            for earlier, later in [key.split("-")]
-            if count
-        ]
-        found += [
-            f"{count:,} of {self.images[part]:,} {_images(part)} equal an earlier one"
-            for part, count in self.within.items()
-            if count
-        ]
+        parts = ((key.split("-"), count) for key, count in self.across.items() if count)
+        found = [f"{self._counted(later, count)} are also {_images(earlier)}" for (earlier, later), count in parts]
+        found += [f"{self._counted(part, n)} equal an earlier one" for part, n in self.within.items() if n]
         if self.contradicting:
             found.append(f"{self.contradicting:,} images equal one of another class")
         more = "for example" if len(self.pairs) == SHOWN else "namely"
         return f"{'; '.join(found)}; {more} {', '.join(map(str, self.pairs))}"
 
     def lines(self) -> tuple[str, ...]:
-        """What a run says of them, each a line of its own; none where there is nothing to say."""
+        """What a run prints of them, each a line of its own; none where there is nothing to print."""
         dropped = f'equal images: {self.dropped:,} left out of the data, as data.duplicates = "drop"'
         warned = f'equal images: {self} (data.duplicates = "drop" keeps the first of each, "refuse" stops)'
         return (*((dropped,) if self.dropped else ()), *((warned,) if self else ()))
@@ -135,25 +184,51 @@ class Duplicates:
     @property
     def leak(self) -> str:
         """A sentence on validation and test images that are training images too; empty where there are none."""
-        leaks = [
-            f"{self.across[f'train-{part}']:,} of {self.images[part]:,} {_images(part)}"
-            for part in ("test", "val")
-            if self.across.get(f"train-{part}")
-        ]
-        return f"But {' and '.join(leaks)} are also training images." if leaks else ""
+        trained = {key.removeprefix("train-"): count for key, count in self.across.items()}
+        return self._leak(trained, "are also training images")
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same as values that JSON knows."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Duplicates:
-        """What :meth:`as_dict` gave."""
-        pairs = tuple(
-            EqualPair(ImagePlace(**pair["first"]), ImagePlace(**pair["second"]), pair["same_label"])
-            for pair in values["pairs"]
+@dataclass(frozen=True)
+class NearEqual(_Found):
+    """Images of a run that are almost equal to a training image, without being equal to it.
+
+    Attributes
+    ----------
+    images
+        Numbers of images by part, in the order of the parts.
+    pairs
+        The closest few, those of test images first, then validation, then training.
+    limit
+        Distance below which they count.
+    close
+        By part, how many lie below the limit from some other training image.
+    """
+
+    limit: float
+    close: dict[str, int]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return any(self.close.values())
+
+    def lines(self) -> tuple[str, ...]:
+        """What a run prints of validation and test images among them; none where there is nothing to print.
+
+        Training images that are almost equal to others are only counted, as no result is of them.
+        """
+        if not self.leak:
+            return ()
+        found = ", ".join(self._counted(part, count) for part, count in self.close.items() if count)
+        more = "for example" if sum(self.close.values()) > len(self.pairs) else "namely"
+        return (
+            f"almost equal images: {found} lie within {self.limit:.2g} of a training image (1 - cosine of the tangent "
+            f"kernel; a tenth of what training images are apart); {more} {', '.join(map(str, self.pairs))}",
         )
-        return cls(**{**values, "pairs": pairs})
+
+    @property
+    def leak(self) -> str:
+        """A sentence on validation and test images among them; empty where there are none."""
+        return self._leak(self.close, "almost equal training images")
 
 
 def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
@@ -166,12 +241,11 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
     parts
         Rows of the dataset (m,) int64 by part; parts are disjoint, and in the order of "train", "val", "test".
     """
+    names, sizes = list(parts), {name: len(part) for name, part in parts.items()}
     rows = np.concatenate([np.asarray(part, np.int64) for part in parts.values()])
-    sizes = {name: len(part) for name, part in parts.items()}
-    ends = np.cumsum(list(sizes.values()))
+    starts = np.cumsum([0, *sizes.values()])
     of_part = np.repeat(np.arange(len(parts)), list(sizes.values()))
     first = _first_equal(data.x, rows)
-    names = list(parts)
     groups = [first[of_part == k] for k in range(len(parts))]
     within = {name: len(group) - len(np.unique(group)) for name, group in zip(names, groups, strict=True)}
     across = {
@@ -184,22 +258,49 @@ def find_duplicates(data: Dataset, parts: Mapping[str, Rows]) -> Duplicates:
 
     def place(position: int) -> ImagePlace:
         part = int(of_part[position])
-        return place_of(data, names[part], position - int(ends[part] - sizes[names[part]]), rows[position])
+        return _place(data, names[part], position - int(starts[part]), rows[position])
 
     copies = np.flatnonzero(first != np.arange(len(rows)))
     agree = labels[copies] == labels[first[copies]]
     inside = of_part[copies] == of_part[first[copies]]
     order = np.lexsort((copies, -of_part[copies], inside, agree))[:SHOWN]
     pairs = tuple(
-        EqualPair(place(int(first[k])), place(int(k)), bool(labels[k] == labels[first[k]])) for k in copies[order]
+        ImagePair(place(int(first[k])), place(int(k)), bool(labels[k] == labels[first[k]])) for k in copies[order]
     )
-    return Duplicates(sizes, within, across, contradicting, data.dropped, pairs)
+    return Duplicates(sizes, pairs, within, across, contradicting, data.dropped)
 
 
-def place_of(data: Dataset, part: str, index: int, row: int | np.int64) -> ImagePlace:
-    """Where an image is: its position in its part, and in the dataset."""
-    file = None if data.files is None else printable(data.files[row])
-    return ImagePlace(part, index, int(row), data.classes[data.y[row]], file)
+def find_near_equal(
+    data: Dataset, parts: Mapping[str, Rows], nearest: Mapping[str, NDArray[np.float64]], typical: float
+) -> NearEqual:
+    """Name the images that are almost equal to a training image.
+
+    Parameters
+    ----------
+    data
+        The images.
+    parts
+        Rows of the dataset (m,) int64 by part: "train", "val" and "test".
+    nearest
+        By part, for each image (m, 2) float64 the distance to the nearest training image that it does not equal, and
+        the index of that.
+    typical
+        Median distance of two training images.
+    """
+    limit = PART * typical
+    close, pairs = dict[str, int](), list[ImagePair]()
+    for part in ("test", "val", "train"):
+        distance, index = nearest[part][:, 0], nearest[part][:, 1].astype(np.int64)
+        below = np.flatnonzero(distance < limit)
+        close[part] = len(below)
+        if part == "train":  # each pair of training images once, unless the second has a nearer one
+            below = below[(index[below] < below) | (index[index[below]] != below)]
+        for i in below[np.argsort(distance[below], kind="stable")][: SHOWN - len(pairs)]:
+            first, second = (_place(data, p, k, parts[p][k]) for p, k in (("train", int(index[i])), (part, int(i))))
+            same = bool(data.y[first.row] == data.y[second.row])
+            pairs.append(ImagePair(first, second, same, float(distance[i])))
+    sizes = {part: len(nearest[part]) for part in ("train", "val", "test")}
+    return NearEqual(sizes, tuple(pairs), limit, {part: close[part] for part in sizes})
 
 
 def drop_duplicates(data: Dataset) -> Dataset:
@@ -217,12 +318,11 @@ def drop_duplicates(data: Dataset) -> Dataset:
     kept = np.flatnonzero(_first_equal(data.x, everything) == everything)
     if len(kept) == len(data):
         return data
-    for part, rows in data.parts.items():
-        if not np.isin(kept, rows).any():
-            raise DatasetError(
-                f'data.duplicates = "drop": no {PART_TITLES[part]} image of {data.name!r} is left, as all equal an '
-                "earlier image; give other images to one of the parts"
-            )
+    if (part := data.part_without(kept)) is not None:
+        raise DatasetError(
+            f'data.duplicates = "drop": no {PART_TITLES[part]} image of {data.name!r} is left, as all equal an '
+            "earlier image; give other images to one of the parts"
+        )
     return replace(data.take(kept), dropped=len(data) - len(kept))
 
 
@@ -238,6 +338,11 @@ def refuse_duplicates(found: Duplicates, name: str) -> None:
 def _images(part: str) -> str:
     """The images of a part, in words."""
     return f"{PART_TITLES[part]} images" if part in PART_TITLES else "images"
+
+
+def _place(data: Dataset, part: str, index: int, row: int | np.int64) -> ImagePlace:
+    file = None if data.files is None else printable(data.files[row])
+    return ImagePlace(part, index, int(row), data.classes[data.y[row]], file)
 
 
 def _first_equal(x: NDArray[np.uint8], rows: Rows) -> Rows:

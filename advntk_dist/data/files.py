@@ -10,33 +10,38 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import psutil
+
 from advntk_dist.errors import DatasetError
 from advntk_dist.text import printable
 
 MOST_BYTES = 2**30
-"""What one file of a dataset, or one member of an archive, may hold; the largest published one holds a seventh."""
+"""Bytes that one file of a dataset or one member of an archive may hold; the largest published one holds a seventh."""
 MOST_MEMBERS = 5_000_000
 """Files and folders that a folder or an archive may hold; the largest published sets have a million and a half."""
 _UNPACKED = 2**20
 """Bytes unpacked at a time."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-_BROKEN_ARCHIVE = (
+_ZIP_ENTRY = b"PK\x01\x02"
+BROKEN_ARCHIVE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
+    IndexError,  # a member without a name in a .zip
     OSError,
     OverflowError,
     RuntimeError,  # encrypted or unknown compression in a .zip
     ValueError,
 )
+"""What reading a damaged archive raises."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +102,11 @@ def read_bytes(path: Path) -> bytes:
     """Return the contents of a plain file of at most ``MOST_BYTES``; DatasetError where the system will not read it."""
     require_plain(path)
     where = printable(str(path))
-    try:
+    with dataset_errors(f"{where}: cannot be read", "check the path and its permissions", OSError):
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise DatasetError(f"{where}: {_gib(size)}, more than any file of a dataset holds; get it again")
         return path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{where}: cannot be read ({reason(error)}); check the path and its permissions") from error
 
 
 def gunzip(content: bytes, where: str) -> bytes:
@@ -111,18 +114,37 @@ def gunzip(content: bytes, where: str) -> bytes:
     if not content.startswith(_GZIP_MAGIC):
         return content
     unpacked = bytearray()
+    damaged = dataset_errors(f"{where}: not a readable .gz", "it is damaged, get it again", BROKEN_ARCHIVE)
+    with damaged, gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        while block := stream.read(_UNPACKED):
+            unpacked += block
+            if len(unpacked) > MOST_BYTES:
+                raise DatasetError(
+                    f"{where}: unpacks to more than {_gib(MOST_BYTES)}, which no file of this dataset does; do not "
+                    "trust it, get it again"
+                )
+    return bytes(unpacked)
+
+
+@contextmanager
+def dataset_errors(
+    problem: str, remedy: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Turn errors of other code into DatasetError; a DatasetError passes as it is.
+
+    Parameters
+    ----------
+    problem, remedy
+        What the message says before and behind the error itself: what could not be done where, and what to do.
+    errors
+        Classes of errors that are turned; all of them where damaged data fail in any way that a parser's code can fail.
+    """
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            while block := stream.read(_UNPACKED):
-                unpacked += block
-                if len(unpacked) > MOST_BYTES:
-                    raise DatasetError(
-                        f"{where}: unpacks to more than {_gib(MOST_BYTES)}, which no file of this dataset does; do not "
-                        "trust it, get it again"
-                    )
-        return bytes(unpacked)
-    except _BROKEN_ARCHIVE as error:
-        raise DatasetError(f"{where}: not a readable .gz ({reason(error)}); it is damaged, get it again") from error
+        yield
+    except DatasetError:
+        raise
+    except errors as error:
+        raise DatasetError(f"{problem} ({reason(error)}); {remedy}") from error
 
 
 def reason(error: BaseException) -> str:
@@ -221,6 +243,9 @@ def _tar_members(path: Path) -> Iterator[ArchiveMember]:
 
 def _zip_members(path: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
+        # The directory has no checksum: where a length in it is damaged, an entry takes in those that follow.
+        if any(_ZIP_ENTRY in info.extra + info.comment for info in archive.infolist()):
+            raise zipfile.BadZipFile("an entry of its directory lies within another one")
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the system that packed it has no such kinds
             read = partial(archive.read, info) if kind in (0, stat.S_IFREG) and not info.is_dir() else None
@@ -242,8 +267,8 @@ class _Bounded:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory, used ones included."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of this machine's memory, in use or not."""
+    return int(psutil.virtual_memory().total)
 
 
 def _gib(size: int) -> str:
@@ -258,14 +283,9 @@ def _guarded(path: Path, read: Callable[[], bytes]) -> Callable[[], bytes]:
     return guarded
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DatasetError:
-        raise
-    except _BROKEN_ARCHIVE as error:
-        raise DatasetError(
-            f"{path}: not a readable .tar, .tar.gz or .zip ({reason(error)}); "
-            "it is cut short, damaged or of another format, get it again"
-        ) from error
+def _readable(path: Path) -> AbstractContextManager[None]:
+    problem, remedy = (
+        "not a readable .tar, .tar.gz or .zip",
+        "it is cut short, damaged or of another format, get it again",
+    )
+    return dataset_errors(f"{path}: {problem}", remedy, BROKEN_ARCHIVE)

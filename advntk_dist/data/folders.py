@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from advntk_dist.data.files import ArchiveMember, members, read_bytes, reason, require_fewer
+from advntk_dist.data.files import ArchiveMember, dataset_errors, members, read_bytes, require_fewer
 from advntk_dist.errors import DatasetError
 from advntk_dist.text import printable
 
@@ -79,7 +78,7 @@ def holds_class_folders(place: Path) -> bool:
 
 
 def list_images(place: Path) -> Listing:
-    """Find the images of a folder or archive.
+    """Find the images of a folder or archive, by the names of its files alone.
 
     Raises
     ------
@@ -181,7 +180,7 @@ def _parts(place: Path, tops: set[str], images: set[PurePosixPath], skip: int) -
 
 def _walk_folder(root: Path) -> Iterator[ArchiveMember]:
     def listed(folder: Path, inside: PurePosixPath, around: frozenset[tuple[int, int]]) -> Iterator[ArchiveMember]:
-        with _readable(folder):
+        with dataset_errors(f"{printable(str(folder))}: cannot be listed", "check its permissions", OSError):
             about = folder.stat()
             with os.scandir(folder) as entries:
                 found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
@@ -199,13 +198,3 @@ def _walk_folder(root: Path) -> Iterator[ArchiveMember]:
     for count, member in enumerate(listed(root, PurePosixPath(), frozenset())):
         require_fewer(count, root)
         yield member
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(
-            f"{printable(str(folder))}: cannot be listed ({reason(error)}); check its permissions"
-        ) from error

@@ -24,8 +24,20 @@ _STANDARD = (60_000, 10_000)
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """One of the two sets; ``first`` are the first ten labels of its training and of its test images."""
+class IdxKind:
+    """What tells one of the two datasets from the other.
+
+    Parameters
+    ----------
+    name, title
+        Its name here and in messages.
+    classes
+        Class names; the label is the position.
+    folders
+        Folders that may hold the files, as seen from the path that is given.
+    first
+        First ten labels of its training and of its test images.
+    """
 
     name: str
     title: str
@@ -35,20 +47,21 @@ class _Kind:
 
     @property
     def what(self) -> str:
+        """Description of the files, for messages."""
         return (
             "the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             f"t10k-labels-idx1-ubyte, plain or .gz (advntk data fetch {self.name})"
         )
 
 
-_MNIST = _Kind(
+MNIST = IdxKind(
     name="mnist",
     title="MNIST",
     classes=tuple("0123456789"),
     folders=(".", "raw", "MNIST/raw"),
     first=((5, 0, 4, 1, 9, 2, 1, 3, 1, 4), (7, 2, 1, 0, 4, 1, 4, 9, 5, 9)),
 )
-_FASHION = _Kind(
+FASHION_MNIST = IdxKind(
     name="fashion-mnist",
     title="Fashion-MNIST",
     classes=(
@@ -60,13 +73,20 @@ _FASHION = _Kind(
 )
 
 
-def read_mnist(path: Path | None) -> Dataset:
-    """Read MNIST: the training images, then the t10k ones as the test set; (n, 28, 28, 1) uint8.
+def read_idx(kind: IdxKind, path: Path | None) -> Dataset:
+    """Read MNIST or Fashion-MNIST: the training images, then the t10k ones as the test set.
 
     Parameters
     ----------
+    kind
+        ``MNIST`` or ``FASHION_MNIST``.
     path
         Folder with the four files, each plain or ``.gz`` (plain first, where both are there).
+
+    Returns
+    -------
+    Dataset
+        Images (n, 28, 28, 1) uint8.
 
     Raises
     ------
@@ -74,41 +94,21 @@ def read_mnist(path: Path | None) -> Dataset:
         If a file is missing, cut short, damaged, or of another shape, a label is out of range, or the first labels
         of a set of the published size are those of the other dataset.
     """
-    return _read(path, _MNIST)
-
-
-def read_fashion_mnist(path: Path | None) -> Dataset:
-    """Read Fashion-MNIST; parameters and errors as for :func:`read_mnist`."""
-    return _read(path, _FASHION)
-
-
-def holds_mnist(path: Path) -> bool:
-    """Whether a folder has MNIST's files, told from Fashion-MNIST's by the first labels."""
-    return _holds(path, _MNIST)
-
-
-def holds_fashion_mnist(path: Path) -> bool:
-    """Whether a folder has Fashion-MNIST's files, told from MNIST's by the first labels."""
-    return _holds(path, _FASHION)
-
-
-def _read(path: Path | None, kind: _Kind) -> Dataset:
     place = require_path(path, kind.name, kind.what)
     parts = [(_images(place, kind, part), _labels(place, kind, part)) for part in _PARTS]
     for part, (x, y) in zip(_PARTS, parts, strict=True):
         if len(x) != len(y):
             raise DatasetError(f"{place}: {part} has {len(x)} images but {len(y)} labels; get all four files again")
-    for other in (_MNIST, _FASHION):
-        sizes = tuple(len(y) for _, y in parts)
+    sizes = tuple(len(y) for _, y in parts)
+    for other in (MNIST, FASHION_MNIST):
         if other is not kind and sizes == _STANDARD and _starts_as(other, [y for _, y in parts]):
             raise DatasetError(f'{place}: these are the labels of {other.title}; set data.name = "{other.name}"')
-    x = np.concatenate([x for x, _ in parts])[..., None]
-    x.setflags(write=False)
-    y = np.concatenate([y for _, y in parts]).astype(np.int64)
-    return Dataset(kind.name, x, y, kind.classes, test_start=len(parts[0][0]))
+    pieces = [(part, x[..., None], y) for part, (x, y) in zip(("train", "test"), parts, strict=True)]
+    return Dataset.joined(kind.name, pieces, kind.classes)
 
 
-def _holds(path: Path, kind: _Kind) -> bool:
+def holds_idx(kind: IdxKind, path: Path) -> bool:
+    """Whether a folder has the four files, told from those of the other dataset by the first labels."""
     if not path.is_dir():
         return False
     try:
@@ -117,11 +117,11 @@ def _holds(path: Path, kind: _Kind) -> bool:
         return False
 
 
-def _starts_as(kind: _Kind, labels: list[np.ndarray]) -> bool:
+def _starts_as(kind: IdxKind, labels: list[np.ndarray]) -> bool:
     return all(tuple(y[:10].tolist()) == first for y, first in zip(labels, kind.first, strict=True))
 
 
-def _images(place: Path, kind: _Kind, part: str) -> np.ndarray:
+def _images(place: Path, kind: IdxKind, part: str) -> np.ndarray:
     file = _find(place, kind, f"{part}-images", "idx3")
     images = _parse(file, axes=3)
     if images.shape[1:] != (_SIDE, _SIDE) or not len(images):
@@ -132,14 +132,14 @@ def _images(place: Path, kind: _Kind, part: str) -> np.ndarray:
     return images
 
 
-def _labels(place: Path, kind: _Kind, part: str) -> np.ndarray:
+def _labels(place: Path, kind: IdxKind, part: str) -> np.ndarray:
     file = _find(place, kind, f"{part}-labels", "idx1")
     labels = _parse(file, axes=1)
     check_labels(labels, len(kind.classes), str(file))
     return labels
 
 
-def _find(place: Path, kind: _Kind, stem: str, idx: str) -> Path:
+def _find(place: Path, kind: IdxKind, stem: str, idx: str) -> Path:
     def candidates() -> Iterator[Path]:
         for folder in kind.folders:
             for joint in ("-", "."):  # some unpackers write train-images.idx3-ubyte

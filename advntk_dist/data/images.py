@@ -1,7 +1,7 @@
 """Image files in class folders, on disk or in an archive that is never unpacked, as one array of bytes.
 
 Grey images give one channel, or three equal ones where other images of the set have colours. Palettes become
-colours. The orientation that cameras note (EXIF) is applied. Transparency is refused unless every pixel is opaque,
+colours. The orientation that the metadata give (EXIF) is applied. Transparency is refused unless every pixel is opaque,
 and so are 16-bit samples, which would lose precision unasked, and animations.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from advntk_dist.data.dataset import Dataset
-from advntk_dist.data.files import reason, require_path, require_room
+from advntk_dist.data.files import dataset_errors, require_path, require_room
 from advntk_dist.data.folders import WHAT, list_images, walk
 from advntk_dist.data.select import resize_image
 from advntk_dist.errors import DatasetError
@@ -25,9 +25,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _GREY = frozenset(("1", "L", "LA"))
 _DEEP = frozenset(("I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
 _BITS_PER_SAMPLE = 258
-"""TIFF tag."""
+"""Number of the TIFF tag that gives the bits of each sample."""
 _PNG_DEPTH = 24
-"""Where a PNG file notes the bits of a sample."""
+"""Position of the byte of a PNG file that gives the bits of a sample."""
 
 
 def read_images(path: Path | None, edge: int | None = None) -> Dataset:
@@ -97,18 +97,11 @@ def _decoded(place: Path, names: Set[PurePosixPath], edge: int | None) -> Iterat
 
 def _decode(content: bytes, where: str, edge: int | None) -> np.ndarray:
     """Decode one image to (H, W, 1) or (H, W, 3) uint8."""
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check(image, content, where)
-            turned = ImageOps.exif_transpose(image)
-            plain = turned.convert("L" if turned.mode in _GREY else "RGB")
-    except DatasetError:
-        raise
-    except Exception as error:
-        # Each decoder has its own ways to fail on damaged bytes; each means the same to the reader.
-        raise DatasetError(
-            f"{where} is not a readable image ({reason(error)}); it is damaged or no image, replace or remove it"
-        ) from error
+    unreadable = dataset_errors(f"{where} is not a readable image", "it is damaged or no image, replace or remove it")
+    with unreadable, Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        _check(image, content, where)
+        turned = ImageOps.exif_transpose(image)
+        plain = turned.convert("L" if turned.mode in _GREY else "RGB")
     pixels = np.asarray(plain if edge is None else resize_image(plain, edge))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -1,4 +1,4 @@
-"""The table of dataset formats, and the one function that turns a name or a path into a Dataset.
+"""The table of dataset formats, and the function that turns a name or a path into a Dataset.
 
 A further format is one module with a reader (and, where its files can be told by content, a recogniser) and
 one line in ``READERS``.
@@ -9,31 +9,38 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.data.arrays import holds_npz, read_npz
-from advntk_dist.data.cifar import holds_cifar10, holds_cifar100, read_cifar10, read_cifar100
+from advntk_dist.data.arrays import holds_npz, holds_zarr, read_npz, read_zarr
+from advntk_dist.data.cifar import CIFAR10, CIFAR100, holds_cifar, read_cifar
 from advntk_dist.data.dataset import Dataset
 from advntk_dist.data.files import require_plain
 from advntk_dist.data.folders import holds_class_folders
-from advntk_dist.data.idx import holds_fashion_mnist, holds_mnist, read_fashion_mnist, read_mnist
+from advntk_dist.data.idx import FASHION_MNIST, MNIST, holds_idx, read_idx
 from advntk_dist.data.sources import fetched
 from advntk_dist.data.svhn import holds_svhn, read_svhn
-from advntk_dist.data.zarr_group import holds_zarr, read_zarr
 from advntk_dist.errors import DatasetError
 from advntk_dist.text import did_you_mean
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One format: how to read it, and how to tell that a file or folder is of it.
+    """One format of datasets.
 
-    A reader that can bring images to a size while it reads them (so that larger ones are never all in memory, and
-    images of several sizes can be read at all) gives ``read_resized``; for the others it is done afterwards.
+    Parameters
+    ----------
+    read
+        Function that reads a file or folder, or what needs none where the path is None.
+    recognises
+        Function that tells whether a file or folder is of this format; None where only its name chooses the format.
+    read_resized
+        Function that reads images and brings them to an edge in pixels one by one, so that larger ones are never all in
+        memory, and images of several sizes can be read at all; None where images are resized after they are read.
     """
 
     read: Callable[[Path | None], Dataset]
@@ -81,11 +88,11 @@ def _table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 READERS: dict[str, Reader] = {
     "digits": Reader(read_digits),
-    "cifar10": Reader(read_cifar10, holds_cifar10),
-    "cifar100": Reader(read_cifar100, holds_cifar100),
+    "cifar10": Reader(partial(read_cifar, CIFAR10), partial(holds_cifar, CIFAR10)),
+    "cifar100": Reader(partial(read_cifar, CIFAR100), partial(holds_cifar, CIFAR100)),
     "svhn": Reader(read_svhn, holds_svhn),
-    "mnist": Reader(read_mnist, holds_mnist),
-    "fashion-mnist": Reader(read_fashion_mnist, holds_fashion_mnist),
+    "mnist": Reader(partial(read_idx, MNIST), partial(holds_idx, MNIST)),
+    "fashion-mnist": Reader(partial(read_idx, FASHION_MNIST), partial(holds_idx, FASHION_MNIST)),
     "npz": Reader(read_npz, holds_npz),
     "zarr": Reader(read_zarr, holds_zarr),
     "images": Reader(_read_images, holds_class_folders, _read_images),

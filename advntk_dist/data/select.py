@@ -1,4 +1,4 @@
-"""What a run may do to images before anything else: keep some classes, bring them to another size."""
+"""The first steps that a run may apply to its images: keep some classes, bring them to another size."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def resize(data: Dataset, edge: int) -> Dataset:
     Parameters
     ----------
     data
-        Images of any size and any number of channels.
+        Dataset with images (n, H, W, C) uint8 of any size and any number of channels.
     edge
-        Pixels, at least 1.
+        Edge of the new images in pixels, at least 1.
 
     Returns
     -------
@@ -87,12 +87,11 @@ def keep_classes(data: Dataset, wanted: Sequence[str | int]) -> Dataset:
         raise DatasetError(
             f"data.class_subset: {data.name!r} has no image of class {data.classes[kept[min(absent)]]!r}; leave it out"
         )
-    for part, held in data.parts.items():
-        if not np.isin(rows, held).any():
-            raise DatasetError(
-                f"data.class_subset = {list(wanted)}: {data.name!r} has no {PART_TITLES[part]} image of these classes; "
-                "name others"
-            )
+    if (part := data.part_without(rows)) is not None:
+        raise DatasetError(
+            f"data.class_subset = {list(wanted)}: {data.name!r} has no {PART_TITLES[part]} image of these classes; "
+            "name others"
+        )
     y.setflags(write=False)
     return replace(data.take(rows), y=y, classes=tuple(data.classes[k] for k in kept))
 

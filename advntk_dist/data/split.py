@@ -32,11 +32,11 @@ def split(dataset: Dataset, *, n_train: int, n_val: int, n_test: int, seed: int)
     Parameters
     ----------
     dataset
-        The images to divide.
+        Dataset to divide.
     n_train, n_val, n_test
-        Numbers of rows: at least 1, 0 and 0.
+        Numbers of rows of each part: at least 1, 0 and 0.
     seed
-        Non-negative; the same seed and numbers give the same rows.
+        Seed of the draw, at least 0; the same seed and numbers give the same rows.
 
     Raises
     ------

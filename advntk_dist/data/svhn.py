@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.data.dataset import Dataset, describe
-from advntk_dist.data.files import MOST_BYTES, read_bytes, reason, require_path
+from advntk_dist.data.files import MOST_BYTES, dataset_errors, read_bytes, require_path
 from advntk_dist.errors import DatasetError
 
 _TRAIN, _TEST = "train_32x32.mat", "test_32x32.mat"
@@ -44,10 +44,8 @@ def read_svhn(path: Path | None) -> Dataset:
     missing = [name for name in (_TRAIN, _TEST) if not (place / name).exists()]
     if missing:
         raise DatasetError(f"{place}: {' and '.join(missing)} missing; set data.path to {_WHAT}")
-    (x, y), (x_test, y_test) = (_parse(place / name) for name in (_TRAIN, _TEST))
-    images = np.concatenate([x, x_test])
-    images.setflags(write=False)
-    return Dataset("svhn", images, np.concatenate([y, y_test]), tuple("0123456789"), test_start=len(x))
+    pieces = [(part, *_parse(place / name)) for part, name in (("train", _TRAIN), ("test", _TEST))]
+    return Dataset.joined("svhn", pieces, tuple("0123456789"))
 
 
 def holds_svhn(path: Path) -> bool:
@@ -85,22 +83,10 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file}: does not start as a MATLAB 5 file does ({content[:8]!r}); "
             "it is cut short or of another format, get it again"
         )
-    try:
+    with dataset_errors(f"{file}: not a readable MATLAB 5 file", "it is cut short or damaged, get it again"):
         # Shapes first: a variable of zeros unpacks to a thousand times its bytes.
         shapes: Sequence[tuple[str, tuple[int, ...], str]] = whosmat(io.BytesIO(content))  # type: ignore[arg-type]  # as below
         size = sum(int(math.prod(shape)) for name, shape, _ in shapes if name in _VARIABLES)
-    except Exception as error:
-        raise _damaged(file, error) from error
-    if size > MOST_BYTES:
-        raise DatasetError(f"{file}: unpacks to {size:,} values, more than any file of SVHN holds; get it again")
-    try:
+        if size > MOST_BYTES:
+            raise DatasetError(f"{file}: unpacks to {size:,} values, more than any file of SVHN holds; get it again")
         return dict(loadmat(io.BytesIO(content), variable_names=_VARIABLES))  # type: ignore[arg-type]  # streams are documented
-    except Exception as error:
-        # Damaged headers fail in any way that the parser's own code can fail; each means the same to the reader.
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> DatasetError:
-    return DatasetError(
-        f"{file}: not a readable MATLAB 5 file ({reason(error)}); it is cut short or damaged, get it again"
-    )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Images
-from advntk_dist.data.near_equal import EQUAL
+from advntk_dist.data.duplicates import EQUAL
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.grid import spans
 from advntk_dist.predictor import KernelPredictor

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.data.near_equal import NearEqual, find_near_equal
+from advntk_dist.data.duplicates import NearEqual, find_near_equal
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.data.duplicates import Duplicates
-from advntk_dist.data.near_equal import NearEqual
+from advntk_dist.data.duplicates import Duplicates, NearEqual
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import (
     alone_words,

@@ -7,12 +7,28 @@ import io
 import pickle
 import struct
 import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
+
+from advntk_dist.data import load_dataset
+from advntk_dist.errors import DatasetError
 
 PER_BATCH = 3
 BATCHES = (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")
+
+
+def refused(name: str, path: Path | None = None, resize: int | None = None) -> str:
+    """The message that refuses a dataset: one printable line."""
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(name, path, resize=resize)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
 
 
 def cifar_rows(n: int = 6 * PER_BATCH, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,23 +96,48 @@ def cifar100_files(layout: str, n_train: int = 4, n_test: int = 2) -> dict[str, 
     return files
 
 
-def write_folder(parent: Path, files: dict[str, bytes], folder: str) -> Path:
-    """Write the files under ``parent/folder`` and return that folder."""
-    place = parent / folder
-    place.mkdir(parents=True, exist_ok=True)
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
+    """Write files under a folder, made where it is missing, and return it."""
+    root.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (place / name).write_bytes(content)
-    return place
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
 
 
-def write_tar(path: Path, files: dict[str, bytes], folder: str = "cifar-10-batches") -> Path:
-    """Write a .tar, or a .tar.gz where the name ends so, with the files under ``folder``."""
+def member(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    """The header of a member of a .tar."""
+    header = tarfile.TarInfo(name)
+    header.size, header.type, header.linkname = size, kind, link
+    return header
+
+
+def write_tar(
+    path: Path, files: dict[str, bytes], folder: str = "", more: Sequence[tuple[tarfile.TarInfo, bytes]] = ()
+) -> Path:
+    """Write a .tar, or a .tar.gz where the name ends so, with the files under ``folder``, and then other members."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+            archive.addfile(member(f"{folder}/{name}" if folder else name, len(content)), io.BytesIO(content))
+        for header, content in more:
+            archive.addfile(header, io.BytesIO(content))
     content = plain.getvalue()
     path.write_bytes(gzip.compress(content, 1) if path.name.endswith("gz") else content)
     return path
+
+
+def write_zip(path: Path, files: Mapping[Any, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Write a .zip with the files."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def png(pixels: np.ndarray | int = 0) -> bytes:
+    """A PNG file of some pixels, or of 4 x 4 pixels of one shade."""
+    stream = io.BytesIO()
+    array = np.full((4, 4), pixels, np.uint8) if isinstance(pixels, int) else pixels
+    Image.fromarray(array).save(stream, "PNG")
+    return stream.getvalue()

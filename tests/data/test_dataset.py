@@ -44,6 +44,10 @@ def test_describes_itself() -> None:
         ({"classes": ("a", 1, "b")}, "classes must be"),
         ({"test_start": 0}, "test_start is 0"),
         ({"test_start": 5}, "test_start is 5"),
+        ({"test_start": 4, "val_start": 4}, "val_start is 4"),
+        ({"val_start": 2}, "val_start is 2"),
+        ({"x": np.zeros((5, 3, 8, 8), np.uint8)}, r"x has shape \(5, 3, 8, 8\)"),
+        ({"files": ("a", "b")}, "5 images but 2 names"),
     ],
 )
 def test_refuses_impossible_fields(change: dict[str, object], message: str) -> None:
@@ -51,6 +55,22 @@ def test_refuses_impossible_fields(change: dict[str, object], message: str) -> N
         dataclasses.replace(small(), **change)  # type: ignore[arg-type]
     assert "'small'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 64), (2, 3, 3, 8), (2, 3, 8, 3), (2, 5, 8, 8), (2, 4, 5, 3)])
+def test_shapes_in_which_the_channels_may_come_last_are_kept(shape: tuple[int, ...]) -> None:
+    assert Dataset("a", np.zeros(shape, np.uint8), np.zeros(2, np.int64), CLASSES).image_shape == shape[1:]
+
+
+def test_pieces_are_joined_in_the_order_of_their_rows() -> None:
+    whole = small(7)
+    rows = {"train": [slice(0, 1), slice(1, 3)], "val": [slice(3, 4)], "test": [slice(4, 7)]}
+    pieces = [(part, whole.x[at], whole.y[at].astype(np.uint8)) for part, ats in rows.items() for at in ats]
+    joined = Dataset.joined("small", pieces, CLASSES)
+    assert (joined.val_start, joined.test_start) == (3, 4)
+    assert joined.fingerprint == dataclasses.replace(whole, val_start=3, test_start=4).fingerprint
+    alone = Dataset.joined("small", [("train", whole.x, whole.y)], CLASSES)
+    assert (alone.x is whole.x, alone.fingerprint) == (True, whole.fingerprint), "nothing is copied"
 
 
 def test_arrays_are_read_only_and_independent_of_the_callers() -> None:
@@ -94,6 +114,7 @@ def test_fingerprint_sees_bytes_order_labels_shape_and_classes() -> None:
         dataclasses.replace(data, classes=("cat", "dog", "fox")),
         dataclasses.replace(data, classes=("cat", "dog", "owl", "fox")),
         dataclasses.replace(data, x=data.x[:5], y=data.y[:5]),
+        dataclasses.replace(data, test_start=4, val_start=2),
     ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
     assert len(data.fingerprint) == 64
@@ -105,27 +126,16 @@ def test_fingerprint_ignores_the_name() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_fingerprint_images_is_sha256_of_dtype_shape_and_bytes(dtype: type) -> None:
-    x: np.ndarray = np.arange(24).reshape(3, 2, 2, 2).astype(dtype)
-    head = b"advntk-images-1" + json.dumps([np.dtype(dtype).str, [3, 2, 2, 2]]).encode()
-    assert fingerprint_images(x) == hashlib.sha256(head + x.tobytes()).hexdigest()
-
-
-def test_fingerprint_images_depends_on_dtype_shape_and_order_not_on_layout() -> None:
-    x = np.linspace(-0.5, 0.5, 48, dtype=np.float32).reshape(4, 4, 3, 1)
-    same = [np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], x.copy()]
-    assert {fingerprint_images(a) for a in same} == {fingerprint_images(x)}
-    others: list[np.ndarray] = [x[::-1], x.astype(np.float64), x.reshape(4, 3, 4, 1), x[:3], x[:0]]
-    assert len({fingerprint_images(a) for a in [x, *others]}) == 1 + len(others)
-
-
-def test_fingerprint_images_is_the_same_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.arange(700, dtype=np.uint8).reshape(7, 100)
-    whole = fingerprint_images(x)
-    for block in (1, 150, 200, 699):
-        monkeypatch.setattr(dataset, "_HASH_BLOCK", block)
-        assert fingerprint_images(x) == whole
-        assert fingerprint_images(np.asfortranarray(x)) == whole
+@pytest.mark.parametrize("block", [1, 150, 200, 699, dataset._HASH_BLOCK])
+def test_fingerprint_images_is_sha256_of_dtype_shape_and_bytes_in_any_layout(
+    monkeypatch: pytest.MonkeyPatch, dtype: type, block: int
+) -> None:
+    monkeypatch.setattr(dataset, "_HASH_BLOCK", block)
+    x: np.ndarray = np.arange(168).reshape(7, 4, 3, 2).astype(dtype)
+    for array in (x, x[::-1], x.reshape(7, 3, 4, 2), x[:3], x[:0]):
+        head = b"advntk-images-1" + json.dumps([np.dtype(dtype).str, array.shape]).encode()
+        for same in (array, np.asfortranarray(array), np.repeat(array, 2, axis=0)[::2]):
+            assert fingerprint_images(same) == hashlib.sha256(head + array.tobytes()).hexdigest()
 
 
 def test_fingerprint_images_copies_nothing_of_a_contiguous_array() -> None:

@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from advntk_dist.cli import main
-from advntk_dist.config import RunConfig, difference, load_config, parse_config
+from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.duplicates import SHOWN, Duplicates, drop_duplicates, find_duplicates
 from advntk_dist.errors import ConfigError, DatasetError
-from advntk_dist.pipeline.directory import digest
 from advntk_dist.pipeline.problem import Problem
 
 DRAW = np.random.default_rng(0)
@@ -194,14 +193,3 @@ def test_pairs_of_folders_have_their_files(tmp_path: Path, capsys: pytest.Captur
     found = find_duplicates(data, data.parts)
     assert [str(pair) for pair in found.pairs] == [r"train 1 = test 1 (train/b/1.png and test/b/\x1b[2J.png)"]
     assert "\x1b" not in called(capsys, "data", "info", str(tmp_path / "f"))[1]
-
-
-def test_the_key_belongs_to_the_identity() -> None:
-    plain = load_config("digits")
-    assert digest(plain) == digest(load_config("digits", ["data.duplicates=warn"]))
-    other = load_config("digits", ["data.duplicates=drop"])
-    assert digest(other) != digest(plain)
-    assert difference(other, plain) == ("data.duplicates", "warn", "drop")
-    assert parse_config(other.to_toml(), where="resolved") == other
-    with pytest.raises(ConfigError, match=r"data\.duplicates: .*did you mean 'drop'"):
-        load_config("digits", ["data.duplicates=drpo"])

@@ -22,6 +22,9 @@ from advntk_dist.data.sources import RemoteFile, Source
 from advntk_dist.errors import ConfigError, DatasetError, FetchError
 from advntk_dist.progress import Display
 
+from . import write_files
+from .test_idx import idx_files
+
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 FILE = RemoteFile("images.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
@@ -53,8 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(wanted)
         fault = self.server.faults.pop(0) if self.server.faults else ""
         content = self.server.files.get(self.path.lstrip("/"))
-        if fault == "503" or content is None:
+        if fault.startswith("503") or content is None:
             self.send_response(503 if content is not None else 404)
+            if " for " in fault:
+                self.send_header("Retry-After", fault.split()[2])
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -66,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         body = content[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if fault == "drop" else body)
+        self.wfile.write(body[: {"drop": len(body) // 2, "empty": 0}.get(fault, len(body))])
 
 
 @pytest.fixture
@@ -79,85 +84,97 @@ def server() -> Iterator[Server]:
         thread.join(10)
 
 
-def get(server: Server, folder: Path, file: RemoteFile = FILE) -> tuple[bytes, list[float], list[tuple[int, bool]]]:
-    waits: list[float] = []
-    told: list[tuple[int, bool]] = []
-    path = download(server.url + file.name, file, folder, lambda n, fresh: told.append((n, fresh)), sleep=waits.append)
-    return path.read_bytes(), waits, told
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that are waited for between attempts, none of which a test waits for."""
+    waited: list[float] = []
+    monkeypatch.setattr("advntk_dist.data.download.time.sleep", waited.append)
+    return waited
 
 
-def test_whole_file(server: Server, tmp_path: Path) -> None:
-    content, waits, told = get(server, tmp_path / "new" / "folder")
-    assert content == CONTENT
-    assert waits == []
-    assert sum(n for n, _ in told) == FILE.size
-    assert not (tmp_path / "new" / "folder" / "images.bin.part").exists()
+def get(server: Server, folder: Path, said: list[str] | None = None) -> bytes:
+    """The file as it is downloaded, with as many bytes counted as it has."""
+    told: list[int] = []
+    say = (list[str]() if said is None else said).append
+    path = download(server.url + FILE.name, FILE, folder, lambda n, fresh: told.append(n), say=say)
+    assert sum(told) == FILE.size
+    return path.read_bytes()
 
 
-def test_a_file_that_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
-    (tmp_path / FILE.name).write_bytes(CONTENT)
-    _, _, told = get(server, tmp_path)
-    assert server.ranges == []
-    assert told == [(FILE.size, False)]
+@pytest.mark.parametrize(
+    ("there", "part", "faults", "ranges"),
+    [
+        (None, None, [], [None]),
+        (CONTENT, None, [], []),
+        (b"x" * FILE.size, None, [], [None]),
+        (None, CONTENT[:123_456], [], ["bytes=123456-"]),
+        (None, CONTENT, [], []),
+        (None, b"z" * 1000, [], ["bytes=1000-", None]),
+        (None, b"z" * (FILE.size + 1), [], [None]),
+        (None, CONTENT[:1000], ["no range"], ["bytes=1000-"]),
+        (None, CONTENT[:1000], ["wrong range"], ["bytes=1000-", None]),
+    ],
+    ids=[
+        "new",
+        "there",
+        "damaged",
+        "begun",
+        "all but its name",
+        "part of another",
+        "too long",
+        "no range",
+        "wrong range",
+    ],
+)
+def test_what_is_there_is_kept_where_it_is_right(
+    server: Server, tmp_path: Path, there: bytes | None, part: bytes | None, faults: list[str], ranges: list[str | None]
+) -> None:
+    folder, server.faults = tmp_path / "new" / "folder", faults
+    found = {FILE.name: there, f"{FILE.name}.part": part}
+    write_files(folder, {name: content for name, content in found.items() if content is not None})
+    assert get(server, folder) == CONTENT
+    assert server.ranges == ranges
+    assert not (folder / "images.bin.part").exists()
 
 
-def test_a_damaged_file_is_fetched_again(server: Server, tmp_path: Path) -> None:
-    (tmp_path / FILE.name).write_bytes(b"x" * FILE.size)
-    assert get(server, tmp_path)[0] == CONTENT
-
-
-def test_dropped_connection_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_dropped_connection_goes_on_where_it_stopped(server: Server, tmp_path: Path, waits: list[float]) -> None:
     server.faults = ["drop", "drop"]
-    content, waits, _ = get(server, tmp_path)
-    assert content == CONTENT
-    assert len(waits) == 2
+    assert get(server, tmp_path) == CONTENT
+    assert waits == [0, 0], "each brought something new"
     starts = [int(r.removeprefix("bytes=").removesuffix("-")) for r in server.ranges[1:] if r]
     assert len(starts) == 2
     assert 0 < starts[0] < starts[1] < FILE.size
 
 
-def test_an_earlier_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{FILE.name}.part").write_bytes(CONTENT[:123_456])
-    content, _, told = get(server, tmp_path)
-    assert content == CONTENT
-    assert server.ranges == ["bytes=123456-"]
-    assert told[0] == (123_456, False)
-
-
-def test_a_part_of_another_file_costs_a_second_download(server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{FILE.name}.part").write_bytes(b"z" * 1000)
-    content, _, told = get(server, tmp_path)
-    assert content == CONTENT
-    assert server.ranges == ["bytes=1000-", None]
-    assert sum(n for n, _ in told) == FILE.size
-
-
-@pytest.mark.parametrize("fault", ["no range", "wrong range"])
-def test_servers_that_do_not_serve_ranges_right(server: Server, tmp_path: Path, fault: str) -> None:
-    (tmp_path / f"{FILE.name}.part").write_bytes(CONTENT[:1000])
-    server.faults = [fault]
-    assert get(server, tmp_path)[0] == CONTENT
-
-
-def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
-    server.faults = ["503", "503", "503"]
-    content, waits, _ = get(server, tmp_path)
-    assert content == CONTENT
-    assert waits == [1.0, 2.0, 4.0]
-
-
-def test_what_is_waited_for_is_said(server: Server, tmp_path: Path) -> None:
-    server.faults = ["503"]
+@pytest.mark.parametrize(
+    ("fault", "expected"), [("503", [0, 2, 4]), ("503 for 5 s", [5, 5, 5]), ("503 for 3600 s", [30, 30, 30])]
+)
+def test_a_busy_server_is_asked_again_and_each_wait_is_announced_and_bounded(
+    server: Server, tmp_path: Path, waits: list[float], fault: str, expected: list[float]
+) -> None:
+    server.faults = [fault] * 3
     said: list[str] = []
-    download(server.url + FILE.name, FILE, tmp_path, lambda n, fresh: None, sleep=lambda seconds: None, say=said.append)
-    assert said == ["images.bin: the server answers 503 Service Unavailable, retrying in 1 s"]
+    assert get(server, tmp_path, said) == CONTENT
+    assert waits == expected
+    assert said == [f"images.bin: the server answers 503 Service Unavailable, retrying in {s} s" for s in expected]
 
 
-def test_a_server_that_stays_busy_ends_in_an_error_and_keeps_the_part(server: Server, tmp_path: Path) -> None:
-    server.faults = ["drop"] + ["503"] * 6
-    with pytest.raises(FetchError, match=r"503 .*; 1,4\d\d,\d\d\d of 3,000,000 bytes are kept, the same command"):
+@pytest.mark.parametrize(
+    ("faults", "why"),
+    [
+        (["drop", *["503"] * 6], "the server answers 503 Service Unavailable"),
+        (["drop", *["empty"] * 5], "the connection (ended|failed)"),
+    ],
+    ids=["busy", "empty"],
+)
+def test_a_server_that_sends_nothing_new_is_given_up_and_the_part_kept(
+    server: Server, tmp_path: Path, waits: list[float], faults: list[str], why: str
+) -> None:
+    server.faults = faults
+    with pytest.raises(FetchError, match=rf"{why}.*; 1,4\d\d,\d\d\d of 3,000,000 bytes are kept, the same command"):
         get(server, tmp_path)
-    assert get(server, tmp_path)[0] == CONTENT
+    assert waits[-4:] == [2, 4, 8, 16]
+    assert get(server, tmp_path) == CONTENT
 
 
 def test_wrong_content_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
@@ -168,7 +185,9 @@ def test_wrong_content_is_refused_and_removed(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "answers 404"), (CONTENT + b"more", "offers 3000004 bytes"), (b"", "offers 0")]
+    ("content", "message"),
+    [(None, "answers 404 Not Found"), (CONTENT + b"more", "offers 3000004 bytes"), (b"", "offers 0")],
+    ids=["absent", "longer", "empty"],
 )
 def test_other_files_are_refused_at_once(server: Server, tmp_path: Path, content: bytes | None, message: str) -> None:
     server.files = {} if content is None else {FILE.name: content}
@@ -179,7 +198,16 @@ def test_other_files_are_refused_at_once(server: Server, tmp_path: Path, content
 
 def test_no_server(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"bin: the connection failed \(Connection refused\); 0 of 3,000,000 bytes"):
-        download("http://127.0.0.1:9/images.bin", FILE, tmp_path, lambda n, fresh: None, sleep=lambda seconds: None)
+        download("http://127.0.0.1:9/images.bin", FILE, tmp_path, lambda n, fresh: None)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@127.0.0.1:9/", "ftp://me:secret@host/", "http://me:secret@[x/"])
+def test_errors_hold_no_credentials_of_the_address(tmp_path: Path, address: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        download(f"{address}images.bin", FILE, tmp_path, lambda n, fresh: None)
+    assert str(caught.value).startswith(f"{address.replace('me:secret@', '')}images.bin: ")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
@@ -188,19 +216,10 @@ def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path / "file" / "folder")
 
 
-def idx(array: np.ndarray) -> bytes:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
-    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
-
-
 @pytest.fixture
 def tiny_mnist(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
     """MNIST's four files with a few images, published by the loopback server."""
-    rng = np.random.default_rng(1)
-    for part, n in (("train", 30), ("t10k", 12)):
-        server.files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (n, 28, 28)))
-        server.files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(n) % 10)
-    del server.files[FILE.name]
+    server.files = {f"{name}.gz": gzip.compress(content) for name, content in idx_files(n=30, n_test=12).items()}
     files = tuple(RemoteFile(k, len(v), hashlib.sha256(v).hexdigest()) for k, v in server.files.items())
     monkeypatch.setitem(sources.SOURCES, "mnist", Source(server.url, files))
     monkeypatch.setenv(sources.FOLDER_VARIABLE, str(tmp_path / "store"))

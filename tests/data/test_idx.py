@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from advntk_dist.data import load_dataset
-from advntk_dist.errors import DatasetError
+
+from . import refused, write_files
 
 FIRST = {
     "mnist": ([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]),
@@ -34,17 +35,7 @@ def idx_files(name: str = "mnist", n: int = 12, n_test: int = 11) -> dict[str, b
 
 
 def write(folder: Path, files: dict[str, bytes], zipped: bool = False) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(content) if zipped else content)
-    return folder
-
-
-def refused(path: Path, name: str = "mnist") -> str:
-    with pytest.raises(DatasetError) as caught:
-        load_dataset(name, path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return write_files(folder, {f"{name}.gz": gzip.compress(c) for name, c in files.items()} if zipped else files)
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -68,7 +59,7 @@ def test_plain_and_gz_give_the_same_and_are_told_apart_by_their_labels(tmp_path:
 
 def test_a_set_of_the_published_size_is_not_taken_for_the_other(tmp_path: Path) -> None:
     files = idx_files("fashion-mnist", 60_000, 10_000)
-    assert 'labels of Fashion-MNIST; set data.name = "fashion-mnist"' in refused(write(tmp_path / "f", files))
+    assert 'labels of Fashion-MNIST; set data.name = "fashion-mnist"' in refused("mnist", write(tmp_path / "f", files))
     small = write(tmp_path / "small", idx_files("fashion-mnist"))
     assert load_dataset("mnist", small).classes[9] == "9", "a set of one's own may start with any labels"
 
@@ -94,7 +85,7 @@ def test_damaged_images_are_refused(tmp_path: Path, damage: Callable[[bytes], by
     files = idx_files()
     files["train-images-idx3-ubyte"] = damage(files["train-images-idx3-ubyte"])
     folder = write(tmp_path / "f", files, zipped)
-    message = refused(folder)
+    message = refused("mnist", folder)
     assert words in message
     assert str(folder) in message
 
@@ -102,7 +93,7 @@ def test_damaged_images_are_refused(tmp_path: Path, damage: Callable[[bytes], by
 def test_a_label_out_of_range_is_refused(tmp_path: Path) -> None:
     files = idx_files()
     files["t10k-labels-idx1-ubyte"] = files["t10k-labels-idx1-ubyte"][:-1] + b"\x0a"
-    message = refused(write(tmp_path / "f", files))
+    message = refused("mnist", write(tmp_path / "f", files))
     assert "t10k-labels-idx1-ubyte: image 10 has label 10, but there are 10 classes" in message
 
 
@@ -112,13 +103,13 @@ def test_a_damaged_gz_is_refused(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole[:-8] + bytes(8)):
         file.write_bytes(content)
-        assert f"{file}: not a readable .gz" in refused(folder)
+        assert f"{file}: not a readable .gz" in refused("mnist", folder)
 
 
 @pytest.mark.parametrize("gone", list(idx_files()))
 def test_a_missing_file_is_named(tmp_path: Path, gone: str) -> None:
     files = idx_files()
     del files[gone]
-    message = refused(write(tmp_path / "f", files))
+    message = refused("mnist", write(tmp_path / "f", files))
     assert f"{gone} (or .gz) missing" in message
     assert "advntk data fetch mnist" in message

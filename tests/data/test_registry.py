@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from advntk_dist.data import READERS, Dataset, Reader, load_dataset
-from advntk_dist.errors import DatasetError
 
-from . import cifar_files, write_folder, write_tar
+from . import cifar_files, refused, write_files, write_tar, write_zip
 
 
 def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
@@ -35,14 +33,13 @@ def test_digits_whose_file_lies_elsewhere_come_from_their_reader(monkeypatch: py
 
 
 def test_digits_read_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"leave out data\.path"):
-        load_dataset("digits", tmp_path)
+    assert "leave out data.path" in refused("digits", tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["bin", "py"])
 def test_paths_are_recognised_by_content(tmp_path: Path, layout: str) -> None:
     files = cifar_files(layout)
-    folder = write_folder(tmp_path / "around", files, f"cifar-10-batches-{layout}")
+    folder = write_files(tmp_path / "around" / f"cifar-10-batches-{layout}", files)
     disguised = write_tar(tmp_path / "download.gz", files)
     plain = write_tar(tmp_path / "download", files)
     for place in (folder, folder.parent, disguised, plain):
@@ -56,7 +53,7 @@ def test_npz_is_recognised_under_any_name(tmp_path: Path) -> None:
 
 
 def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_folder(tmp_path, cifar_files("bin"), "c")
+    write_files(tmp_path / "c", cifar_files("bin"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert load_dataset("cifar10", "~/c").fingerprint == load_dataset("~/c").fingerprint
@@ -64,51 +61,40 @@ def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["cifar11", "", "no/such/folder", "x" * 5000, "a\0b"])
 def test_unknown_names_list_the_known_ones(name: str) -> None:
-    with pytest.raises(DatasetError, match="unknown dataset") as caught:
-        load_dataset(name)
-    for known in READERS:
-        assert known in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = refused(name)
+    for words in ("unknown dataset", *READERS):
+        assert words in message
 
 
 def test_an_absent_npz_is_named() -> None:
-    with pytest.raises(DatasetError, match=r"^absent\.npz: no such file"):
-        load_dataset("absent.npz")
+    assert refused("absent.npz").startswith("absent.npz: no such file")
 
 
 def test_a_path_given_twice_is_refused(tmp_path: Path) -> None:
     for name in (str(tmp_path), "some.npz"):
-        with pytest.raises(DatasetError, match=r"is itself a path: leave out data\.path"):
-            load_dataset(name, tmp_path)
+        assert "is itself a path: leave out data.path" in refused(name, tmp_path)
 
 
 def test_content_of_no_known_format_is_refused(tmp_path: Path) -> None:
-    text, other_zip = tmp_path / "readme.txt", tmp_path / "a.zip"
-    text.write_text("hello")
-    with zipfile.ZipFile(other_zip, "w") as archive:
-        archive.writestr("a.txt", "hello")
-    for place in (tmp_path, text, other_zip):
-        with pytest.raises(DatasetError, match="no known format") as caught:
-            load_dataset(str(place))
-        assert str(place) in str(caught.value)
-        assert ("one folder per class" in str(caught.value)) is place.is_dir()
+    write_files(tmp_path, {"readme.txt": b"hello"})
+    for place in (tmp_path, tmp_path / "readme.txt", write_zip(tmp_path / "a.zip", {"a.txt": b"hello"})):
+        message = refused(str(place))
+        assert f"{place}: its content is of no known format" in message
+        assert ("one folder per class" in message) is place.is_dir()
 
 
 def test_a_flat_folder_of_images_says_how_they_should_lie(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"")
-    with pytest.raises(DatasetError, match="one folder per class, CLASS/IMAGE"):
-        load_dataset(str(tmp_path))
+    assert "one folder per class, CLASS/IMAGE" in refused(str(tmp_path))
 
 
 def test_a_misspelt_name_is_recognised() -> None:
-    with pytest.raises(DatasetError, match=r"unknown dataset 'cifar-10'; did you mean 'cifar10'\?"):
-        load_dataset("cifar-10")
+    assert "unknown dataset 'cifar-10'; did you mean 'cifar10'?" in refused("cifar-10")
 
 
 def test_a_recognised_but_damaged_folder_says_what_is_wrong(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path, {"data_batch_1.bin": b"abc"}, "c")
-    with pytest.raises(DatasetError, match=r"data_batch_1\.bin: 3 bytes"):
-        load_dataset(str(folder))
+    folder = write_files(tmp_path / "c", {"data_batch_1.bin": b"abc"})
+    assert "data_batch_1.bin: 3 bytes" in refused(str(folder))
 
 
 def test_a_new_format_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

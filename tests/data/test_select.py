@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,11 @@ def test_a_subset_keeps_rows_in_order_and_numbers_labels_anew() -> None:
         np.testing.assert_array_equal(kept.x, data.x[rows])
         assert kept.y.tolist() == [0, 1, 0, 1, 0, 1]
         assert (kept.classes, kept.test_start) == (("b", "d"), 4)
+
+
+def test_each_part_keeps_its_own_rows() -> None:
+    kept = keep_classes(replace(make((3, 3, 1)), val_start=4), ["a", "c"])
+    assert {part: len(rows) for part, rows in kept.parts.items()} == {"train": 2, "val": 2, "test": 2}
 
 
 def test_a_text_that_is_a_class_name_is_the_name() -> None:
@@ -99,13 +106,21 @@ def test_loading_resizes_after_the_subset() -> None:
     assert data.fingerprint == resize(load_dataset("digits", class_subset=[0, 1]), 4).fingerprint
 
 
-@pytest.mark.parametrize("override", ["data.resize=4", "data.class_subset=[0, 1]", 'data.class_subset=["0", "1"]'])
-def test_keys_that_are_given_belong_to_the_identity_and_round_trip(override: str) -> None:
+@pytest.mark.parametrize(
+    ("override", "default"),
+    [
+        ("data.resize=4", None),
+        ("data.class_subset=[0, 1]", None),
+        ('data.class_subset=["0", "1"]', None),
+        ("data.duplicates=drop", "warn"),
+    ],
+)
+def test_keys_that_are_given_belong_to_the_identity_and_round_trip(override: str, default: str | None) -> None:
     plain, other = load_config("digits"), load_config("digits", [override])
     assert digest(other) != digest(plain)
     found = difference(other, plain)
     assert found is not None
-    assert (found[0], found[1]) == (override.split("=")[0], None)
+    assert (found[0], found[1]) == (override.split("=")[0], default)
     assert parse_config(other.to_toml(), where="resolved") == other
 
 
@@ -121,6 +136,8 @@ def test_keys_that_are_given_belong_to_the_identity_and_round_trip(override: str
         ("data.class_subset=[1, 1]", "names a class twice"),
         ("data.class_subset=[-1, 1]", "data.class_subset"),
         ("data.class_subset=[true, 1]", "data.class_subset"),
+        ("data.duplicates=drpo", "data.duplicates: "),
+        ("data.duplicates=drpo", "did you mean 'drop'"),
     ],
 )
 def test_keys_that_are_wrong(override: str, words: str) -> None:

@@ -16,9 +16,11 @@ PINNED_DIGITS = ([896, 1330, 638, 993], [1714, 1015, 1263], [729, 1580])
 PINNED_CIFAR = ([18657, 4785, 41688, 37587], [47717, 35240, 6406], [51034, 59809])
 
 
-def numbered(n: int, test_start: int | None) -> Dataset:
-    """Return n one-pixel images."""
-    return Dataset("numbered", np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.int64), ("only",), test_start)
+def numbered(n: int, test_start: int | None, val_start: int | None = None) -> Dataset:
+    """n one-pixel images."""
+    return Dataset(
+        "numbered", np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.int64), ("only",), test_start, val_start
+    )
 
 
 def same(a: Split, b: Split) -> bool:
@@ -28,34 +30,34 @@ def same(a: Split, b: Split) -> bool:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Dataset, dict[str, int]]:
-    """Draw a dataset, with a publisher's test set or without, and numbers that it can serve."""
-    n = draw(st.integers(2, 60))
-    start = draw(st.none() | st.integers(1, n - 1))
-    n_test = draw(st.integers(0, n - 1 if start is None else n - start))
-    left = n - n_test if start is None else start
-    n_val = draw(st.integers(0, left - 1))
-    n_train = draw(st.integers(1, left - n_val))
+    """A dataset, with a publisher's test set, with its validation set too or with neither, and sizes that it serves."""
+    n = draw(st.integers(3, 60))
+    test_start = draw(st.none() | st.integers(2, n - 1))
+    val_start = None if test_start is None else draw(st.none() | st.integers(1, test_start - 1))
+    n_test = draw(st.integers(0, n - 1 if test_start is None else n - test_start))
+    left = n - n_test if test_start is None else test_start
+    n_val = draw(st.integers(0, left - 1 if val_start is None else left - val_start))
+    n_train = draw(st.integers(1, left - n_val if val_start is None else val_start))
     seed = draw(st.integers(0, 2**64))
-    return numbered(n, start), {"n_train": n_train, "n_val": n_val, "n_test": n_test, "seed": seed}
+    sizes = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
+    return numbered(n, test_start, val_start), sizes | {"seed": seed}
 
 
 @given(requests())
-def test_parts_are_disjoint_in_range_and_of_the_size_asked_for(
+def test_parts_are_disjoint_of_the_size_asked_for_and_from_the_publishers_parts(
     request_: tuple[Dataset, dict[str, int]],
 ) -> None:
     data, asked = request_
     parts = split(data, **asked)
-    for rows, size in ((parts.train, "n_train"), (parts.val, "n_val"), (parts.test, "n_test")):
+    own = data.parts
+    for part in ("train", "val", "test"):
+        rows = getattr(parts, part)
         assert rows.dtype == np.int64
-        assert rows.shape == (asked[size],)
+        assert rows.shape == (asked[f"n_{part}"],)
         assert not rows.flags.writeable
+        assert np.isin(rows, next(own[name] for name in (part, "train", "all") if name in own)).all()
     together = np.concatenate([parts.train, parts.val, parts.test])
     assert len(np.unique(together)) == len(together)
-    assert together.min() >= 0
-    assert together.max() < len(data)
-    if data.test_start is not None:
-        assert (np.concatenate([parts.train, parts.val]) < data.test_start).all()
-        assert (parts.test >= data.test_start).all()
 
 
 @given(requests(), st.data())
@@ -102,40 +104,29 @@ def test_rows_of_a_seed_never_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test_start", "change", "words"),
+    ("starts", "change", "words"),
     [
-        (None, {"n_test": 101}, ["data.n_test = 101", "100 images"]),
-        (None, {"n_val": 91}, ["data.n_val = 91", "100 images", "beside data.n_test = 10", "90 of them left"]),
-        (
-            None,
-            {"n_train": 81},
-            ["data.n_train = 81", "data.n_test = 10 and data.n_val = 10", "80 of them left"],
-        ),
-        (80, {"n_test": 21}, ["data.n_test = 21", "20 test images"]),
-        (80, {"n_val": 81}, ["data.n_val = 81", "80 training images"]),
-        (
-            80,
-            {"n_train": 71},
-            ["data.n_train = 71", "80 training images", "data.n_val = 10", "70 of them left"],
-        ),
-        (80, {"n_train": 0}, ["data.n_train = 0", "at least 1"]),
-        (80, {"n_val": -1}, ["data.n_val = -1", "at least 0"]),
-        (80, {"n_test": -1}, ["data.n_test = -1", "at least 0"]),
-        (80, {"seed": -1}, ["data.seed = -1", "at least 0"]),
+        ((None,), {"n_test": 101}, ["data.n_test = 101", "100 images"]),
+        ((None,), {"n_val": 91}, ["data.n_val = 91", "100 images", "beside data.n_test = 10", "90 of them left"]),
+        ((None,), {"n_train": 81}, ["data.n_train = 81", "data.n_test = 10 and data.n_val = 10", "80 of them left"]),
+        ((80,), {"n_test": 21}, ["data.n_test = 21", "20 test images"]),
+        ((80,), {"n_val": 81}, ["data.n_val = 81", "80 training images"]),
+        ((80,), {"n_train": 71}, ["data.n_train = 71", "80 training images", "data.n_val = 10", "70 of them left"]),
+        ((80,), {"n_train": 0}, ["data.n_train = 0", "at least 1"]),
+        ((80,), {"n_val": -1}, ["data.n_val = -1", "at least 0"]),
+        ((80,), {"n_test": -1}, ["data.n_test = -1", "at least 0"]),
+        ((80,), {"seed": -1}, ["data.seed = -1", "at least 0"]),
+        ((80, 60), {"n_test": 21}, ["data.n_test = 21: 'numbered' has 20 test images"]),
+        ((80, 60), {"n_val": 21}, ["data.n_val = 21: 'numbered' has 20 validation images"]),
+        ((80, 60), {"n_train": 61}, ["data.n_train = 61: 'numbered' has 60 training images"]),
     ],
 )
 def test_asking_for_too_much_names_the_key_what_was_asked_and_what_is_there(
-    test_start: int | None, change: dict[str, int], words: list[str]
+    starts: tuple[int | None, ...], change: dict[str, int], words: list[str]
 ) -> None:
     asked = {"n_train": 10, "n_val": 10, "n_test": 10, "seed": 0} | change
     with pytest.raises(ConfigError) as caught:
-        split(numbered(100, test_start), **asked)
+        split(numbered(100, *starts), **asked)
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
-
-
-@pytest.mark.parametrize("test_start", [None, 80])
-def test_everything_can_be_asked_for(test_start: int | None) -> None:
-    parts = split(numbered(100, test_start), n_train=70, n_val=10, n_test=20, seed=3)
-    assert sorted(np.concatenate([parts.train, parts.val, parts.test])) == list(range(100))

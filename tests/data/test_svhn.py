@@ -10,7 +10,8 @@ import pytest
 from scipy.io import savemat
 
 from advntk_dist.data import load_dataset
-from advntk_dist.errors import DatasetError
+
+from . import refused
 
 X = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 7), dtype=np.uint8)
 Y = np.array([[1], [10], [9], [2], [10], [5], [3]], dtype=np.uint8)
@@ -21,14 +22,6 @@ def write(folder: Path, n_train: int = 5, compressed: bool = True) -> Path:
     for name, part in (("train", slice(0, n_train)), ("test", slice(n_train, None))):
         savemat(folder / f"{name}_32x32.mat", {"X": X[..., part], "y": Y[part]}, do_compression=compressed)
     return folder
-
-
-def refused(path: Path, file: str = "train_32x32.mat") -> str:
-    with pytest.raises(DatasetError) as caught:
-        load_dataset("svhn", path)
-    assert "\n" not in str(caught.value)
-    assert str(path / file) in str(caught.value)
-    return str(caught.value)
 
 
 def test_images_come_in_rows_and_ten_means_zero(tmp_path: Path) -> None:
@@ -43,25 +36,16 @@ def test_images_come_in_rows_and_ten_means_zero(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (write(tmp_path / "f") / "test_32x32.mat").unlink()
-    with pytest.raises(DatasetError, match=r"test_32x32\.mat missing; set data\.path to .*advntk data fetch svhn"):
-        load_dataset("svhn", tmp_path / "f")
-
-
-@pytest.mark.parametrize("compressed", [True, False])
-def test_every_kind_of_cut_is_refused(tmp_path: Path, compressed: bool) -> None:
-    folder = write(tmp_path / "f", compressed=compressed)
-    file = folder / "train_32x32.mat"
-    whole = file.read_bytes()
-    for size in [0, 5, 60, 127, 128, 131, 140, 300, len(whole) // 2, len(whole) - 30]:
-        file.write_bytes(whole[:size])
-        refused(folder)
+    message = refused("svhn", tmp_path / "f")
+    assert f"{tmp_path / 'f'}: test_32x32.mat missing; set data.path to the folder" in message
+    assert "advntk data fetch svhn" in message
 
 
 @pytest.mark.parametrize("content", [b"\x89HDF\r\n\x1a\n" + bytes(600), b"<html>not found</html>" * 20, bytes(400)])
 def test_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
     folder = write(tmp_path / "f")
     (folder / "train_32x32.mat").write_bytes(content)
-    assert "MATLAB 5" in refused(folder)
+    assert "train_32x32.mat: does not start as a MATLAB 5 file does" in refused("svhn", folder)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +65,4 @@ def test_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
     folder = write(tmp_path / "f")
     savemat(folder / "train_32x32.mat", arrays)
-    assert words in refused(folder)
+    assert f"train_32x32.mat: {words}" in refused("svhn", folder)

@@ -19,7 +19,7 @@ from advntk_dist.data import load_dataset, unpickle
 from advntk_dist.data.unpickle import load_pickled_arrays
 from advntk_dist.errors import DatasetError
 
-from . import cifar_files, cifar_rows, python2_batch, python3_batch, write_folder
+from . import cifar_files, cifar_rows, python2_batch, python3_batch, write_files
 
 HEAD = b"\x80\x02}U\x01a"
 """A pickled dict up to its first value, under the key b"a"."""
@@ -86,7 +86,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path: Path
     harmful = {b"data": rows, b"labels": labels.tolist(), b"x": Calls(os.system, f"touch {marker}")}
     for protocol in range(5):
         files = cifar_files("py") | {"data_batch_3": pickle.dumps(harmful, protocol)}
-        folder = write_folder(tmp_path, files, "f")
+        folder = write_files(tmp_path / "f", files)
         with pytest.raises(DatasetError, match=rf"{folder / 'data_batch_3'}.*'(posix|nt)\.system'.*nothing was run"):
             load_dataset("cifar10", folder)
     assert not marker.exists()
