@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import NetworkError
-from advntk_dist.kernels.backend import KernelBackend, KernelKind
+from advntk_dist.kernels.backend import KernelBackend, KernelKind, NeuralTangentsBackend
 from advntk_dist.kernels.compiled import CompiledKernel, compiled_kernel
-from advntk_dist.kernels.select import select_backend
+from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
 if TYPE_CHECKING:
@@ -39,6 +39,28 @@ def _user_triple(path: str) -> Triple:
     return Triple(*made)
 
 
+def _select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
+    """The requested backend, or for "auto" the fastest one that is exact for this network.
+
+    No device is touched here: the process that asks for a network need not be the one that computes.
+
+    Raises
+    ------
+    NetworkError
+        If the requested backend cannot compute the network.
+    """
+    known = parse_name(spec.name)
+    ours = known is not None and spec.activation == "relu"
+    if spec.backend == "xla" and not ours:
+        raise NetworkError(
+            f"network.backend: xla computes built-in networks with relu, not {spec.name} with "
+            f"{spec.activation}; use backend auto or neural-tangents"
+        )
+    if known is None or not ours or spec.backend == "neural-tangents":
+        return NeuralTangentsBackend(kernel_fn)
+    return XlaBackend(*known, spec.W_std, spec.b_std)
+
+
 class Network:
     """An infinitely wide network: its kernels, and neural-tangents' own triple.
 
@@ -52,7 +74,7 @@ class Network:
         self.family: Family | None = known[0] if known else None
         if known is None:
             self.triple = _user_triple(spec.name)  # a wrong path fails here, not at the first tile
-        self.backend: KernelBackend = select_backend(spec, self._reference)
+        self.backend: KernelBackend = _select_backend(spec, self._kernel_fn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what describes the network; it is made again, and compiled, where it is loaded."""
@@ -70,7 +92,7 @@ class Network:
             *known, classes=spec.classes, W_std=spec.W_std, b_std=spec.b_std, activation=spec.activation
         )
 
-    def _reference(self, *arguments: Any) -> Any:
+    def _kernel_fn(self, *arguments: Any) -> Any:
         return self.triple.kernel_fn(*arguments)
 
     @property
@@ -97,6 +119,11 @@ class Network:
     def compiled(self) -> CompiledKernel:
         """The jitted tile functions, compiled once a shape."""
         return compiled_kernel(self.backend, self.family != "mlp")
+
+    @cached_property
+    def tile_kernel(self) -> CompiledKernel:
+        """The same for tiles that are stored: their bytes do not depend on the number of cores of a machine."""
+        return compiled_kernel(self.backend, self.family != "mlp", repeatable=True)
 
     def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
         """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C).

@@ -26,10 +26,10 @@ from advntk_dist.gram.layout import CREATING, descriptions, is_absent, mend_layo
 from advntk_dist.gram.plan import GramPlan, plan_gram
 from advntk_dist.gram.status import BuildWatch
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.grid import TileGrid
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.spec import parse_name
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -21,6 +21,9 @@ from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.storage import durable
 from advntk_dist.storage.paths import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
+
+if TYPE_CHECKING:
+    from advntk_dist.kernels.backend import KernelKind
 
 ROUNDING = {"float32": 2.0**-6, "float64": 2.0**-20}
 """How far two computations of one tile may lie apart, in units of its largest value: rounding, which the angle between
@@ -45,11 +48,11 @@ class GramStore:
         self.n_columns: int = self.fingerprint["n_columns"]
         self.tile: int = self.fingerprint["gram.tile"]
         self.dtype = np.dtype(self.fingerprint["gram.dtype"])
-        self.kinds: tuple[str, ...] = tuple(self.fingerprint["kinds"])
+        self.kinds: tuple[KernelKind, ...] = tuple(self.fingerprint["kinds"])
         self.symmetric = self.fingerprint["columns"] is None
         self.grid = TileGrid(self.n, self.n_columns, self.tile, symmetric=self.symmetric)
         owner = {field: value for field, value in self.fingerprint.items() if field not in SIZES}
-        self.commits = {kind: CommitLog(path, kind, owner, self.grid) for kind in self.kinds}
+        self.commits: dict[str, CommitLog] = {kind: CommitLog(path, kind, owner, self.grid) for kind in self.kinds}
 
     @classmethod
     def open(cls, path: str | Location) -> GramStore:

@@ -12,8 +12,9 @@ from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.environment import usable_cores
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.view import dask_view
+from advntk_dist.kernels.backend import KernelKind
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.networks import from_spec
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.solve.lanczos import grow_basis
@@ -103,7 +104,7 @@ def audit_gram(
     x: ArrayLike,
     *,
     columns: ArrayLike | None = None,
-    kind: str = "ntk",
+    kind: KernelKind = "ntk",
     tiles: int = 4,
     seed: int = 0,
     passes: int = 20,
@@ -147,16 +148,16 @@ def audit_gram(
     chosen = {places[k] for k in generator.permutation(len(places))[:tiles]}
     if store.symmetric and not any(i == j for i, j in chosen):
         chosen = {*sorted(chosen)[1:], (int(generator.integers(store.grid.shape[0])),) * 2}
-    net = from_spec(NetworkSpec(**store.network))
-    shape = tuple(store.fingerprint["image_shape"])
-    compute = TileComputer(net, store.tile, (kind,), shape, np.dtype(np.float64))
+    kernel = from_spec(NetworkSpec(**store.network)).tile_kernel
     largest, worst, squares, count = 0.0, (0, 0), 0.0, 0
     for i, j in sorted(chosen):
         t = store.grid.at(i, j)
-        exact = compute(
+        exact = kernel.matrices(
             compute_images(rows[t.rows], store.tile, "float64"),
             compute_images(cols[t.cols], store.tile, "float64"),
+            (kind,),
             symmetric=store.symmetric and t.on_diagonal,
+            tile=store.tile,
         )[kind]
         difference = np.abs(store.read_tile(kind, i, j) - exact)
         squares, count = squares + float((difference**2).sum()), count + difference.size

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend, dense
-from advntk_dist.kernels.xla.keys import keys
+from advntk_dist.kernels.xla.dense import keys
 from tests.kernels import unoptimised
 
 Array = NDArray[Any]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from advntk_dist import architectures
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.backend import NeuralTangentsBackend
 from advntk_dist.kernels.scope import kernel_scope
-from advntk_dist.kernels.xla import XlaBackend, blocks
+from advntk_dist.kernels.xla import XlaBackend, convolutional
 from advntk_dist.kernels.xla.convolutional import _over_pixels
 from tests.golden.make_kernels import CASES, LEFT, LEVELS, PARALLEL, RIGHT, Case, golden
 from tests.kernels import unoptimised
@@ -275,7 +275,9 @@ def test_blocks_of_left_images_do_not_show(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = images(0, 37, case), images(1, 3, case)
     w = np.random.default_rng(2).standard_normal((37, 3))
     whole = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", {jax.default_backend(): 1})  # blocks of 16: 37 are filled up to 39
+    monkeypatch.setattr(
+        convolutional, "BLOCK_BYTES", {jax.default_backend(): 1}
+    )  # blocks of 16: 37 are filled up to 39
     parts = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
     for got, expected in zip(parts, whole, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)

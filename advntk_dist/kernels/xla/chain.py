@@ -66,7 +66,7 @@ class Side(NamedTuple):
     share
         gain^l / (2 n^2): of the adjoint of the variance before ReLU l in that of the first variance, (b, relus).
     key
-        Equal for equal images, (b,) uint32; see :func:`advntk_dist.kernels.xla.keys.keys`.
+        Equal for equal images, (b,) uint32; see :func:`advntk_dist.kernels.xla.dense.keys`.
     """
 
     first_inverse: jax.Array
