@@ -42,7 +42,7 @@ def _user_triple(path: str) -> Triple:
 def _select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
     """The requested backend, or for "auto" the fastest one that is exact for this network.
 
-    No device is touched here: the process that asks for a network need not be the one that computes.
+    No device is touched here: the process that makes a network need not be the one that computes.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class Network:
 
     @cached_property
     def triple(self) -> Triple:
-        """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first asked for, as its import takes a second."""
+        """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first used, as its import takes a second."""
         from advntk_dist import architectures
 
         known = parse_name(self.spec.name)
@@ -97,7 +97,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """The name the network was asked by."""
+        """The name by which the network was made."""
         return self.spec.name
 
     @property
@@ -122,7 +122,7 @@ class Network:
 
     @cached_property
     def tile_kernel(self) -> CompiledKernel:
-        """The same for tiles that are stored: their bytes do not depend on the number of cores of a machine."""
+        """The tile functions for stored tiles, whose bytes do not depend on the number of cores of a machine."""
         return compiled_kernel(self.backend, self.family != "mlp", repeatable=True)
 
     def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
@@ -133,12 +133,12 @@ class Network:
         ValueError
             If the images differ in shape.
         GramBuildError
-            If a value is not finite, as of images or a network that are too large; the message names the images.
+            If a value is not finite, as with images or a network that are too large; the message names the images.
         """
         return self._values(x1, x2, "ntk")
 
     def nngp(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
-        """Kernel (m, n) of the network's outputs at random initialisation (NNGP); errors as for :meth:`ntk`."""
+        """Kernel (m, n) of the network's outputs at random initialisation (NNGP); raises what :meth:`ntk` raises."""
         return self._values(x1, x2, "nngp")
 
     def ntk_vjp(self, x1: ArrayLike, x2: ArrayLike, weight: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -149,7 +149,7 @@ class Network:
         ValueError
             If ``weight`` is not of shape (m, n), or the images differ in shape.
         GramBuildError
-            As for :meth:`ntk`.
+            If a value of the NTK is not finite; the message names the images.
         """
         a, b = _pair(x1, x2)
         w = np.asarray(weight, dtype=a.dtype)

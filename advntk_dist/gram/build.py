@@ -129,7 +129,7 @@ def build_gram(
         invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
         done = opened.committed()
         missing = [t for t in opened.grid if not done[t.i, t.j]]
-        report = on_progress or _ignore_progress
+        report = on_progress or _ignore
         report(len(opened.grid) - len(missing), len(opened.grid), None)
         if missing:
             cores = usable_cores()
@@ -139,7 +139,7 @@ def build_gram(
             if workers_pool.address is None:
                 plan.check_memory()
             # A worker that waits for an object store to come back is not taken for one that hangs.
-            patient = 0.0 if isinstance(path, Path) else 2 * patience()
+            grace = 0.0 if isinstance(path, Path) else 2 * patience()
             queue = TaskQueue(
                 [(t.i, t.j) for t in missing],
                 "tile",
@@ -147,20 +147,20 @@ def build_gram(
                 depth=DEPTH,
                 duplicates=True,
                 deadline=deadline,
-                grace=patient,
+                grace=grace,
             )
             with ExitStack() as cleanup:
                 if pool is None:
                     cleanup.callback(workers_pool.close)
                 workers_pool.connect(sum(part.nbytes for part in floats))
                 autoscaling = Autoscaling(workers, grows=workers_pool.grows, error=GramBuildError)
-                job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
+                job = _Job(opened, plan, report, on_plan or _ignore, on_event or _ignore)
                 job.run(net, floats, queue, autoscaling, workers_pool)
     return opened
 
 
 class _Job:
-    """One run of workers over the missing tiles, and the functions that are told of its progress."""
+    """One run of workers over the missing tiles, and the functions that are called as it progresses."""
 
     def __init__(
         self, store: GramStore, plan: GramPlan, on_progress: ProgressSink, on_plan: PlanSink, on_event: EventSink
@@ -221,16 +221,8 @@ class _Job:
         self.on_event(event)
 
 
-def _ignore_progress(done: int, total: int, receipt: Receipt | None) -> None:
-    """The default, which does nothing."""
-
-
-def _ignore_plan(plan: GramPlan) -> None:
-    """The default, which does nothing."""
-
-
-def _ignore_event(event: dict[str, Any]) -> None:
-    """The default, which does nothing."""
+def _ignore(*_: object) -> None:
+    """Does nothing, in place of a function that was not given."""
 
 
 def open_for_build(
@@ -286,7 +278,7 @@ def _require_prefix(store: GramStore, requested: Fingerprint, x: NDArray[Any], c
 
 
 def _one_reduced_tile(stored: Fingerprint, requested: Fingerprint) -> bool:
-    """Whether the store is one tile, smaller than asked for only because there were so few images."""
+    """Whether the store is one tile, smaller than requested only because there were so few images."""
     return bool(max(stored["n"], stored["n_columns"]) == stored["gram.tile"] < requested["gram.tile"])
 
 

@@ -36,7 +36,7 @@ _LOOKS = 5
 class GramStore:
     """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
 
-    Of a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
+    For a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
     :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.storage.locks.builder_lock`.
     """
 
@@ -95,7 +95,7 @@ class GramStore:
         path
             Folder of the store; absent or empty for a new one.
         fingerprint
-            From :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
+            Fingerprint of the store, from :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
         network
             ``net.spec.as_dict()``, kept so that the network can be made again from the store alone.
 
@@ -144,10 +144,10 @@ class GramStore:
         """Store the values of a tile, then its commit record. The first commit of a tile stays.
 
         Processes may write one tile at the same time, with other last bits if their processors are of other kinds: the
-        chunk of the first stays, and whoever comes later commits that chunk in place of its own. Only what is damaged,
-        or no computation of this tile, is replaced; as several may do so at once, whoever has not made the chunk looks
-        at it again after its commit. On a file system without hard links two writers in the same moment are not told
-        apart.
+        chunk of the first stays, and later writers commit that chunk in place of their own. Only what is damaged, or no
+        computation of this tile, is replaced; as several may do so at once, a writer that has not made the chunk reads
+        it again after its commit. On a file system without hard links two writers in the same moment cannot be
+        distinguished.
 
         Raises
         ------

@@ -78,7 +78,7 @@ class NeuralTangentsBackend:
     name: str = "neural-tangents"
 
     def prepare(self, x2: jax.Array) -> Prepared:
-        """Nothing is precomputed: the images themselves."""
+        """The images themselves: nothing is computed ahead."""
         return x2
 
     def tile(self, x1: jax.Array, prepared: Prepared, kind: KernelKind) -> jax.Array:

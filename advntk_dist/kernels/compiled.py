@@ -24,7 +24,7 @@ _ARRAYS_PER_PAIR = 8
 """Arrays of a pair's size alive at once in a forward and backward pass (kernel, NTK, cosines, cotangents)."""
 
 _ARRAYS_COMBINED = 4
-"""The same for backends that combine tiles with coefficients part by part."""
+"""Arrays of a pair's size alive at once in backends that combine tiles with coefficients part by part."""
 
 
 def pad_rows(x: NDArray[Any], rows: int) -> NDArray[Any]:

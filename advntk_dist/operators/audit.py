@@ -123,7 +123,7 @@ def audit_gram(
     tiles
         Tiles to compute again, one on the diagonal of a symmetric store among them.
     seed
-        Of the sample and of the first Lanczos vector.
+        Seed of the sample of tiles and of the first Lanczos vector.
     passes
         Lanczos steps, each one pass over the store; none for up to ``DENSE`` rows.
     limit

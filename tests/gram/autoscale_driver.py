@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Read by Ray when it is imported. Nodes of the autoscaler are nobody's children: they end when the head is gone.
+# Read by Ray when it is imported. Nodes of the autoscaler have no parent process: they end when the head is gone.
 os.environ |= {
     "RAY_FAKE_CLUSTER": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
@@ -27,7 +27,7 @@ import ray
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from advntk_dist.gram import staff
+from advntk_dist.distributed import autoscaling
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.networks import network
@@ -67,7 +67,7 @@ def cluster(address: str) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    staff.WORTH_SECONDS = 1.0
+    autoscaling.WORTH_SECONDS = 1.0
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]

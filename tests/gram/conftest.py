@@ -81,7 +81,7 @@ def pool(_warm: WorkerPool) -> WorkerPool:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Who comes next and needs the cores of the cluster finds them free, unless it builds with the same workers."""
+    """Free the cores of the cluster for the next test, unless that builds with the same workers."""
     names = getattr(nextitem, "fixturenames", ())
     here = nextitem is not None and nextitem.path.parent == Path(__file__).parent
     if WARM in item.session.stash and not (here and ("pool" in names or "ray_cluster" not in names)):

@@ -59,7 +59,7 @@ class Stack(Protocol):
         ...
 
     def record(self, e: jax.Array, left: Norms, right: Norms, buffer: PairState) -> PairState:
-        """As :meth:`forward`, but returns the pairs before every ReLU, written over ``buffer``."""
+        """Pairs before every ReLU (relus, H, W, pairs), written over ``buffer``."""
         ...
 
     def shares(self, e: jax.Array) -> Any:
@@ -102,9 +102,9 @@ class ConvolutionalTile:
     Attributes
     ----------
     stack
-        What lies between.
+        The layers between the first convolution and the last ReLU.
     W_std, b_std
-        Standard deviations of weights everywhere, and of the biases of the last layer.
+        Standard deviations of the weights of all layers, and of the biases of the last layer.
     """
 
     stack: Stack
@@ -229,9 +229,10 @@ def _over_channels(x: jax.Array) -> jax.Array:
 
 
 def _over_pixels(x: jax.Array) -> jax.Array:
-    """Sum over the two leading axes, as matrix products: XLA's CPU reductions swallow, and slow, what feeds them.
+    """Sum over the two leading axes, as matrix products.
 
-    Columns first, then the row of their sums: of a thousand terms in one sum, rounding would show.
+    XLA fuses what feeds a reduction on a CPU into it, which slows both. Columns first, then the row of their sums: of a
+    thousand terms in one sum, rounding would show.
     """
     height, width, pairs = x.shape
     columns = jnp.ones((1, height), x.dtype) @ stored(x).reshape(height, width * pairs)
