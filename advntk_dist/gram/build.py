@@ -27,6 +27,7 @@ from advntk_dist.gram.plan import GramPlan, plan_gram
 from advntk_dist.gram.status import BuildWatch
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import invalidate, verify_gram
+from advntk_dist.gram.view import StoreHandle
 from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.grid import TileGrid
 from advntk_dist.kernels.nonfinite import compute_images
@@ -68,7 +69,7 @@ def build_gram(
     Parameters
     ----------
     net
-        The network.
+        Infinitely wide network whose kernels are stored.
     x
         Images (n, H, W, C): uint8, or floats in [-0.5, 0.5].
     store
@@ -87,8 +88,8 @@ def build_gram(
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     pool
-        Workers that other builds have left, and that stay for the next one, in place of new ones, with it no
-        address, as it has one.
+        Workers that earlier builds have started and that stay for the next one, in place of new ones; give no address
+        with it, as it has one.
     on_progress
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
@@ -192,8 +193,7 @@ class _Job:
             net.spec,
             rows,
             columns,
-            str(self.store.path),
-            self.store.fingerprint,
+            StoreHandle.of(self.store),
             keep=parse_name(net.spec.name) is not None,  # no module of a user's own is imported twice
         )
         tiles = run_tasks(queue, pool, call, target=target, on_event=self._event)

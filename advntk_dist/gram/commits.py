@@ -58,7 +58,7 @@ class CommitLog:
     owner
         What the tiles belong to, as JSON values: records of anything else do not count.
     grid
-        The tiles.
+        Tiles of the store.
     """
 
     def __init__(self, root: Location, kind: str, owner: Mapping[str, Any], grid: TileGrid) -> None:

@@ -43,11 +43,11 @@ class GramPlan:
     pairs
         Kernel entries to compute of each kind.
     disk_bytes
-        What the store will still grow by.
+        Bytes by which the store will still grow on disk.
     worker_bytes
-        Peak memory of one worker without the images.
+        Peak memory of one worker in bytes, without the images.
     image_bytes
-        Images as floats, once a machine in shared memory.
+        Bytes of the images as floats, which are once on each machine in shared memory.
     workers
         Workers that share the tiles.
     seconds

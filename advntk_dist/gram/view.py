@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoreHandle:
-    """Path, kernel and fingerprint of a store: enough to open it elsewhere, and to see that it is the same.
+    """Path and fingerprint of a store: enough to open it elsewhere, and to see that it is the same.
 
     Task graphs hold handles, never zarr objects: Dask on Ray rebuilds dataclasses in graphs, which zarr's metadata do
     not survive.
     """
 
     path: str
-    kind: str
     fingerprint: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def of(cls, store: GramStore, kind: str) -> Self:
-        """The handle of one kernel of a store that is open here."""
+    def of(cls, store: GramStore) -> Self:
+        """The handle of a store that is open here."""
         flat = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in store.fingerprint.items())
-        return cls(str(store.path.resolve()), kind, flat)
+        return cls(str(store.path.resolve()), flat)
 
     def open(self) -> GramStore:
         """The store, opened anew.
@@ -75,7 +74,7 @@ def dask_view(store: GramStore, kind: str = "ntk") -> da.Array:
 
     if kind not in store.kinds:
         raise StoreIncompleteError(f"{store.path}: holds {', '.join(store.kinds)}, not {kind}")
-    handle = StoreHandle.of(store, kind)
+    handle = StoreHandle.of(store)
     view: da.Array = da.map_blocks(  # type: ignore[no-untyped-call]
         _load,
         chunks=tuple(tuple(s.stop - s.start for s in spans(size, store.tile)) for size in (store.n, store.n_columns)),
@@ -83,15 +82,16 @@ def dask_view(store: GramStore, kind: str = "ntk") -> da.Array:
         meta=np.empty((0, 0), store.dtype),
         name=f"gram-{tokenize(handle.path, kind, handle.fingerprint)}",
         handle=handle,
+        kind=kind,
     )
     return view
 
 
-def _load(handle: StoreHandle, block_id: tuple[int, int]) -> NDArray[Any]:
+def _load(handle: StoreHandle, kind: str, block_id: tuple[int, int]) -> NDArray[Any]:
     store, (i, j) = _open_once(handle), block_id
     if store.symmetric and i > j:
-        return store.read_tile(handle.kind, j, i).T
-    return store.read_tile(handle.kind, i, j)
+        return store.read_tile(kind, j, i).T
+    return store.read_tile(kind, i, j)
 
 
 @lru_cache(maxsize=32)

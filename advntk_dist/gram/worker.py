@@ -15,8 +15,8 @@ from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.distributed.worker import PooledActor
 from advntk_dist.environment import peak_memory
 from advntk_dist.errors import GramBuildError
-from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import StoreHandle
 from advntk_dist.grid import Tile
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.durable import aligned_empty
@@ -38,7 +38,7 @@ class Receipt:
     host: str
     pid: int
     peak_bytes: int
-    """Most memory the worker has had so far, the images it shares with others included."""
+    """Largest memory of the worker so far in bytes, with the images it shares with others."""
 
 
 class GramWorker(PooledActor):
@@ -53,22 +53,19 @@ class GramWorker(PooledActor):
         spec: NetworkSpec,
         x: NDArray[Any],
         columns: NDArray[Any] | None,
-        path: str,
-        fingerprint: dict[str, Any],
+        handle: StoreHandle,
     ) -> dict[str, Any]:
-        """Take up a store: make the network and compile the kernel on one block of real images.
+        """Open a store, make its network, and compile the kernel on one block of real images.
 
         Parameters
         ----------
         spec
-            The network.
+            Specification of the network.
         x, columns
             Float images (n, H, W, C) of rows and columns in the store's dtype, shared memory of the node; columns is
             None for a symmetric matrix.
-        path
-            The store.
-        fingerprint
-            The store's: a worker that outlives its driver must not write into another store.
+        handle
+            Handle of the store: a worker that outlives its driver must not write into another store.
 
         Returns
         -------
@@ -77,10 +74,9 @@ class GramWorker(PooledActor):
         """
         from advntk_dist.networks import from_spec  # imports JAX: an actor starts sooner without
 
-        self.path, self.fingerprint = path, fingerprint
+        self.handle, self.store = handle, handle.open()
         self.x, self.columns = x, x if columns is None else columns
         self.rooms = []
-        self.store = GramStore.open(path)
         self.net = from_spec(spec)  # and what it compiles are kept from one store to the next
         pair_seconds = self.net.tile_kernel.warm_up(self.x, self.columns, self.store.kinds, tile=self.store.tile)
         return {"pair_seconds": pair_seconds}
@@ -106,7 +102,7 @@ class GramWorker(PooledActor):
             started = time.perf_counter()
             values = compute_tile(self.store, t, self.net, self.x, self.columns, into=room)
             computed = time.perf_counter()
-        require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
+        self.handle.open()  # raises an error where another store has taken the place of this worker's
         written = 0
         for kind, block in values.items():
             seconds = (computed - started) / len(values)

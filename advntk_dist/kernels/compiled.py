@@ -53,7 +53,7 @@ class CompiledKernel:
     Parameters
     ----------
     backend
-        The kernel backend.
+        Backend of the kernels.
     per_pixel
         Whether a pair of images needs arrays over its pixels (convolutions) or single numbers (MLPs).
     repeatable

@@ -35,16 +35,18 @@ class AuditReport:
 
     Attributes
     ----------
-    kind, seed
-        Which kernel, and the seed of the sample.
+    kind
+        Kernel that was compared, "ntk" or "nngp".
+    seed
+        Seed of the sample of tiles.
     tiles
         Places of the tiles that were computed again.
     largest_difference
         Largest |stored - float64| over the largest |float64| value of its tile.
     worst
-        Row and column of the matrix where that is.
+        Row and column of the matrix with that difference.
     limit
-        What of it passes for rounding.
+        Largest relative difference that passes for rounding.
     smallest_eigenvalue, largest_eigenvalue
         Estimates; Lanczos bounds the smallest from above and the largest from below. None for a rectangular store.
     eigenvalue_noise
@@ -119,9 +121,9 @@ def audit_gram(
     x, columns
         The images it was built from, raw as they were given then.
     kind
-        Which kernel.
+        Kernel to compare, "ntk" or "nngp".
     tiles
-        Tiles to compute again, one on the diagonal of a symmetric store among them.
+        Number of tiles to compute again, one on the diagonal of a symmetric store among them.
     seed
         Seed of the sample of tiles and of the first Lanczos vector.
     passes

@@ -59,11 +59,11 @@ def operator_for_store(
     Parameters
     ----------
     store
-        The store.
+        A complete Gram store.
     memory
         Memory of the solver in this process, in bytes.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     operator
         "memory" holds the matrix here; "threads" reads it tile by tile in each pass; "dask-on-ray" does so on the
         cores of a Ray cluster; "resident" holds it in the memory of a Ray cluster. "auto" takes "memory" where the

@@ -36,7 +36,7 @@ class DaskOnRayOperator(TilesOperator):
     store
         A complete Gram store, at a path that all nodes see.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     patience
         Seconds to wait for the next part of a product.
 
@@ -57,12 +57,14 @@ class DaskOnRayOperator(TilesOperator):
                 f"solver.operator: dask-on-ray needs pandas and pyarrow ({error}); install them, or use resident"
             ) from error
         self._get = ray_dask_get
-        self.handle, self.patience = StoreHandle.of(store, kind), patience
+        self.handle, self.kind, self.patience = StoreHandle.of(store), kind, patience
         self._runs = runs(store.grid)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         vectors = _Reference(ray.put(Vectors.of(v)))
-        graph: dict[Any, Any] = {("part", i): (_part, self.handle, run, vectors) for i, run in enumerate(self._runs)}
+        graph: dict[Any, Any] = {
+            ("part", i): (_part, self.handle, self.kind, run, vectors) for i, run in enumerate(self._runs)
+        }
         options = {"num_cpus": 1, "max_retries": RETRIES, "runtime_env": {"env_vars": worker_environment(1, False)}}
         # Without ray_persist Dask on Ray would wait for ever, and hold all parts at once.
         references = self._get(graph, list(graph), ray_persist=True, ray_remote_args=options)
@@ -99,16 +101,16 @@ class _Reference:
         self.reference = reference
 
 
-def _part(handle: StoreHandle, run: Run, vectors: _Reference) -> PartialProduct | Failure:
+def _part(handle: StoreHandle, kind: str, run: Run, vectors: _Reference) -> PartialProduct | Failure:
     """Runs in a Ray worker; its process remembers the store, and which tiles it has verified."""
     try:
         with blas_threads(1):
-            return run_product(_tiles_of(handle), run, ray.get(vectors.reference))
+            return run_product(_tiles_of(handle, kind), run, ray.get(vectors.reference))
     except Exception as error:
         return Failure.of(error)
 
 
 @lru_cache(maxsize=8)
-def _tiles_of(handle: StoreHandle) -> StoreTiles:
+def _tiles_of(handle: StoreHandle, kind: str) -> StoreTiles:
     """The tiles of a store, opened once a process, so that each tile is verified once a process."""
-    return StoreTiles(handle.open(), handle.kind)
+    return StoreTiles(handle.open(), kind)

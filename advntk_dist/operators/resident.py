@@ -43,7 +43,7 @@ class ResidentOperator(TilesOperator):
     store
         A complete Gram store, at a path that all nodes see.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     holders
         Number of actors; by default one for every four cores of each node.
     patience
@@ -65,7 +65,7 @@ class ResidentOperator(TilesOperator):
         super().__init__(StoreTiles(store, kind))
         if not ray.is_initialized():
             raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
-        self.handle, self._patience = StoreHandle.of(store, kind), patience
+        self.handle, self.kind, self._patience = StoreHandle.of(store), kind, patience
         self._placements = place_store(store, holders)
         self._parts = partition(store.grid, len(self._placements))
         self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._parts]
@@ -92,7 +92,7 @@ class ResidentOperator(TilesOperator):
     def _start(self, number: int) -> int:
         at = self._placements[number]
         reservation = Reservation(cpus=0, memory=self._part_bytes, node=at.node, threads=at.threads)
-        return self._pool.start_with(reservation, self.handle, self._parts[number], at.threads)
+        return self._pool.start_with(reservation, self.handle, self.kind, self._parts[number], at.threads)
 
     def _lost(self, number: int, reason: str, was_loaded: bool) -> None:
         before = self._placements[number]
@@ -146,13 +146,15 @@ class TileHolder(PooledActor):
 
     uses_jax = False
 
-    def prepare(self, handle: StoreHandle, parts: tuple[Run, ...], threads: int) -> dict[str, Any]:
+    def prepare(self, handle: StoreHandle, kind: str, parts: tuple[Run, ...], threads: int) -> dict[str, Any]:
         """Read and verify the tiles.
 
         Parameters
         ----------
         handle
             Handle of the store.
+        kind
+            Kernel of the store, "ntk" or "nngp".
         parts
             The runs of tiles to hold.
         threads
@@ -163,7 +165,7 @@ class TileHolder(PooledActor):
         details
             The number of "tiles" that are held, and their "bytes".
         """
-        source = StoreTiles(handle.open(), handle.kind)
+        source = StoreTiles(handle.open(), kind)
         self.parts, self.threads = parts, threads
         self.rows = Rows.touched(t for run in parts for t in run.tiles)
         self.held = HeldTiles(source.grid, source.dtype)

@@ -31,7 +31,7 @@ class TiledOperator(TilesOperator):
     source
         A Gram store, or any :class:`advntk_dist.operators.tiles.Tiles`.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     threads
         Dask threads; each has one task in flight.
     """
@@ -245,7 +245,7 @@ class Rows:
     Attributes
     ----------
     blocks
-        Disjoint, in ascending order, and not adjacent.
+        Disjoint blocks of rows, in ascending order and not adjacent.
     """
 
     blocks: tuple[slice, ...]

@@ -84,9 +84,9 @@ class StoreTiles:
     Parameters
     ----------
     store
-        The store.
+        A Gram store.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     """
 
     def __init__(self, store: GramStore, kind: str = "ntk") -> None:
@@ -157,7 +157,7 @@ class TilesOperator(GramOperator):
     Parameters
     ----------
     tiles
-        The tiles.
+        Tiles on and above the diagonal of the matrix.
     """
 
     def __init__(self, tiles: Tiles) -> None:
