@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import NetworkError
-from advntk_dist.kernels.backend import KernelBackend, KernelKind
+from advntk_dist.kernels.backend import KernelBackend, KernelKind, NeuralTangentsBackend
 from advntk_dist.kernels.compiled import CompiledKernel, compiled_kernel
-from advntk_dist.kernels.select import select_backend
+from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.spec import ACTIVATIONS, BACKENDS, Family, NetworkSpec, parse_name
 
 if TYPE_CHECKING:
@@ -39,6 +39,28 @@ def _user_triple(path: str) -> Triple:
     return Triple(*made)
 
 
+def _select_backend(spec: NetworkSpec, kernel_fn: Any) -> KernelBackend:
+    """The requested backend, or for "auto" the fastest one that is exact for this network.
+
+    No device is touched here: the process that makes a network need not be the one that computes.
+
+    Raises
+    ------
+    NetworkError
+        If the requested backend cannot compute the network.
+    """
+    known = parse_name(spec.name)
+    ours = known is not None and spec.activation == "relu"
+    if spec.backend == "xla" and not ours:
+        raise NetworkError(
+            f"network.backend: xla computes built-in networks with relu, not {spec.name} with "
+            f"{spec.activation}; use backend auto or neural-tangents"
+        )
+    if known is None or not ours or spec.backend == "neural-tangents":
+        return NeuralTangentsBackend(kernel_fn)
+    return XlaBackend(*known, spec.W_std, spec.b_std)
+
+
 class Network:
     """An infinitely wide network: its kernels, and neural-tangents' own triple.
 
@@ -52,7 +74,7 @@ class Network:
         self.family: Family | None = known[0] if known else None
         if known is None:
             self.triple = _user_triple(spec.name)  # a wrong path fails here, not at the first tile
-        self.backend: KernelBackend = select_backend(spec, self._reference)
+        self.backend: KernelBackend = _select_backend(spec, self._kernel_fn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what describes the network; it is made again, and compiled, where it is loaded."""
@@ -60,7 +82,7 @@ class Network:
 
     @cached_property
     def triple(self) -> Triple:
-        """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first asked for, as its import takes a second."""
+        """neural-tangents' (init_fn, apply_fn, kernel_fn); made when first used, as its import takes a second."""
         from advntk_dist import architectures
 
         known = parse_name(self.spec.name)
@@ -70,12 +92,12 @@ class Network:
             *known, classes=spec.classes, W_std=spec.W_std, b_std=spec.b_std, activation=spec.activation
         )
 
-    def _reference(self, *arguments: Any) -> Any:
+    def _kernel_fn(self, *arguments: Any) -> Any:
         return self.triple.kernel_fn(*arguments)
 
     @property
     def name(self) -> str:
-        """The name the network was asked by."""
+        """The name by which the network was made."""
         return self.spec.name
 
     @property
@@ -98,6 +120,11 @@ class Network:
         """The jitted tile functions, compiled once a shape."""
         return compiled_kernel(self.backend, self.family != "mlp")
 
+    @cached_property
+    def tile_kernel(self) -> CompiledKernel:
+        """The tile functions for stored tiles, whose bytes do not depend on the number of cores of a machine."""
+        return compiled_kernel(self.backend, self.family != "mlp", repeatable=True)
+
     def ntk(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
         """Neural tangent kernel (m, n) of images x1 (m, H, W, C) and x2 (n, H, W, C).
 
@@ -106,12 +133,12 @@ class Network:
         ValueError
             If the images differ in shape.
         GramBuildError
-            If a value is not finite, as of images or a network that are too large; the message names the images.
+            If a value is not finite, as with images or a network that are too large; the message names the images.
         """
         return self._values(x1, x2, "ntk")
 
     def nngp(self, x1: ArrayLike, x2: ArrayLike) -> NDArray[Any]:
-        """Kernel (m, n) of the network's outputs at random initialisation (NNGP); errors as for :meth:`ntk`."""
+        """Kernel (m, n) of the network's outputs at random initialisation (NNGP); raises what :meth:`ntk` raises."""
         return self._values(x1, x2, "nngp")
 
     def ntk_vjp(self, x1: ArrayLike, x2: ArrayLike, weight: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -122,7 +149,7 @@ class Network:
         ValueError
             If ``weight`` is not of shape (m, n), or the images differ in shape.
         GramBuildError
-            As for :meth:`ntk`.
+            If a value of the NTK is not finite; the message names the images.
         """
         a, b = _pair(x1, x2)
         w = np.asarray(weight, dtype=a.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from advntk_dist.config import RunConfig
 from advntk_dist.gram import GramStore
 from advntk_dist.gram.build import open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
-from advntk_dist.gram.worker import Receipt
+from advntk_dist.gram.worker import Receipt, compute_tile
+from advntk_dist.grid import Tile
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.networks import Network
 from advntk_dist.pipeline.problem import Problem
 from advntk_dist.storage.paths import Location
@@ -38,16 +39,31 @@ def build_gram_here(
     """:func:`advntk_dist.build_gram` in this process: what is missing is computed, and nobody starts Ray."""
     opened = open_for_build(store, make_fingerprint(net, x, tile=tile, dtype=dtype), net.spec.as_dict(), x)
     invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
-    floats = compute_images(x, tile, dtype)
-    compute = TileComputer(net, opened.tile, ("ntk",), x.shape[1:], opened.dtype)
-    committed, total = opened.committed(), len(opened.grid)
-    missing = [t for t in opened.grid if not committed[t.i, t.j]]
-    on_progress(total - len(missing), total, None)
-    for done, t in enumerate(missing, total - len(missing) + 1):
-        values = compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"]
-        opened.write_tile("ntk", t, values)
-        on_progress(done, total, Receipt(t.i, t.j, 1, 0.0, 0.0, values.nbytes, "", 0, 0))
+    committed, total = int(opened.committed().sum()), len(opened.grid)
+    on_progress(committed, total, None)
+    for done, t in enumerate(fill_store(opened, net, x), committed + 1):
+        on_progress(done, total, Receipt(t.i, t.j, 1, 0.0, 0.0, opened.tile**2 * opened.dtype.itemsize, "", 0, 0))
     return opened
+
+
+def fill_store(
+    store: GramStore,
+    net: Network,
+    x: NDArray[Any],
+    columns: NDArray[Any] | None = None,
+    places: Iterable[tuple[int, int]] | None = None,
+) -> Iterator[Tile]:
+    """Compute the tiles of a store that are missing, all or those of some places, and yield each that is written."""
+    rows, others = (
+        None if part is None else compute_images(part, store.tile, store.dtype.name) for part in (x, columns)
+    )
+    assert rows is not None
+    committed, wanted = store.committed(), None if places is None else set(places)
+    for t in store.grid:
+        if not committed[t.i, t.j] and (wanted is None or (t.i, t.j) in wanted):
+            for kind, values in compute_tile(store, t, net, rows, others).items():
+                store.write_tile(kind, t, values)
+            yield t
 
 
 def fill_gram(config: RunConfig, folder: Path) -> Path:

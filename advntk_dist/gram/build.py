@@ -26,10 +26,11 @@ from advntk_dist.gram.layout import CREATING, descriptions, is_absent, mend_layo
 from advntk_dist.gram.plan import GramPlan, plan_gram
 from advntk_dist.gram.status import BuildWatch
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
+from advntk_dist.gram.view import StoreHandle
 from advntk_dist.gram.worker import Receipt, WorkerPool
 from advntk_dist.grid import TileGrid
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.spec import parse_name
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
@@ -68,7 +69,7 @@ def build_gram(
     Parameters
     ----------
     net
-        The network.
+        Infinitely wide network whose kernels are stored.
     x
         Images (n, H, W, C): uint8, or floats in [-0.5, 0.5].
     store
@@ -87,8 +88,8 @@ def build_gram(
     address
         Address of a Ray cluster; by default the Ray that is already in use, or a new one on this machine.
     pool
-        Workers that other builds have left, and that stay for the next one, in place of new ones, with it no
-        address, as it has one.
+        Workers that earlier builds have started and that stay for the next one, in place of new ones; give no address
+        with it, as it has one.
     on_progress
         Called as (tiles done, tiles in all, receipt of the last one or None at the start).
     on_event
@@ -129,7 +130,7 @@ def build_gram(
         invalidate(opened, [(d.kind, d.i, d.j) for d in verify_gram(opened).damaged])
         done = opened.committed()
         missing = [t for t in opened.grid if not done[t.i, t.j]]
-        report = on_progress or _ignore_progress
+        report = on_progress or _ignore
         report(len(opened.grid) - len(missing), len(opened.grid), None)
         if missing:
             cores = usable_cores()
@@ -139,7 +140,7 @@ def build_gram(
             if workers_pool.address is None:
                 plan.check_memory()
             # A worker that waits for an object store to come back is not taken for one that hangs.
-            patient = 0.0 if isinstance(path, Path) else 2 * patience()
+            grace = 0.0 if isinstance(path, Path) else 2 * patience()
             queue = TaskQueue(
                 [(t.i, t.j) for t in missing],
                 "tile",
@@ -147,20 +148,20 @@ def build_gram(
                 depth=DEPTH,
                 duplicates=True,
                 deadline=deadline,
-                grace=patient,
+                grace=grace,
             )
             with ExitStack() as cleanup:
                 if pool is None:
                     cleanup.callback(workers_pool.close)
                 workers_pool.connect(sum(part.nbytes for part in floats))
                 autoscaling = Autoscaling(workers, grows=workers_pool.grows, error=GramBuildError)
-                job = _Job(opened, plan, report, on_plan or _ignore_plan, on_event or _ignore_event)
+                job = _Job(opened, plan, report, on_plan or _ignore, on_event or _ignore)
                 job.run(net, floats, queue, autoscaling, workers_pool)
     return opened
 
 
 class _Job:
-    """One run of workers over the missing tiles, and the functions that are told of its progress."""
+    """One run of workers over the missing tiles, and the functions that are called as it progresses."""
 
     def __init__(
         self, store: GramStore, plan: GramPlan, on_progress: ProgressSink, on_plan: PlanSink, on_event: EventSink
@@ -192,8 +193,7 @@ class _Job:
             net.spec,
             rows,
             columns,
-            str(self.store.path),
-            self.store.fingerprint,
+            StoreHandle.of(self.store),
             keep=parse_name(net.spec.name) is not None,  # no module of a user's own is imported twice
         )
         tiles = run_tasks(queue, pool, call, target=target, on_event=self._event)
@@ -221,16 +221,8 @@ class _Job:
         self.on_event(event)
 
 
-def _ignore_progress(done: int, total: int, receipt: Receipt | None) -> None:
-    """The default, which does nothing."""
-
-
-def _ignore_plan(plan: GramPlan) -> None:
-    """The default, which does nothing."""
-
-
-def _ignore_event(event: dict[str, Any]) -> None:
-    """The default, which does nothing."""
+def _ignore(*_: object) -> None:
+    """Does nothing, in place of a function that was not given."""
 
 
 def open_for_build(
@@ -286,7 +278,7 @@ def _require_prefix(store: GramStore, requested: Fingerprint, x: NDArray[Any], c
 
 
 def _one_reduced_tile(stored: Fingerprint, requested: Fingerprint) -> bool:
-    """Whether the store is one tile, smaller than asked for only because there were so few images."""
+    """Whether the store is one tile, smaller than requested only because there were so few images."""
     return bool(max(stored["n"], stored["n_columns"]) == stored["gram.tile"] < requested["gram.tile"])
 
 

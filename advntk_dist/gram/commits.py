@@ -1,4 +1,4 @@
-"""Commit records: a tile counts as done only when its record says so.
+"""Commit records: a tile counts as done only once its record is written.
 
 A record is one chunk of a small int64 Zarr array beside the matrix, written after the tile's chunk is durable. A record
 that is absent or damaged means that its tile is not committed.
@@ -58,7 +58,7 @@ class CommitLog:
     owner
         What the tiles belong to, as JSON values: records of anything else do not count.
     grid
-        The tiles.
+        Tiles of the store.
     """
 
     def __init__(self, root: Location, kind: str, owner: Mapping[str, Any], grid: TileGrid) -> None:
@@ -99,12 +99,12 @@ class CommitLog:
         except durable.ChunkDamagedError:
             return None
 
-    def each(self, ask: Callable[[int, int], T], places: Iterable[tuple[int, int]]) -> list[T]:
-        """The answers of a method of this log for many tiles; many at a time where each is a request to a store."""
+    def each(self, read: Callable[[int, int], T], places: Iterable[tuple[int, int]]) -> list[T]:
+        """What a reading method of this log gives for many tiles; many at a time where each is a request to a store."""
         if isinstance(self.root, Path):
-            return [ask(*place) for place in places]
+            return [read(*place) for place in places]
         with ThreadPoolExecutor(REQUESTS, thread_name_prefix="commits") as pool:
-            return list(pool.map(lambda place: ask(*place), places))
+            return list(pool.map(lambda place: read(*place), places))
 
     def write(self, i: int, j: int, record: CommitRecord) -> None:
         """Write the record of tile (i, j) durably."""

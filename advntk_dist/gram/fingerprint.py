@@ -43,7 +43,7 @@ def make_fingerprint(
     RequestError
         If tile, dtype or kinds are not possible, or the images of rows and columns differ in shape.
     """
-    # Loaded by the network, and needed by none of those who only open a store: they start a second sooner.
+    # Imported here, where the network has loaded them: a process that only opens a store starts a second sooner.
     from advntk_dist.kernels.scope import MATMUL_PRECISION
     from advntk_dist.neural_tangents_adapter import VERSION
 

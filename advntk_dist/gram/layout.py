@@ -32,7 +32,7 @@ def create_layout(root: Location, fingerprint: Fingerprint, network: dict[str, A
     """Create an empty store at ``root``, which must be absent or an empty folder.
 
     It is made beside ``root`` and renamed into place, so that a store is there whole or not at all. In an object
-    store, which knows no renaming, the description of the group is written last: without it there is no store.
+    store, which has no renaming, the description of the group is written last: without it there is no store.
     """
     files = sorted(descriptions(fingerprint, network).items(), key=lambda item: -item[0].count("/"))
     if not isinstance(root, Path):

@@ -1,4 +1,4 @@
-"""What a build will take, said and checked before the first tile."""
+"""What a build will take, estimated and checked before the first tile."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from advntk_dist.gram.fingerprint import Fingerprint
 from advntk_dist.grid import Tile, TileGrid
 from advntk_dist.kernels.compiled import BLOCK_BYTES
 from advntk_dist.storage.durable import CRC_BYTES
+from advntk_dist.text import size
 
 BASE_BYTES = 640 * 2**20
 """Memory of a worker before its first tile: Python, JAX, Ray and a compiled kernel (480 MiB measured for mlp-5)."""
@@ -42,11 +43,11 @@ class GramPlan:
     pairs
         Kernel entries to compute of each kind.
     disk_bytes
-        What the store will still grow by.
+        Bytes by which the store will still grow on disk.
     worker_bytes
-        Peak memory of one worker without the images.
+        Peak memory of one worker in bytes, without the images.
     image_bytes
-        Images as floats, once a machine in shared memory.
+        Bytes of the images as floats, which are once on each machine in shared memory.
     workers
         Workers that share the tiles.
     seconds
@@ -71,8 +72,8 @@ class GramPlan:
         time = "time not measured yet" if self.seconds is None else f"about {self.seconds:.0f} s"
         return (
             f"{self.tiles} of {self.tiles_total} tiles to compute ({self.pairs:,} pairs of images), "
-            f"{_gib(self.disk_bytes)} on disk, {self.workers} workers of at most {_gib(self.worker_bytes)} "
-            f"and {_gib(self.image_bytes)} of images each machine, {time}"
+            f"{size(self.disk_bytes)} on disk, {self.workers} workers of at most {size(self.worker_bytes)} "
+            f"and {size(self.image_bytes)} of images each machine, {time}"
         )
 
     def check_disk(self, path: Path) -> None:
@@ -80,7 +81,7 @@ class GramPlan:
         free = free_disk(path)
         if self.disk_bytes > free:
             raise RequestError(
-                f"{path}: the store needs {_gib(self.disk_bytes)} more on disk, {_gib(free)} are free; free some, "
+                f"{path}: the store needs {size(self.disk_bytes)} more on disk, {size(free)} are free; free some, "
                 "or give an --out on another disk"
             )
 
@@ -89,8 +90,8 @@ class GramPlan:
         available = free_memory()
         if self.memory_bytes > available:
             raise RequestError(
-                f"the build needs {_gib(self.memory_bytes)} of memory ({self.workers} workers of "
-                f"{_gib(self.worker_bytes)}, images {_gib(self.image_bytes)}), {_gib(available)} are available; "
+                f"the build needs {size(self.memory_bytes)} of memory ({self.workers} workers of "
+                f"{size(self.worker_bytes)}, images {size(self.image_bytes)}), {size(available)} are available; "
                 "set a smaller gram.tile or fewer gram.workers"
             )
 
@@ -101,19 +102,19 @@ def plan_gram(fingerprint: Fingerprint, *, workers: int, missing: Sequence[Tile]
     Parameters
     ----------
     fingerprint
-        Of the store, from :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
+        Fingerprint of the store, from :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
     workers
         Workers that will share the tiles.
     missing
-        Tiles to compute; all of them by default.
+        Tiles to compute; all tiles of the store by default.
     """
     tile, n, across = fingerprint["gram.tile"], fingerprint["n"], fingerprint["n_columns"]
     symmetric, kinds = fingerprint["columns"] is None, len(fingerprint["kinds"])
     grid = TileGrid(n, across, tile, symmetric=symmetric)
     tiles = list(grid) if missing is None else missing
-    size = np.dtype(fingerprint["gram.dtype"]).itemsize
-    image = math.prod(fingerprint["image_shape"]) * size
-    tile_bytes = tile**2 * size
+    itemsize = np.dtype(fingerprint["gram.dtype"]).itemsize
+    image = math.prod(fingerprint["image_shape"]) * itemsize
+    tile_bytes = tile**2 * itemsize
     chunk = -(-(tile_bytes + CRC_BYTES) // _FILE_BYTES) * _FILE_BYTES
     blocks = BLOCK_BYTES + 4 * min(tile, 1024) * image
     return GramPlan(
@@ -147,7 +148,3 @@ def free_memory() -> int:
             if text.isdigit():
                 limits.append(int(text) - int(Path(used).read_text()))
     return max(0, min(limits))
-
-
-def _gib(amount: float) -> str:
-    return f"{amount / 2**30:.2f} GiB" if amount >= 2**27 else f"{amount / 2**20:.1f} MiB"

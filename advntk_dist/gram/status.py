@@ -1,4 +1,4 @@
-"""How far a store is, counted from its commit records, and what a running build says of itself."""
+"""How far a store is, counted from its commit records, and the state that a running build publishes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GramStatus:
     rate
         Tiles a second: of the running build, or between the first and the last commit; None before there are any.
     workers, workers_lost, retries
-        Of the build that is running: workers that are ready, lost since it began, tiles handed out again. None
+        Workers of the running build that are ready, workers lost since it began, and tiles handed out again. None
         while no build is running.
     """
 
@@ -147,7 +147,7 @@ class Builder:
 
 
 def watch_path(store: Location) -> Location:
-    """The file in which a running build says how it is: beside the store."""
+    """The file in which a running build publishes its state, beside the store."""
     return store.with_name(store.name + ".build.json")
 
 
@@ -204,7 +204,7 @@ class BuildWatch:
             return
         self._written = self.builder.updated_unix = now
         text = json.dumps(asdict(self.builder))
-        # A build goes on when this courtesy fails: on a full disk the tiles themselves say what is wrong.
+        # A build goes on when this file cannot be written: on a full disk, writing the next tile raises the error.
         with contextlib.suppress(OSError, StoreError), briefly():
             durable.write_durable(self._path, text.encode())
         for field, gauge in self._gauges.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -22,6 +22,9 @@ from advntk_dist.storage import durable
 from advntk_dist.storage.paths import Location, location
 from advntk_dist.storage.zarr_store import zarr_at
 
+if TYPE_CHECKING:
+    from advntk_dist.kernels.backend import KernelKind
+
 ROUNDING = {"float32": 2.0**-6, "float64": 2.0**-20}
 """How far two computations of one tile may lie apart, in units of its largest value: rounding, which the angle between
 nearly equal images magnifies to its square root, and each layer by a little more."""
@@ -33,7 +36,7 @@ _LOOKS = 5
 class GramStore:
     """A Gram matrix (n, n), or a rectangular kernel (n, n_columns), on disk.
 
-    Of a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
+    For a symmetric matrix only tiles on and above the diagonal are stored. Make one with :meth:`open` or
     :meth:`create_or_open`; reading is safe at any time, writing needs :func:`advntk_dist.storage.locks.builder_lock`.
     """
 
@@ -45,11 +48,11 @@ class GramStore:
         self.n_columns: int = self.fingerprint["n_columns"]
         self.tile: int = self.fingerprint["gram.tile"]
         self.dtype = np.dtype(self.fingerprint["gram.dtype"])
-        self.kinds: tuple[str, ...] = tuple(self.fingerprint["kinds"])
+        self.kinds: tuple[KernelKind, ...] = tuple(self.fingerprint["kinds"])
         self.symmetric = self.fingerprint["columns"] is None
         self.grid = TileGrid(self.n, self.n_columns, self.tile, symmetric=self.symmetric)
         owner = {field: value for field, value in self.fingerprint.items() if field not in SIZES}
-        self.commits = {kind: CommitLog(path, kind, owner, self.grid) for kind in self.kinds}
+        self.commits: dict[str, CommitLog] = {kind: CommitLog(path, kind, owner, self.grid) for kind in self.kinds}
 
     @classmethod
     def open(cls, path: str | Location) -> GramStore:
@@ -92,7 +95,7 @@ class GramStore:
         path
             Folder of the store; absent or empty for a new one.
         fingerprint
-            From :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
+            Fingerprint of the store, from :func:`advntk_dist.gram.fingerprint.make_fingerprint`.
         network
             ``net.spec.as_dict()``, kept so that the network can be made again from the store alone.
 
@@ -141,10 +144,10 @@ class GramStore:
         """Store the values of a tile, then its commit record. The first commit of a tile stays.
 
         Processes may write one tile at the same time, with other last bits if their processors are of other kinds: the
-        chunk of the first stays, and whoever comes later commits that chunk in place of its own. Only what is damaged,
-        or no computation of this tile, is replaced; as several may do so at once, whoever has not made the chunk looks
-        at it again after its commit. On a file system without hard links two writers in the same moment are not told
-        apart.
+        chunk of the first stays, and later writers commit that chunk in place of their own. Only what is damaged, or no
+        computation of this tile, is replaced; as several may do so at once, a writer that has not made the chunk reads
+        it again after its commit. On a file system without hard links two writers in the same moment cannot be
+        distinguished.
 
         Raises
         ------

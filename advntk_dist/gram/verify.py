@@ -41,7 +41,7 @@ class VerifyReport:
     bytes
         Bytes of tiles read.
     descriptions
-        Paths of the zarr.json files that do not say what they should.
+        Paths of the zarr.json files that are missing or not as they were written.
     """
 
     checked: int

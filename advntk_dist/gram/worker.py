@@ -7,23 +7,22 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.distributed.pool import ActorPool
 from advntk_dist.distributed.worker import PooledActor
 from advntk_dist.environment import peak_memory
 from advntk_dist.errors import GramBuildError
-from advntk_dist.gram.fingerprint import require_same
 from advntk_dist.gram.store import GramStore
+from advntk_dist.gram.view import StoreHandle
+from advntk_dist.grid import Tile
 from advntk_dist.spec import NetworkSpec
 from advntk_dist.storage.durable import aligned_empty
 
 if TYPE_CHECKING:
-    from advntk_dist.gram.tiles import TileComputer
+    from advntk_dist.networks import Network
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Receipt:
     host: str
     pid: int
     peak_bytes: int
-    """Most memory the worker has had so far, the images it shares with others included."""
+    """Largest memory of the worker so far in bytes, with the images it shares with others."""
 
 
 class GramWorker(PooledActor):
@@ -54,34 +53,33 @@ class GramWorker(PooledActor):
         spec: NetworkSpec,
         x: NDArray[Any],
         columns: NDArray[Any] | None,
-        path: str,
-        fingerprint: dict[str, Any],
+        handle: StoreHandle,
     ) -> dict[str, Any]:
-        """Take up a store: make the network and compile the kernel on one block of real images.
+        """Open a store, make its network, and compile the kernel on one block of real images.
 
         Parameters
         ----------
         spec
-            The network.
+            Specification of the network.
         x, columns
             Float images (n, H, W, C) of rows and columns in the store's dtype, shared memory of the node; columns is
             None for a symmetric matrix.
-        path
-            The store.
-        fingerprint
-            The store's: a worker that outlives its driver must not write into another store.
+        handle
+            Handle of the store: a worker that outlives its driver must not write into another store.
 
         Returns
         -------
         details
             {"pair_seconds": measured time in seconds of a kernel entry, all kinds together}.
         """
-        self.path, self.fingerprint = path, fingerprint
+        from advntk_dist.networks import from_spec  # imports JAX: an actor starts sooner without
+
+        self.handle, self.store = handle, handle.open()
         self.x, self.columns = x, x if columns is None else columns
         self.rooms = []
-        self.store = GramStore.open(path)
-        self.compute = _computer(spec, self.store.tile, self.store.kinds, x.shape[1:], self.store.dtype)
-        return {"pair_seconds": self.compute.warm_up(self.x, self.columns)}
+        self.net = from_spec(spec)  # and what it compiles are kept from one store to the next
+        pair_seconds = self.net.tile_kernel.warm_up(self.x, self.columns, self.store.kinds, tile=self.store.tile)
+        return {"pair_seconds": pair_seconds}
 
     def rest(self) -> None:
         """Free the images of a store that is done with, which are shared memory of the node, and its tiles."""
@@ -102,11 +100,9 @@ class GramWorker(PooledActor):
         room = self._room(t.shape)
         with self.compute_lock:
             started = time.perf_counter()
-            values = self.compute(
-                self.x[t.rows], self.columns[t.cols], symmetric=self.store.symmetric and t.on_diagonal, into=room
-            )
+            values = compute_tile(self.store, t, self.net, self.x, self.columns, into=room)
             computed = time.perf_counter()
-        require_same(self.path, GramStore.open(self.path).fingerprint, self.fingerprint)
+        self.handle.open()  # raises an error where another store has taken the place of this worker's
         written = 0
         for kind, block in values.items():
             seconds = (computed - started) / len(values)
@@ -135,15 +131,39 @@ class GramWorker(PooledActor):
         return {kind: aligned_empty(shape, self.store.dtype) for kind in self.store.kinds}
 
 
-@lru_cache(maxsize=8)
-def _computer(
-    spec: NetworkSpec, tile: int, kinds: tuple[str, ...], image_shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> TileComputer:
-    """What computes tiles of a kind; kept from one store to the next, so that nothing compiles twice."""
-    from advntk_dist.gram.tiles import TileComputer
-    from advntk_dist.networks import from_spec
+def compute_tile(
+    store: GramStore,
+    t: Tile,
+    net: Network,
+    x: NDArray[Any],
+    columns: NDArray[Any] | None = None,
+    *,
+    into: dict[str, NDArray[Any]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Values of a tile of a store, shaped as the tile, by kind.
 
-    return TileComputer(from_spec(spec), tile, kinds, image_shape, dtype)
+    Parameters
+    ----------
+    store
+        The store, complete or not.
+    t
+        Tile of its grid.
+    net
+        The network of the store.
+    x, columns
+        Images (n, H, W, C) and (n_columns, H, W, C) of rows and columns, floats of the store's dtype; no columns for
+        a symmetric matrix.
+    into
+        Arrays by kind to write to, shaped as the tile; new ones by default.
+    """
+    return net.tile_kernel.matrices(
+        x[t.rows],
+        (x if columns is None else columns)[t.cols],
+        store.kinds,
+        symmetric=store.symmetric and t.on_diagonal,
+        tile=store.tile,
+        into=into,
+    )
 
 
 class WorkerPool(ActorPool):

@@ -14,7 +14,7 @@ At each pixel q of a layer (an MLP has one) three things are carried through the
 
       K' = V(K),    G' = A(K) G + 2 A'(K) |c|^2,    c' = V'(K) c.
 
-  The second term of G' says that h and its gradient are correlated. For ReLU it is 0 and A = 1/2 exactly, as
+  The second term of G' is there because h and its gradient are correlated. For ReLU it is 0 and A = 1/2 exactly, as
   (h, d h / d x) and (-h, -d h / d x) have the same law. So with ReLU the kernel depends on the architecture alone, not
   on x; for an MLP of depth L it is W^2 (W^2 / 2)^(L - 1).
 * Branches of a residual block: the sums of K, G and c.

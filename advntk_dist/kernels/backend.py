@@ -1,10 +1,13 @@
-"""What a kernel backend offers: traceable functions of whole tiles."""
+"""What a kernel backend offers: traceable functions of whole tiles; and the general backend, neural-tangents."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 KernelKind = Literal["ntk", "nngp"]
 
@@ -62,3 +65,34 @@ class CombiningTiles(TileKernels, Protocol):
         Where ``residual`` is None, it is computed again.
         """
         ...
+
+
+@dataclass(frozen=True)
+class NeuralTangentsBackend:
+    """Analytic kernels of any network that neural-tangents can describe, differentiated by JAX.
+
+    Its input gradient is NaN where the variance of an image vanishes (an all-zero image with b_std = 0).
+    """
+
+    kernel_fn: Any
+    name: str = "neural-tangents"
+
+    def prepare(self, x2: jax.Array) -> Prepared:
+        """The images themselves: nothing is computed ahead."""
+        return x2
+
+    def tile(self, x1: jax.Array, prepared: Prepared, kind: KernelKind) -> jax.Array:
+        """Kernel values (b1, b2)."""
+        with _widest(x1):
+            return self.kernel_fn(x1, prepared, kind)  # type: ignore[no-any-return]
+
+    def tile_vjp(self, x1: jax.Array, prepared: Prepared, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
+        with _widest(x1):
+            tile, pull_back = jax.vjp(lambda x: self.kernel_fn(x, prepared, "ntk"), x1)
+            return tile, pull_back(weight)[0]
+
+
+def _widest(x: jax.Array) -> AbstractContextManager[Any]:
+    """Where float64 is allowed neural-tangents promotes float32 images to it: allow only what the images are."""
+    return jax.enable_x64(x.dtype == jnp.float64)

@@ -27,7 +27,7 @@ def values(
     Parameters
     ----------
     backend
-        The kernel.
+        Backend of the kernel.
     x
         Images (b, H, W, C).
     prepared, coefficients

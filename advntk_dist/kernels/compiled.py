@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.grid import TileGrid, spans
+from advntk_dist.grid import TileGrid, mirror, spans
 from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
 from advntk_dist.kernels.combine import gradient, values
 from advntk_dist.kernels.nonfinite import require_finite
-from advntk_dist.kernels.scope import compiler_options, kernel_scope
+from advntk_dist.kernels.scope import compiler_options, kernel_scope, tile_compiler_options
 
 BLOCK_BYTES = 256 * 2**20
 """Working memory that one jitted block may take, in bytes; sets how many pairs go through at once."""
@@ -23,7 +24,7 @@ _ARRAYS_PER_PAIR = 8
 """Arrays of a pair's size alive at once in a forward and backward pass (kernel, NTK, cosines, cotangents)."""
 
 _ARRAYS_COMBINED = 4
-"""The same for backends that combine tiles with coefficients part by part."""
+"""Arrays of a pair's size alive at once in backends that combine tiles with coefficients part by part."""
 
 
 def pad_rows(x: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -41,23 +42,36 @@ def stack_blocks(x: NDArray[Any], block: int) -> NDArray[Any]:
     return np.stack([pad_rows(x[s], block) for s in spans(len(x), block)])
 
 
+def block_edge(tile: int, limit: int) -> int:
+    """Edge of the blocks that a tile is cut into: equal parts of at most ``limit``, so that little is padded."""
+    return -(-tile // len(spans(tile, limit)))
+
+
 class CompiledKernel:
     """A backend's functions, jitted, over matrices of any size.
 
     Parameters
     ----------
     backend
-        The kernel backend.
+        Backend of the kernels.
     per_pixel
         Whether a pair of images needs arrays over its pixels (convolutions) or single numbers (MLPs).
+    repeatable
+        Whether matrix products stay in one thread. Values then depend on nothing but images, network, dtype and block
+        edge, to the last bit, on one kind of processor; other kinds of processors agree to rounding.
     """
 
-    def __init__(self, backend: KernelBackend, *, per_pixel: bool) -> None:
+    def __init__(self, backend: KernelBackend, *, per_pixel: bool, repeatable: bool = False) -> None:
         self.backend = backend
         self.per_pixel = per_pixel
-        jit = partial(jax.jit, compiler_options=compiler_options())
+        jit = partial(jax.jit, compiler_options=tile_compiler_options() if repeatable else compiler_options())
+
+        def block(a: jax.Array, b: jax.Array, kinds: tuple[KernelKind, ...]) -> tuple[jax.Array, ...]:
+            prepared = backend.prepare(b)  # traced together, XLA keeps one copy of what the kernels share
+            return tuple(backend.tile(a, prepared, kind) for kind in kinds)
+
         self._prepare = jit(backend.prepare)
-        self._tile = jit(lambda a, b, kind: backend.tile(a, backend.prepare(b), kind), static_argnums=2)
+        self._block = jit(block, static_argnums=2)
         self._tile_vjp = jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
         self._predict = jit(lambda x, p, c: values(backend, x, p, c)[0])
         self._pull_back = jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
@@ -83,27 +97,72 @@ class CompiledKernel:
         multiple = 64 if n > 4096 else 8
         return -(-n // (multiple * blocks)) * multiple
 
-    def matrix(self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False) -> NDArray[Any]:
-        """Kernel values (m, n) of float images x1 (m, H, W, C), x2 (n, H, W, C), in their dtype.
+    def matrices(
+        self,
+        x1: NDArray[Any],
+        x2: NDArray[Any],
+        kinds: tuple[KernelKind, ...],
+        *,
+        symmetric: bool = False,
+        tile: int | None = None,
+        into: dict[str, NDArray[Any]] | None = None,
+        checked: bool = False,
+    ) -> dict[str, NDArray[Any]]:
+        """Kernel values (m, n) of float images, by kind, in the dtype of the images; all kinds in one pass.
 
-        With ``symmetric`` x1 and x2 are the same images: blocks below the diagonal are mirrored, and the
-        result is symmetric to the last bit.
+        Parameters
+        ----------
+        x1, x2
+            Images (m, H, W, C) and (n, H, W, C), of one dtype.
+        kinds
+            Kernels to compute, each once.
+        symmetric
+            Whether x1 and x2 are the same images: blocks below the diagonal are mirrored, and the result is symmetric
+            to the last bit.
+        tile
+            Edge in images of the whole tile that this is one of: the blocks of ragged tiles are those of whole ones, so
+            that one function serves them all. By default the next power of two that takes both x1 and x2.
+        into
+            Arrays (m, n) by kind to write to; new ones by default.
+        checked
+            Whether values that are not finite are refused here.
 
         Raises
         ------
         GramBuildError
-            If a value is not finite, as of a build; the message names the images.
+            With ``checked``, if a value is not finite; the message names the images.
         """
-        edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
-        out = np.empty((len(x1), len(x2)), x1.dtype)
+        edge = self._edge(x1, x2, tile)
+        out = into or {kind: np.empty((len(x1), len(x2)), x1.dtype) for kind in kinds}
         with kernel_scope():
             for t in TileGrid(len(x1), len(x2), edge, symmetric=symmetric):
-                block = self._tile(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), kind)
-                out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
-                require_finite(kind, t, out[t.rows, t.cols], symmetric=symmetric)
+                blocks = self._block(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), kinds)
+                for (kind, values), block in zip(out.items(), blocks, strict=True):
+                    values[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
+                    if checked:
+                        require_finite(kind, t, values[t.rows, t.cols], symmetric=symmetric)
         if symmetric:
-            np.copyto(out, out.T, where=np.tri(len(out), k=-1, dtype=bool))
+            for values in out.values():
+                mirror(values)
         return out
+
+    def matrix(self, x1: NDArray[Any], x2: NDArray[Any], kind: KernelKind, *, symmetric: bool = False) -> NDArray[Any]:
+        """One kernel of :meth:`matrices`, (m, n).
+
+        Raises
+        ------
+        GramBuildError
+            If a value is not finite, as in a build; the message names the images.
+        """
+        return self.matrices(x1, x2, (kind,), symmetric=symmetric, checked=True)[kind]
+
+    def warm_up(self, x1: NDArray[Any], x2: NDArray[Any], kinds: tuple[KernelKind, ...], *, tile: int) -> float:
+        """Compile :meth:`matrices` on one block of real images, and return the seconds that a pair of images takes."""
+        edge = self._edge(x1, x2, tile)
+        self.matrices(x1[:edge], x2[:edge], kinds, tile=tile)
+        started = time.perf_counter()
+        self.matrices(x1[:edge], x2[:edge], kinds, tile=tile)
+        return (time.perf_counter() - started) / edge**2
 
     def matrix_vjp(self, x1: NDArray[Any], x2: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """NTK (m, n), and d sum(weight * NTK) / d x1 for float images and a weight (m, n) of one dtype.
@@ -111,9 +170,9 @@ class CompiledKernel:
         Raises
         ------
         GramBuildError
-            If a value of the NTK is not finite, as of a build; the message names the images.
+            If a value of the NTK is not finite, as in a build; the message names the images.
         """
-        edge = _edge_for(self.block_edge(x1.shape[1:], x1.itemsize), len(x1), len(x2))
+        edge = self._edge(x1, x2)
         out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)
         with kernel_scope():
             for t in TileGrid(len(x1), len(x2), edge):
@@ -124,6 +183,11 @@ class CompiledKernel:
                 require_finite("ntk", t, out[t.rows, t.cols], symmetric=False)
                 grad[t.rows] += np.asarray(g)[: t.shape[0]]
         return out, grad
+
+    def _edge(self, x1: NDArray[Any], x2: NDArray[Any], tile: int | None = None) -> int:
+        """Rows and columns of the blocks of a matrix; for small ones a power of two, so that few shapes occur."""
+        whole = 2 ** int(np.ceil(np.log2(max(len(x1), len(x2), 1)))) if tile is None else tile
+        return block_edge(whole, self.block_edge(x1.shape[1:], x1.itemsize))
 
     def prepare(self, x: NDArray[Any], block: int) -> Prepared:
         """Right-hand images as a stack of prepared blocks, a pytree of arrays (blocks, block, ...)."""
@@ -145,11 +209,6 @@ class CompiledKernel:
 
 
 @lru_cache(maxsize=64)
-def compiled_kernel(backend: KernelBackend, per_pixel: bool) -> CompiledKernel:
+def compiled_kernel(backend: KernelBackend, per_pixel: bool, repeatable: bool = False) -> CompiledKernel:
     """The functions of a backend, the same for all networks that have it: kernels do not depend on their outputs."""
-    return CompiledKernel(backend, per_pixel=per_pixel)
-
-
-def _edge_for(edge: int, *sizes: int) -> int:
-    """The block edge, made smaller (to a power of two, so that few shapes occur) for small matrices."""
-    return min(edge, 2 ** int(np.ceil(np.log2(max(*sizes, 1)))))
+    return CompiledKernel(backend, per_pixel=per_pixel, repeatable=repeatable)

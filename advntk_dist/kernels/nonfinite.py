@@ -1,4 +1,4 @@
-"""Refusing tiles that are not finite, and finding the images that spoil them."""
+"""Refusing images and tiles that are not finite, and finding the images that spoil a tile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import GramBuildError
 from advntk_dist.grid import Tile
 
@@ -20,7 +21,7 @@ def require_finite(kind: str, tile: Tile, values: NDArray[Any], *, symmetric: bo
     if not finite.all():
         raise GramBuildError(
             f"tile ({tile.i}, {tile.j}) of {kind}: the kernel is not finite for "
-            f"{some(_culprits(finite, tile, symmetric))}; mend or drop it, or use float64"
+            f"{_some(_culprits(finite, tile, symmetric))}; mend or drop it, or use float64"
         )
 
 
@@ -44,6 +45,29 @@ def _name(image: int) -> str:
     return f"image {image}" if image < _COLUMN else f"column image {image - _COLUMN}"
 
 
-def some(items: list[str], limit: int = 8) -> str:
+def _some(items: list[str], limit: int = 8) -> str:
     """The first few of a list, and how many more there are."""
     return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
+
+
+def compute_images(images: NDArray[Any], tile: int, dtype: str) -> NDArray[Any]:
+    """Images as floats in [-0.5, 0.5] of the dtype that kernels are computed in; uint8 is scaled in that dtype.
+
+    Raises
+    ------
+    GramBuildError
+        If an image holds values that are not finite; the message names images and tiles.
+    DatasetError
+        If the images are of another dtype or out of range.
+    """
+    if np.issubdtype(images.dtype, np.floating):
+        bad = [k for k, image in enumerate(images) if not np.isfinite(image).all()]
+        if bad:
+            tiles = sorted({k // tile for k in bad})
+            raise GramBuildError(
+                f"image {_some([str(k) for k in bad])}: not finite, which would spoil the tiles of row and column "
+                f"{_some([str(t) for t in tiles])}; mend or drop it"
+            )
+    elif images.dtype == np.uint8 and dtype == "float64":
+        return images.astype(np.float64) / 255.0 - 0.5
+    return to_unit_range(images).astype(dtype, copy=False)

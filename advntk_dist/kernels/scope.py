@@ -32,7 +32,7 @@ _ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 def compiler_options() -> dict[str, Any] | None:
     """Options for ``jax.jit`` of kernels on this machine's default device.
 
-    XLA uses half of the vector registers of a CPU with AVX-512 unless told otherwise; loops over pairs, which are
+    XLA uses half of the vector registers of a CPU with AVX-512 by default; loops over pairs, which are
     arithmetic in registers, take a third longer then.
     """
     if jax.default_backend() != "cpu" or not _has_avx512():
@@ -53,7 +53,7 @@ def tile_compiler_options() -> dict[str, Any] | None:
 
 @cache
 def _known(**options: Any) -> dict[str, Any]:
-    """The options, or none if the compiler does not know them: they are its own, and releases of it may drop them."""
+    """The options, or none where the compiler has no such option: they are its own, and releases may drop them."""
     try:
         jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.zeros(1)).compile()
     except jax.errors.JaxRuntimeError:

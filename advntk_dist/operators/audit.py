@@ -12,8 +12,9 @@ from advntk_dist.data.dataset import fingerprint_images
 from advntk_dist.environment import usable_cores
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.view import dask_view
+from advntk_dist.kernels.backend import KernelKind
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.networks import from_spec
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.solve.lanczos import grow_basis
@@ -34,16 +35,18 @@ class AuditReport:
 
     Attributes
     ----------
-    kind, seed
-        Which kernel, and the seed of the sample.
+    kind
+        Kernel that was compared, "ntk" or "nngp".
+    seed
+        Seed of the sample of tiles.
     tiles
         Places of the tiles that were computed again.
     largest_difference
         Largest |stored - float64| over the largest |float64| value of its tile.
     worst
-        Row and column of the matrix where that is.
+        Row and column of the matrix with that difference.
     limit
-        What of it passes for rounding.
+        Largest relative difference that passes for rounding.
     smallest_eigenvalue, largest_eigenvalue
         Estimates; Lanczos bounds the smallest from above and the largest from below. None for a rectangular store.
     eigenvalue_noise
@@ -103,7 +106,7 @@ def audit_gram(
     x: ArrayLike,
     *,
     columns: ArrayLike | None = None,
-    kind: str = "ntk",
+    kind: KernelKind = "ntk",
     tiles: int = 4,
     seed: int = 0,
     passes: int = 20,
@@ -118,11 +121,11 @@ def audit_gram(
     x, columns
         The images it was built from, raw as they were given then.
     kind
-        Which kernel.
+        Kernel to compare, "ntk" or "nngp".
     tiles
-        Tiles to compute again, one on the diagonal of a symmetric store among them.
+        Number of tiles to compute again, one on the diagonal of a symmetric store among them.
     seed
-        Of the sample and of the first Lanczos vector.
+        Seed of the sample of tiles and of the first Lanczos vector.
     passes
         Lanczos steps, each one pass over the store; none for up to ``DENSE`` rows.
     limit
@@ -147,16 +150,16 @@ def audit_gram(
     chosen = {places[k] for k in generator.permutation(len(places))[:tiles]}
     if store.symmetric and not any(i == j for i, j in chosen):
         chosen = {*sorted(chosen)[1:], (int(generator.integers(store.grid.shape[0])),) * 2}
-    net = from_spec(NetworkSpec(**store.network))
-    shape = tuple(store.fingerprint["image_shape"])
-    compute = TileComputer(net, store.tile, (kind,), shape, np.dtype(np.float64))
+    kernel = from_spec(NetworkSpec(**store.network)).tile_kernel
     largest, worst, squares, count = 0.0, (0, 0), 0.0, 0
     for i, j in sorted(chosen):
         t = store.grid.at(i, j)
-        exact = compute(
+        exact = kernel.matrices(
             compute_images(rows[t.rows], store.tile, "float64"),
             compute_images(cols[t.cols], store.tile, "float64"),
+            (kind,),
             symmetric=store.symmetric and t.on_diagonal,
+            tile=store.tile,
         )[kind]
         difference = np.abs(store.read_tile(kind, i, j) - exact)
         squares, count = squares + float((difference**2).sum()), count + difference.size

@@ -20,7 +20,7 @@ class GramOperator(ABC):
     """A symmetric (n, n) matrix known through products with blocks of vectors.
 
     Tiles may be float32; products are accumulated and returned in float64. Operators that hold Ray actors or a Ray
-    session let them go in :meth:`close`, or at the end of a ``with`` block.
+    session free them in :meth:`close`, or at the end of a ``with`` block.
     """
 
     def __init__(self, n: int) -> None:
@@ -62,13 +62,13 @@ class GramOperator(ABC):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type that the entries were rounded to, which says what of the spectrum is noise; float64 if not known."""
+        """Type that the entries were rounded to: its precision tells noise in the spectrum; float64 if not known."""
         return np.dtype(np.float64)
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """One line for logs: which operator this is, and why it is cheap or dear."""
+        """One line for logs: which operator this is, and what makes it cheap or expensive."""
 
     @property
     def held_bytes(self) -> int:
@@ -80,7 +80,7 @@ class GramOperator(ABC):
         return 8 * self.n * columns
 
     def close(self) -> None:
-        """Let go of processes and sessions; closing twice is harmless."""
+        """End the processes and sessions that the operator started; closing twice is harmless."""
         self.resources.close()
 
     def __enter__(self) -> Self:

@@ -59,16 +59,16 @@ def operator_for_store(
     Parameters
     ----------
     store
-        The store.
+        A complete Gram store.
     memory
         Memory of the solver in this process, in bytes.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     operator
         "memory" holds the matrix here; "threads" reads it tile by tile in each pass; "dask-on-ray" does so on the
         cores of a Ray cluster; "resident" holds it in the memory of a Ray cluster. "auto" takes "memory" where the
         matrix fits half of ``memory``, else "resident" on a cluster of several nodes that holds it, else "threads",
-        and says so where there are several nodes.
+        and logs a warning where there are several nodes.
     address
         Ray cluster to connect to; without one only a Ray that already runs in this process is looked at by "auto",
         and the other two start one here. What is started here is shut down when the operator is closed.
@@ -78,7 +78,7 @@ def operator_for_store(
     Raises
     ------
     RequestError
-        If the operator that is asked for does not fit the memory, or the cluster.
+        If the requested operator does not fit the memory, or the cluster.
     StoreIncompleteError
         If tiles are missing.
     StoreDamagedError
@@ -122,7 +122,7 @@ def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: 
     """An operator on Ray; None where "auto" finds no cluster of several nodes, or none that holds the matrix."""
     from advntk_dist.distributed.session import ray_session
     from advntk_dist.operators.dask_on_ray import DaskOnRayOperator
-    from advntk_dist.operators.placement import alive_nodes, seating
+    from advntk_dist.operators.placement import alive_nodes, place_store
     from advntk_dist.operators.resident import ResidentOperator
 
     with ExitStack() as session:
@@ -131,7 +131,7 @@ def _on_cluster(store: GramStore, kind: str, operator: OperatorChoice, address: 
             if len(alive_nodes()) < 2:
                 return None
             try:
-                seating(store)
+                place_store(store)
             except RequestError as error:
                 log.warning("each pass reads the matrix from its store: %s", error)
                 return None

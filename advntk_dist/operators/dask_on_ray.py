@@ -1,8 +1,9 @@
-"""Products as a Dask graph that runs as Ray tasks: any worker of the cluster reads the tiles it is asked for."""
+"""Products as a Dask graph that runs as Ray tasks: any worker of the cluster reads the tiles of its tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from ray.exceptions import RayError
 from advntk_dist.distributed.scheduler import results_in_order
 from advntk_dist.distributed.worker import Failure, worker_environment
 from advntk_dist.errors import RequestError, SolverError
-from advntk_dist.operators.base import GramOperator, blas_threads
+from advntk_dist.gram.view import StoreHandle
+from advntk_dist.operators.base import blas_threads
 from advntk_dist.operators.tiled import PartialProduct, Rows, Run, Vectors, product_of, run_product, runs
-from advntk_dist.operators.tiles import StoreHandle, StoreTiles, diagonal_mean, open_once
+from advntk_dist.operators.tiles import StoreTiles, TilesOperator
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -24,18 +26,17 @@ RETRIES = 3
 """Times that Ray starts a task again whose worker died."""
 
 
-class DaskOnRayOperator(GramOperator):
+class DaskOnRayOperator(TilesOperator):
     """Products through ``ray.util.dask``, one task a run of stored tiles, with one core each.
 
-    Nothing of the matrix stays in memory between passes: for clusters whose memory does not hold it. The graph carries
-    the store's path, never a zarr object: Dask on Ray rebuilds dataclasses in graphs, which zarr's do not survive.
+    Nothing of the matrix stays in memory between passes: for clusters whose memory does not hold it.
 
     Parameters
     ----------
     store
         A complete Gram store, at a path that all nodes see.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     patience
         Seconds to wait for the next part of a product.
 
@@ -46,7 +47,7 @@ class DaskOnRayOperator(GramOperator):
     """
 
     def __init__(self, store: GramStore, *, kind: str = "ntk", patience: float = 600.0) -> None:
-        super().__init__(store.n)
+        super().__init__(StoreTiles(store, kind))
         if not ray.is_initialized():
             raise RequestError("solver.operator: dask-on-ray needs a running Ray; give --address, or call ray.init()")
         try:
@@ -56,12 +57,14 @@ class DaskOnRayOperator(GramOperator):
                 f"solver.operator: dask-on-ray needs pandas and pyarrow ({error}); install them, or use resident"
             ) from error
         self._get = ray_dask_get
-        self.tiles, self.place, self.patience = StoreTiles(store, kind), StoreHandle.of(store, kind), patience
+        self.handle, self.kind, self.patience = StoreHandle.of(store), kind, patience
         self._runs = runs(store.grid)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         vectors = _Reference(ray.put(Vectors.of(v)))
-        graph: dict[Any, Any] = {("part", i): (_part, self.place, run, vectors) for i, run in enumerate(self._runs)}
+        graph: dict[Any, Any] = {
+            ("part", i): (_part, self.handle, self.kind, run, vectors) for i, run in enumerate(self._runs)
+        }
         options = {"num_cpus": 1, "max_retries": RETRIES, "runtime_env": {"env_vars": worker_environment(1, False)}}
         # Without ray_persist Dask on Ray would wait for ever, and hold all parts at once.
         references = self._get(graph, list(graph), ray_persist=True, ray_remote_args=options)
@@ -85,15 +88,6 @@ class DaskOnRayOperator(GramOperator):
             ) from error
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return self.tiles.dtype
-
-    def diagonal_mean(self) -> float:
-        """Mean of the diagonal."""
-        return diagonal_mean(self.tiles)
-
-    @property
     def description(self) -> str:
         """One line for logs."""
         cores = int(ray.cluster_resources().get("CPU", 0))
@@ -107,10 +101,16 @@ class _Reference:
         self.reference = reference
 
 
-def _part(place: StoreHandle, run: Run, vectors: _Reference) -> PartialProduct | Failure:
+def _part(handle: StoreHandle, kind: str, run: Run, vectors: _Reference) -> PartialProduct | Failure:
     """Runs in a Ray worker; its process remembers the store, and which tiles it has verified."""
     try:
         with blas_threads(1):
-            return run_product(open_once(place), run, ray.get(vectors.reference))
+            return run_product(_tiles_of(handle, kind), run, ray.get(vectors.reference))
     except Exception as error:
         return Failure.of(error)
+
+
+@lru_cache(maxsize=8)
+def _tiles_of(handle: StoreHandle, kind: str) -> StoreTiles:
+    """The tiles of a store, opened once a process, so that each tile is verified once a process."""
+    return StoreTiles(handle.open(), kind)

@@ -18,15 +18,15 @@ CORES_A_HOLDER = 4
 """A holder's threads share one interpreter, which keeps up with about this many."""
 
 FINEST = 8
-"""Times as many holders as the cores ask for, at most, to suit nodes of unequal memory."""
+"""Largest number of holders, in multiples of what the cores make of use, to suit nodes of unequal memory."""
 
 MEMORY_SHARE = 0.8
 """Share of the memory that a node offers to Ray which resident tiles may take."""
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a holder goes: a node, and the threads that it gets there."""
+class Placement:
+    """Where a holder of resident tiles runs: a node by its identifier, and the threads that it has there."""
 
     node: str
     threads: int
@@ -39,8 +39,8 @@ def alive_nodes() -> list[dict[str, Any]]:
     return sorted(able, key=lambda node: str(node["NodeID"]))
 
 
-def seating(store: GramStore, holders: int | None = None) -> list[Seat]:
-    """Where the holders of a store go, so many or by default as many as the nodes' cores and memory make of use.
+def place_store(store: GramStore, holders: int | None = None) -> list[Placement]:
+    """Placements of the holders of a store, so many or by default as many as the nodes' cores and memory make of use.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def seating(store: GramStore, holders: int | None = None) -> list[Seat]:
         If the memory of the nodes does not take the tiles.
     """
     most = len(runs(store.grid))
-    return seats(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
+    return place_holders(matrix_bytes(store), min(holders or most, most), exact=bool(holders))
 
 
 def matrix_bytes(store: GramStore) -> int:
@@ -56,8 +56,8 @@ def matrix_bytes(store: GramStore) -> int:
     return len(store.grid) * store.tile**2 * store.dtype.itemsize
 
 
-def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
-    """Seats of holders that share ``nbytes`` of tiles, on all nodes.
+def place_holders(nbytes: int, most: int, *, exact: bool = False) -> list[Placement]:
+    """Placements on all nodes of holders that divide ``nbytes`` of tiles evenly.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
         Largest number of holders that is of use.
     exact
         Make it that many, dealt over the nodes in turn; otherwise one for every four cores of a node. Where the memory
-        of one is too small for that, there are more holders, of smaller shares, on those that have more.
+        of one is too small for that, there are more holders, of smaller parts, on those that have more.
 
     Raises
     ------
     RequestError
-        If there is no node, or the memory of one is too small for its share, however small the shares.
+        If there is no node, or the memory of one is too small for its part, however small the parts.
     """
     nodes = alive_nodes()
     if not nodes:
@@ -93,14 +93,14 @@ def seats(nbytes: int, most: int, *, exact: bool = False) -> list[Seat]:
                 "solver.operator"
             )
     return [
-        Seat(str(node["NodeID"]), max(1, int(node["Resources"]["CPU"]) // count))
+        Placement(str(node["NodeID"]), max(1, int(node["Resources"]["CPU"]) // count))
         for node, count in zip(nodes, wanted, strict=True)
         for _ in range(count)
     ]
 
 
 def _dealt_by_memory(nbytes: int, most: int, wanted: list[int], memory: list[int]) -> list[int]:
-    """Holders a node: as wanted where equal shares fit, else as many and as dealt as fit, else as wanted."""
+    """Holders a node: as wanted where equal parts fit, else as many and as dealt as fit, else as wanted."""
     for holders in range(sum(wanted), min(most, FINEST * sum(wanted)) + 1):
         able = [room // -(-nbytes // holders) for room in memory]
         if sum(able) >= holders:
@@ -112,17 +112,17 @@ def _dealt_by_memory(nbytes: int, most: int, wanted: list[int], memory: list[int
     return wanted
 
 
-def other_seat(taken: list[Seat], share: int, *, avoid: str) -> Seat:
-    """A seat for a holder that cannot stay where it was: on the node that has most room left.
+def place_again(others: list[Placement], part: int, *, avoid: str) -> Placement:
+    """A placement for a holder that cannot stay where it was: on the node that has most memory left.
 
     Parameters
     ----------
-    taken
-        Seats of the other holders.
-    share
+    others
+        Placements of the other holders.
+    part
         Bytes of one holder's tiles.
     avoid
-        Node that the holder had; it stays there only if no other has room.
+        Node where the holder was; it stays there only if no other has room.
 
     Raises
     ------
@@ -130,17 +130,17 @@ def other_seat(taken: list[Seat], share: int, *, avoid: str) -> Seat:
         If no node has room left.
     """
     nodes = {str(node["NodeID"]): node for node in alive_nodes()}
-    held = Counter(seat.node for seat in taken)
-    room = {name: _memory(node) - held[name] * share for name, node in nodes.items()}
-    able = [name for name in room if room[name] >= share]
+    held = Counter(other.node for other in others)
+    room = {name: _memory(node) - held[name] * part for name, node in nodes.items()}
+    able = [name for name in room if room[name] >= part]
     if not able:
         raise SolverError(
             f"resident tiles: a node is lost, and none of the {len(nodes)} that are left has room for the "
-            f"{share / 1e9:.3g} GB of tiles that it held (largest room: {max([0, *room.values()]) / 1e9:.3g} GB); add "
+            f"{part / 1e9:.3g} GB of tiles that it held (largest room: {max([0, *room.values()]) / 1e9:.3g} GB); add "
             "nodes, or use another solver.operator, then run the same command again: it goes on from what is committed"
         )
     best = max(able, key=lambda name: (name != avoid, room[name]))
-    return Seat(best, max(1, int(nodes[best]["Resources"]["CPU"]) // (held[best] + 1)))
+    return Placement(best, max(1, int(nodes[best]["Resources"]["CPU"]) // (held[best] + 1)))
 
 
 def _memory(node: dict[str, Any]) -> int:

@@ -15,11 +15,11 @@ from advntk_dist.distributed.pool import ActorPool, Call, Reservation
 from advntk_dist.distributed.scheduler import WorkerPerPart
 from advntk_dist.distributed.worker import PooledActor, WorkerInfo
 from advntk_dist.errors import RequestError, SolverError
+from advntk_dist.gram.view import StoreHandle
 from advntk_dist.grid import Tile, TileGrid, spans
-from advntk_dist.operators.base import GramOperator
-from advntk_dist.operators.placement import alive_nodes, other_seat, seating
+from advntk_dist.operators.placement import alive_nodes, place_again, place_store
 from advntk_dist.operators.tiled import NARROW, Rows, Run, Vectors, runs_of, threaded_product
-from advntk_dist.operators.tiles import StoreHandle, StoreTiles, diagonal_mean
+from advntk_dist.operators.tiles import StoreTiles, TilesOperator
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -31,7 +31,7 @@ SLOWEST_READ = 20e6
 """Seconds for a holder to start, and bytes a second at which it loads; a slower one is taken for dead."""
 
 
-class ResidentOperator(GramOperator):
+class ResidentOperator(TilesOperator):
     """Products by actors that keep their tiles in memory, each with its share of the stored half.
 
     A holder that dies, or does not answer, is replaced by one that reads the same tiles again: on its own node, or,
@@ -43,7 +43,7 @@ class ResidentOperator(GramOperator):
     store
         A complete Gram store, at a path that all nodes see.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     holders
         Number of actors; by default one for every four cores of each node.
     patience
@@ -62,18 +62,18 @@ class ResidentOperator(GramOperator):
     def __init__(
         self, store: GramStore, *, kind: str = "ntk", holders: int | None = None, patience: float = 300.0
     ) -> None:
-        super().__init__(store.n)
+        super().__init__(StoreTiles(store, kind))
         if not ray.is_initialized():
             raise RequestError("solver.operator: resident needs a running Ray; give --address, or call ray.init()")
-        self.tiles, self.place = StoreTiles(store, kind), StoreHandle.of(store, kind)
-        self._seats = seating(store, holders)
-        self._shares = shares(store.grid, len(self._seats))
-        self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._shares]
-        share = max(sum(len(run.tiles) for run in part) for part in self._shares) * store.tile**2 * store.dtype.itemsize
-        self._share_bytes, self._patience = share, patience
+        self.handle, self.kind, self._patience = StoreHandle.of(store), kind, patience
+        self._placements = place_store(store, holders)
+        self._parts = partition(store.grid, len(self._placements))
+        self._rows = [Rows.touched(t for run in part for t in run.tiles) for part in self._parts]
+        most = max(sum(len(run.tiles) for run in part) for part in self._parts)
+        self._part_bytes = most * store.tile**2 * store.dtype.itemsize
         self._pool = ActorPool(TileHolder, SolverError)
-        loading = START_PATIENCE + self._share_bytes / SLOWEST_READ
-        self._holders = WorkerPerPart(self._pool, len(self._seats), self._start, self._lost, loading)
+        loading = START_PATIENCE + self._part_bytes / SLOWEST_READ
+        self._holders = WorkerPerPart(self._pool, len(self._placements), self._start, self._lost, loading)
         try:
             self._holders.ask(None, patience)
         except BaseException:
@@ -90,15 +90,15 @@ class ResidentOperator(GramOperator):
         return product
 
     def _start(self, number: int) -> int:
-        seat = self._seats[number]
-        reservation = Reservation(cpus=0, memory=self._share_bytes, node=seat.node, threads=seat.threads)
-        return self._pool.start_with(reservation, self.place, self._shares[number], seat.threads)
+        at = self._placements[number]
+        reservation = Reservation(cpus=0, memory=self._part_bytes, node=at.node, threads=at.threads)
+        return self._pool.start_with(reservation, self.handle, self.kind, self._parts[number], at.threads)
 
     def _lost(self, number: int, reason: str, was_loaded: bool) -> None:
-        seat = self._seats[number]
-        if not was_loaded or seat.node not in {str(node["NodeID"]) for node in alive_nodes()}:
-            others = [other for k, other in enumerate(self._seats) if k != number]
-            self._seats[number] = other_seat(others, self._share_bytes, avoid=seat.node)
+        before = self._placements[number]
+        if not was_loaded or before.node not in {str(node["NodeID"]) for node in alive_nodes()}:
+            others = [other for k, other in enumerate(self._placements) if k != number]
+            self._placements[number] = place_again(others, self._part_bytes, avoid=before.node)
         log.warning("holder %d of the Gram matrix is lost (%s); another one reads its tiles", number, reason)
 
     @property
@@ -117,20 +117,11 @@ class ResidentOperator(GramOperator):
         super().close()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return self.tiles.dtype
-
-    def diagonal_mean(self) -> float:
-        """Mean of the diagonal, read from the store."""
-        return diagonal_mean(self.tiles)
-
-    @property
     def description(self) -> str:
         """One line for logs."""
         held = sum(info.details["bytes"] for info in self.holders.values()) / 1e9
         nodes = len({info.node for info in self.holders.values()})
-        return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._seats)} Ray actors on {nodes} nodes)"
+        return f"resident ({self.n} x {self.n}, {held:.2f} GB in {len(self._placements)} Ray actors on {nodes} nodes)"
 
 
 class HeldTiles:
@@ -141,7 +132,7 @@ class HeldTiles:
         self.values: dict[tuple[int, int], NDArray[Any]] = {}
 
     def expect(self, t: Tile) -> None:
-        """Nothing: it is in memory."""
+        """Does nothing: the tile is in memory."""
 
     def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Views into a tile that is held."""
@@ -155,13 +146,15 @@ class TileHolder(PooledActor):
 
     uses_jax = False
 
-    def prepare(self, place: StoreHandle, parts: tuple[Run, ...], threads: int) -> dict[str, Any]:
+    def prepare(self, handle: StoreHandle, kind: str, parts: tuple[Run, ...], threads: int) -> dict[str, Any]:
         """Read and verify the tiles.
 
         Parameters
         ----------
-        place
-            The store.
+        handle
+            Handle of the store.
+        kind
+            Kernel of the store, "ntk" or "nngp".
         parts
             The runs of tiles to hold.
         threads
@@ -172,7 +165,7 @@ class TileHolder(PooledActor):
         details
             The number of "tiles" that are held, and their "bytes".
         """
-        source = place.open()
+        source = StoreTiles(handle.open(), kind)
         self.parts, self.threads = parts, threads
         self.rows = Rows.touched(t for run in parts for t in run.tiles)
         self.held = HeldTiles(source.grid, source.dtype)
@@ -185,8 +178,8 @@ class TileHolder(PooledActor):
         return threaded_product(self.held, self.parts, self.rows, vectors, self.threads)
 
 
-def shares(grid: TileGrid, count: int) -> list[tuple[Run, ...]]:
-    """Deal the stored tiles of a symmetric grid out to so many holders.
+def partition(grid: TileGrid, count: int) -> list[tuple[Run, ...]]:
+    """Divide the stored tiles of a symmetric grid among so many holders.
 
     The tiles are halved across their longer side, and each half again, until there is one part a holder. So all have
     equally many tiles, give or take one a halving, and a part of 1 / count of the tiles touches about
@@ -195,9 +188,9 @@ def shares(grid: TileGrid, count: int) -> list[tuple[Run, ...]]:
     Parameters
     ----------
     grid
-        Symmetric.
+        The grid of a symmetric matrix.
     count
-        Of holders, at most one a tile.
+        Number of holders, at most one a tile.
     """
     return [tuple(runs_of(sorted(part))) for part in _halved(list(grid), count)]
 

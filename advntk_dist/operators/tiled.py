@@ -13,14 +13,14 @@ from dask.threaded import get as threaded_get
 from numpy.typing import NDArray
 
 from advntk_dist.grid import Tile, TileGrid, spans
-from advntk_dist.operators.base import GramOperator, blas_threads
-from advntk_dist.operators.tiles import StoreTiles, Tiles, diagonal_mean
+from advntk_dist.operators.base import blas_threads
+from advntk_dist.operators.tiles import StoreTiles, Tiles, TilesOperator
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
 
 
-class TiledOperator(GramOperator):
+class TiledOperator(TilesOperator):
     """Products through a Dask graph with one task a run of stored tiles.
 
     A tile above the diagonal serves both its halves in one read: T V_j for rows i, and T^T V_i for rows j. The parts
@@ -31,28 +31,18 @@ class TiledOperator(GramOperator):
     source
         A Gram store, or any :class:`advntk_dist.operators.tiles.Tiles`.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     threads
         Dask threads; each has one task in flight.
     """
 
     def __init__(self, source: GramStore | Tiles, *, kind: str = "ntk", threads: int = 2) -> None:
-        self.tiles: Tiles = source if isinstance(source, Tiles) else StoreTiles(source, kind)
-        super().__init__(self.tiles.grid.rows)
+        super().__init__(source if isinstance(source, Tiles) else StoreTiles(source, kind))
         self.threads = threads
         self._runs, self._rows = runs(self.tiles.grid), Rows.all(self.n)
 
     def _multiply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         return threaded_product(self.tiles, self._runs, self._rows, Vectors.of(v), self.threads)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return self.tiles.dtype
-
-    def diagonal_mean(self) -> float:
-        """Mean of the diagonal."""
-        return diagonal_mean(self.tiles)
 
     def pass_bytes(self, columns: int) -> int:
         """Memory that a product with so many columns takes beside its argument and its result, in bytes."""
@@ -115,7 +105,7 @@ _UNPACKED = 10**6
 _WIDE_BLOCK = (256, 2048)
 """Rows and columns that are widened to float64 at once. For narrow blocks of vectors they stay in a core's own cache,
 and are so few that OpenBLAS takes the product without packing (rows x columns x vectors up to a million); for wide
-ones packing pays, and wants more at once."""
+ones packing pays, and pays more for larger blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +245,7 @@ class Rows:
     Attributes
     ----------
     blocks
-        Disjoint, in ascending order, and not adjacent.
+        Disjoint blocks of rows, in ascending order and not adjacent.
     """
 
     blocks: tuple[slice, ...]

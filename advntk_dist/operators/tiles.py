@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.grid import Tile, TileGrid, mirror, spans
+from advntk_dist.operators.base import GramOperator
 
 if TYPE_CHECKING:
     from advntk_dist.gram.store import GramStore
@@ -40,19 +39,20 @@ class Tiles(Protocol):
     def panels(self, t: Tile, rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Slices of the tile's own rows, at most ``rows`` each, in order, with their values (rows, tile columns).
 
-        A panel is only good until the next one is asked for.
+        A panel is only valid until the next one is taken.
         """
         ...
 
     def expect(self, t: Tile) -> None:
-        """Say that this tile is wanted soon, so that a disk may be busy while a core computes."""
+        """Announce that this tile is wanted soon, so that a disk may be busy while a core computes."""
         ...
 
 
 class ArrayTiles:
-    """Tiles of an array in memory; what lies below the diagonal tiles is never looked at.
+    """Tiles of an array in memory; what lies below the diagonal tiles is never read.
 
-    With ``mirrored`` neither is what lies below the diagonal within these: it is that above it.
+    With ``mirrored`` the part of a diagonal tile below the diagonal is not read either: it is the mirror image of the
+    part above.
     """
 
     def __init__(self, theta: NDArray[Any], tile: int, *, mirrored: bool = False) -> None:
@@ -70,7 +70,7 @@ class ArrayTiles:
             yield panel, values[panel]
 
     def expect(self, t: Tile) -> None:
-        """Nothing: it is in memory."""
+        """Does nothing: the tile is in memory."""
 
 
 class StoreTiles:
@@ -84,9 +84,9 @@ class StoreTiles:
     Parameters
     ----------
     store
-        The store.
+        A Gram store.
     kind
-        Which kernel of the store.
+        Kernel of the store, "ntk" or "nngp".
     """
 
     def __init__(self, store: GramStore, kind: str = "ntk") -> None:
@@ -151,50 +151,29 @@ class StoreTiles:
             ) from error
 
 
-def diagonal_mean(tiles: Tiles) -> float:
-    """Mean of the diagonal of the matrix."""
-    total = 0.0
-    for t in tiles.grid:
-        if t.on_diagonal:
-            for panel, values in tiles.panels(t, t.shape[0]):
-                total += float(np.diagonal(values, panel.start).sum(dtype=np.float64))
-    return total / tiles.grid.rows
+class TilesOperator(GramOperator):
+    """Products with a matrix whose tiles this process can read.
 
+    Parameters
+    ----------
+    tiles
+        Tiles on and above the diagonal of the matrix.
+    """
 
-@dataclass(frozen=True)
-class StoreHandle:
-    """Path, kernel and fingerprint of a store: enough to open it elsewhere, and to see that it is the same."""
+    def __init__(self, tiles: Tiles) -> None:
+        super().__init__(tiles.grid.rows)
+        self.tiles = tiles
 
-    path: str
-    kind: str
-    fingerprint: tuple[tuple[str, Any], ...]
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.tiles.dtype
 
-    @classmethod
-    def of(cls, store: GramStore, kind: str) -> StoreHandle:
-        """The place of a store that is open here."""
-        flat = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in store.fingerprint.items())
-        return cls(str(store.path.resolve()), kind, flat)
-
-    def open(self) -> StoreTiles:
-        """The tiles, opened anew.
-
-        Raises
-        ------
-        StoreMismatchError
-            If another store has taken the place.
-        StoreIncompleteError, StoreError
-            If there is none, or it is damaged.
-        """
-        from advntk_dist.gram.fingerprint import require_same
-        from advntk_dist.gram.store import GramStore
-
-        store = GramStore.open(self.path)
-        ours = {k: list(v) if isinstance(v, tuple) else v for k, v in self.fingerprint}
-        require_same(self.path, store.fingerprint, ours)
-        return StoreTiles(store, self.kind)
-
-
-@lru_cache(maxsize=8)
-def open_once(place: StoreHandle) -> StoreTiles:
-    """The tiles of a place, opened once a process, so that each tile is verified once a process."""
-    return place.open()
+    def diagonal_mean(self) -> float:
+        """Mean of the diagonal, read from the tiles."""
+        total = 0.0
+        for t in self.tiles.grid:
+            if t.on_diagonal:
+                for panel, values in self.tiles.panels(t, t.shape[0]):
+                    total += float(np.diagonal(values, panel.start).sum(dtype=np.float64))
+        return total / self.n

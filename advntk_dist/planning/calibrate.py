@@ -30,7 +30,7 @@ from advntk_dist.environment import environment, usable_cores
 from advntk_dist.errors import DatasetError
 from advntk_dist.evaluation.cost import passes_of
 from advntk_dist.gram import build_gram
-from advntk_dist.gram.tiles import block_edge
+from advntk_dist.kernels.compiled import block_edge
 from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.pipeline.directory import load_images

@@ -16,8 +16,8 @@ import numpy as np
 from advntk_dist.config import RunConfig
 from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, passes_of, predict_cost
 from advntk_dist.evaluation.tiers import tier_attacks
-from advntk_dist.gram.tiles import block_edge
 from advntk_dist.grid import TileGrid
+from advntk_dist.kernels.compiled import block_edge
 from advntk_dist.operators.placement import CORES_A_HOLDER
 from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import RUN_TILES

@@ -44,7 +44,7 @@ class KrylovBasis:
     q
         Orthonormal basis (n, m), in memory or partly on disk.
     image
-        Theta D^1/2 q, (n, m), likewise.
+        Theta D^1/2 q, (n, m), in memory or partly on disk.
     ritz, vectors
         Eigenvalues (m,), clamped at 0, and eigenvectors (m, m) of the projected matrix q^T S q.
     start

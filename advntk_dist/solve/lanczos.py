@@ -93,14 +93,22 @@ def grow_basis(
 
     Parameters
     ----------
+    matmat
+        V (n, j) -> Theta V (n, j), float64.
     sqrt_d
         D^1/2 as a vector (n,).
+    y
+        Right-hand block Y, (n, k).
     measure
         The bound of the relative error that a basis gives, and its part that a larger one would not lower.
+    tolerance
+        Wanted bound on that error.
+    max_passes, max_columns
+        Limits on products with Theta and on the columns of the basis.
+    budget
+        Memory of its columns; without one they all stay in memory.
     keep_image
         Whether ``image`` of the basis is needed; without it, it has no columns.
-    matmat, y, tolerance, max_passes, max_columns, budget
-        As for :func:`krylov_basis`.
     """
     block, weights, dropped = _orthonormal(sqrt_d[:, None] * y, 0.0)
     growth = _Growth(sqrt_d, block, weights, dropped, budget or ColumnBudget(), keep_image)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from advntk_dist.errors import RequestError
+from advntk_dist.text import size
 
 BLOCKS = 16
 """Blocks (n, k) that a solve holds at once at its worst, beside its basis: targets, iterates, products, results."""
@@ -24,7 +25,7 @@ _SMALL_COPIES = 12
 
 
 class MatrixMemory(Protocol):
-    """What a Gram matrix takes of the memory; every operator of :mod:`advntk_dist.operators` says it."""
+    """What a Gram matrix takes of the memory; every operator of :mod:`advntk_dist.operators` has these."""
 
     n: int
 
@@ -78,8 +79,8 @@ class SolverPlan:
         if self.basis is None:
             return "solver memory: no limit"
         return (
-            f"solver memory: matrix {_size(self.held)}, vectors and products {_size(self.fixed)}; the two Krylov bases "
-            f"may grow to {_size(self.basis)} each before they go to disk; preconditioner of rank {self.rank}"
+            f"solver memory: matrix {size(self.held)}, vectors and products {size(self.fixed)}; the two Krylov bases "
+            f"may grow to {size(self.basis)} each before they go to disk; preconditioner of rank {self.rank}"
         )
 
 
@@ -89,7 +90,7 @@ def plan_solver(operator: MatrixMemory, k: int, memory: int | None) -> SolverPla
     Raises
     ------
     RequestError
-        If it is too little for any solve; the message says how much is enough.
+        If it is too little for any solve; the message gives what is enough.
     """
     n = operator.n
     most = min(MAX_RANK, n // 4)
@@ -101,9 +102,9 @@ def plan_solver(operator: MatrixMemory, k: int, memory: int | None) -> SolverPla
     share = (memory - held - fixed) // 2
     if share < least:
         raise RequestError(
-            f"solver.memory: {_size(memory)} is too little for n = {n} and {k} classes: the matrix takes {_size(held)} "
-            f"({operator.description}), vectors and products {_size(fixed)}, and two Krylov bases at least "
-            f"{_size(2 * least)}; raise it to {_size(held + fixed + 2 * least)} or more"
+            f"solver.memory: {size(memory)} is too little for n = {n} and {k} classes: the matrix takes {size(held)} "
+            f"({operator.description}), vectors and products {size(fixed)}, and two Krylov bases at least "
+            f"{size(2 * least)}; raise it to {size(held + fixed + 2 * least)} or more"
         )
     small = int(_SMALL_SHARE * share)
     # The basis of coefficients may be alive while the preconditioner is made in the place of the other one.
@@ -113,7 +114,3 @@ def plan_solver(operator: MatrixMemory, k: int, memory: int | None) -> SolverPla
     return SolverPlan(
         held, fixed, share - small, max(2 * k, int((small / (8 * _SMALL_COPIES)) ** 0.5)), rank if rank >= 10 else 0
     )
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

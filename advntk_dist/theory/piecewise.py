@@ -85,7 +85,9 @@ def increments_of(
     logs = log_xi(theta_x, eta, inner_time=inner_time, times=list(times), tol=tol)
     limit = np.log(np.finfo(np.float64).max)
     if logs.max() > limit:
-        xi(theta_x, eta, inner_time=inner_time, times=[float(times[-1])], tol=tol)  # says what is wrong
+        xi(
+            theta_x, eta, inner_time=inner_time, times=[float(times[-1])], tol=tol
+        )  # raises the error that names the request
     rows = np.exp(logs)
     return np.asarray(np.maximum(np.diff(rows, axis=0), 0.0))
 
@@ -99,7 +101,7 @@ class ScheduleDistance:
     train, test
         || f_closed - f_exact || / || f_exact || on X and, where a kernel was given, on the test points.
     refinement
-        The same distance on X between the flow with the pieces asked for and with half as many.
+        The same distance on X between the flow with the requested pieces and with half as many.
     closed, exact
         The two solutions.
     """
@@ -130,10 +132,16 @@ def schedule_distance(
 
     Parameters
     ----------
-    theta, y
-        As for :func:`piecewise_trajectory`.
-    theta_x, eta, inner_time
-        As for :func:`advntk_dist.xi`.
+    theta
+        Gram matrix (n, n), as :class:`ATDynamics` takes it.
+    y
+        Targets (n, k).
+    theta_x
+        Adversarial regularization kernel of the samples, (n,), >= 0.
+    eta
+        Rate of the inner flow: a number, one per sample (n,), or a schedule.
+    inner_time
+        Duration of the inner flow, >= 0.
     t
         Finite time > 0.
     pieces

@@ -1,7 +1,7 @@
 """Schedules of the rate eta(t) of the inner gradient flow: a few by name, arrays, and any function of time.
 
-A rate is one number for all samples or (n,), one per sample; it is >= 0 and finite. ``kinks`` says where a schedule is
-not smooth, so that integrals are taken piece by piece.
+A rate is one number for all samples or (n,), one per sample; it is >= 0 and finite. ``kinks`` are the times at
+which a schedule is not smooth, so that integrals are taken piece by piece.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class LinearRamp:
         return np.array([self.duration] if self.duration < end else [])
 
     def _share(self, part: float) -> float:
-        """Of the way from start to stop, after this part of the duration."""
+        """Fraction of the way from start to stop that is done after this fraction of the duration."""
         return part
 
 
@@ -166,12 +166,12 @@ class PerSample:
         return np.asarray(self.factors * self.profile(t))
 
     def kinks(self, end: float) -> Array:
-        """Those of the profile."""
+        """Kinks of the profile."""
         return self.profile.kinks(end)
 
     @property
     def constant_between_kinks(self) -> bool:
-        """As the profile."""
+        """Whether the profile is constant between its kinks."""
         return self.profile.constant_between_kinks
 
 
@@ -188,7 +188,7 @@ class Function:
         return np.asarray(self.function(t), dtype=np.float64)
 
     def kinks(self, end: float) -> Array:
-        """Those given."""
+        """The kinks that were given, up to ``end``."""
         return np.array(sorted(k for k in self.where if 0 < k < end))
 
 

@@ -121,7 +121,7 @@ def _piece(exponent: _Exponent, a: float, b: float, constant: bool, tol: float) 
         error = error / value.min()
     if not error <= tol:
         raise SolverError(
-            f"xi: the integral from t = {a:g} to {b:g} has relative error {error:.1e}, asked {tol:.1e}; "
+            f"xi: the integral from t = {a:g} to {b:g} has relative error {error:.1e}, wanted {tol:.1e}; "
             "say where the schedule jumps (schedules.Function(f, where=...)), or relax tol"
         )
     return np.asarray(np.log(value) + top)

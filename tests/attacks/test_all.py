@@ -19,7 +19,7 @@ from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.registry import ATTACKS, bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.errors import RequestError, SolverError
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.backend import NeuralTangentsBackend
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
 

@@ -24,8 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advntk_dist.environment import environment
-from advntk_dist.kernels.backend import KernelBackend
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.backend import KernelBackend, NeuralTangentsBackend
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.networks import network

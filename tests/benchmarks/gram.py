@@ -31,9 +31,11 @@ from advntk_dist.environment import environment, usable_cores
 from advntk_dist.gram.build import build_gram
 from advntk_dist.gram.plan import GramPlan
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.gram.worker import Receipt
+from advntk_dist.kernels.backend import KernelKind
+from advntk_dist.kernels.compiled import block_edge
+from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators.audit import audit_gram
@@ -70,20 +72,21 @@ def measure_kernel(arguments: argparse.Namespace) -> dict[str, float]:
     import jax
 
     x = compute_images(load(arguments.cifar, 2 * TILE), TILE, "float32")
-    net = network(arguments.network)
+    kernel = network(arguments.network).tile_kernel
+    edge = block_edge(TILE, kernel.block_edge(x.shape[1:], x.itemsize))
     found = {}
-    for kinds in (("ntk",), ("ntk", "nngp")):
-        compute = TileComputer(net, TILE, kinds, x.shape[1:], np.dtype(np.float32))
+    some_kinds: tuple[tuple[KernelKind, ...], ...] = (("ntk",), ("ntk", "nngp"))
+    for kinds in some_kinds:
         with kernel_scope():
-            a, b = jax.device_put(x[: compute.edge]), jax.device_put(x[TILE : TILE + compute.edge])
-            jax.block_until_ready(compute._block(a, b))  # type: ignore[no-untyped-call]
+            a, b = jax.device_put(x[:edge]), jax.device_put(x[TILE : TILE + edge])
+            jax.block_until_ready(kernel._block(a, b, kinds))  # type: ignore[no-untyped-call]
             times = []
             end = time.perf_counter() + 5
             while time.perf_counter() < end:
                 started = time.perf_counter()
-                jax.block_until_ready(compute._block(a, b))  # type: ignore[no-untyped-call]
+                jax.block_until_ready(kernel._block(a, b, kinds))  # type: ignore[no-untyped-call]
                 times.append(time.perf_counter() - started)
-        found["+".join(kinds)] = float(np.median(times)) / compute.edge**2
+        found["+".join(kinds)] = float(np.median(times)) / edge**2
     return found
 
 

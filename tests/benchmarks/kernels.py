@@ -23,11 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from advntk_dist.environment import environment
-from advntk_dist.kernels.backend import KernelBackend
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.backend import KernelBackend, NeuralTangentsBackend
 from advntk_dist.kernels.scope import compiler_options, kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
-from advntk_dist.kernels.xla.box import inner_sum
+from advntk_dist.kernels.xla.checkpoint_buffer import inner_sum
 from advntk_dist.kernels.xla.relu import Norms, PairState, adjoint, after
 from advntk_dist.networks import network
 from advntk_dist.spec import RESNET_STAGES, parse_name

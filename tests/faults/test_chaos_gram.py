@@ -17,11 +17,11 @@ import pytest
 
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.grid import Tile
 from advntk_dist.networks import network
 from advntk_dist.storage.paths import local
+from tests.filled import fill_store
 from tests.terminal import Process, Terminal
 from tests.waiting import wait_until
 
@@ -190,10 +190,7 @@ def undisturbed(folder: Path, options: dict[str, Any]) -> Path:
     net = network("mlp-2")
     fingerprint = make_fingerprint(net, x, tile=options["tile"])
     store = GramStore.create_or_open(folder / "gram.zarr", fingerprint, net.spec.as_dict())
-    floats = compute_images(x, store.tile, "float32")
-    compute = TileComputer(net, store.tile, store.kinds, x.shape[1:], store.dtype)
-    for t in store.grid:
-        store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
+    list(fill_store(store, net, x))
     return local(store.path)
 
 

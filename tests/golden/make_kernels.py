@@ -53,7 +53,7 @@ MLPS = [
     Case("mlp", 5, 1.76, 0.18, (8, 8, 1)),
     Case("mlp", 10, 1.41, 0.05, (3, 5, 3)),
 ]
-"""For networks by name."""
+"""MLPs of other depths, for the xla backend, too."""
 PARALLEL = Case("cnn", 3, 1.3, 0.0, (4, 4, 1))
 LEVELS = np.array([0.1, 0.23, 0.37, 0.5, -0.41, -0.5])
 """Constant images for a network without bias: all patches are parallel or opposite."""

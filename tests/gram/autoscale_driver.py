@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Read by Ray when it is imported. Nodes of the autoscaler are nobody's children: they end when the head is gone.
+# Read by Ray when it is imported. Nodes of the autoscaler have no parent process: they end when the head is gone.
 os.environ |= {
     "RAY_FAKE_CLUSTER": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from advntk_dist.distributed import session
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import Network, network
+from tests.filled import fill_store
 
 TILE = 8
 N = 27  # four rows of tiles, the last one ragged
@@ -30,12 +29,6 @@ def net() -> Network:
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (N, 4, 4, 1), dtype=np.uint8)
-
-
-@lru_cache(maxsize=32)
-def computer(net: Network, tile: int, kinds: tuple[str, ...], shape: tuple[int, ...], dtype: str) -> TileComputer:
-    """What computes tiles in this process: one for all tests, so that nothing compiles twice."""
-    return TileComputer(net, tile, kinds, shape, np.dtype(dtype))
 
 
 Fill = Callable[..., GramStore]
@@ -55,13 +48,7 @@ def fill(net: Network, images: NDArray[np.uint8], tmp_path: Path) -> Fill:
     ) -> GramStore:
         fingerprint = make_fingerprint(net, images, tile=tile, dtype=dtype, kinds=kinds)
         store = GramStore.create_or_open(tmp_path / name, fingerprint, net.spec.as_dict())
-        floats = compute_images(images, tile, dtype)
-        compute = computer(net, store.tile, kinds, images.shape[1:], dtype)
-        wanted = None if places is None else set(places)
-        for t in store.grid:
-            if wanted is None or (t.i, t.j) in wanted:
-                for kind, values in compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal).items():
-                    store.write_tile(kind, t, values)
+        list(fill_store(store, net, images, places=places))
         return store
 
     return make
@@ -94,7 +81,7 @@ def pool(_warm: WorkerPool) -> WorkerPool:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Who comes next and needs the cores of the cluster finds them free, unless it builds with the same workers."""
+    """Free the cores of the cluster for the next test, unless that builds with the same workers."""
     names = getattr(nextitem, "fixturenames", ())
     here = nextitem is not None and nextitem.path.parent == Path(__file__).parent
     if WARM in item.session.stash and not (here and ("pool" in names or "ray_cluster" not in names)):

@@ -57,7 +57,7 @@ class Watched:
         raise NotImplementedError
 
     def ready(self, receipt: Receipt) -> dict[str, Any]:
-        """What the worker that sent a receipt said of itself."""
+        """The event of the worker that sent a receipt."""
         return next(e for e in self.events if e["event"] == "worker_ready" and e["pid"] == receipt.pid)
 
     def first_by(self, worker: int) -> float:

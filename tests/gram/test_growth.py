@@ -13,11 +13,10 @@ from advntk_dist.errors import StoreMismatchError
 from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.view import dask_view
 from advntk_dist.gram.worker import WorkerPool
 from advntk_dist.networks import Network
-from tests.gram.conftest import computer
+from tests.filled import fill_store
 
 
 def _open(path: Path, net: Network, x: NDArray[Any], tile: int = 8, columns: NDArray[Any] | None = None) -> GramStore:
@@ -27,14 +26,7 @@ def _open(path: Path, net: Network, x: NDArray[Any], tile: int = 8, columns: NDA
 
 def _complete(store: GramStore, net: Network, x: NDArray[Any], columns: NDArray[Any] | None = None) -> int:
     """Compute what is missing in this process; how many tiles that was."""
-    rows = compute_images(x, store.tile, "float32")
-    cols = rows if columns is None else compute_images(columns, store.tile, "float32")
-    compute = computer(net, store.tile, store.kinds, x.shape[1:], "float32")
-    missing = [t for t in store.grid if not store.committed()[t.i, t.j]]
-    for t in missing:
-        symmetric = store.symmetric and t.on_diagonal
-        store.write_tile("ntk", t, compute(rows[t.rows], cols[t.cols], symmetric=symmetric)["ntk"])
-    return len(missing)
+    return len(list(fill_store(store, net, x, columns)))
 
 
 @pytest.mark.parametrize(("before", "computed"), [(16, 7), (19, 7), (24, 4), (8, 9)])

@@ -64,7 +64,7 @@ def everyone(folder: Path, gpus: int, pool: WorkerPool) -> dict[str, dict[str, A
         operator.matmat(np.ones((32, 2)))
         (member,) = operator._pool._members.values()
         said["holder"] = ray.get(member.actor.__ray_call__.remote(account), timeout=60)
-        said["holder"]["holds"] = operator._seats[0].threads
+        said["holder"]["holds"] = operator._placements[0].threads
     return said
 
 

@@ -23,7 +23,6 @@ from advntk_dist.gram.build import build_gram, open_for_build
 from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.layout import is_absent
 from advntk_dist.gram.store import GramStore
-from advntk_dist.gram.tiles import compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.view import dask_view, open_gram
 from advntk_dist.gram.worker import WorkerPool
@@ -33,7 +32,7 @@ from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import ObjectPath, location
 from tests.conftest import FaultProxy, fault_proxy
-from tests.gram.conftest import computer
+from tests.filled import fill_store
 
 TILE = 8
 
@@ -89,12 +88,7 @@ def stock(place: ObjectPath, net: Network, images: NDArray[np.uint8]) -> Stock:
         x = images[:n]
         fingerprint = make_fingerprint(net, x, tile=TILE, dtype="float32", kinds=("ntk",))
         store = open_for_build(place, fingerprint, net.spec.as_dict(), x)
-        floats = compute_images(x, store.tile, "float32")
-        compute = computer(net, store.tile, ("ntk",), x.shape[1:], "float32")
-        done = store.committed()
-        for t in store.grid:
-            if not done[t.i, t.j] and (places is None or (t.i, t.j) in set(places)):
-                store.write_tile("ntk", t, compute(floats[t.rows], floats[t.cols], symmetric=t.on_diagonal)["ntk"])
+        list(fill_store(store, net, x, places=places))
         return store
 
     return make

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -264,37 +265,28 @@ def test_damaged_record_is_not_committed(fill: Any) -> None:
         store.read_tile("ntk", 0, 1)
 
 
-@pytest.mark.parametrize("at", [0, 100, -1])
-def test_flipped_byte_is_found_on_reading(fill: Any, at: int) -> None:
-    store = fill()
-    _flip(store.chunk_path("ntk", 1, 2), at)
-    with pytest.raises(StoreDamagedError, match=r"tile \(1, 2\) of ntk is damaged \(checksum") as caught:
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "first byte": (lambda path: _flip(path, 0), "checksum"),
+    "a byte": (lambda path: _flip(path, 100), "checksum"),
+    "last byte": (lambda path: _flip(path, -1), "checksum"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-7]), "253 bytes instead of 260"),
+    "gone": (lambda path: path.unlink(), "chunk is missing"),
+    "of another tile": (lambda path: path.write_bytes((path.parents[1] / "0" / "1").read_bytes()), "commit record"),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_a_damaged_chunk_is_found_on_reading(fill: Any, harm: str) -> None:
+    store, (damage, reason) = fill(), DAMAGE[harm]
+    damage(store.chunk_path("ntk", 1, 2))
+    with pytest.raises(StoreDamagedError, match=rf"tile \(1, 2\) of ntk is damaged \(.*{reason}") as caught:
         store.read_tile("ntk", 1, 2)
     assert caught.value.exit_code == 3
     with pytest.raises(StoreDamagedError):
         np.asarray(open_gram(store.path))
-
-
-def test_truncated_chunk_is_found_even_without_checksums(fill: Any) -> None:
-    store = fill()
-    path = store.chunk_path("ntk", 1, 2)
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(StoreDamagedError, match="253 bytes instead of 260"):
-        store.read_tile("ntk", 1, 2, verify=False)
-
-
-def test_deleted_chunk_is_found(fill: Any) -> None:
-    store = fill()
-    store.chunk_path("ntk", 1, 2).unlink()
-    with pytest.raises(StoreDamagedError, match="chunk is missing"):
-        store.read_tile("ntk", 1, 2)
-
-
-def test_intact_chunk_of_another_tile_is_found(fill: Any) -> None:
-    store = fill()
-    store.chunk_path("ntk", 1, 2).write_bytes(store.chunk_path("ntk", 0, 1).read_bytes())
-    with pytest.raises(StoreDamagedError, match="commit record"):
-        store.read_tile("ntk", 1, 2)
+    if harm in ("cut", "gone"):
+        with pytest.raises(StoreDamagedError, match=reason):
+            store.read_tile("ntk", 1, 2, verify=False)
 
 
 def test_tiles_below_the_diagonal_do_not_exist(fill: Any) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -9,8 +13,8 @@ import numpy as np
 import pytest
 
 from advntk_dist.kernels import compiled
-from advntk_dist.kernels.compiled import CompiledKernel, pad_rows, stack_blocks
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.kernels.backend import KernelKind, NeuralTangentsBackend
+from advntk_dist.kernels.compiled import CompiledKernel, block_edge, pad_rows, stack_blocks
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import Network, network
 
@@ -67,13 +71,13 @@ def test_symmetric_to_the_last_bit(net: Network, dtype: Any, bytes_: int, monkey
 def test_symmetric_skips_blocks_below_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = network("mlp-2").compiled
     calls: list[int] = []
-    tile = kernel._tile
+    block = kernel._block
 
     def counting(*args: Any) -> Any:
         calls.append(1)
-        return tile(*args)
+        return block(*args)
 
-    monkeypatch.setattr(kernel, "_tile", counting)
+    monkeypatch.setattr(kernel, "_block", counting)
     kernel.matrix(X, X, "ntk", symmetric=True)
     assert len(calls) == 4 * 5 // 2
 
@@ -86,17 +90,17 @@ def test_nothing_compiles_again_for_ragged_sizes() -> None:
         kernel.matrix(X[:m], X[:n], "ntk")
         kernel.matrix_vjp(X[:m], X[:n], np.ones((m, n)))
     counted: Any = kernel
-    assert counted._tile._cache_size() == 1
+    assert counted._block._cache_size() == 1
     assert counted._tile_vjp._cache_size() == 1
     kernel.matrix(X, X, "nngp")
-    assert counted._tile._cache_size() == 2
+    assert counted._block._cache_size() == 2
 
 
 def test_sizes_within_one_block_share_a_power_of_two() -> None:
     kernel: Any = CompiledKernel(NeuralTangentsBackend(network("mlp-2").kernel_fn), per_pixel=False)
     for n in range(17, 30, 3):
         kernel.matrix(X[:n], X[:n], "ntk")
-    assert kernel._tile._cache_size() == 1
+    assert kernel._block._cache_size() == 1
 
 
 def test_block_edge_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,3 +143,46 @@ def test_callers_settings_are_left_alone() -> None:
     network("mlp-3").ntk(X, Z)
     assert (config.jax_enable_x64, config.jax_default_matmul_precision) == before
     assert jax.numpy.ones(1, float).dtype == np.float32
+
+
+@pytest.mark.parametrize(("tile", "limit", "edge"), [(2048, 1024, 1024), (1500, 1024, 750), (7, 1024, 7), (9, 4, 3)])
+def test_the_blocks_of_a_tile_are_equal_parts(tile: int, limit: int, edge: int) -> None:
+    assert block_edge(tile, limit) == edge
+
+
+@pytest.mark.parametrize("kinds", [("ntk",), ("nngp",), ("ntk", "nngp")])
+@pytest.mark.usefixtures("small_blocks")
+def test_whole_ragged_and_symmetric_tiles_compile_once(kinds: tuple[KernelKind, ...]) -> None:
+    net = network("mlp-2")
+    kernel: Any = CompiledKernel(net.backend, per_pixel=False, repeatable=True)
+    assert kernel.warm_up(X, X, kinds, tile=10) > 0
+    for rows, cols in ((X[:10], X[10:20]), (X[:10], X[20:]), (X[20:], X[:3])):
+        for kind, values in kernel.matrices(rows, cols, kinds, tile=10).items():
+            expected = net.ntk(rows, cols) if kind == "ntk" else net.nngp(rows, cols)
+            np.testing.assert_allclose(values, expected, rtol=1e-7)
+    for values in kernel.matrices(X[20:], X[20:], kinds, symmetric=True, tile=10).values():
+        np.testing.assert_array_equal(values, values.T)
+    assert kernel._block._cache_size() == 1
+
+
+def digests() -> list[str]:
+    """Of tiles at whose sizes XLA takes small matrix products another way in one thread than in several."""
+    found = []
+    for name, edge in (("mlp-2", 8), ("mlp-2", 32), ("mlp-5", 32)):
+        x = np.random.default_rng(edge).uniform(-0.5, 0.5, (2 * edge, 4, 4, 1)).astype(np.float32)
+        values = network(name).tile_kernel.matrices(x[:edge], x[edge:], ("ntk",), tile=edge)["ntk"]
+        found.append(hashlib.sha256(values.tobytes()).hexdigest())
+    return found
+
+
+def test_bytes_of_tiles_do_not_depend_on_the_process_that_computes_them() -> None:
+    other = os.environ | {"NPROC": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=other, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == digests()
+
+
+if __name__ == "__main__":
+    print(*digests())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend, dense
-from advntk_dist.kernels.xla.keys import keys
+from advntk_dist.kernels.xla.dense import keys
 from tests.kernels import unoptimised
 
 Array = NDArray[Any]
@@ -59,7 +59,7 @@ def off_by(monkeypatch: pytest.MonkeyPatch, units: float, dtype: Any = np.float3
 
 
 class Answers:
-    """All that a backend says of two sets of images; coefficients are the identity, so that all is of the tile."""
+    """All that a backend computes for two sets of images; coefficients are the identity, so that all is of the tile."""
 
     def __init__(self, a: Array, b: Array) -> None:
         backend, weight = (

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs: what it measures and writes, and that it says where there is none."""
+"""The benchmark for GPUs: what it measures and writes, and its message where there is no GPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_benchmark_measures_and_writes(
     monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
     module.main()
     result = json.loads(out.read_text())["networks"]["mlp-2"]
-    keys = {f"{who} {what}" for who in ("xla", "neural-tangents") for what in ("value", "gradient")}
+    keys = {f"{backend} {what}" for backend in ("xla", "neural-tangents") for what in ("value", "gradient")}
     assert set(result["full_seconds"]) == keys
     assert not result["failed"]
     for key, nanoseconds in result["nanoseconds_a_pair"].items():

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from advntk_dist import architectures
-from advntk_dist.kernels.reference import NeuralTangentsBackend
+from advntk_dist.errors import NetworkError
+from advntk_dist.kernels.backend import NeuralTangentsBackend
 from advntk_dist.kernels.scope import kernel_scope
-from advntk_dist.kernels.xla import XlaBackend, blocks
+from advntk_dist.kernels.xla import XlaBackend, convolutional
 from advntk_dist.kernels.xla.convolutional import _over_pixels
-from tests.golden.make_kernels import CASES, LEFT, LEVELS, PARALLEL, RIGHT, Case, golden
+from advntk_dist.networks import network
+from tests.golden.make_kernels import CASES, LEFT, LEVELS, MLPS, PARALLEL, RIGHT, Case, golden
 from tests.kernels import unoptimised
 
 pytestmark = pytest.mark.filterwarnings("ignore:.FanIn. layers assume independent inputs:UserWarning")
@@ -32,9 +34,8 @@ VALUES = {np.float64: 1e-12, np.float32: 2e-6}
 GRADIENTS = {np.float64: 1e-9, np.float32: 1e-4}
 
 
-MLP = CASES[0]
-cases = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.family}-{c.depth}-b{c.b_std}")
 convolutions = pytest.mark.parametrize("case", CASES[2:], ids=lambda c: f"{c.family}-{c.depth}")
+every_case = pytest.mark.parametrize("case", [*CASES, *MLPS], ids=lambda c: f"{c.family}-{c.depth}-b{c.b_std}")
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 few = settings(max_examples=3, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -64,6 +65,10 @@ def _jitted(backend: Any) -> Functions:
 
 @cache
 def ours(case: Case) -> Functions:
+    """The backend's functions, compiled without optimisation; of MLPS as users compile them."""
+    if case in MLPS:
+        net = network(f"mlp-{case.depth}", W_std=case.W_std, b_std=case.b_std, backend="xla")
+        return Functions(lambda a, b, kind: getattr(net, kind)(a, b), net.ntk_vjp)
     return _jitted(XlaBackend(case.family, case.depth, case.W_std, case.b_std))
 
 
@@ -91,23 +96,26 @@ def close(got: Array, expected: Array, tolerance: float) -> None:
 
 
 def _pair(case: Case, dtype: Any, *more: Any, slow: bool) -> Any:
-    name = "-".join([case.family, str(case.depth), dtype.__name__, *more])
+    name = "-".join([case.family, str(case.depth), f"b{case.b_std}", dtype.__name__, *more])
     return pytest.param(case, dtype, *more, id=name, marks=[pytest.mark.slow] if slow else [])
 
 
-cases_and_dtypes = pytest.mark.parametrize(
-    ("case", "dtype"), [_pair(c, d, slow=c is CASES[2] and d is np.float32) for c in CASES for d in VALUES]
-)
-cases_dtypes_and_kinds = pytest.mark.parametrize(
-    ("case", "dtype", "kind"),
-    [
-        _pair(c, d, kind, slow=d is np.float32 and (c is CASES[2] or (kind == "nngp" and c not in CASES[:2])))
-        for c in CASES
-        for d in VALUES
-        for kind in ("ntk", "nngp")
-    ],
-)
+OF_CASES = [_pair(c, d, slow=c is CASES[2] and d is np.float32) for c in CASES for d in VALUES]
+OF_MLPS = [
+    _pair(c, d, slow=(c, d) not in ((MLPS[0], np.float32), (MLPS[1], np.float64), (MLPS[3], np.float32)))
+    for c in MLPS
+    for d in VALUES
+]
+KINDS_OF_CASES = [
+    _pair(c, d, kind, slow=d is np.float32 and (c is CASES[2] or (kind == "nngp" and c not in CASES[:2])))
+    for c in CASES
+    for d in VALUES
+    for kind in ("ntk", "nngp")
+]
 """By default the NNGP, a part of the NTK, in float32 of two networks only; each variant is compiled for itself."""
+KINDS_OF_MLPS = [
+    pytest.param(*p.values, kind, id=f"{p.id}-{kind}", marks=p.marks) for p in OF_MLPS for kind in ("ntk", "nngp")
+]
 
 
 def drawn(case: Case, group: str, dtype: Any) -> tuple[dict[str, Array], list[Array]]:
@@ -116,7 +124,7 @@ def drawn(case: Case, group: str, dtype: Any) -> tuple[dict[str, Array], list[Ar
     return stored, [stored[k].astype(dtype) for k in "abw"]
 
 
-@cases_dtypes_and_kinds
+@pytest.mark.parametrize(("case", "dtype", "kind"), KINDS_OF_CASES + KINDS_OF_MLPS)
 def test_values_equal_those_of_neural_tangents(case: Case, dtype: Any, kind: str) -> None:
     expected, (a, b, _) = drawn(case, "drawn", dtype)
     value = ours(case).value(a, b, kind)
@@ -124,7 +132,7 @@ def test_values_equal_those_of_neural_tangents(case: Case, dtype: Any, kind: str
     close(value, expected[kind], VALUES[dtype])
 
 
-@cases_and_dtypes
+@pytest.mark.parametrize(("case", "dtype"), OF_CASES + OF_MLPS)
 def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any) -> None:
     expected, (a, b, w) = drawn(case, "drawn", dtype)
     tile, gradient = ours(case).vjp(a, b, w)
@@ -135,7 +143,7 @@ def test_gradients_equal_those_of_neural_tangents(case: Case, dtype: Any) -> Non
 
 
 @pytest.mark.slow
-@cases
+@every_case
 @dtypes
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @few
@@ -148,7 +156,7 @@ def test_values_equal_those_of_neural_tangents_anywhere(case: Case, dtype: Any, 
 
 
 @pytest.mark.slow
-@cases
+@every_case
 @dtypes
 @few
 @given(seeds)
@@ -178,7 +186,7 @@ def test_resnet_34_equals_neural_tangents() -> None:
         assert np.linalg.norm(gradient - reference[1]) <= GRADIENTS[dtype] * np.linalg.norm(reference[1])
 
 
-@cases
+@pytest.mark.parametrize("case", [*CASES, MLPS[1]], ids=lambda c: f"{c.family}-{c.depth}-b{c.b_std}")
 def test_gradients_equal_finite_differences(case: Case) -> None:
     a, b, w = images(7, LEFT, case), images(8, RIGHT, case), weights(9)
     gradient = ours(case).vjp(a, b, w)[1]
@@ -191,14 +199,14 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
         )
 
 
-@cases_dtypes_and_kinds
+@pytest.mark.parametrize(("case", "dtype", "kind"), KINDS_OF_CASES)
 def test_values_at_degenerate_images(case: Case, dtype: Any, kind: str) -> None:
     stored, (a, b, _) = drawn(case, "degenerate", dtype)
     # At coincident directions neural-tangents keeps half the digits of float64.
     close(ours(case).value(a, b, kind), stored[kind], max(VALUES[dtype], 1e-7))
 
 
-@cases_and_dtypes
+@pytest.mark.parametrize(("case", "dtype"), OF_CASES)
 def test_gradients_at_degenerate_images(case: Case, dtype: Any) -> None:
     stored, (a, b, w) = drawn(case, "degenerate", dtype)
     tile, gradient = ours(case).vjp(a, b, w)
@@ -209,22 +217,28 @@ def test_gradients_at_degenerate_images(case: Case, dtype: Any) -> None:
     assert np.linalg.norm((gradient - expected)[known]) <= max(GRADIENTS[dtype], 1e-6) * np.linalg.norm(expected[known])
 
 
-@pytest.mark.parametrize(("case", "dtype"), [_pair(c, d, slow=False) for c in CASES[1:4] for d in VALUES])
+@pytest.mark.parametrize(("case", "dtype"), [_pair(c, d, slow=False) for c in (MLPS[1], *CASES[1:4]) for d in VALUES])
 def test_images_with_themselves_have_their_closed_form(case: Case, dtype: Any) -> None:
     """Without angles both arc-cosine kernels are 1 and the NTK is a sum over layers."""
 
-    def box(q: Array) -> Array:
+    def mean(q: Array) -> Array:
+        """Over the nine places of the filter, zeros outside the image among them; of an MLP the number itself."""
+        if case.family == "mlp":
+            return q
         p = np.pad(q, ((0, 0), (1, 1), (1, 1)))
-        return sum(p[:, i : i + q.shape[1], j : j + q.shape[2]] for i in range(3) for j in range(3))  # type: ignore[return-value]
+        return np.asarray(sum(p[:, i : i + q.shape[1], j : j + q.shape[2]] for i in range(3) for j in range(3)) / 9)
 
     x = images(4, RIGHT, case, dtype)
     x[1] = 0.25
     w, b = case.W_std**2, case.b_std**2
-    nngp = w / 9 * box((x.astype(np.float64) ** 2).mean(axis=-1)) + b
+    layers, axes, pixels = (
+        (case.depth - 1, (1, 2, 3), (1, 1)) if case.family == "mlp" else (case.depth, 3, case.shape[:2])
+    )
+    nngp = w * mean((x.astype(np.float64) ** 2).mean(axis=axes).reshape(RIGHT, *pixels)) + b
     ntk = nngp
-    for _ in range(case.depth - 1):
-        nngp = w / 18 * box(nngp) + b
-        ntk = nngp + w / 18 * box(ntk)
+    for _ in range(layers - 1):
+        nngp = w / 2 * mean(nngp) + b
+        ntk = nngp + w / 2 * mean(ntk)
     expected = w / 2 * (nngp + ntk).mean(axis=(1, 2)) + b
     value = ours(case).value(x[:LEFT], x, "ntk")
     np.testing.assert_allclose(np.diagonal(value), expected[:LEFT], rtol=VALUES[dtype])
@@ -238,6 +252,23 @@ def test_a_sum_over_many_equal_pixels_keeps_its_digits() -> None:
         np.testing.assert_allclose(total, 1024 * float(np.float32(value)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("b_std", [0.0, pytest.param(0.18, marks=pytest.mark.slow)])
+def test_degenerate_images_of_mlps_give_finite_kernels_and_gradients(dtype: type, b_std: float) -> None:
+    net, case = network("mlp-5", b_std=b_std, backend="xla"), Case("mlp", 5, 1.76, b_std, (4, 4, 3))
+    a, b = images(0, 8, case, dtype), images(1, 8, case, dtype)
+    b[:3] = a[:3]  # identical
+    a[3] = a[4]  # duplicated
+    a[5], b[5] = 0.0, 0.0  # all zero
+    a[6], b[6] = 0.3, 0.3  # constant
+    b[7] = -a[7]  # opposite
+    value, gradient = net.ntk_vjp(a, b, np.ones((8, 8), dtype))
+    assert np.isfinite(value).all()
+    assert np.isfinite(gradient).all()
+    if b_std == 0:
+        assert (value[5] == 0).all()
+
+
 @convolutions
 def test_nearly_identical_images_keep_their_digits_in_float32(case: Case) -> None:
     """The kink of the NTK at coincident images is resolved down to distances far below float32's cosines."""
@@ -249,7 +280,7 @@ def test_nearly_identical_images_keep_their_digits_in_float32(case: Case) -> Non
     np.testing.assert_allclose(value, exact, rtol=2e-6)
 
 
-@pytest.mark.parametrize("case", [MLP, CASES[3]], ids=["mlp", "cnn"])
+@pytest.mark.parametrize("case", [CASES[0], MLPS[1], CASES[3]], ids=["mlp", "mlp as users compile it", "cnn"])
 def test_the_gradient_at_a_coincident_pair_is_the_symmetric_limit(case: Case) -> None:
     a = images(4, LEFT, case)
     b = np.concatenate([a, a[:1]])
@@ -275,7 +306,8 @@ def test_blocks_of_left_images_do_not_show(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = images(0, 37, case), images(1, 3, case)
     w = np.random.default_rng(2).standard_normal((37, 3))
     whole = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", {jax.default_backend(): 1})  # blocks of 16: 37 are filled up to 39
+    # Blocks of 16: 37 images are filled up to 39.
+    monkeypatch.setattr(convolutional, "BLOCK_BYTES", {jax.default_backend(): 1})
     parts = _jitted(XlaBackend(*case[:4])).vjp(a, b, w)
     for got, expected in zip(parts, whole, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
@@ -327,3 +359,11 @@ def test_on_a_gpu(case: Case, dtype: Any) -> None:
 def test_networks_that_are_none(family: Any, depth: int, W_std: float, b_std: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         XlaBackend(family, depth, W_std, b_std)
+
+
+def test_backends_are_chosen_and_refused() -> None:
+    assert network("mlp-3").backend.name == "xla"
+    assert network("mlp-3", activation="erf").backend.name == "neural-tangents"
+    assert network("cnn-1").backend.name == "xla"
+    with pytest.raises(NetworkError, match="xla"):
+        network("cnn-1", backend="xla", activation="gelu")

@@ -1,6 +1,6 @@
 """Kernels compiled without optimisation: many tests of exact values compile for longer than they compute.
 
-As users compile them they are tested in test_mlp.py, test_compiled.py, tests/golden, tests/test_networks.py, and above.
+As users compile them they are tested in test_compiled.py, by MLPs of test_xla.py, in tests/golden and test_networks.py.
 """
 
 from __future__ import annotations

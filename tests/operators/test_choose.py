@@ -15,7 +15,7 @@ from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.view import dask_view
 from advntk_dist.operators import InMemoryOperator, TiledOperator, choose, operator_for_store, placement
-from advntk_dist.operators.placement import seating
+from advntk_dist.operators.placement import place_store
 
 N = 30
 THETA = np.eye(N, dtype=np.float32)
@@ -54,24 +54,24 @@ def test_incomplete_stores_are_refused(stored: Stored) -> None:
             operator_for_store(stored(THETA, 10, complete=False), memory=10**9, operator=operator)  # type: ignore[arg-type]
 
 
-def test_seats_are_dealt_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holders_are_placed_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = [_node("a", 16, 1e9), _node("b", 2, 1e9), _node("dead", 64, 1e12, alive=False), _node("head", 0, 1e9)]
     monkeypatch.setattr("ray.nodes", lambda: cluster)
-    found = placement.seats(100, 50)
-    assert [seat.node for seat in found] == ["a"] * 4 + ["b"]
-    assert [seat.threads for seat in found] == [4, 4, 4, 4, 2]
-    assert [seat.node for seat in placement.seats(100, 2)] == ["a", "b"]
-    assert [seat.node for seat in placement.seats(100, 3, exact=True)] == ["a", "a", "b"]
+    found = placement.place_holders(100, 50)
+    assert [p.node for p in found] == ["a"] * 4 + ["b"]
+    assert [p.threads for p in found] == [4, 4, 4, 4, 2]
+    assert [p.node for p in placement.place_holders(100, 2)] == ["a", "b"]
+    assert [p.node for p in placement.place_holders(100, 3, exact=True)] == ["a", "a", "b"]
 
 
-def test_nodes_of_unequal_memory_get_unequal_numbers_of_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_of_unequal_memory_get_unequal_numbers_of_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 9.5e9), _node("b", 4, 1e9)])
-    found = [seat.node for seat in placement.seats(int(8e9), 50)]
+    found = [p.node for p in placement.place_holders(int(8e9), 50)]
     share = 8e9 / len(found)
     assert share * found.count("a") <= placement.MEMORY_SHARE * 9.5e9
     assert 0 < share * found.count("b") <= placement.MEMORY_SHARE * 1e9
-    assert [seat.node for seat in placement.seats(int(1e9), 50)] == ["a", "b"], "as the cores want it where that fits"
-    assert [seat.node for seat in placement.seats(int(7e9), 1)] == ["a"], "one holder goes where it has room"
+    assert [p.node for p in placement.place_holders(int(1e9), 50)] == ["a", "b"], "as the cores want it where that fits"
+    assert [p.node for p in placement.place_holders(int(7e9), 1)] == ["a"], "one holder goes where it has room"
 
 
 @settings(deadline=None)
@@ -86,7 +86,7 @@ def test_no_node_is_given_more_than_it_has(memory: list[float], cores: list[int]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.nodes", lambda: there)
         try:
-            found = [seat.node for seat in placement.seats(nbytes, most)]
+            found = [p.node for p in placement.place_holders(nbytes, most)]
         except RequestError:
             assert placement.MEMORY_SHARE * max(memory) < nbytes, "one node alone would have held it all"
             return
@@ -98,13 +98,13 @@ def test_no_node_is_given_more_than_it_has(memory: list[float], cores: list[int]
 def test_a_cluster_whose_memory_is_too_small_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 8.9e9), _node("b", 4, 1e9)])
     with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
-        placement.seats(int(8e9), 50)
+        placement.place_holders(int(8e9), 50)
     monkeypatch.setattr("ray.nodes", lambda: [_node("a", 4, 10e9), _node("b", 4, 1e9)])
     with pytest.raises(RequestError, match=r"4\.0 GB on node host-b, which offers 0\.8 GB"):
-        placement.seats(int(8e9), 2, exact=True)
+        placement.place_holders(int(8e9), 2, exact=True)
     monkeypatch.setattr("ray.nodes", lambda: [])
     with pytest.raises(RequestError, match="at least one core"):
-        placement.seats(1, 1)
+        placement.place_holders(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_auto_takes_resident_tiles_on_a_cluster_of_several_nodes_that_holds_them
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.nodes", lambda: [_node("a", 4, 100), _node("b", 4, 100)])
         with pytest.raises(RequestError, match="resident tiles need"):
-            seating(store)
+            place_store(store)

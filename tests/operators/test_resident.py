@@ -14,7 +14,7 @@ import pytest
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError
 from advntk_dist.gram.store import GramStore
 from advntk_dist.operators import operator_for_store
-from advntk_dist.operators.placement import Seat, other_seat
+from advntk_dist.operators.placement import Placement, place_again
 from advntk_dist.operators.resident import ResidentOperator
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -27,7 +27,7 @@ Stored = Callable[..., GramStore]
 
 
 def test_two_holders_one_dies_one_hangs(stored: Stored) -> None:
-    with ResidentOperator(stored(THETA, TILE), holders=2, patience=2.0) as operator:
+    with ResidentOperator(stored(THETA, TILE), holders=2, patience=5.0) as operator:
         held = [info.details["tiles"] for info in operator.holders.values()]
         assert sum(held) == 28
         assert max(held) - min(held) <= 2, "both hold about as much"
@@ -59,13 +59,13 @@ def _node(name: str, cpus: int, memory: float) -> dict[str, Any]:
     return {"NodeID": name, "Alive": True, "NodeManagerAddress": name, "Resources": {"CPU": cpus, "memory": memory}}
 
 
-def test_a_lost_seat_goes_to_the_node_with_most_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_holder_goes_to_the_node_with_most_room(monkeypatch: pytest.MonkeyPatch) -> None:
     there = [_node("a", 8, 1000), _node("b", 4, 2000)]
     monkeypatch.setattr("ray.nodes", lambda: there)
-    taken = [Seat("a", 4), Seat("b", 4)]
-    assert other_seat(taken, 500, avoid="gone") == Seat("b", 2)
-    assert other_seat(taken, 300, avoid="b") == Seat("a", 4)
-    assert other_seat(taken, 500, avoid="b") == Seat("b", 2), "a has no room for a second one"
+    taken = [Placement("a", 4), Placement("b", 4)]
+    assert place_again(taken, 500, avoid="gone") == Placement("b", 2)
+    assert place_again(taken, 300, avoid="b") == Placement("a", 4)
+    assert place_again(taken, 500, avoid="b") == Placement("b", 2), "a has no room for a second one"
 
 
 def test_a_holder_that_finds_no_place_ends_the_product(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

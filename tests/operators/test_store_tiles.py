@@ -94,4 +94,4 @@ def test_reading_ahead_names_files_and_leaves_what_is_wrong_to_the_reader(
     tiles.expect(store.grid.at(0, 1))
     assert len(asked) == 1
     monkeypatch.delattr(os, "posix_fadvise")
-    tiles.expect(store.grid.at(0, 2))  # a system that knows no such advice
+    tiles.expect(store.grid.at(0, 2))  # a system without such advice

@@ -87,9 +87,9 @@ def _follow(losses: Losses) -> None:
         losses.event(event, details)
 
     def holder_lost(operator: ResidentOperator, number: int, reason: str, was_loaded: bool) -> None:
-        before = operator._seats[number].node
+        before = operator._placements[number].node
         lost(operator, number, reason, was_loaded)
-        losses.replaced += before != operator._seats[number].node
+        losses.replaced += before != operator._placements[number].node
 
     setattr(EventLog, "write", written)  # noqa: B010 - mypy forbids the plain assignment
     setattr(ResidentOperator, "_lost", holder_lost)  # noqa: B010

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advntk_dist.config import load_config
-from advntk_dist.gram.tiles import block_edge
 from advntk_dist.grid import TileGrid
+from advntk_dist.kernels.compiled import block_edge
 from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import runs
 from advntk_dist.planning.calibration import UnitCosts

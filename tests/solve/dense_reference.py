@@ -1,4 +1,4 @@
-"""The naive dense reference: eigendecompositions in float64, O(n^3), for tests and benchmarks."""
+"""The naive dense reference of tests and benchmarks (eigendecompositions in float64, O(n^3)); a counter of passes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from scipy.linalg import eigh
 from advntk_dist.solve.phi import phi_1
 
 Array = NDArray[np.float64]
+
+
+class Counted:
+    """A matrix that counts the products taken with it."""
+
+    def __init__(self, theta: Array) -> None:
+        self.theta, self.passes = theta, 0
+
+    def __call__(self, v: Array) -> Array:
+        self.passes += 1
+        return np.asarray(self.theta @ v)
+
+
+def relative(value: Array, reference: Array) -> float:
+    """Difference of two arrays in the Frobenius norm, relative to the second."""
+    return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
 
 
 def dense_coefficients(theta: Array, y: Array, varpi: Array, t: float) -> Array:

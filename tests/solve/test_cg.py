@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.solve.cg import nystrom_preconditioner, solve_infinite_time
 from advntk_dist.solve.solution import Status
+from tests.solve.dense_reference import Counted, relative
 
 Array = NDArray[np.float64]
 Spectral = Callable[..., Array]
@@ -26,21 +27,6 @@ SPECTRA = {
 }
 
 
-class Counted:
-    """A matrix that counts the products taken with it."""
-
-    def __init__(self, theta: Array) -> None:
-        self.theta, self.passes = theta, 0
-
-    def __call__(self, v: Array) -> Array:
-        self.passes += 1
-        return np.asarray(self.theta @ v)
-
-
-def _relative(value: Array, reference: Array) -> float:
-    return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
-
-
 def _exact(theta: Array, y: Array, ridge: float = 0.0) -> Array:
     return np.asarray(np.linalg.solve(theta + ridge * np.eye(len(theta)), y))
 
@@ -50,7 +36,7 @@ def _exact(theta: Array, y: Array, ridge: float = 0.0) -> Array:
 def test_bound_holds(spectral: Spectral, spectrum: str, tolerance: float, seed: int) -> None:
     matmat = Counted(spectral(SPECTRA[spectrum], seed))
     solution = solve_infinite_time(matmat, Y, tolerance=tolerance)
-    error = _relative(solution.value, _exact(matmat.theta, Y))
+    error = relative(solution.value, _exact(matmat.theta, Y))
     assert solution.status is Status.CONVERGED
     assert error <= solution.error + 1e-13
     assert solution.error <= tolerance
@@ -63,7 +49,7 @@ def test_bound_holds_where_the_passes_do_not_suffice(spectral: Spectral) -> None
         vectors = np.linalg.eigh(theta)[1][:, ::-1]
         solution = solve_infinite_time(Counted(theta), Y, tolerance=1e-6, max_passes=120)
         assert solution.status is Status.MAX_PASSES
-        assert 1e-6 < _relative(solution.value, (vectors / values) @ (vectors.T @ Y)) <= solution.error
+        assert 1e-6 < relative(solution.value, (vectors / values) @ (vectors.T @ Y)) <= solution.error
 
 
 @pytest.mark.parametrize("n", [3, 20, 39, 40, 41])
@@ -71,7 +57,7 @@ def test_small_systems_with_and_without_a_preconditioner(spectral: Spectral, n: 
     matmat = Counted(spectral(np.logspace(0, -2, n)))
     solution = solve_infinite_time(matmat, Y[:n], tolerance=1e-9)
     assert solution.ok
-    assert _relative(solution.value, _exact(matmat.theta, Y[:n])) <= solution.error + 1e-14
+    assert relative(solution.value, _exact(matmat.theta, Y[:n])) <= solution.error + 1e-14
     assert solution.passes == matmat.passes
 
 
@@ -80,7 +66,7 @@ def test_ridge(spectral: Spectral, ridge: float) -> None:
     theta = spectral(np.r_[np.logspace(2, -2, N - 40), np.zeros(40)])
     solution = solve_infinite_time(Counted(theta), Y, tolerance=1e-7, ridge=ridge)
     assert solution.ok
-    assert _relative(solution.value, _exact(theta, Y, ridge)) <= solution.error
+    assert relative(solution.value, _exact(theta, Y, ridge)) <= solution.error
 
 
 def test_ridge_makes_a_matrix_with_float32_noise_solvable(spectral: Spectral) -> None:
@@ -90,7 +76,7 @@ def test_ridge_makes_a_matrix_with_float32_noise_solvable(spectral: Spectral) ->
     assert not solve_infinite_time(Counted(theta), Y, tolerance=1e-6).ok
     solution = solve_infinite_time(Counted(theta), Y, tolerance=1e-6, ridge=1e-3)
     assert solution.ok
-    assert _relative(solution.value, _exact(theta, Y, 1e-3)) <= solution.error
+    assert relative(solution.value, _exact(theta, Y, 1e-3)) <= solution.error
 
 
 @pytest.mark.parametrize("rank", [5, 29, 30, 31, 60, 119])
@@ -100,7 +86,7 @@ def test_semidefinite_and_consistent_gives_the_minimum_norm_solution(spectral: S
     solution = solve_infinite_time(Counted(theta), y, tolerance=1e-6)
     assert solution.ok
     reference = np.linalg.pinv(theta, rcond=1e-10, hermitian=True) @ y
-    assert _relative(solution.value, reference) <= solution.error + 1e-12
+    assert relative(solution.value, reference) <= solution.error + 1e-12
 
 
 def test_images_that_occur_twice(spectral: Spectral) -> None:
@@ -110,7 +96,7 @@ def test_images_that_occur_twice(spectral: Spectral) -> None:
     solution = solve_infinite_time(Counted(gram), Y[:100][twice], tolerance=1e-6)
     assert solution.ok
     reference = np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ Y[:100][twice]
-    assert _relative(solution.value, reference) <= solution.error
+    assert relative(solution.value, reference) <= solution.error
     contradicting = solve_infinite_time(Counted(gram), np.r_[Y[:100], 1 - Y[:20]], tolerance=1e-6, max_passes=300)
     assert not contradicting.ok
     assert contradicting.error > 1e-6

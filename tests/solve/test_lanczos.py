@@ -13,7 +13,7 @@ from advntk_dist.solve.krylov import KrylovBasis
 from advntk_dist.solve.lanczos import krylov_basis
 from advntk_dist.solve.phi import phi_1
 from advntk_dist.solve.solution import Status
-from tests.solve.dense_reference import dense_coefficients
+from tests.solve.dense_reference import Counted, dense_coefficients, relative
 
 Array = NDArray[np.float64]
 Spectral = Callable[..., Array]
@@ -38,21 +38,6 @@ ONE_HOT = np.eye(10)[_LABELS]
 TARGETS = {"one-hot, absent classes": ONE_HOT, "minus the mean": ONE_HOT - ONE_HOT.mean(axis=0)}
 
 
-class Counted:
-    """A matrix that counts the products taken with it."""
-
-    def __init__(self, theta: Array) -> None:
-        self.theta, self.passes = theta, 0
-
-    def __call__(self, v: Array) -> Array:
-        self.passes += 1
-        return np.asarray(self.theta @ v)
-
-
-def _relative(value: Array, reference: Array) -> float:
-    return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
-
-
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("varpi", VARPI)
 @pytest.mark.parametrize("spectrum", SPECTRA)
@@ -62,7 +47,7 @@ def test_bound_holds_at_every_scale(spectral: Spectral, spectrum: str, varpi: st
         matmat = Counted(theta)
         basis = krylov_basis(matmat, d, y, t=1.0, tolerance=1e-6)
         reference = dense_coefficients(theta, y, d, 1.0)
-        error = _relative(basis.coefficients(1.0), reference)
+        error = relative(basis.coefficients(1.0), reference)
         where = f"||S|| up to {scale:g}: error {error:.1e}, bound {basis.error(1.0):.1e}"
         # The reference itself is exact to rounding only.
         assert error <= basis.error(1.0) + 1e-13, where
@@ -81,7 +66,7 @@ def test_smaller_times_of_one_basis_are_known_as_well(spectral: Spectral, spectr
     theta, d, y = spectral(SPECTRA[spectrum]) * 300, VARPI["zeros and decades"], TARGETS["minus the mean"]
     basis = krylov_basis(Counted(theta), d, y, t=50.0, tolerance=1e-6)
     for t in (1e-6, 1e-3, 0.1, 1.0, 7.0, 49.0, 50.0):
-        error = _relative(basis.coefficients(t), dense_coefficients(theta, y, d, t))
+        error = relative(basis.coefficients(t), dense_coefficients(theta, y, d, t))
         assert error <= basis.error(t) + 1e-13 <= 1.1e-6, t
 
 
@@ -89,7 +74,7 @@ def test_smaller_times_of_one_basis_are_known_as_well(spectral: Spectral, spectr
 def test_bound_is_not_wildly_pessimistic(spectral: Spectral, tolerance: float) -> None:
     theta = spectral(np.logspace(2, -1, N))
     basis = krylov_basis(Counted(theta), np.ones(N), ONE_HOT, t=1.0, tolerance=tolerance)
-    error = _relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
+    error = relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
     assert error <= basis.error(1.0) <= 1000 * error
 
 
@@ -104,11 +89,11 @@ def test_rounding_in_the_tiles_is_part_of_the_bound(spectral: Spectral, spectrum
     basis = krylov_basis(Counted(theta), np.ones(N), y, t=1.0, tolerance=1e-6)
     # What the matrix, as it is given, asks for; and what it asks for with its negative eigenvalues clamped.
     given = vectors @ (phi_1(-values)[:, None] * (vectors.T @ y))
-    error = _relative(basis.coefficients(1.0), given)
+    error = relative(basis.coefficients(1.0), given)
     assert error <= basis.error(1.0)
     assert (basis.status is Status.CONVERGED) == (basis.error(1.0) <= 1e-6)
-    clamped = _relative(basis.coefficients(1.0), dense_coefficients(theta, y, np.ones(N), 1.0))
-    assert clamped <= basis.error(1.0) + _relative(dense_coefficients(theta, y, np.ones(N), 1.0), given) * 1.01
+    clamped = relative(basis.coefficients(1.0), dense_coefficients(theta, y, np.ones(N), 1.0))
+    assert clamped <= basis.error(1.0) + relative(dense_coefficients(theta, y, np.ones(N), 1.0), given) * 1.01
     assert basis.smallest_ritz <= 0
 
 
@@ -161,7 +146,7 @@ def test_limits_end_the_growth_with_an_honest_bound(spectral: Spectral, limit: d
     assert basis.passes == matmat.passes
     assert basis.passes <= limit.get("max_passes", 99)
     assert basis.q.shape[1] <= limit.get("max_columns", 20)
-    error = _relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
+    error = relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
     assert 1e-8 < error <= basis.error(1.0)
 
 
@@ -169,7 +154,7 @@ def test_full_basis_is_exact_to_rounding(spectral: Spectral) -> None:
     theta = spectral(np.logspace(6, 3, N))
     basis = krylov_basis(Counted(theta), np.ones(N), ONE_HOT, t=1.0, tolerance=1e-16)
     assert basis.status is Status.STAGNATED
-    error = _relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
+    error = relative(basis.coefficients(1.0), dense_coefficients(theta, ONE_HOT, np.ones(N), 1.0))
     assert 0 < error <= basis.error(1.0) < 1e-7
 
 

@@ -80,8 +80,8 @@ def kappa_1_excess(gap: jax.Array, root: jax.Array) -> jax.Array:
 def inverse_root(gap: jax.Array) -> jax.Array:
     """1 / sqrt(gap), bounded where the gap counts as 0.
 
-    In float32 on a CPU from a guess that halves the logarithm in the bits, and a polynomial: to XLA, square roots
-    are expensive, and it never computes one twice; a loop over pairs that uses one would be cut in two there.
+    In float32 on a CPU it is computed from a guess that halves the logarithm in the bits, and a polynomial: XLA counts
+    square roots as expensive and never computes one twice, so that it would cut a loop over pairs in two there.
     """
     if gap.dtype == jnp.float64 or jax.default_backend() != "cpu":
         return jax.lax.rsqrt(jnp.maximum(gap, _SMALLEST[gap.dtype]))

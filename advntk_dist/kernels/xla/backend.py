@@ -1,4 +1,4 @@
-"""The backend "xla": every ReLU network that it knows, by one name."""
+"""The backend "xla": ReLU MLPs, CNNs and ResNets under one name."""
 
 from __future__ import annotations
 

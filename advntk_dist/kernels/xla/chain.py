@@ -1,6 +1,6 @@
 """All layers of a ReLU MLP on pairs of images, forward and adjoint, as one elementwise function.
 
-A pair with norms n_1, n_2 (roots of the variances) before ReLU l is carried as two numbers that know no scale,
+A pair with norms n_1, n_2 (roots of the variances) before ReLU l is carried as two numbers without a scale,
 
     gamma = 1 - NNGP / (n_1 n_2) = 1 - cos(angle),     tau = NTK / (n_1 n_2).
 
@@ -11,7 +11,7 @@ With phi = 1 - kappa_1 and x = gain n_1 n_2 / (n_1' n_2') (gain = W_std^2 / 2; p
 where delta^2 = (n_1' n_2' - gain n_1 n_2 - b_std^2) / (n_1' n_2') is what the bias adds to the angle of vectors of
 different norms. It is the square of a difference of products p_1 g_2 - g_1 p_2 of numbers of one image, with
 t = sqrt(gain) n + n', g = sqrt(b_std) / (2^(1/4) sqrt(t n')) and p = t g: nothing here cancels, so that images that
-differ little keep their angle through all layers. Products of numbers of one image are all that layers need to know.
+differ little keep their angle through all layers. The layers use nothing but products of numbers of one image.
 
 Adjoint, of the sum of weight * NTK: with a that of tau, u that of -gamma at fixed tau and g = u + a the whole of it,
 
@@ -49,7 +49,8 @@ _COINCIDENT = 16
 """Units of rounding that a cosine from a matrix product over the pixels is often off by: below, angles count as 0."""
 
 _EQUAL = 2**14
-"""The same at its worst: two images of equal keys and a larger angle are different images by a chance of 2^-32."""
+"""Units of rounding that such a cosine is off by at most: two images with equal keys and a larger angle are different
+images whose keys are equal by chance, one pair in 2^32."""
 
 
 class Side(NamedTuple):
@@ -66,7 +67,7 @@ class Side(NamedTuple):
     share
         gain^l / (2 n^2): of the adjoint of the variance before ReLU l in that of the first variance, (b, relus).
     key
-        Equal for equal images, (b,) uint32; see :func:`advntk_dist.kernels.xla.keys.keys`.
+        Equal for equal images, (b,) uint32; see :func:`advntk_dist.kernels.xla.dense.keys`.
     """
 
     first_inverse: jax.Array

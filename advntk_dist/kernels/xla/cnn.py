@@ -7,16 +7,25 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from advntk_dist.kernels.xla.box import border, box_sum, inner_sum
+from advntk_dist.kernels.xla.checkpoint_buffer import (
+    add_at,
+    at,
+    border,
+    box_sum,
+    empty_buffer,
+    inner_sum,
+    loop,
+    put,
+    through,
+)
 from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState, adjoint, after, distance_after
-from advntk_dist.kernels.xla.tape import add_at, at, loop, put, room, through
 
 _Adjoints = tuple[jax.Array, jax.Array, jax.Array, PairState]
 
 
 @dataclass(frozen=True)
 class CNNStack:
-    """The hidden layers of CNN-x; see :class:`advntk_dist.kernels.xla.stack.Stack` for the methods.
+    """The hidden layers of CNN-x; see :class:`advntk_dist.kernels.xla.convolutional.Stack` for the methods.
 
     Attributes
     ----------
@@ -74,15 +83,15 @@ class CNNStack:
             return self._after(pairs, at(left, depth), at(right, depth), signed=False), scratch
 
         first = self._after(start, at(left, 0), at(right, 0), signed=True)
-        last, _ = loop(1, self.relus - 1, layer, (first, room(e, 2)))
+        last, _ = loop(1, self.relus - 1, layer, (first, empty_buffer(start, 2)))
         return self._convolve(last)
 
-    def record(self, e: jax.Array, left: Norms, right: Norms, tape: PairState) -> PairState:
+    def record(self, e: jax.Array, left: Norms, right: Norms, buffer: PairState) -> PairState:
         """Pairs before every ReLU."""
         start = PairState(e, jnp.zeros_like(e))
-        tape = put(tape, 0, start)
+        buffer = put(buffer, 0, start)
         if self.relus == 1:
-            return tape
+            return buffer
 
         def layer(depth: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
             below, kept = state
@@ -90,8 +99,8 @@ class CNNStack:
             return self._after(pairs, at(left, depth), at(right, depth), signed=False), kept
 
         first = self._after(start, at(left, 0), at(right, 0), signed=True)
-        last, tape = loop(1, self.relus - 1, layer, (first, tape))
-        return put(tape, self.relus - 1, self._convolve(last))
+        last, buffer = loop(1, self.relus - 1, layer, (first, buffer))
+        return put(buffer, self.relus - 1, self._convolve(last))
 
     def shares(self, e: jax.Array) -> jax.Array:
         """Zeros for the adjoints of the left variances."""
@@ -102,7 +111,7 @@ class CNNStack:
         return q
 
     def backward(
-        self, tape: PairState, left: Norms, right: Norms, last: Adjoint, q: jax.Array
+        self, buffer: PairState, left: Norms, right: Norms, last: Adjoint, q: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Adjoint of the NNGP after the first convolution, and of the left variances."""
         q = add_at(q, self.relus - 1, last.q)
@@ -112,10 +121,10 @@ class CNNStack:
         def layer(depth: int | jax.Array, state: _Adjoints, signed: bool) -> _Adjoints:
             k, m, q, scratch = state
             (y, z), scratch = through(scratch, depth % 2, self._convolve(PairState(k, m)))
-            below = adjoint(at(tape, depth), at(left, depth), at(right, depth), y, z, signed=signed)
+            below = adjoint(at(buffer, depth), at(left, depth), at(right, depth), y, z, signed=signed)
             return border(below.k), border(below.m), add_at(q, depth, below.q), scratch
 
-        state = (border(last.k), border(last.m), q, room(last.k, 2))
+        state = (border(last.k), border(last.m), q, empty_buffer(PairState(last.k, last.m), 2))
         state = loop(1, self.relus - 1, lambda i, s: layer(self.relus - 1 - i, s, False), state)
         k, _, q, _ = layer(0, state, True)
         return k[1:-1, 1:-1], q

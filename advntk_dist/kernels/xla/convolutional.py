@@ -7,19 +7,75 @@ pixel. Sums over right images are then plain accumulation, and the working array
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from advntk_dist.kernels.backend import KernelKind
-from advntk_dist.kernels.xla.blocks import block_rows, in_blocks
-from advntk_dist.kernels.xla.box import box_sum, stored
-from advntk_dist.kernels.xla.relu import Norms, PairState, adjoint, product_after, rest_after, with_inverse
-from advntk_dist.kernels.xla.stack import Stack
-from advntk_dist.kernels.xla.tape import add_at, at, room
+from advntk_dist.kernels.xla.checkpoint_buffer import add_at, at, box_sum, empty_buffer, stored
+from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState, adjoint, product_after, rest_after, with_inverse
 
 _FEW_CHANNELS = 4
+
+BLOCK_BYTES = {"cpu": 2**18}
+"""Size of one array of a block of pairs: several of them fit the level-2 cache of a CPU core."""
+BLOCK_BYTES_ELSEWHERE = 2**23
+_FEWEST_ROWS = 16
+
+
+class Stack(Protocol):
+    """The convolutions and ReLUs of a network between the first convolution and the last ReLU.
+
+    Pixels come first and pairs last: e and m are (H, W, pairs), norms are (relus, H, W, pairs) on the left and
+    (relus, H, W, 1) on the right.
+    """
+
+    @property
+    def relus(self) -> int:
+        """ReLUs in all, the last one included."""
+        ...
+
+    @property
+    def input_bias(self) -> float:
+        """Variance of the bias of the first convolution."""
+        ...
+
+    @property
+    def signed_end(self) -> bool:
+        """Whether cosines before the last ReLU can be negative."""
+        ...
+
+    def variances(self, first: jax.Array) -> jax.Array:
+        """Variances before every ReLU (relus, H, W, images), from those of the first convolution."""
+        ...
+
+    def distances(self, e: jax.Array, left: Norms, right: Norms) -> jax.Array:
+        """e before the last ReLU, from e after the first convolution."""
+        ...
+
+    def forward(self, e: jax.Array, left: Norms, right: Norms) -> PairState:
+        """Pairs before the last ReLU, from e after the first convolution (where m = 0)."""
+        ...
+
+    def record(self, e: jax.Array, left: Norms, right: Norms, buffer: PairState) -> PairState:
+        """Pairs before every ReLU (relus, H, W, pairs), written over ``buffer``."""
+        ...
+
+    def shares(self, e: jax.Array) -> Any:
+        """Zeros for the adjoints of the left variances, in the layout that :meth:`backward` adds to."""
+        ...
+
+    def in_order(self, q: Any) -> jax.Array:
+        """The adjoints of the left variances as (relus, H, W, pairs)."""
+        ...
+
+    def backward(self, buffer: PairState, left: Norms, right: Norms, last: Adjoint, q: Any) -> tuple[jax.Array, Any]:
+        """Adjoint of the NNGP after the first convolution, and ``q`` with the adjoints of the left variances added.
+
+        ``last`` holds the adjoints before the last ReLU.
+        """
+        ...
 
 
 class PreparedImages(NamedTuple):
@@ -46,9 +102,9 @@ class ConvolutionalTile:
     Attributes
     ----------
     stack
-        What lies between.
+        The layers between the first convolution and the last ReLU.
     W_std, b_std
-        Standard deviations of weights everywhere, and of the biases of the last layer.
+        Standard deviations of the weights of all layers, and of the biases of the last layer.
     """
 
     stack: Stack
@@ -82,19 +138,21 @@ class ConvolutionalTile:
         def against(
             state: tuple[Any, jax.Array, PairState], right: tuple[PreparedImages, jax.Array]
         ) -> tuple[tuple[Any, jax.Array, PairState], jax.Array]:
-            q, x, tape = state
+            q, x, buffer = state
             one, w = right
             there = _broadcast(one.n)
-            tape = self.stack.record(self._first(left, one), left.norms, there, tape)
-            last, ends = at(tape, end), (at(left.norms, end), at(there, end))
+            buffer = self.stack.record(self._first(left, one), left.norms, there, buffer)
+            last, ends = at(buffer, end), (at(left.norms, end), at(there, end))
             y = jnp.broadcast_to(readout * w, last.e.shape)
             below = adjoint(last, *ends, y, y, signed=self.stack.signed_end)
             value = self._value(last, *ends, "ntk")
-            k, q = self.stack.backward(tape, left.norms, there, below, q)
+            k, q = self.stack.backward(buffer, left.norms, there, below, q)
             x += box_sum(k)[:, :, None] * (one.x[..., None] - left.x)
-            return (q, x, tape), value
+            return (q, x, buffer), value
 
-        start = (self.stack.shares(left.x[:, :, 0]), jnp.zeros_like(left.x), room(left.x[:, :, 0], self.stack.relus))
+        one_pair = left.x[:, :, 0]
+        buffer = empty_buffer(PairState(one_pair, one_pair), self.stack.relus)
+        start = (self.stack.shares(one_pair), jnp.zeros_like(left.x), buffer)
         (q, x, _), tile = jax.lax.scan(against, start, (prepared, weight))
         # The readout sums s kappa_1 itself, not the distances whose variances the adjoint counts in.
         q = add_at(self.stack.in_order(q), end, 0.5 * readout * weight.sum(axis=0))
@@ -144,8 +202,16 @@ def _broadcast(n: jax.Array) -> Norms:
 
 
 def _blocks(x: jax.Array, images: jax.Array) -> jax.Array:
-    pixels = images.shape[1] * images.shape[2]
-    return in_blocks(x, block_rows(x.shape[0], pixels * images.dtype.itemsize))
+    """Rows of x (b, ...), one an image, in equal blocks (blocks, rows, ...), filled up with zeros.
+
+    The arrays over the pairs of a block of images stay in cache.
+    """
+    rows, row_bytes = x.shape[0], images.shape[1] * images.shape[2] * images.dtype.itemsize
+    most = max(_FEWEST_ROWS, BLOCK_BYTES.get(jax.default_backend(), BLOCK_BYTES_ELSEWHERE) // row_bytes)
+    blocks = -(-rows // most)
+    height = -(-rows // blocks)
+    padded = jnp.pad(x, ((0, blocks * height - rows),) + ((0, 0),) * (x.ndim - 1))
+    return padded.reshape(blocks, height, *x.shape[1:])
 
 
 def _unblock(x: jax.Array, rows: int) -> jax.Array:
@@ -163,9 +229,10 @@ def _over_channels(x: jax.Array) -> jax.Array:
 
 
 def _over_pixels(x: jax.Array) -> jax.Array:
-    """Sum over the two leading axes, as matrix products: XLA's CPU reductions swallow, and slow, what feeds them.
+    """Sum over the two leading axes, as matrix products.
 
-    Columns first, then the row of their sums: of a thousand terms in one sum, rounding would show.
+    XLA fuses what feeds a reduction on a CPU into it, which slows both. Columns first, then the row of their sums: of a
+    thousand terms in one sum, rounding would show.
     """
     height, width, pairs = x.shape
     columns = jnp.ones((1, height), x.dtype) @ stored(x).reshape(height, width * pairs)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advntk_dist.kernels.xla.angle import kappa_0_deficit, kappa_1_excess
-from advntk_dist.kernels.xla.box import copies
+from advntk_dist.kernels.xla.checkpoint_buffer import copies
 
 _ROUNDING = 8
 """Units of rounding that h = e - (n_1 - n_2)^2 / 2 can be off by, for parallel vectors of different norms."""

@@ -15,9 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advntk_dist.kernels.xla.box import border, box_sum, inner_sum, stored
+from advntk_dist.kernels.xla.checkpoint_buffer import (
+    add_at,
+    at,
+    border,
+    box_sum,
+    empty_buffer,
+    inner_sum,
+    loop,
+    put,
+    stored,
+    through,
+)
 from advntk_dist.kernels.xla.relu import Adjoint, Norms, PairState, adjoint, after, distance_after, ntk_before
-from advntk_dist.kernels.xla.tape import add_at, at, loop, put, room, through
 from advntk_dist.spec import RESNET_STAGES
 
 
@@ -36,7 +46,7 @@ _Adjoints = tuple[PairState, _Shares, PairState]
 
 @dataclass(frozen=True)
 class ResidualStack:
-    """The blocks of a ResNet; see :class:`advntk_dist.kernels.xla.stack.Stack` for the methods.
+    """The blocks of a ResNet; see :class:`advntk_dist.kernels.xla.convolutional.Stack` for the methods.
 
     Attributes
     ----------
@@ -100,9 +110,10 @@ class ResidualStack:
             middle, scratch = through(scratch, i % 2, self._inner(x, at(left, 2 * i), at(right, 2 * i)))
             return self._outer(i, x, middle, left, right), scratch
 
-        return loop(0, self.blocks, block, (PairState(e, jnp.zeros_like(e)), room(e, 2)))[0]
+        start = PairState(e, jnp.zeros_like(e))
+        return loop(0, self.blocks, block, (start, empty_buffer(start, 2)))[0]
 
-    def record(self, e: jax.Array, left: Norms, right: Norms, tape: PairState) -> PairState:
+    def record(self, e: jax.Array, left: Norms, right: Norms, buffer: PairState) -> PairState:
         """Pairs before every ReLU."""
 
         def block(i: jax.Array, state: tuple[PairState, PairState]) -> tuple[PairState, PairState]:
@@ -111,8 +122,8 @@ class ResidualStack:
             middle, kept = through(kept, 2 * i + 1, self._inner(x, at(left, 2 * i), at(right, 2 * i)))
             return self._outer(i, x, middle, left, right), kept
 
-        last, tape = loop(0, self.blocks, block, (PairState(e, jnp.zeros_like(e)), tape))
-        return put(tape, 2 * self.blocks, last)
+        last, buffer = loop(0, self.blocks, block, (PairState(e, jnp.zeros_like(e)), buffer))
+        return put(buffer, 2 * self.blocks, last)
 
     def shares(self, e: jax.Array) -> _Shares:
         """Zeros for the adjoints of the left variances."""
@@ -124,7 +135,7 @@ class ResidualStack:
         return jnp.concatenate([pairs.reshape(-1, *pairs.shape[2:]), q.stream[-1:]])
 
     def backward(
-        self, tape: PairState, left: Norms, right: Norms, last: Adjoint, q: _Shares
+        self, buffer: PairState, left: Norms, right: Norms, last: Adjoint, q: _Shares
     ) -> tuple[jax.Array, _Shares]:
         """Adjoint of the NNGP after the first convolution, and of the left variances."""
         convolution, identity = self._shortcuts(last.k.dtype)
@@ -133,9 +144,9 @@ class ResidualStack:
             above, q, scratch = state
             i, place = self.blocks - 1 - step, 2 * (step % 2)
             sums, scratch = through(scratch, place, _box_sums(above))
-            middle = self._relu_adjoint(2 * i + 1, tape, left, right, sums, signed=False)
+            middle = self._relu_adjoint(2 * i + 1, buffer, left, right, sums, signed=False)
             inner, scratch = through(scratch, place + 1, _box_sums(PairState(middle.k, middle.m)))
-            x = self._relu_adjoint(2 * i, tape, left, right, inner, signed=True)
+            x = self._relu_adjoint(2 * i, buffer, left, right, inner, signed=True)
             # Through the convolution of the shortcut, K_x counts in m_y as well, and so do its variances.
             share = x.q + (0.5 * convolution[i]) * sums.m
             k = x.k + convolution[i] * (sums.e + sums.m) + identity[i] * above.e
@@ -143,14 +154,15 @@ class ResidualStack:
             return PairState(k, m), _Shares(add_at(q.stream, i, share), add_at(q.middle, i, middle.q)), scratch
 
         q = _Shares(add_at(q.stream, self.blocks, last.q), q.middle)
-        first, q, _ = loop(0, self.blocks, block, (PairState(last.k, last.m), q, room(last.k, 4)))
+        start = PairState(last.k, last.m)
+        first, q, _ = loop(0, self.blocks, block, (start, q, empty_buffer(start, 4)))
         return first.e, q
 
     def _relu_adjoint(
-        self, relu: jax.Array, tape: PairState, left: Norms, right: Norms, sums: PairState, *, signed: bool
+        self, relu: jax.Array, buffer: PairState, left: Norms, right: Norms, sums: PairState, *, signed: bool
     ) -> Adjoint:
         y, z = self.gain * sums.e, self.gain * sums.m
-        return adjoint(at(tape, relu), at(left, relu), at(right, relu), y, z, signed=signed)
+        return adjoint(at(buffer, relu), at(left, relu), at(right, relu), y, z, signed=signed)
 
     def _shortcuts(self, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
         """Factors (blocks,) of the convolution and of the identity."""

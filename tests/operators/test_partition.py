@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advntk_dist.grid import TileGrid
-from advntk_dist.operators.resident import rows_sent, shares
+from advntk_dist.operators.resident import partition, rows_sent
 from advntk_dist.operators.tiled import RUN_TILES, Rows
 
 
@@ -19,7 +19,7 @@ from advntk_dist.operators.tiled import RUN_TILES, Rows
 def test_every_tile_is_dealt_once_and_evenly(n: int, tile: int, data: st.DataObject) -> None:
     grid = TileGrid.square(n, max(tile, n // 20))
     count = data.draw(st.integers(1, len(grid)))
-    found = shares(grid, count)
+    found = partition(grid, count)
     dealt = [t for part in found for run in part for t in run.tiles]
     assert len(found) == count
     assert sorted(dealt) == list(grid)
@@ -41,7 +41,7 @@ def test_rows_that_are_touched_make_the_whole_product(n: int, tile: int, count: 
     theta = rng.integers(-9, 9, (n, n)).astype(np.float64)
     theta += theta.T
     v, product = rng.integers(-9, 9, (n, 2)).astype(np.float64), np.zeros((n, 2))
-    for part in shares(grid, min(count, len(grid))):
+    for part in partition(grid, min(count, len(grid))):
         rows = Rows.touched(t for run in part for t in run.tiles)
         assert all(a.stop < b.start for a, b in zip(rows.blocks, rows.blocks[1:], strict=False))
         small = np.zeros((len(rows), 2))
