@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advntk_dist.data import Dataset, Split, load_dataset, split
@@ -44,6 +44,7 @@ def requests(draw: st.DrawFn) -> tuple[Dataset, dict[str, int]]:
 
 
 @given(requests())
+@settings(deadline=None)
 def test_parts_are_disjoint_of_the_size_asked_for_and_from_the_publishers_parts(
     request_: tuple[Dataset, dict[str, int]],
 ) -> None:
@@ -61,6 +62,7 @@ def test_parts_are_disjoint_of_the_size_asked_for_and_from_the_publishers_parts(
 
 
 @given(requests(), st.data())
+@settings(deadline=None)
 def test_same_seed_same_rows_and_smaller_training_is_a_prefix(
     request_: tuple[Dataset, dict[str, int]], more: st.DataObject
 ) -> None:
