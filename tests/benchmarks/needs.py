@@ -11,7 +11,6 @@ directory. On a busy machine the peaks of the processes fall together less often
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -27,8 +26,8 @@ from pathlib import Path
 import psutil
 
 from advntk_dist.environment import environment
+from bench import ROOT, options, write
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNS = 2
 MARK = "ADVNTK_BENCHMARK"
 """Environment variable that marks the processes of a command: Ray's outlive their parents, but inherit it."""
@@ -77,8 +76,7 @@ def disk_bytes(folder: Path) -> int:
 
 def main() -> None:
     """Clone, build both environments, run the main job, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "needs.json")
+    parser = options(__doc__, "needs.json")
     arguments = parser.parse_args()
     env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     env["UV_CACHE_DIR"] = subprocess.run(
@@ -106,7 +104,7 @@ def main() -> None:
         "disk_bytes": disk,
         "environment": environment(),
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write(arguments.out, report)
     print(json.dumps({key: report[key] for key in ("disk_bytes", "peak_bytes")}))
 
 

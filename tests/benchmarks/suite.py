@@ -10,7 +10,6 @@ and the processor seconds are theirs as well. ``peak_bytes`` is the memory of th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -26,9 +25,9 @@ from typing import Any
 import psutil
 
 from advntk_dist.environment import environment
+from bench import ROOT, options, write
 from needs import MARK, peak_memory
 
-ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"wall_minutes": 10.0, "processor_minutes": 18.0}
 
 
@@ -88,12 +87,12 @@ def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dic
 
 def main() -> None:
     """Clone, build the environment, run, print, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__)
     parser.add_argument("--workers", type=int, help="of pytest-xdist, in place of the two of the command")
     parser.add_argument("--load", type=int, default=0, help="processes that spin beside it")
     parser.add_argument("--repeat", type=int, default=1, help="runs, the compiled programs of one kept for the next")
     parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="suite") as folder:
         clone, caches = Path(folder, "clone"), Path(folder, "caches")
@@ -103,14 +102,14 @@ def main() -> None:
             Path(folder, "shared").symlink_to(shared)
         subprocess.run(["uv", "sync", "-q"], cwd=clone, check=True)
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
-        for turn in range(options.repeat):
-            found = measure(clone, caches, workers=options.workers, load=options.load)
+        for turn in range(arguments.repeat):
+            found = measure(clone, caches, workers=arguments.workers, load=arguments.load)
             runs.append({"compiled_programs": "kept" if turn else "none", **found})
             print(json.dumps(runs[-1]), flush=True)
     report = {"commit": commit.stdout.strip(), "goals": GOALS, "runs": runs}
     report |= {"processor": processor(), "environment": environment()}
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.out:
+        write(arguments.out, report)
     sys.exit(max(run["exit"] for run in runs))
 
 
