@@ -55,14 +55,7 @@ _LEAST_CALLS, _MOST_CALLS = 2, 50
 
 
 def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
-    """Measure this machine for a configuration; starts and stops Ray once.
-
-    Parameters
-    ----------
-    config
-        The run that is planned.
-    say
-        Called with a line before each part.
+    """Measure this machine for a configuration; starts and stops Ray once, and calls ``say`` before each part.
 
     Raises
     ------
@@ -267,16 +260,8 @@ def strength_grid(config: RunConfig) -> list[float]:
 def run_pilot(config: RunConfig, data: PilotData, theta: Array, k_val: Array) -> Pilot:
     """Solve at all strengths, with all images and with half of them.
 
-    Parameters
-    ----------
-    config
-        The run that is planned.
-    data
-        Its images.
-    theta
-        Their Gram matrix (m, m).
-    k_val
-        Kernel (v, m) between validation and training images.
+    ``theta`` (m, m) is the Gram matrix of the training images, ``k_val`` (v, m) the kernel of validation images with
+    them.
     """
     grid, m = strength_grid(config), len(theta)
     half, whole = (_sample(config, data, theta, k_val, n, grid) for n in (max(2, m // 2), m))
