@@ -74,18 +74,26 @@ def disk_bytes(folder: Path) -> int:
     return sum(files.values())
 
 
+def uv_cache() -> str:
+    """The folder of downloaded packages, which commands keep whose other caches are empty."""
+    return subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fresh_clone(folder: str) -> Path:
+    """A clone of this repository, without an environment."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(Path(folder, "clone"))], check=True)
+    return Path(folder, "clone")
+
+
 def main() -> None:
     """Clone, build both environments, run the main job, and write the figures."""
     parser = options(__doc__, "needs.json")
     arguments = parser.parse_args()
     env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    env["UV_CACHE_DIR"] = subprocess.run(
-        ["uv", "cache", "dir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    env["UV_CACHE_DIR"] = uv_cache()
     command = ["uv", "run", "--no-dev", "advntk", "run", "digits"]
     with tempfile.TemporaryDirectory(prefix="needs") as folder:
-        clone = Path(folder, "clone")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        clone = fresh_clone(folder)
         subprocess.run(["uv", "sync", "-q", "--no-dev"], cwd=clone, env=env, check=True)
         disk = {"environment": disk_bytes(clone / ".venv")}
         peaks = []

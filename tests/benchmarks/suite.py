@@ -26,7 +26,7 @@ import psutil
 
 from advntk_dist.environment import environment
 from bench import ROOT, options, write
-from needs import MARK, peak_memory
+from needs import MARK, fresh_clone, peak_memory, uv_cache
 
 GOALS = {"wall_minutes": 10.0, "processor_minutes": 18.0}
 
@@ -55,9 +55,8 @@ def processor() -> str:
 def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dict[str, Any]:
     """One run of the command in ``clone``: minutes, processor minutes, and pytest's closing line."""
     command = readme_command() if workers is None else readme_command().replace("& pytest", f"& pytest -n{workers}")
-    kept = {"UV_CACHE_DIR": subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout}
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_", "PYTHON"))}
-    env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": kept["UV_CACHE_DIR"].strip()}
+    env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": uv_cache()}
     idle = psutil.cpu_percent(interval=10.0)
     with ExitStack() as stack:
         for _ in range(load):
@@ -95,8 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="suite") as folder:
-        clone, caches = Path(folder, "clone"), Path(folder, "caches")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        clone, caches = fresh_clone(folder), Path(folder, "caches")
         shared = ROOT.parent / "shared"
         if shared.is_dir():  # real data that tests look for beside the checkout
             Path(folder, "shared").symlink_to(shared)
