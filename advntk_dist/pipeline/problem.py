@@ -64,15 +64,7 @@ class Problem:
     @cached_property
     def net(self) -> Network:
         """The network."""
-        n = self.config.network
-        return network(
-            n.name,
-            W_std=n.W_std,
-            b_std=n.b_std,
-            activation=n.activation,
-            backend=n.backend,
-            classes=self.dataset.n_classes,
-        )
+        return network(**self.config.network.model_dump(), classes=self.dataset.n_classes)
 
     @cached_property
     def train(self) -> Part:

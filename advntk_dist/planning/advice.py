@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -36,38 +37,29 @@ def advise(
 ) -> list[str]:
     """Sentences, the most urgent first; none where nothing is to be said.
 
-    Parameters
-    ----------
-    config, images, cluster, counts, operator
-        Of the plan.
-    free_disk
-        Bytes free where the run will lie; None where that is not known.
-    prediction
-        None where no time is known.
+    ``free_disk`` is the bytes that are free where the run will lie; it and ``prediction`` are None where they are not
+    known.
     """
-    found = [
+    return [
         *_disk(counts, free_disk),
         *_worker_memory(config, images, cluster, counts),
         *_tile(config, cluster, counts, prediction),
         *_operator(cluster, operator),
         *_batch(config, counts),
+        *_time(config, cluster, prediction),
     ]
-    if prediction is not None:
-        found += _time(config, cluster, prediction)
-    return found
 
 
-def _disk(counts: Counts, free: int | None) -> list[str]:
+def _disk(counts: Counts, free: int | None) -> Iterator[str]:
     need = counts.gram.disk_bytes
-    if free is None or need <= free:
-        return []
-    return [f"disk: the Gram matrix needs {size(need)} and {size(free)} are free; give an --out on another disk"]
+    if free is not None and need > free:
+        yield f"disk: the Gram matrix needs {size(need)} and {size(free)} are free; give an --out on another disk"
 
 
-def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: Counts) -> list[str]:
+def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: Counts) -> Iterator[str]:
     plan = counts.gram
     if plan.memory_bytes <= cluster.memory:
-        return []
+        return
     room = cluster.memory - 2 * plan.image_bytes
     fitting = room // plan.worker_bytes
     smaller = config.gram.tile
@@ -88,66 +80,64 @@ def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: 
         if ways
         else f"a worker alone takes {size(BASE_BYTES)} and more: larger nodes are needed"
     )
-    return [f"{what}{size(cluster.memory)}; {how}"]
+    yield f"{what}{size(cluster.memory)}; {how}"
 
 
-def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Prediction | None) -> list[str]:
+def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Prediction | None) -> Iterator[str]:
     workers = cluster.workers(config.gram.workers)
     tiles, n = counts.gram.tiles, config.data.n_train
     if tiles > MANY_TILES:
         larger = config.gram.tile
         while len(TileGrid.square(n, larger)) > MANY_TILES:
             larger *= 2
-        return [
+        yield (
             f"gram.tile: {tiles:,} tiles are as many files; gram.tile={larger} makes "
             f"{len(TileGrid.square(n, larger)):,}"
-        ]
+        )
+        return
     if tiles >= TILES_A_WORKER * workers or counts.gram.pairs < 4e6:  # a small matrix is done before it matters
-        return []
+        return
     if prediction is not None:
         gram = prediction.parts["gram"]
         if gram.get(COMPUTE, 0.0) + gram.get(IDLE, 0.0) < _NEGLIGIBLE * prediction.total:
-            return []
+            return
     # d (d + 1) / 2 tiles for d tiles along a row.
     along = math.ceil((math.sqrt(8 * TILES_A_WORKER * workers + 1) - 1) / 2)
     wanted = max(128, 2 ** int(np.log2(max(1, n // along))))
-    if wanted >= min(config.gram.tile, n):
-        return []
-    return [
-        f"gram.tile: {tiles} tiles for {workers} workers leave some of them idle; gram.tile={wanted} makes "
-        f"{len(TileGrid.square(n, wanted))}"
-    ]
+    if wanted < min(config.gram.tile, n):
+        yield (
+            f"gram.tile: {tiles} tiles for {workers} workers leave some of them idle; gram.tile={wanted} makes "
+            f"{len(TileGrid.square(n, wanted))}"
+        )
 
 
-def _operator(cluster: Cluster, operator: OperatorPlan) -> list[str]:
+def _operator(cluster: Cluster, operator: OperatorPlan) -> Iterator[str]:
     whole, stored = operator.whole_bytes, operator.stored_bytes
     if not operator.fits and operator.name == "memory":
-        return [
+        yield (
             f"solver.operator: memory needs {size(whole)} for the matrix and as much again; set solver.memory="
             f"{_gib(2 * whole)}, or solver.operator=auto"
-        ]
-    if not operator.fits:
-        return [f"solver.operator: the nodes' memory does not hold {size(stored)} of tiles; set solver.operator=auto"]
-    if operator.name == "threads" and 2 * whole <= 0.5 * cluster.memory:
-        return [
+        )
+    elif not operator.fits:
+        yield f"solver.operator: the nodes' memory does not hold {size(stored)} of tiles; set solver.operator=auto"
+    elif operator.name == "threads" and 2 * whole <= 0.5 * cluster.memory:
+        yield (
             f"operator: tiles are read from disk in each pass; solver.memory={_gib(2 * whole)} would hold the matrix "
             f"({size(whole)}) in memory"
-        ]
-    if operator.from_disk:
+        )
+    elif operator.from_disk:
         nodes = math.ceil(stored / (0.8 * cluster.memory))
-        return [
+        yield (
             f"operator: each pass reads {size(stored)} from disk; {max(2, nodes)} such nodes would hold it in memory "
             "(operator resident)"
-        ]
-    return []
+        )
 
 
-def _batch(config: RunConfig, counts: Counts) -> list[str]:
+def _batch(config: RunConfig, counts: Counts) -> Iterator[str]:
     batch, d = config.evaluation.batch, config.data
-    found = []
     smallest = min(d.n_val, d.n_test)
     if batch > smallest:
-        found.append(
+        yield (
             f"evaluation.batch: {batch} is more than the {smallest} images of a part, and the rest is padding; set "
             f"evaluation.batch={smallest}"
         )
@@ -155,7 +145,7 @@ def _batch(config: RunConfig, counts: Counts) -> list[str]:
         scored = counts.select + counts.evaluate
         padding = 1 - scored.attacked / max(1, scored.attacked_batches * batch)
         if padding > _WASTED:
-            found.append(
+            yield (
                 f"evaluation.batch: about {100 * padding:.0f}% of attacked batches is padding, because few images are "
                 f"left over for the last of each; try evaluation.batch={max(1, batch // 2)}"
             )
@@ -163,43 +153,43 @@ def _batch(config: RunConfig, counts: Counts) -> list[str]:
         used = min(config.train.batch, d.n_val)
         padding = 1 - used / (-(-used // batch) * batch)
         if padding > _WASTED:
-            found.append(
+            yield (
                 f"train.batch: {used} images fill {100 * (1 - padding):.0f}% of the batches of {batch} that they are "
                 "attacked in; make one a multiple of the other"
             )
-    return found
 
 
-def _time(config: RunConfig, cluster: Cluster, prediction: Prediction) -> list[str]:
-    found, total = [], max(prediction.total, 1e-9)
+def _time(config: RunConfig, cluster: Cluster, prediction: Prediction | None) -> Iterator[str]:
+    if prediction is None:
+        return
+    total = max(prediction.total, 1e-9)
     share = {stage: seconds / total for stage, seconds in prediction.seconds.items()}
     curve, test = config.evaluation.curve or config.data.n_test, config.data.n_test
     if share["evaluate"] > _SHARE and total > 600 and curve > 1000:
-        found.append(
+        yield (
             f"evaluation.curve: {duration(prediction.seconds['evaluate'])} of evaluation, most of it for the curve "
             f"over {len(config.evaluation.times)} times; evaluation.curve={min(1000, test)} draws it with fewer images"
         )
     if share["select"] > _SHARE and total > 600 and len(config.evaluation.times) > 6:
-        found.append(
+        yield (
             f"evaluation.times: {duration(prediction.seconds['select'])} to choose among "
             f"{len(config.evaluation.times)} times; fewer of them take less"
         )
     if prediction.tier_left_out is not None and (wanted := config.final_tier) is not None:
-        found.append(
+        yield (
             f"evaluation.tier: tier {wanted[0]} on {wanted[1]} test images would take "
             f"{duration(prediction.tier_left_out)}, more than half of the run, which ends without it and under its own "
             f"attack alone; evaluation.tier={wanted[0]} adds it"
         )
     alone = share["train"] + share["solve"]
     if cluster.nodes > 1 and alone > 0.5:
-        found.append(
+        yield (
             f"nodes: {100 * alone:.0f}% of the time is training and solving, which run on one machine; a faster "
             "machine for the driver helps more than further nodes"
         )
     start = prediction.parts["gram"][START]
     if start > 0.5 * prediction.seconds["gram"] and cluster.nodes > 1:
-        found.append("nodes: most of the Gram matrix's time is the start of Ray; one node is enough for it")
-    return found
+        yield "nodes: most of the Gram matrix's time is the start of Ray; one node is enough for it"
 
 
 def _gib(nbytes: int) -> str:

@@ -55,14 +55,7 @@ _LEAST_CALLS, _MOST_CALLS = 2, 50
 
 
 def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: None) -> Calibration:
-    """Measure this machine for a configuration; starts and stops Ray once.
-
-    Parameters
-    ----------
-    config
-        The run that is planned.
-    say
-        Called with a line before each part.
+    """Measure this machine for a configuration; starts and stops Ray once, and calls ``say`` before each part.
 
     Raises
     ------
@@ -70,21 +63,14 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
         If the data are not there, or the request is impossible.
     """
     started, load = time.perf_counter(), [os.getloadavg()[0]]
-    n_ = config.network
-    family = n_.name.rpartition("-")[0]
+    family = config.network.name.rpartition("-")[0]
     data = pilot_data(config, PILOT.get(family, PILOT_OTHERWISE))
-    net = network(
-        n_.name,
-        W_std=n_.W_std,
-        b_std=n_.b_std,
-        activation=n_.activation,
-        backend=n_.backend,
-        classes=data.images.classes,
-    )
+    net = network(**config.network.model_dump(), classes=data.images.classes)
+    limit = net.compiled.block_edge(data.x.shape[1:], data.x.itemsize)
     say("calibration: a small build by Ray actors")
-    build = _build(config, net, data)
+    build = _build(config, net, data, limit)
     say(f"calibration: kernels and solves on {len(data.x)} images")
-    theta, k_val, kernels = _kernels(config, net, data)
+    theta, k_val, kernels = _kernels(config, net, data, limit)
     pilot = run_pilot(config, data, theta, k_val)
     say("calibration: one batch under attack, one product, one file")
     attack, products, disk = _attack(config, net, data, theta), _products(data.images.classes), _disk(len(data.x))
@@ -95,7 +81,7 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
         platform="gpu" if gpu else "cpu",
         cores=usable_cores(),
         gpus=jax.local_device_count() if gpu else 0,
-        edge_limit=net.compiled.block_edge(data.x.shape[1:], data.x.itemsize),
+        edge_limit=limit,
         costs=UnitCosts(**build, **kernels, **attack, **products, **disk),
         pilot=pilot,
         environment=environment(),
@@ -104,12 +90,12 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
     )
 
 
-def _build(config: RunConfig, net: Network, data: PilotData) -> dict[str, float]:
+def _build(config: RunConfig, net: Network, data: PilotData, limit: int) -> dict[str, float]:
     """Start of Ray and workers, and the pace of a worker while the others work."""
-    shape, itemsize = data.x.shape[1:], data.x.itemsize
-    limit = net.compiled.block_edge(shape, itemsize)
     edge = block_edge(min(config.gram.tile, config.data.n_train), limit)
-    x = np.resize(data.x, (_BUILD_TILES * edge, *shape))  # repeated: what an image shows does not change the time
+    x = np.resize(
+        data.x, (_BUILD_TILES * edge, *data.x.shape[1:])
+    )  # repeated: what an image shows does not change the time
     ready: list[float] = []
     last: list[float] = []
     pairs: list[float] = []
@@ -122,9 +108,9 @@ def _build(config: RunConfig, net: Network, data: PilotData) -> dict[str, float]
     def on_progress(done: int, total: int, receipt: Any) -> None:  # noqa: ARG001 - of the callback
         last.append(time.perf_counter())
         if receipt is not None:
-            mirrored = receipt.i == receipt.j
-            pairs.append(receipt.compute_seconds / edge**2 if not mirrored else float("inf"))
             writes.append(receipt.write_seconds / receipt.bytes)
+            if receipt.i != receipt.j:  # tiles on the diagonal are mirrored
+                pairs.append(receipt.compute_seconds / edge**2)
 
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -140,22 +126,20 @@ def _build(config: RunConfig, net: Network, data: PilotData) -> dict[str, float]
         )
         ended = time.perf_counter()
         read, _ = _clock(lambda: [store.read_tile("ntk", t.i, t.j) for t in store.grid])
-    measured = [p for p in pairs if np.isfinite(p)]
     return {
         "start": ready[0] - begun,
         "stop": ended - last[-1],
-        "pair": statistics.median(measured),
+        "pair": statistics.median(pairs),
         "write_byte": statistics.median(writes),
         "read_tile": read / len(store.grid),
     }
 
 
-def _kernels(config: RunConfig, net: Network, data: PilotData) -> tuple[Array, Array, dict[str, float]]:
+def _kernels(config: RunConfig, net: Network, data: PilotData, limit: int) -> tuple[Array, Array, dict[str, float]]:
     """Gram matrix and validation kernel of the pilot; seconds of a block of the latter."""
     batch = data.x_val[: min(config.train.batch, len(data.x_val))]
     first, _ = _clock(lambda: net.ntk(batch, data.x))
     again = _pace(lambda: net.ntk(batch, data.x))
-    limit = net.compiled.block_edge(data.x.shape[1:], data.x.itemsize)
     blocks = kernel_blocks(len(batch), len(data.x), limit)
     theta = net.compiled.matrix(data.x, data.x, "ntk", symmetric=True)
     k_val = net.ntk(data.x_val, data.x)
@@ -267,16 +251,8 @@ def strength_grid(config: RunConfig) -> list[float]:
 def run_pilot(config: RunConfig, data: PilotData, theta: Array, k_val: Array) -> Pilot:
     """Solve at all strengths, with all images and with half of them.
 
-    Parameters
-    ----------
-    config
-        The run that is planned.
-    data
-        Its images.
-    theta
-        Their Gram matrix (m, m).
-    k_val
-        Kernel (v, m) between validation and training images.
+    ``theta`` (m, m) is the Gram matrix of the training images, ``k_val`` (v, m) the kernel of validation images with
+    them.
     """
     grid, m = strength_grid(config), len(theta)
     half, whole = (_sample(config, data, theta, k_val, n, grid) for n in (max(2, m // 2), m))
@@ -293,9 +269,8 @@ def _sample(config: RunConfig, data: PilotData, theta: Array, k_val: Array, n: i
         for _ in range(2):
             # A new one each time: the last basis would serve again.
             dynamics = ATDynamics(operator, y, ridge=config.solver.ridge, max_passes=config.solver.max_passes)
-            started = time.perf_counter()
-            solution = dynamics.coefficients(1.0, t=t, tol=tol, throw=False)
-            found.append(time.perf_counter() - started)
+            seconds, solution = _clock(partial(dynamics.coefficients, 1.0, t=t, tol=tol, throw=False))
+            found.append(seconds)
         hits = (to_val @ solution.value).argmax(axis=1) == data.y_val
         return float(solution.passes), sum(found) / len(found), float(hits.mean())
 
@@ -310,16 +285,12 @@ def _step_ratio(config: RunConfig, data: PilotData, theta: Array, k_val: Array) 
     varpi = varpi_after(config, config.train.steps // 2) * config.data.n_train / n
     y_val = one_hot(data.y_val, data.images.classes)
     m = min(len(k_val), config.train.batch)
-    alone, step = [], []
-    operator = InMemoryOperator(theta)
+    tol, operator, solves, gradients = config.solver.tolerance, InMemoryOperator(theta), 0.0, 0.0
     for _ in range(3):
         dynamics = ATDynamics(operator, y)
-        started = time.perf_counter()
-        dynamics.coefficients(varpi, tol=config.solver.tolerance, throw=False)
-        alone.append(time.perf_counter() - started)
-        dynamics.loss_and_gradient(varpi, k_val[:m], y_val[:m], tol=config.solver.tolerance)
-        step.append(time.perf_counter() - started)
-    return sum(step) / max(sum(alone), 1e-9)
+        solves += _clock(partial(dynamics.coefficients, varpi, tol=tol, throw=False))[0]
+        gradients += _clock(partial(dynamics.loss_and_gradient, varpi, k_val[:m], y_val[:m], tol=tol))[0]
+    return (solves + gradients) / max(solves, 1e-9)
 
 
 KNOWN = {

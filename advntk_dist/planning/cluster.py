@@ -93,14 +93,9 @@ def described(
     shared_store: float | None = None,
     network: float | None = None,
 ) -> Cluster:
-    """Make the cluster of the options that are given; what is left out is as on this machine.
+    """Make the :class:`Cluster` of the options that are given; what is left out is as on this machine.
 
-    Parameters
-    ----------
-    nodes, cpus, gpus, memory
-        Size of the cluster; with none of them it is this machine alone.
-    node_link, shared_store, network
-        Gigabytes per second, as in :class:`Cluster`.
+    With none of ``nodes``, ``cpus``, ``gpus`` and ``memory`` it is this machine alone.
 
     Raises
     ------

@@ -95,19 +95,7 @@ class Counts:
 
 
 def count(config: RunConfig, images: Images, workers: int, outlook: Outlook) -> Counts:
-    """Count what a run does.
-
-    Parameters
-    ----------
-    config
-        Of the run.
-    images
-        Shape and classes of its data.
-    workers
-        Actors of the build on one machine.
-    outlook
-        Which images will be attacked.
-    """
+    """Count what a run does, with so many workers of the build on one machine, if these images will be attacked."""
     d, e = config.data, config.evaluation
     curve = e.curve or d.n_test
     select = tuple((d.n_val, right) for right in outlook.validation)

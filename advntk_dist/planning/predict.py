@@ -55,12 +55,7 @@ Parts = dict[str, float]
 def build_pairs(n: int, tile: int, edge_limit: int) -> int:
     """Kernel values that a symmetric build computes: whole blocks, without those that mirror others.
 
-    Parameters
-    ----------
-    n, tile
-        Numbers of images, and of rows of a tile.
-    edge_limit
-        Largest edge of a block of pairs that is computed at once.
+    ``n`` images are cut into tiles of ``tile`` rows, and these into blocks of an edge up to ``edge_limit``.
     """
     edge = block_edge(min(tile, n), edge_limit)
     # With b blocks along the tiles together, every pair of different blocks is met once, and every block with itself.
@@ -71,22 +66,10 @@ def build_pairs(n: int, tile: int, edge_limit: int) -> int:
 def build_seconds(
     grid: TileGrid, itemsize: int, workers: int, cluster: Cluster, costs: UnitCosts, edge_limit: int
 ) -> Parts:
-    """Seconds of a Gram build, by what they are spent on.
+    """Seconds of a Gram build by ``workers`` actors, by what they are spent on.
 
-    Parameters
-    ----------
-    grid
-        Tiles of the symmetric matrix.
-    itemsize
-        Bytes of an entry.
-    workers
-        Number of actors that share the tiles.
-    cluster
-        Where they run; a rate of it that is not known costs nothing.
-    costs
-        Seconds a unit.
-    edge_limit
-        Largest edge of a block of pairs that is computed at once; tiles are padded to whole blocks.
+    Entries have ``itemsize`` bytes, and tiles are padded to whole blocks of an edge up to ``edge_limit``. A rate of the
+    cluster that is not known costs nothing.
     """
     nodes, tiles = min(workers, cluster.nodes), len(grid)
     # Actors that share a core share its time, and import and compile one after the other; a GPU is one actor's alone.
@@ -115,22 +98,11 @@ def pass_seconds(
 
     On one machine a core computes while the disk reads, and the slower of them counts. Resident tiles are multiplied
     where they are; before that every node gets the vectors in both memory orders, and after it every holder sends back
-    the rows of the product that its tiles touch: these follow each other.
+    the rows of the product that its tiles touch: these follow each other. A network whose rate is not known costs
+    nothing.
 
-    Parameters
-    ----------
-    operator
-        What multiplies.
-    grid
-        Tiles of the matrix.
-    cluster
-        Where it runs; a network whose rate is not known costs nothing.
-    columns
-        Number of columns of V.
-    entry
-        Seconds an entry of the matrix on one core.
-    read_byte
-        Seconds a byte that is read from the store.
+    V has ``columns`` columns; an entry of the matrix takes ``entry`` seconds on one core, and a byte that is read from
+    the store ``read_byte``.
     """
     n = grid.rows
     compute = entry * n**2 / operator.cores
@@ -174,17 +146,7 @@ def outlook(config: RunConfig, calibration: Calibration) -> Outlook:
 
 
 def predict(config: RunConfig, cluster: Cluster, calibration: Calibration) -> tuple[Counts, Prediction]:
-    """Counts and seconds of a run.
-
-    Parameters
-    ----------
-    config
-        The run.
-    cluster
-        Where it will run; its cores and GPUs are taken to be like those that were measured.
-    calibration
-        Measured for this configuration's kernels.
-    """
+    """Counts and seconds of a run on a cluster whose cores and GPUs are taken to be like those that were measured."""
     made = _Predictor(config, cluster, calibration)
     return made.counts, made.prediction()
 

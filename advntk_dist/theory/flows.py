@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.grid import spans
 from advntk_dist.storage import Records
-from advntk_dist.theory.piecewise import increments_of, piecewise_trajectory, relative
+from advntk_dist.theory.piecewise import distances, solved_in_pieces
 from advntk_dist.theory.schedules import Constant, PerSample, Schedule, named
 from advntk_dist.theory.xi import xi
 
@@ -112,26 +111,18 @@ class Flow:
         table = Records(group, "exactness", len(self.times), (2,), span=len(self.times))
         found = table.read(0)
         if found is None:
-            fine, coarse = (self._pieces(dynamics, p, tol) for p in (2 * pieces, pieces))
+            marks = np.concatenate([[0.0], self.times])
+            fine, coarse = (
+                solved_in_pieces(dynamics, self.ark, self.eta, inner_time=1.0, marks=marks, pieces=p, tol=tol)
+                for p in (2 * pieces, pieces)
+            )
             found = np.empty((len(self.times), 2))
             for i in range(len(self.times)):
                 value = closed.read(i)
                 assert value is not None
-                on_x = dynamics.operator.matmat(np.hstack([value[0], fine[i], coarse[i]]))
-                a, b, c = np.split(on_x, 3, axis=1)
-                found[i] = relative(a, b), relative(c, b)
+                found[i] = distances(dynamics.operator, value[0], fine[i].value, coarse[i].value)
             table.write(0, found)
         return found
-
-    def _pieces(self, dynamics: ATDynamics, pieces: int, tol: float) -> list[Array]:
-        ends = np.concatenate([[0.0], self.times])
-        cuts = [np.linspace(a, b, pieces + 1) for a, b in pairwise(ends)]
-        edges = np.unique(np.concatenate([*cuts, self.eta.kinks(float(ends[-1]))]))
-        rows = increments_of(self.ark, self.eta, inner_time=1.0, edges=list(edges))
-        solutions = piecewise_trajectory(
-            dynamics.operator, dynamics.y, rows, tol=tol, max_passes=dynamics.max_passes, memory=dynamics.memory
-        )
-        return [solutions[int(np.searchsorted(edges, t)) - 1].value for t in self.times]
 
     def remarks(self, ark: Array, uniform: bool) -> list[str]:
         """Plain sentences about what this flow can show."""

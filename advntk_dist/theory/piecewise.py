@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.dynamics import DEFAULT_TOLERANCE, ATDynamics
 from advntk_dist.errors import RequestError
-from advntk_dist.operators import as_operator
+from advntk_dist.operators import GramOperator, as_operator
 from advntk_dist.solve.solution import Solution, Status
-from advntk_dist.theory.schedules import as_schedule
-from advntk_dist.theory.xi import Eta, log_xi, xi
+from advntk_dist.theory.schedules import Schedule, as_schedule
+from advntk_dist.theory.xi import Eta, xi
 
 Array = NDArray[np.float64]
 
@@ -75,13 +76,12 @@ def piecewise_trajectory(
     return solutions
 
 
-def increments_of(
-    theta_x: ArrayLike, eta: Eta, *, inner_time: float, edges: Sequence[float], tol: float = 1e-10
-) -> Array:
+def increments_of(theta_x: ArrayLike, eta: Eta, *, inner_time: float, edges: Sequence[float]) -> Array:
     """Increments of Xi between the times ``edges`` (pieces + 1,): (pieces, n), without cancellation."""
     times = np.asarray(edges, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) > 0).all() or not np.isfinite(times).all():
         raise RequestError("edges must be at least two finite times in increasing order")
+<<<<<<< HEAD
     logs = log_xi(theta_x, eta, inner_time=inner_time, times=list(times), tol=tol)
     limit = np.log(np.finfo(np.float64).max)
     if logs.max() > limit:
@@ -89,7 +89,39 @@ def increments_of(
             theta_x, eta, inner_time=inner_time, times=[float(times[-1])], tol=tol
         )  # raises the error that names the request
     rows = np.exp(logs)
+=======
+    rows = xi(theta_x, eta, inner_time=inner_time, times=list(times))
+>>>>>>> h_w2/main
     return np.asarray(np.maximum(np.diff(rows, axis=0), 0.0))
+
+
+def solved_in_pieces(
+    dynamics: ATDynamics,
+    theta_x: ArrayLike,
+    eta: Schedule,
+    *,
+    inner_time: float,
+    marks: ArrayLike,
+    pieces: int,
+    tol: float,
+) -> list[Solution]:
+    """Solutions at the times ``marks[1:]``, from ``pieces`` equal pieces between each two marks, and cuts at all kinks.
+
+    Exact where Xi' is piecewise constant, as the jumps of the schedule are cuts.
+    """
+    ends = np.asarray(marks, dtype=np.float64)
+    cuts = [np.linspace(a, b, pieces + 1) for a, b in pairwise(ends)]
+    edges = np.unique(np.concatenate([*cuts, eta.kinks(float(ends[-1]))]))
+    rows = increments_of(theta_x, eta, inner_time=inner_time, edges=list(edges))
+    options = {"max_passes": dynamics.max_passes, "memory": dynamics.memory}
+    solutions = piecewise_trajectory(dynamics.operator, dynamics.y, rows, tol=tol, **options)
+    return [solutions[int(np.searchsorted(edges, t)) - 1] for t in ends[1:]]
+
+
+def distances(operator: GramOperator, closed: Array, fine: Array, coarse: Array) -> tuple[float, float]:
+    """Relative distances on X of coefficients (n, k): closed form to fine pieces, and coarse pieces to fine ones."""
+    a, b, c = np.split(operator.matmat(np.hstack([closed, fine, coarse])), 3, axis=1)
+    return relative(a, b), relative(c, b)
 
 
 @dataclass(frozen=True)
@@ -156,22 +188,18 @@ def schedule_distance(
     """
     if pieces < 2 or pieces % 2 or not (np.isfinite(t) and t > 0):
         raise RequestError(f"need an even number of pieces and a finite t > 0, got {pieces} and {t}")
-    operator, schedule = as_operator(theta), as_schedule(eta)
-    closed = ATDynamics(operator, y).coefficients(xi(theta_x, eta, inner_time=inner_time, times=[t])[0], tol=tol)
-    found = []
-    for number in (pieces // 2, pieces):
-        edges = np.unique(np.concatenate([np.linspace(0.0, t, number + 1), schedule.kinks(t)]))
-        rows = increments_of(theta_x, schedule, inner_time=inner_time, edges=list(edges))
-        found.append(piecewise_trajectory(operator, y, rows, tol=tol)[-1])
-    coarse, exact = found
-    k = closed.value.shape[1]
-    on_x = operator.matmat(np.hstack([closed.value, exact.value, coarse.value]))
-    a, b, c = on_x[:, :k], on_x[:, k : 2 * k], on_x[:, 2 * k :]
+    dynamics, schedule = ATDynamics(theta, y), as_schedule(eta)
+    closed = dynamics.coefficients(xi(theta_x, eta, inner_time=inner_time, times=[t])[0], tol=tol)
+    (coarse,), (exact,) = (
+        solved_in_pieces(dynamics, theta_x, schedule, inner_time=inner_time, marks=[0.0, t], pieces=number, tol=tol)
+        for number in (pieces // 2, pieces)
+    )
+    train, refinement = distances(dynamics.operator, closed.value, exact.value, coarse.value)
     test = None
     if k_test is not None:
         kernel = np.asarray(k_test)
         test = relative(kernel @ closed.value, kernel @ exact.value)
-    return ScheduleDistance(relative(a, b), test, relative(c, b), closed, exact)
+    return ScheduleDistance(train, test, refinement, closed, exact)
 
 
 def relative(a: Array, b: Array) -> float:

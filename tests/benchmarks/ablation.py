@@ -15,10 +15,8 @@ sets, whatever the number of variants compared; p (exact McNemar test) is to be 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,12 +27,11 @@ import numpy as np
 
 from ablation_lab import Lab, Right, Settings
 from ablation_variants import DEFAULT, UNIFORM, VARIANTS, Variant
-from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import Accuracy, paired_interval
 from advntk_dist.storage import guarded_group
 from advntk_dist.storage.durable import write_durable
+from bench import RESULTS, machine, options, write
 
-RESULTS = Path(__file__).parent / "results"
 KINDS = ("clean", "robust", "harder")
 Outcomes = dict[str, dict[int, dict[str, Any]]]
 """Of a variant, of a seed: which images are right, and the notes."""
@@ -102,7 +99,7 @@ def difference(new: dict[int, dict[str, Any]], old: dict[int, dict[str, Any]]) -
     return row
 
 
-def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]) -> dict[str, Any]:
+def report(found: Outcomes, settings: Settings) -> dict[str, Any]:
     """The JSON."""
     rows = []
     for variant in VARIANTS:
@@ -128,14 +125,13 @@ def report(found: Outcomes, settings: Settings, load: tuple[float, float, float]
         "p is of an exact McNemar test: hold it against 0.05 / compared",
         "not_measured": [variant.name for variant in VARIANTS if variant.name not in found],
         "variants": rows,
-        "environment": environment() | {"load": load},
+        "environment": machine(),
     }
 
 
 def write_report(path: Path, out: Path, settings: Settings) -> None:
     """The JSON of all that is committed."""
-    result = rounded(report(outcomes(out), settings, os.getloadavg()))
-    write_durable(path, (json.dumps(result, indent=1) + "\n").encode())
+    write(path, rounded(report(outcomes(out), settings)))
 
 
 def rounded(value: Any) -> Any:
@@ -180,7 +176,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure what is missing, write the JSON after each, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images", help="CIFAR-10, as data.path takes it")
     parser.add_argument("--out", type=Path, help="folder of outcomes and checkpoints")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])

@@ -18,13 +18,8 @@ MLPs: the two matrix products of a step alone, so its gain is the share of the l
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +28,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist import pgd
 from advntk_dist.data import load_dataset, one_hot
-from advntk_dist.environment import environment
 from advntk_dist.kernels.scope import compiler_options, kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
+from bench import CLOCKS, machine, medians, options, write
 
 BATCH = {"mlp": 512, "cnn": 32, "resnet": 16}
 RADIUS, CLASSES = 8 / 255, 10
@@ -57,13 +52,6 @@ class StepByStep:
         return self._predictor.vjp(x, cotangent)
 
 
-class Timing(NamedTuple):
-    """Medians, in seconds a call."""
-
-    wall: float
-    cpu: float
-
-
 def images(
     folder: str | None, n: int, batch: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.uint8], NDArray[Any]]:
@@ -76,18 +64,6 @@ def images(
         rng = np.random.default_rng(0)
         x, y = rng.integers(0, 256, (n + batch, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, n + batch)
     return x[:n], y[:n], x[n:], y[n:]
-
-
-def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Median times of calls made in turn, after one of each."""
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            if repeat:
-                samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: Timing(*(statistics.median(s) for s in zip(*v, strict=True))) for name, v in samples.items()}
 
 
 def products(x_train: NDArray[Any], x: NDArray[Any]) -> Callable[[], Any]:
@@ -122,9 +98,11 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if name.startswith("mlp"):
         calls["products"] = products(x_train, x)
-    times = interleaved(calls, arguments.repeats)
+    for call in calls.values():
+        call()  # compiles
+    times = medians(calls, arguments.repeats)
     steps = {key: 1 if key == "products" else arguments.steps for key in calls}
-    rate = {key: {"wall": batch * steps[key] / t.wall, "cpu": batch * steps[key] / t.cpu} for key, t in times.items()}
+    rate = {key: {clock: batch * steps[key] / t[clock] for clock in CLOCKS} for key, t in times.items()}
     return {
         "backend": ours.net.backend.name,
         "n": arguments.n,
@@ -133,9 +111,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": arguments.repeats,
         "image_steps_a_second": rate,
         "gain": {
-            key: {clock: rate["after"][clock] / rate[key][clock] for clock in ("wall", "cpu")}
-            for key in rate
-            if key != "after"
+            key: {clock: rate["after"][clock] / rate[key][clock] for clock in CLOCKS} for key in rate if key != "after"
         },
         "equal_pixels": {key: float((found[key] == found["after"]).mean()) for key in found if key != "after"},
     }
@@ -143,7 +119,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, f"attack-{jax.default_backend()}.json")
     parser.add_argument("--data", help="folder with CIFAR-10")
     parser.add_argument("--networks", nargs="+", default=["mlp-5", "cnn-3"])
     parser.add_argument("--n", type=int, default=10_000, help="training images")
@@ -152,8 +128,6 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    default = Path(__file__).parent / "results" / f"attack-{jax.default_backend()}.json"
-    parser.add_argument("--out", type=Path, default=default)
     arguments = parser.parse_args()
     print(f"{'':10} {'':16} {'image-steps/s':>14} {'(cpu)':>10} {'gain':>6} {'(cpu)':>6}")
     results = {}
@@ -166,12 +140,11 @@ def main() -> None:
                 flush=True,
             )
     report = {
-        "environment": {**environment(), "device": jax.devices()[0].device_kind, "load": os.getloadavg()},
+        "environment": machine(device=jax.devices()[0].device_kind),
         "images": "CIFAR-10" if arguments.data else "noise",
         "networks": results,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(arguments.out, report)
 
 
 if __name__ == "__main__":

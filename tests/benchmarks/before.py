@@ -121,7 +121,9 @@ def main() -> None:
                 ratios = [pair["this"][what] / pair["other"][what] for pair in samples]
                 seconds = {name: statistics.median(pair[name][what] for pair in samples) for name in sides}
                 report[what] = seconds | {"ratio": statistics.median(ratios), "ratios": ratios}
-                print(f"{what}: {seconds['this']:.3f} s against {seconds['other']:.3f} s, ratio {report[what]['ratio']:.3f}")
+                print(
+                    f"{what}: {seconds['this']:.3f} s against {seconds['other']:.3f} s, ratio {report[what]['ratio']:.3f}"
+                )
     write(arguments.out, report)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from advntk_dist.environment import environment
+from bench import flags, machine, options, results_of, write
 
 BEFORE, AFTER = "neural-tangents", "auto"
 
@@ -40,16 +39,16 @@ def run(backend: str, out: Path, arguments: argparse.Namespace) -> dict[str, Any
     chosen = [f"{key}={value}" for key, value in settings.items()] + arguments.set
     command = [sys.executable, "-m", "advntk_dist", "run", arguments.preset, "--out", str(out)]
     started = time.perf_counter()
-    subprocess.run(command + [word for setting in chosen for word in ("--set", setting)], check=True)
+    subprocess.run(command + flags(chosen), check=True)
     seconds = time.perf_counter() - started
-    results = json.loads((out / "results.json").read_text())
+    results = results_of(out)
     accuracies = {method: {k: v[k] for k in ("clean", "robust")} for method, v in results["methods"].items()}
     return {"settings": chosen, "total": seconds, "stages": results["seconds"], "accuracies": accuracies}
 
 
 def main() -> None:
     """Run twice, compare, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "end-to-end.json")
     parser.add_argument("folder", help="folder with CIFAR-10")
     parser.add_argument("--preset", default="cifar10-cnn3")
     parser.add_argument("--n-train", type=int, default=1000)
@@ -57,7 +56,6 @@ def main() -> None:
     parser.add_argument("--n-test", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3, help="training steps")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value", help="on both sides")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "end-to-end.json")
     arguments = parser.parse_args()
     arguments.folder = str(Path(arguments.folder).resolve())
     with tempfile.TemporaryDirectory() as folder:
@@ -70,14 +68,7 @@ def main() -> None:
         print(f"{stage:10} {seconds[0]:9.1f} s {seconds[1]:9.1f} s {ratio:6.1f}")
     for r in runs.values():  # where the data lie is no part of the result
         r["settings"] = [s for s in r["settings"] if not s.startswith("data.path=")]
-    report = {
-        "environment": {**environment(), "load": os.getloadavg()},
-        "preset": arguments.preset,
-        "runs": runs,
-        "gain": gain,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(arguments.out, {"environment": machine(), "preset": arguments.preset, "runs": runs, "gain": gain})
 
 
 if __name__ == "__main__":

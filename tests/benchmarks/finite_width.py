@@ -9,19 +9,19 @@ recorded them, over all its starts; a pause of the machine counts.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from bench import RESULTS, flags, options, results_of, write
 
 KEPT = ("dataset", "network", "n_train", "n_val", "n_test", "attack", "methods", "flow", "training", "seconds")
 
 
 def main() -> None:
     """Run, then write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("preset")
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
@@ -29,16 +29,16 @@ def main() -> None:
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "advntk_dist", "finite-width", arguments.preset, "--out", str(arguments.run)]
     before = os.getloadavg()
-    subprocess.run(command + [word for setting in arguments.set for word in ("--set", setting)], check=True)
-    results = json.loads((arguments.run / "results.json").read_text(encoding="utf-8"))
+    subprocess.run(command + flags(arguments.set), check=True)
+    results = results_of(arguments.run)
     report = {
         "environment": results["environment"] | {"load_before": before, "load_after": os.getloadavg()},
         "preset": arguments.preset,
         "settings": [setting for setting in arguments.set if not setting.startswith("data.path=")],
         **{key: results[key] for key in KEPT},
     }
-    out = arguments.out or Path(__file__).parent / "results" / f"finite-width-{arguments.preset}.json"
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    out = arguments.out or RESULTS / f"finite-width-{arguments.preset}.json"
+    write(out, report)
     print(f"written: {out}")
 
 

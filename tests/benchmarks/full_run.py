@@ -9,7 +9,6 @@ Seconds are those that stages took over all starts; what else the machine did me
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from advntk_dist.environment import environment
-
-COMMAND = "from advntk_dist.cli import main; main()"
+from bench import flags, options, results_of, write
 
 
 def work(run: Path, preset: str, changes: list[str], kills: list[float]) -> None:
     """Start the job once for each kill, and once more."""
-    arguments = ["run", preset, "--out", str(run), *(word for change in changes for word in ("--set", change))]
+    command = [sys.executable, "-m", "advntk_dist", "run", preset, "--out", str(run), *flags(changes)]
     for limit in [*kills, None]:
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments])
+        process = subprocess.Popen(command)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -38,7 +36,7 @@ def work(run: Path, preset: str, changes: list[str], kills: list[float]) -> None
 
 def collect(run: Path, driver_peak: int | None) -> dict[str, Any]:
     """What the finished run says about itself; ``driver_peak`` stands in where its events do not hold that."""
-    results: dict[str, Any] = json.loads((run / "results.json").read_text())
+    results = results_of(run)
     starts, previous = 0, None
     workers = driver = 0
     kills: list[str] = []
@@ -67,21 +65,19 @@ def collect(run: Path, driver_peak: int | None) -> dict[str, Any]:
 
 def main() -> None:
     """Run, or read, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "full-cifar10.json")
     parser.add_argument("--images", required=True, help="CIFAR-10, as data.path takes it")
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--preset", default="cifar10-mlp5-full")
     parser.add_argument("--set", nargs="*", default=[], metavar="section.key=value", help="changes to the preset")
     parser.add_argument("--kill-after", type=float, nargs="*", default=[], help="seconds")
     parser.add_argument("--driver-peak", type=int, help="bytes, for runs whose events do not hold it")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "full-cifar10.json")
     arguments = parser.parse_args()
     if not (arguments.run / "results.json").exists():
         changes = [f"data.path={arguments.images}", *arguments.set]
         work(arguments.run, arguments.preset, changes, arguments.kill_after)
     report = collect(arguments.run, arguments.driver_peak)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(arguments.out, report)
     for name, row in report["methods"].items():
         print(f"{name}: clean {row['clean']:.4f}, robust {row['robust']:.4f}")
     print({stage: round(seconds) for stage, seconds in report["seconds"].items()}, report["peak_bytes"])

@@ -9,14 +9,11 @@ Without a GPU it says so and exits with status 2.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +26,7 @@ from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
 from advntk_dist.networks import network
 from advntk_dist.spec import parse_name
+from bench import options, timed, write
 
 W_STD, B_STD = 1.76, 0.18
 IMAGE = (32, 32, 3)
@@ -36,17 +34,6 @@ TILES = {"mlp": (4096, 4096), "cnn": (128, 128)}
 FULL = 1.25e9
 """Distinct pairs of 50,000 images."""
 GOALS = {"cnn-10": {"full_seconds": 180.0, "ratio_to_neural_tangents": 10.0}}
-
-
-def measured(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of calls made in turn; each one has run before."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            samples[name].append(time.perf_counter() - start)
-    return samples
 
 
 def measure(name: str, tile: tuple[int, int], repeats: int) -> dict[str, Any]:
@@ -76,7 +63,7 @@ def measure(name: str, tile: tuple[int, int], repeats: int) -> dict[str, Any]:
                 failed[key] = str(error).splitlines()[0]
                 continue
             calls[key] = lambda done=done, arguments=arguments: jax.block_until_ready(done(*arguments))  # type: ignore[misc]
-    samples = measured(calls, repeats)
+    samples = {key: [wall for wall, _ in s] for key, s in timed(calls, repeats).items()}
     seconds = {key: statistics.median(s) / (tile[0] * tile[1]) for key, s in samples.items()}
     return {
         "tile": list(tile),
@@ -128,11 +115,10 @@ def report(name: str, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print the table, write the JSON after every network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "kernels-gpu.json")
     parser.add_argument("--networks", nargs="+", default=["cnn-10", "mlp-5"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--tile", type=int, nargs=2, help="left and right images, instead of those of the family")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kernels-gpu.json")
     arguments = parser.parse_args()
     if jax.default_backend() != "gpu":
         print(f"gpu.py: JAX sees no GPU here, it computes on {jax.default_backend()}; not measured", file=sys.stderr)
@@ -141,7 +127,6 @@ def main() -> None:
     print(f"{device}; nanoseconds a pair; ratio and full: xla")
     print(f"{'':18}{'xla':>16}{'neural-tangents':>16} {'ratio':>7} {'full':>10}")
     written: dict[str, Any] = {"environment": {**environment(), "device": device}, "networks": {}}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with kernel_scope():
         for name in arguments.networks:
             known = parse_name(name)
@@ -150,7 +135,7 @@ def main() -> None:
             result = measure(name, tuple(arguments.tile or TILES[known[0]]), arguments.repeats)
             report(name, result)
             written["networks"][name] = result
-            arguments.out.write_text(json.dumps(written, indent=2) + "\n")
+            write(arguments.out, written)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from advntk_dist.networks import network
 from advntk_dist.operators.audit import audit_gram
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage.paths import local
+from bench import RESULTS, options, write
 
 TILE = 2048
 
@@ -172,7 +173,7 @@ def check(arguments: argparse.Namespace, x: NDArray[np.uint8], name: str) -> dic
 
 def main() -> None:
     """Run all parts, or the one that a child process is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("cifar", type=Path)
     parser.add_argument("store", type=Path)
     parser.add_argument("--network", default="mlp-5")
@@ -227,9 +228,8 @@ def main() -> None:
         },
         "checked": check(arguments, x, "full.zarr"),
     }
-    text = json.dumps(result, indent=2)
-    (Path(__file__).parent / "results" / f"gram-{arguments.network}.json").write_text(text + "\n")
-    print(text)
+    write(RESULTS / f"gram-{arguments.network}.json", result)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

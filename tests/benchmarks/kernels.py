@@ -9,20 +9,15 @@ falls on all of them alike, and compiled with the same options; every figure is 
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from advntk_dist.kernels.reference import NeuralTangentsBackend
 
-from advntk_dist.environment import environment
 from advntk_dist.kernels.backend import KernelBackend, NeuralTangentsBackend
 from advntk_dist.kernels.scope import compiler_options, kernel_scope
 from advntk_dist.kernels.xla import XlaBackend
@@ -30,6 +25,7 @@ from advntk_dist.kernels.xla.checkpoint_buffer import inner_sum
 from advntk_dist.kernels.xla.relu import Norms, PairState, adjoint, after
 from advntk_dist.networks import network
 from advntk_dist.spec import RESNET_STAGES, parse_name
+from bench import CLOCKS, machine, medians, options, write
 
 W_STD, B_STD = 1.76, 0.18
 IMAGE = (32, 32, 3)
@@ -38,13 +34,6 @@ GOALS = {"mlp-5": (1.9, 2.0), "cnn-3": (4.0, 3.0), "cnn-10": (7.0, 5.0), "resnet
 """Ratios to neural-tangents that were asked for: value, gradient."""
 
 _FREE = {"broadcast_in_dim", "reshape", "slice", "pad", "squeeze", "optimization_barrier", "convert_element_type"}
-
-
-class Timing(NamedTuple):
-    """Medians, in seconds a call."""
-
-    wall: float
-    cpu: float
 
 
 def compiled(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
@@ -58,17 +47,6 @@ def compiled(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any],
 
     call()
     return call, seconds
-
-
-def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Median times of calls made in turn."""
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: Timing(*(statistics.median(s) for s in zip(*v, strict=True))) for name, v in samples.items()}
 
 
 def operations(f: Callable[..., Any], *arguments: jax.Array) -> int:
@@ -105,7 +83,7 @@ def matrix_product_rate() -> float:
     n = 2048
     a = jnp.ones((n, n), jnp.float32)
     call, _ = compiled(lambda x, y: x @ y, a, a)
-    return 2 * n**3 / interleaved({"product": call}, 15)["product"].cpu
+    return 2 * n**3 / medians({"product": call}, 15)["product"]["cpu"]
 
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
@@ -133,19 +111,17 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         flat1, flat2 = x1.reshape(rows, -1), x2.reshape(columns, -1)
         add("products value", lambda a, b: a @ b.T, flat1, flat2)
         add("products gradient", lambda a, b, w: (a @ b.T, w @ b), flat1, flat2, weight)
-    times = interleaved(calls, repeats)
+    times = medians(calls, repeats)
     got, expected = calls["ours gradient"](), calls["theirs gradient"]()
     per_pair = 1e6 / (rows * columns)
     return {
         "tile": [rows, columns],
         "repeats": repeats,
-        "wall_us": {key: t.wall * per_pair for key, t in times.items()},
-        "cpu_us": {key: t.cpu * per_pair for key, t in times.items()},
+        **{f"{clock}_us": {key: t[clock] * per_pair for key, t in times.items()} for clock in CLOCKS},
         "compile_s": compile_seconds,
         "ratio": {
             what: {
-                "wall": times[f"theirs {what}"].wall / times[f"ours {what}"].wall,
-                "cpu": times[f"theirs {what}"].cpu / times[f"ours {what}"].cpu,
+                **{clock: times[f"theirs {what}"][clock] / times[f"ours {what}"][clock] for clock in CLOCKS},
                 "goal": goal,
             }
             for what, goal in zip(("value", "gradient"), GOALS.get(name, (None, None)), strict=True)
@@ -179,11 +155,9 @@ def limits(name: str, result: dict[str, Any], rate: float, counts: dict[str, flo
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, f"kernels-{jax.default_backend()}.json")
     parser.add_argument("--networks", nargs="+", default=list(GOALS))
     parser.add_argument("--repeats", type=int, default=7)
-    default = Path(__file__).parent / "results" / f"kernels-{jax.default_backend()}.json"
-    parser.add_argument("--out", type=Path, default=default)
     arguments = parser.parse_args()
     print(
         f"{'':10} {'':9} {'ours':>9} {'theirs':>9} {'ratio':>6} {'(cpu)':>6} {'goal':>5} {'limit':>6}  us a pair, wall"
@@ -204,13 +178,12 @@ def main() -> None:
                     flush=True,
                 )
     report = {
-        "environment": {**environment(), "device": jax.devices()[0].device_kind, "load": os.getloadavg()},
+        "environment": machine(device=jax.devices()[0].device_kind),
         "matrix_product_flops_a_core": rate,
         "operations_a_pixel_and_relu": counts,
         "networks": results,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(arguments.out, report)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ directory. On a busy machine the peaks of the processes fall together less often
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -27,8 +26,8 @@ from pathlib import Path
 import psutil
 
 from advntk_dist.environment import environment
+from bench import ROOT, options, write
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNS = 2
 MARK = "ADVNTK_BENCHMARK"
 """Environment variable that marks the processes of a command: Ray's outlive their parents, but inherit it."""
@@ -75,19 +74,26 @@ def disk_bytes(folder: Path) -> int:
     return sum(files.values())
 
 
+def uv_cache() -> str:
+    """The folder of downloaded packages, which commands keep whose other caches are empty."""
+    return subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fresh_clone(folder: str) -> Path:
+    """A clone of this repository, without an environment."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(Path(folder, "clone"))], check=True)
+    return Path(folder, "clone")
+
+
 def main() -> None:
     """Clone, build both environments, run the main job, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "needs.json")
+    parser = options(__doc__, "needs.json")
     arguments = parser.parse_args()
     env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    env["UV_CACHE_DIR"] = subprocess.run(
-        ["uv", "cache", "dir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    env["UV_CACHE_DIR"] = uv_cache()
     command = ["uv", "run", "--no-dev", "advntk", "run", "digits"]
     with tempfile.TemporaryDirectory(prefix="needs") as folder:
-        clone = Path(folder, "clone")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        clone = fresh_clone(folder)
         subprocess.run(["uv", "sync", "-q", "--no-dev"], cwd=clone, env=env, check=True)
         disk = {"environment": disk_bytes(clone / ".venv")}
         peaks = []
@@ -106,7 +112,7 @@ def main() -> None:
         "disk_bytes": disk,
         "environment": environment(),
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write(arguments.out, report)
     print(json.dumps({key: report[key] for key in ("disk_bytes", "peak_bytes")}))
 
 

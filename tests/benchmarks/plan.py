@@ -9,17 +9,15 @@ figures, because both sides suffer from it, and not always alike.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from advntk_dist.environment import environment
+from bench import advntk, flags, options, results_of, write
 
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits": ("digits", ()),
@@ -52,17 +50,11 @@ WITHIN = 0.3
 """Of the measured seconds that a prediction may miss."""
 
 
-def advntk(*words: str) -> str:
-    """Standard output of the command in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "advntk_dist", "-q", *words], check=True, stdout=subprocess.PIPE)
-    return done.stdout.decode()
-
-
 def measure(name: str, images: str | None) -> dict[str, Any]:
     """Plan one case, run it, and set the seconds side by side."""
     preset, settings = CASES[name]
     chosen = [*settings, *([f"data.path={json.dumps(images)}"] if preset != "digits" else [])]
-    words = [preset, *(word for setting in chosen for word in ("--set", setting))]
+    words = [preset, *flags(chosen)]
     load = [os.getloadavg()[0]]
     started = time.perf_counter()
     plan = json.loads(advntk("plan", *words, "--json"))
@@ -70,7 +62,7 @@ def measure(name: str, images: str | None) -> dict[str, Any]:
     load.append(os.getloadavg()[0])
     with tempfile.TemporaryDirectory() as folder:
         advntk("run", *words, "--out", folder)
-        results = json.loads((Path(folder) / "results.json").read_text())
+        results = results_of(Path(folder))
     load.append(os.getloadavg()[0])
     predicted, measured = plan["prediction"]["seconds"], results["seconds"]
     stages = {
@@ -91,13 +83,11 @@ def measure(name: str, images: str | None) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the cases, print the ratios, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "plan.json")
     parser.add_argument("--images", help="folder with CIFAR-10")
     parser.add_argument("--case", action="append", choices=CASES, help="only these")
     parser.add_argument("--repeat", type=int, default=1, help="times that each case is measured")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "plan.json")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     images = None if arguments.images is None else str(Path(arguments.images).resolve())
     wanted = arguments.case or [name for name in CASES if images is not None or name == "digits"]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
@@ -113,8 +103,8 @@ def main() -> None:
                     f"{seconds['ratio']:6.2f}{missed}",
                     flush=True,
                 )
-            report = {"environment": environment(), "within": WITHIN, "cases": found}
-            arguments.out.write_text(json.dumps(report, indent=2) + "\n")  # each time: the next one may be stopped
+            # Each time: the next one may be stopped.
+            write(arguments.out, {"environment": environment(), "within": WITHIN, "cases": found})
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from advntk_dist.environment import environment
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
+from bench import RESULTS, options, write
 
 TIER = "standard"
 TIMES = [5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2]
 METHODS = {"cross-fit": ("early_stopped", "adv_ntk"), "paper": ("adv_ntk",)}
-RESULTS = Path(__file__).parent / "results"
 Outcomes = dict[str, NDArray[np.bool_]]
 
 
@@ -135,7 +135,7 @@ def bits(right: NDArray[np.bool_]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images", required=True, help="CIFAR-10, as data.path takes it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--network", default="mlp-5")
@@ -163,7 +163,7 @@ def main() -> None:
             **summary(seeds, found, rows), "environment": environment(),
         }  # fmt: skip
         path = arguments.json or RESULTS / f"recipes-{arguments.network}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write(path, result)
         print(json.dumps({k: result[k] for k in ("draws", "images", "methods", "paired")}, indent=1), flush=True)
 
 

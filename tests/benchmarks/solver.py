@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from advntk_dist import pgd
 from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.dynamics import ATDynamics
-from advntk_dist.environment import environment, usable_cores
+from advntk_dist.environment import usable_cores
 from advntk_dist.gram.store import GramStore
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
@@ -51,27 +50,12 @@ from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import local
 from advntk_dist.training import PaperRecipe, train_adv_ntk
+from bench import CLOCKS, machine, medians, options, write
 
 Array = NDArray[np.float64]
-Calls = dict[str, Callable[[], Any]]
 
 K, TIMES, TOLERANCE = 10, 200, 1e-6
 GOALS = {"pass": 1.3, "update passes": 20, "trajectory": 1.2, "rival": 100}
-
-
-def interleaved(calls: Calls, repeats: int, before: Callable[[], Any] = lambda: None) -> dict[str, dict[str, float]]:
-    """Median seconds of calls made in turn, ``before`` each call."""
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            before()
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: dict(zip(("wall", "cpu"), map(statistics.median, zip(*s, strict=True)), strict=True))
-        for name, s in samples.items()
-    }
 
 
 def read_all(paths: list[Path], threads: int) -> None:
@@ -105,7 +89,7 @@ def measure_pass(store: GramStore, repeats: int) -> dict[str, Any]:
     square = np.random.default_rng(1).standard_normal((edge, edge))
     thin = np.ascontiguousarray(square[:, :K])
     operator.matmat(v)  # the first pass verifies checksums
-    cached = interleaved(
+    cached = medians(
         {
             "pass": lambda: operator.matmat(v),
             "read": lambda: read_all(paths, threads),
@@ -114,21 +98,21 @@ def measure_pass(store: GramStore, repeats: int) -> dict[str, Any]:
         },
         repeats,
     )
-    uncached = interleaved(
+    uncached = medians(
         {"pass": lambda: operator.matmat(v), "read": lambda: read_all(paths, threads)},
         max(1, repeats // 2),
         before=lambda: forget(paths),
     )
     flops = 2 * store.n**2 * K
     rates = {
-        "square": {c: 2 * edge**3 / cached["product"][c] for c in ("wall", "cpu")},
-        "thin": {c: 2 * edge**2 * K / cached["thin product"][c] for c in ("wall", "cpu")},
+        "square": {c: 2 * edge**3 / cached["product"][c] for c in CLOCKS},
+        "thin": {c: 2 * edge**2 * K / cached["thin product"][c] for c in CLOCKS},
     }
     arithmetic = {shape: {c: flops / rate[c] for c in rate} for shape, rate in rates.items()}
     ratios = {
         f"cached, {shape} product, {c}": cached["pass"][c] / max(cached["read"][c], arithmetic[shape][c])
         for shape in rates
-        for c in ("wall", "cpu")
+        for c in CLOCKS
     }
     ratios["from disk"] = uncached["pass"]["wall"] / max(uncached["read"]["wall"], arithmetic["square"]["wall"])
     return {
@@ -154,7 +138,7 @@ def measure_update(dynamics: ATDynamics, varpi: Array, k_val: Any, y_val: Array,
         fresh.loss_and_gradient(varpi, k_val, y_val, tol=TOLERANCE)
         passes.append(fresh.operator.passes - before)
 
-    seconds = interleaved({"update": update}, repeats)["update"]
+    seconds = medians({"update": update}, repeats)["update"]
     return {
         "n": len(varpi),
         "operator": dynamics.operator.description,
@@ -174,12 +158,12 @@ def measure_trajectory(dynamics: ATDynamics, varpi: Array, repeats: int) -> dict
     def solve(at: list[float]) -> None:
         ATDynamics(dynamics.operator, dynamics.y, memory=dynamics.memory).trajectory(varpi, at, TOLERANCE)
 
-    seconds = interleaved({"all": lambda: solve(times), "one": lambda: solve(times[-1:])}, repeats)
+    seconds = medians({"all": lambda: solve(times), "one": lambda: solve(times[-1:])}, repeats)
     return {
         "n": len(varpi),
         "times": TIMES,
         "seconds": seconds,
-        "ratio": {c: seconds["all"][c] / seconds["one"][c] for c in ("wall", "cpu")},
+        "ratio": {c: seconds["all"][c] / seconds["one"][c] for c in CLOCKS},
         "goal": GOALS["trajectory"],
     }
 
@@ -228,13 +212,13 @@ def measure_rival(data: Dataset, sizes: list[int]) -> dict[str, Any]:
             return dense(varpi)
 
         (loss, gradient), (expected, reference) = ours(), rival()
-        seconds = interleaved({"ours": ours, "dense": rival}, 1 if n > 2000 else 3)
-        seconds["ours"] = interleaved({"ours": ours}, 5)["ours"]
+        seconds = medians({"ours": ours, "dense": rival}, 1 if n > 2000 else 3)
+        seconds["ours"] = medians({"ours": ours}, 5)["ours"]
         reference = np.asarray(reference)
         row: dict[str, Any] = {
             "n": n,
             "seconds": seconds,
-            "ratio": {c: seconds["dense"][c] / seconds["ours"][c] for c in ("wall", "cpu")},
+            "ratio": {c: seconds["dense"][c] / seconds["ours"][c] for c in CLOCKS},
             "relative_difference": {
                 "loss": abs(float(expected) - loss) / abs(float(expected)),
                 "gradient": float(np.linalg.norm(gradient - reference) / np.linalg.norm(reference)),
@@ -247,7 +231,7 @@ def measure_rival(data: Dataset, sizes: list[int]) -> dict[str, Any]:
         "sizes": rows,
         "exponent": {
             who: {c: float(np.polyfit(logs, np.log([row["seconds"][who][c] for row in rows]), 1)[0])
-                  for c in ("wall", "cpu")}
+                  for c in CLOCKS}
             for who in ("ours", "dense")
         } if len(rows) > 1 else {},
         "goal_at_4000": GOALS["rival"],
@@ -305,7 +289,7 @@ def trained(arguments: argparse.Namespace, data: Dataset, folder: Path) -> tuple
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "solver.json")
     parser.add_argument("--images", default="digits", help='a dataset: a path, or "digits"')
     parser.add_argument("--run", type=Path, help="directory of a finished run")
     parser.add_argument("--n", type=int, default=1000, help="training images, without --run")
@@ -316,7 +300,6 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=2**29, help="memory of the part memory, in bytes")
     parser.add_argument("--parts", nargs="+", default=["pass", "update", "trajectory", "rival"])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solver.json")
     arguments = parser.parse_args()
     data = load_dataset(arguments.images)
     results: dict[str, Any] = {}
@@ -343,12 +326,10 @@ def main() -> None:
             results["rival"] = measure_rival(data, arguments.sizes)
             print("rival:", results["rival"]["sizes"][-1]["ratio"], results["rival"]["exponent"], flush=True)
     if {"memory"} == set(arguments.parts) and arguments.out.exists():
-        machine = json.loads(arguments.out.read_text())["environment"]  # the timed parts are of another hour
+        described = json.loads(arguments.out.read_text())["environment"]  # the timed parts are of another hour
     else:
-        machine = environment() | {"load": os.getloadavg()}
-    report = {"environment": machine, "results": results}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+        described = machine()
+    write(arguments.out, {"environment": described, "results": results})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ and the processor seconds are theirs as well. ``peak_bytes`` is the memory of th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -26,9 +25,9 @@ from typing import Any
 import psutil
 
 from advntk_dist.environment import environment
-from needs import MARK, peak_memory
+from bench import ROOT, options, write
+from needs import MARK, fresh_clone, peak_memory, uv_cache
 
-ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"wall_minutes": 10.0, "processor_minutes": 18.0}
 
 
@@ -56,9 +55,8 @@ def processor() -> str:
 def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dict[str, Any]:
     """One run of the command in ``clone``: minutes, processor minutes, and pytest's closing line."""
     command = readme_command() if workers is None else readme_command().replace("& pytest", f"& pytest -n{workers}")
-    kept = {"UV_CACHE_DIR": subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout}
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "VIRTUAL_ENV", "PYTEST_", "PYTHON"))}
-    env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": kept["UV_CACHE_DIR"].strip()}
+    env |= {"XDG_CACHE_HOME": str(caches), "UV_CACHE_DIR": uv_cache()}
     idle = psutil.cpu_percent(interval=10.0)
     with ExitStack() as stack:
         for _ in range(load):
@@ -88,29 +86,28 @@ def measure(clone: Path, caches: Path, *, workers: int | None, load: int) -> dic
 
 def main() -> None:
     """Clone, build the environment, run, print, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__)
     parser.add_argument("--workers", type=int, help="of pytest-xdist, in place of the two of the command")
     parser.add_argument("--load", type=int, default=0, help="processes that spin beside it")
     parser.add_argument("--repeat", type=int, default=1, help="runs, the compiled programs of one kept for the next")
     parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="suite") as folder:
-        clone, caches = Path(folder, "clone"), Path(folder, "caches")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        clone, caches = fresh_clone(folder), Path(folder, "caches")
         shared = ROOT.parent / "shared"
         if shared.is_dir():  # real data that tests look for beside the checkout
             Path(folder, "shared").symlink_to(shared)
         subprocess.run(["uv", "sync", "-q"], cwd=clone, check=True)
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
-        for turn in range(options.repeat):
-            found = measure(clone, caches, workers=options.workers, load=options.load)
+        for turn in range(arguments.repeat):
+            found = measure(clone, caches, workers=arguments.workers, load=arguments.load)
             runs.append({"compiled_programs": "kept" if turn else "none", **found})
             print(json.dumps(runs[-1]), flush=True)
     report = {"commit": commit.stdout.strip(), "goals": GOALS, "runs": runs}
     report |= {"processor": processor(), "environment": environment()}
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.out:
+        write(arguments.out, report)
     sys.exit(max(run["exit"] for run in runs))
 
 

@@ -8,7 +8,6 @@ tier does not is a fault of the tier, and the other way round one of AutoAttack;
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -25,18 +24,16 @@ from advntk_dist.evaluation.statistics import Accuracy
 from advntk_dist.evaluation.tiers import named, tier_attacks
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.stages import sources
-
-RESULTS = Path(__file__).parent / "results"
+from bench import options, write
 
 
 def main() -> None:
     """Attack twice, print the table, write JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = options(__doc__, "autoattack.json")
     parser.add_argument("run", type=Path)
     parser.add_argument("--method", default="adv_ntk")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--tier", choices=[t for t in TIERS if t != "fast"], default="standard")
-    parser.add_argument("--out", type=Path, default=RESULTS / "autoattack.json")
     arguments = parser.parse_args()
 
     run, _, chosen = open_finished(arguments.run)
@@ -78,8 +75,7 @@ def main() -> None:
         "environment": environment(),
     }
     print(json.dumps({k: v for k, v in report.items() if k != "environment"}, indent=2))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(arguments.out, report)
 
 
 def accuracy(left: np.ndarray) -> dict[str, object]:

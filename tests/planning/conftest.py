@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ import pytest
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.planning.calibrate import strength_grid
 from advntk_dist.planning.calibration import Calibration, Pilot, Sample, UnitCosts, kernel_keys
+from advntk_dist.planning.cluster import Cluster
 from advntk_dist.planning.counts import Images, Outlook
 from tests.filled import no_ray as no_ray
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 
 DIGITS = Images((8, 8, 1), 10)
+HERE = Cluster(1, 2, 0, 24 * 2**30)
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 PAIRS = 128 * 1000
 COSTS = UnitCosts(
     start=8.0,

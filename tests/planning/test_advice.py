@@ -12,10 +12,9 @@ from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster, operator_plan
 from advntk_dist.planning.counts import Images, Outlook, count
 from advntk_dist.planning.predict import predict
-from tests.planning.conftest import PAIRS, all_attacked
+from tests.planning.conftest import HERE, PAIRS, all_attacked
 
 CIFAR = Images((32, 32, 3), 10)
-HERE = Cluster(1, 2, 0, 24 * 2**30)
 GIB = 2**30
 
 

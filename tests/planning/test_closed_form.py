@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -31,6 +30,7 @@ from advntk_dist.planning.predict import (
     largest,
     pass_seconds,
 )
+from tests.planning.conftest import RESULTS
 
 GIB = 2**30
 TILE = 100
@@ -101,7 +101,7 @@ def test_more_workers_are_never_slower_until_what_is_shared_bounds_them() -> Non
 @pytest.mark.parametrize("name", ["one", "two", "full"])
 def test_builds_that_were_measured_on_a_quiet_machine(name: str) -> None:
     """Unit costs are those of the kernel and of writing alone; 24,000 and 50,000 images were built on two cores."""
-    recorded = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "gram-mlp-5.json").read_text())
+    recorded = json.loads((RESULTS / "gram-mlp-5.json").read_text())
     pair, run, tile = recorded["kernel_seconds_a_pair"], recorded[name], recorded["tile"]
     costs = dataclasses.replace(
         NOTHING,

@@ -14,7 +14,6 @@ from advntk_dist.config import RunConfig, load_config
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.run import run
 from advntk_dist.planning.counts import (
-    Images,
     Outlook,
     count,
     kernel_blocks,
@@ -26,9 +25,7 @@ from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from advntk_dist.storage.paths import local
 from tests.filled import matrices_filled_here
-from tests.planning.conftest import all_attacked
-
-DIGITS = Images((8, 8, 1), 10)
+from tests.planning.conftest import DIGITS, all_attacked
 
 
 def outlook_of(results: dict[str, Any]) -> Outlook:
