@@ -11,37 +11,33 @@ import numpy as np
 import pytest
 import zarr
 
-from advntk_dist.cli import main
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.directory import RunDirectory, digest
 from advntk_dist.pipeline.finished import read_outcomes
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import Command, Refused
 
 NO_PAIRS = "No differences by image"
 
 
 def test_the_command_compares_finished_runs(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, advntk: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
         (tmp_path / name / "run").mkdir(parents=True)
         for file in ("config.toml", "results.json"):
             shutil.copy(finished / file, tmp_path / name / "run" / file)
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", "--compare", "one/run", "two/run"])
-    assert not stopped.value.code
-    assert "comparison.html" in capsys.readouterr().out
+    code, out, _ = advntk("report", "--compare", "one/run", "two/run")
+    assert code == 0
+    assert "comparison.html" in out
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert "one/run: Adv-NTK" in page
     assert "two/run: Adv-NTK" in page
     (tmp_path / "two" / "run" / "results.json").unlink()
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", "--compare", "one/run", "two/run"])
-    assert stopped.value.code == 2
-    assert "not finished" in capsys.readouterr().err
+    assert "not finished" in refused(2, "report", "--compare", "one/run", "two/run")
 
 
 @pytest.fixture

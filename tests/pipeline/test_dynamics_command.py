@@ -14,12 +14,12 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline.dynamics import DynamicsRequest, dynamics
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
 from advntk_dist.theory.flows import adversarial_flow, class_distances
+from tests.pipeline.conftest import Command
 from tests.solve.dense_reference import dense_coefficients
 from tests.undrawn import drawn
 
@@ -32,13 +32,6 @@ def worked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished, folder)
     dynamics(folder, DynamicsRequest(), display=QUIET)
     return folder
-
-
-def advntk(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -136,14 +129,10 @@ def test_an_interrupted_command_goes_on_from_the_last_batch(finished: Path, work
     assert _results(folder) == _results(worked)
 
 
-def test_a_schedule_reports_its_distance_to_the_exact_flow(
-    worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_schedule_reports_its_distance_to_the_exact_flow(worked: Path, advntk: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(worked, folder)
-    code, out, _ = advntk(
-        capsys, "-q", "dynamics", str(folder), "--schedule", "cosine", "--pieces", "2", "--images", "20"
-    )
+    code, out, _ = advntk("-q", "dynamics", str(folder), "--schedule", "cosine", "--pieces", "2", "--images", "20")
     assert code == 0
     assert "largest distance of the closed form to the exact flow" in out
     results = _results(folder)
@@ -154,12 +143,10 @@ def test_a_schedule_reports_its_distance_to_the_exact_flow(
     assert all(row["n_test"] == 20 for row in at["rows"])
 
 
-def test_one_rate_for_all_is_the_clock_rescaled(
-    worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_one_rate_for_all_is_the_clock_rescaled(worked: Path, advntk: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(worked, folder)
-    code, out, _ = advntk(capsys, "-q", "dynamics", str(folder), "--rates", "uniform")
+    code, out, _ = advntk("-q", "dynamics", str(folder), "--rates", "uniform")
     assert code == 0
     assert "clock rescaled" in out
     flows = _results(folder)["flows"]
@@ -175,7 +162,7 @@ def test_the_report_shows_it_with_one_sentence(worked: Path, finished: Path) -> 
     assert page.count("<figure>") == (finished / "report.html").read_text().count("<figure>") + 1
 
 
-def test_requests_that_cannot_be(worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_requests_that_cannot_be(worked: Path, advntk: Command, tmp_path: Path) -> None:
     for words, name in {
         (str(tmp_path / "nowhere"),): "nowhere",
         (str(worked), "--strength", "-1"): "--strength",
@@ -186,14 +173,14 @@ def test_requests_that_cannot_be(worked: Path, capsys: pytest.CaptureFixture[str
         (str(worked), "--images", "0"): "--images",
         (str(worked), "--rates", "all"): "--rates",
     }.items():
-        code, _, err = advntk(capsys, "-q", "dynamics", *words)
+        code, _, err = advntk("-q", "dynamics", *words)
         assert code == 2, words
         assert name in err
         assert err.count("\n") == 1
     broken = tmp_path / "run"
     shutil.copytree(worked, broken)
     shutil.rmtree(broken / "gram.zarr")
-    code, _, err = advntk(capsys, "-q", "dynamics", str(broken))
+    code, _, err = advntk("-q", "dynamics", str(broken))
     assert code == 2
     assert "gram.zarr" in err
     (broken / "dynamics.json").write_text("{")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from advntk_dist.attacks.registry import TIERS, Tier
-from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.pipeline.directory import digest
@@ -17,6 +16,7 @@ from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
+from tests.pipeline.conftest import SMALL, Command, Refused, small
 
 QUIET = Display(quiet=True)
 
@@ -25,13 +25,6 @@ QUIET = Display(quiet=True)
 def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same attacks with fewer steps and queries."""
     monkeypatch.setitem(TIERS, "standard", Tier("quick", 8, 2, 30))
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    return folder
 
 
 def events(folder: Path) -> list[dict]:
@@ -45,7 +38,7 @@ def batches(folder: Path) -> list[str]:
     return [e["name"] for e in events(folder) if e["event"] == "batch"]
 
 
-def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tier_of_a_finished_run(copy: Path, advntk: Command) -> None:
     before = json.loads((copy / "results.json").read_text())
     earlier = len(batches(copy))
     path, results = evaluate_run_tier(copy, "standard", images=50, display=QUIET)
@@ -77,10 +70,8 @@ def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]
     assert len(batches(copy)) == earlier + len(done)
     assert again == results
 
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "evaluate", str(copy), "--tier", "standard", "--images", "50"])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = advntk("-q", "evaluate", str(copy), "--tier", "standard", "--images", "50")
+    assert code == 0
     assert "tier standard on 50 test images, linf radius 0.2, seed 0" in out
     assert "apgd-targeted" in out
     row = results["methods"]["adv_ntk"]
@@ -137,18 +128,16 @@ def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Pat
     assert len({e["pid"] for e in ready}) == len(ready)
 
 
-def test_workers_are_no_part_of_what_a_run_is(finished: Path, small_settings: tuple[str, ...]) -> None:
-    more = load_config("digits", (*small_settings, "evaluation.workers=2"))
-    assert digest(more) == digest(load_config("digits", small_settings))
+def test_workers_are_no_part_of_what_a_run_is(finished: Path) -> None:
+    more = small("evaluation.workers=2")
+    assert digest(more) == digest(small())
     assert not run(more, finished, display=QUIET).worked
 
 
 @pytest.mark.slow
-def test_a_whole_run_with_workers_is_the_same_run(
-    finished: Path, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
-) -> None:
+def test_a_whole_run_with_workers_is_the_same_run(finished: Path, tmp_path: Path, ray_cluster: None) -> None:
     """Dask on Ray multiplies on the two cores that the workers had."""
-    settings = (*small_settings, "evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
+    settings = (*SMALL, "evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
     results = run(load_config("digits", settings), tmp_path / "spread", display=QUIET).results
     whole = json.loads((finished / "results.json").read_text())
     for method, row in whole["methods"].items():
@@ -182,14 +171,9 @@ def test_an_attack_takes_its_own_loss(copy: Path) -> None:
         (["--images", "5"], "--tier"),
     ],
 )
-def test_wrong_requests(finished: Path, arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", str(finished), *arguments])
-    err = capsys.readouterr().err
-    assert stopped.value.code == 2
+def test_wrong_requests(finished: Path, arguments: list[str], names: str, refused: Refused) -> None:
+    err = refused(2, "evaluate", str(finished), *arguments)
     assert names in err
-    assert err.startswith("advntk: ")
-    assert err.count("\n") == 1
 
 
 def test_a_tier_that_is_not_there(finished: Path) -> None:

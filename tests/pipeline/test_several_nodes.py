@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from advntk_dist.gram.store import GramStore
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import SMALL
 
 DRIVER = Path(__file__).with_name("nodes_driver.py")
 Drive = Callable[..., str]
@@ -35,8 +36,8 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def settings(small_settings: tuple[str, ...]) -> list[str]:
-    elastic = [setting for setting in small_settings if not setting.startswith("gram.workers")]
+def settings() -> list[str]:
+    elastic = [setting for setting in SMALL if not setting.startswith("gram.workers")]
     # 28 tiles and 4 batches a time, so that all nodes get some
     return [*elastic, "gram.tile=32", "solver.operator=resident", "evaluation.batch=16"]
 

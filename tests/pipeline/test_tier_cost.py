@@ -12,14 +12,13 @@ import pytest
 from rich.console import Console
 
 from advntk_dist.attacks.registry import TIERS, Tier
-from advntk_dist.cli import main
-from advntk_dist.config import load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import Command, small
 
 QUIET = Display(quiet=True)
 
@@ -28,13 +27,6 @@ QUIET = Display(quiet=True)
 def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same attacks with fewer steps and queries."""
     monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    return folder
 
 
 def shown_by(folder: Path, methods: list[str]) -> tuple[str, Location, dict[str, Any]]:
@@ -90,17 +82,13 @@ def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyP
     assert 5000 < results["methods"]["adv_ntk"]["seconds"] < 6000
 
 
-def test_the_attack_of_the_papers_code_is_marked(
-    small_settings: tuple[str, ...], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = load_config("digits", (*small_settings, "attack.name=pgd-reference", "attack.loss=squared-error"))
+def test_the_attack_of_the_papers_code_is_marked(filled: Path, tmp_path: Path, advntk: Command) -> None:
+    config = small("attack.name=pgd-reference", "attack.loss=squared-error")
     run(config, shutil.copytree(filled, tmp_path / "run"), display=QUIET)
     arguments = ["-q", "evaluate", str(tmp_path / "run"), "--images", "20", "--method", "ntk"]
     for tier, marked in (("fast", True), ("standard", False)):
-        with pytest.raises(SystemExit) as stopped:
-            main([*arguments, "--tier", tier])
-        assert stopped.value.code == 0
-        out = capsys.readouterr().out
+        code, out, _ = advntk(*arguments, "--tier", tier)
+        assert code == 0
         (path,) = (tmp_path / "run" / "evaluation").glob(f"{tier}_*.json")
         results = json.loads(path.read_text())
         assert ("note" in results) == marked

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
-from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.pipeline.directory import RunDirectory
+from tests.pipeline.conftest import Refused, set_words
 
 
 def _set(*pairs: str) -> list[str]:
@@ -201,21 +201,13 @@ def test_a_wrong_request_is_one_line(
     code: int,
     words: str,
     places: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(places.rglob("*"))
-    with pytest.raises(SystemExit) as stopped:
-        main([argument.replace("{tmp}", str(places)) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert stopped.value.code == code
-    assert out == ""
-    assert words in err
-    assert err.startswith("advntk: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+    assert words in refused(code, *(argument.replace("{tmp}", str(places)) for argument in arguments))
     assert not list(tmp_path.rglob("*.zarr"))
     assert sorted(places.rglob("*")) == before
 
@@ -224,20 +216,13 @@ def test_there_are_at_least_forty() -> None:
     assert len(WRONG) >= 40
 
 
-def test_stored_results_that_are_damaged_are_exit_code_3(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stored_results_that_are_damaged_are_exit_code_3(finished: Path, tmp_path: Path, refused: Refused) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.toml", "results.json"):
         (run / name).write_bytes((finished / name).read_bytes())
     (run / "results.json").write_text(json.dumps({"n_train": 1})[:-3])
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(run)])
-    err = capsys.readouterr().err
-    assert stopped.value.code == 3
-    assert "results.json" in err
-    assert err.count("\n") == 1
+    assert "results.json" in refused(3, "report", run)
 
 
 @pytest.mark.parametrize(
@@ -253,22 +238,17 @@ def test_a_cluster_that_is_not_there_is_one_line(
     words: str,
     asks_for_ray: None,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is asked of it has begun by then, so that the same command with another address goes on."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may have one
-    settings = [w for s in ("data.n_train=20", "data.n_val=5", "data.n_test=5") for w in ("--set", s)]
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--address", address, *settings])
-    out, err = capsys.readouterr()
-    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1)
+    settings = set_words("data.n_train=20", "data.n_val=5", "data.n_test=5")
+    err = refused(2, "-q", "gram", "build", "digits", "--out", tmp_path / "run", "--address", address, *settings)
     assert words in err
     assert "check --address, or leave it out to start Ray here" in err
 
 
-def test_a_wrong_key_of_evaluate_names_the_program_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", str(finished), "--set", "stepz=3"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("advntk: evaluate: attack.stepz: no such key; did you mean 'steps'?")
+def test_a_wrong_key_of_evaluate_names_the_program_once(finished: Path, refused: Refused) -> None:
+    err = refused(2, "evaluate", finished, "--set", "stepz=3")
+    assert err.startswith("advntk: evaluate: attack.stepz: no such key; did you mean 'steps'?")
