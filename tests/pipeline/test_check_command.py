@@ -11,7 +11,7 @@ import pytest
 
 from advntk_dist import pgd
 from advntk_dist.errors import RequestError
-from advntk_dist.pipeline.check import check_run
+from advntk_dist.pipeline.evaluate import check_run
 from advntk_dist.progress import Display
 from tests.pipeline.conftest import Command, Refused
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from advntk_dist.pipeline.check import check_run
-from advntk_dist.pipeline.evaluate import evaluate_again
+from advntk_dist.pipeline.evaluate import check_run, evaluate_again
 from advntk_dist.pipeline.run import rebuild_report
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display

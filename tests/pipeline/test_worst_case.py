@@ -16,10 +16,9 @@ from advntk_dist.config import load_config
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline import tier as tier_module
-from advntk_dist.pipeline.check import check_run
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.evaluate import evaluate_again
+from advntk_dist.pipeline.evaluate import check_run, evaluate_again
 from advntk_dist.pipeline.finished import RunOutcomes, read_outcomes
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.pipeline.status import run_status
