@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,23 @@ def set_words(*settings: str) -> list[str]:
 def command_of(folder: Path) -> list[str]:
     """The command of the small run."""
     return ["run", "digits", "--out", str(folder), *set_words(*SMALL)]
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """The results of a run."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def comparable(results: dict[str, Any]) -> dict[str, Any]:
+    """What of results does not depend on where and when they are computed."""
+    differ = ("seconds", "peak_bytes", "tier", "format", "checksum")
+    return {key: value for key, value in results.items() if key not in differ}
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run."""
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from advntk_dist import pgd
-from advntk_dist.errors import RequestError
-from advntk_dist.pipeline.evaluate import check_run
-from advntk_dist.progress import Display
-from tests.pipeline.conftest import Command, Refused
+from tests.pipeline.conftest import Command, results_of
 
 
 def test_a_sound_run_passes(copy: Path, advntk: Command) -> None:
-    before = json.loads((copy / "results.json").read_text())
+    before = results_of(copy)
     code, out, _ = advntk("-q", "check", copy, "--images", 40, "--json")
     report = json.loads(out)
     assert code == 0, report["checks"]
@@ -31,7 +28,7 @@ def test_a_sound_run_passes(copy: Path, advntk: Command) -> None:
     assert (report["method"], report["images"]) == ("adv_ntk", 40)
     assert report["white_box"]["robust"] <= report["own_attack"]["robust"] <= report["clean"]
     assert report["white_box"]["n_test"] == 40
-    after = json.loads((copy / "results.json").read_text())
+    after = results_of(copy)
     assert [key for key in before if before[key] != after[key]] == ["worst_case", "checksum"]
 
 
@@ -48,9 +45,3 @@ def test_a_run_whose_attacks_leave_the_radius_fails(
     assert "wanted:" in out
     assert "early_stopped, 20 test images" in out
     assert not json.loads((copy / "check.json").read_text())["passed"]
-
-
-def test_wrong_requests(finished: Path, tmp_path: Path, refused: Refused) -> None:
-    with pytest.raises(RequestError, match="there are ntk, early_stopped, adv_ntk"):
-        check_run(finished, method="magic", display=Display(quiet=True))
-    refused(2, "check", tmp_path / "nowhere")

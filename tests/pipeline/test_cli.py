@@ -12,15 +12,6 @@ from advntk_dist.gram import GramStore, invalidate
 from tests.pipeline.conftest import SMALL, Command, set_words
 
 
-def test_a_bad_file_is_named_with_its_line(advntk: Command, tmp_path: Path) -> None:
-    file = tmp_path / "bad.toml"
-    file.write_text("[data]\nn_train = = 3\n")
-    code, _, err = advntk("run", str(file))
-    assert code == 2
-    assert str(file) in err
-    assert "line 2" in err
-
-
 @pytest.mark.parametrize("program", ["import advntk_dist", "from advntk_dist.cli import main; main(['--help'])"])
 def test_import_and_help_load_nothing_heavy(program: str) -> None:
     """Of what is not Python's own, click alone."""
@@ -147,11 +138,3 @@ def test_a_matrix_that_is_not_complete_is_sound_as_far_as_it_goes(
     assert code == 0
     assert "5 tiles are sound, 1 not built yet" in out
     assert "missing are (0, 1)" in out
-
-
-def test_another_configuration_is_exit_code_3(finished: Path, advntk: Command) -> None:
-    settings = set_words(*SMALL, "network.b_std=0.5")
-    code, _, err = advntk("run", "digits", "--out", str(finished), *settings)
-    assert code == 3
-    assert "network.b_std" in err
-    assert err.count("\n") == 1

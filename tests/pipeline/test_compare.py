@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from advntk_dist.pipeline.finished import read_outcomes
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import Command, Refused
+from tests.pipeline.conftest import Command, Refused, results_of
 
 NO_PAIRS = "No differences by image"
 
@@ -74,7 +73,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
             for start in range(0, len(rows), spans[name]):
                 table.write(start, rows[start : start + spans[name]])
                 seals[f"{name} {start}"] = table.seal(start)
-    results = json.loads((run / "results.json").read_text())
+    results = results_of(run)
     del results["format"], results["checksum"]
     schema.write(run / "results.json", schema.RunResults, results | changes)
     return identity
@@ -82,7 +81,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
 
 def test_outcomes_are_those_of_the_results(finished: Path) -> None:
     folder = RunDirectory.at(finished)
-    config, results = folder.stored_config(), json.loads((finished / "results.json").read_text())
+    config, results = folder.stored_config(), results_of(finished)
     outcomes = read_outcomes(folder, config)
     assert outcomes is not None
     assert config.evaluation.times[outcomes.chosen] == results["methods"]["early_stopped"]["t"]

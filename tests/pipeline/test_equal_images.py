@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sklearn.datasets import load_digits
 from advntk_dist.errors import GramBuildError
 from advntk_dist.pipeline import stages
 from advntk_dist.pipeline.problem import Problem
-from tests.pipeline.conftest import Command, set_words, small
+from tests.pipeline.conftest import Command, results_of, set_words, small
 
 SETTINGS = ("data.n_train=200", "data.n_val=20", "data.n_test=30", "network.name=mlp-2")
 
@@ -64,6 +63,6 @@ def test_images_that_contradict_each_other_are_named_before_the_matrix_is_built(
 
 
 def test_results_have_what_was_counted(finished: Path) -> None:
-    stored = json.loads((finished / "results.json").read_text())["duplicates"]
+    stored = results_of(finished)["duplicates"]
     assert stored["images"] == {"train": 200, "val": 40, "test": 60}
     assert stored == Problem(small()).duplicates.as_dict() | {"pairs": []}

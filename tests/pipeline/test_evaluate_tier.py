@@ -11,12 +11,11 @@ import pytest
 from advntk_dist.attacks.registry import TIERS, Tier
 from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.pipeline.directory import digest
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
-from tests.pipeline.conftest import SMALL, Command, Refused, small
+from tests.pipeline.conftest import SMALL, Command, events_of, results_of
 
 QUIET = Display(quiet=True)
 
@@ -27,24 +26,20 @@ def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TIERS, "standard", Tier("quick", 8, 2, 30))
 
 
-def events(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-
-
 PAIRS = [("early_stopped", "ntk"), ("adv_ntk", "ntk"), ("adv_ntk", "early_stopped")]
 
 
 def batches(folder: Path) -> list[str]:
-    return [e["name"] for e in events(folder) if e["event"] == "batch"]
+    return [e["name"] for e in events_of(folder) if e["event"] == "batch"]
 
 
 def test_a_tier_of_a_finished_run(copy: Path, advntk: Command) -> None:
-    before = json.loads((copy / "results.json").read_text())
+    before = results_of(copy)
     earlier = len(batches(copy))
     path, results = evaluate_run_tier(copy, "standard", images=50, display=QUIET)
     assert path.parent == copy / "evaluation"
     assert json.loads(path.read_text()).items() >= results.items()
-    after = json.loads((copy / "results.json").read_text())
+    after = results_of(copy)
     assert [key for key in before if before[key] != after[key]] == ["worst_case", "checksum"]
     assert results["images"] == 50
     assert results["attack"] == {"radius": 0.2, "norm": "linf", "seed": 0}
@@ -107,7 +102,7 @@ def test_methods_are_added_to_those_there(copy: Path) -> None:
 
 def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
     _, results = evaluate_run_tier(copy, "fast", display=QUIET)
-    stored = json.loads((copy / "results.json").read_text())
+    stored = results_of(copy)
     assert results["paired"] == stored["paired"]
     assert [(p["method"], p["against"]) for p in stored["paired"]] == PAIRS
     before = stored["methods"]
@@ -118,20 +113,13 @@ def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
 @pytest.mark.slow
 def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path, ray_cluster: None) -> None:
     here = evaluate_run_tier(copy, "standard", methods=["adv_ntk"], display=QUIET)[1]
-    other = tmp_path / "other"
-    shutil.copytree(finished, other)
+    other = shutil.copytree(finished, tmp_path / "other")
     there = evaluate_run_tier(other, "standard", methods=["adv_ntk"], workers=2, display=QUIET)[1]
     assert _timeless(there)["methods"] == _timeless(here)["methods"]
     assert there["methods"]["adv_ntk"]["predicted"]["workers"] == 2
-    ready = [e for e in events(other) if e["event"] == "evaluator_ready"]
+    ready = [e for e in events_of(other) if e["event"] == "evaluator_ready"]
     assert ready
     assert len({e["pid"] for e in ready}) == len(ready)
-
-
-def test_workers_are_no_part_of_what_a_run_is(finished: Path) -> None:
-    more = small("evaluation.workers=2")
-    assert digest(more) == digest(small())
-    assert not run(more, finished, display=QUIET).worked
 
 
 @pytest.mark.slow
@@ -139,11 +127,11 @@ def test_a_whole_run_with_workers_is_the_same_run(finished: Path, tmp_path: Path
     """Dask on Ray multiplies on the two cores that the workers had."""
     settings = (*SMALL, "evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
     results = run(load_config("digits", settings), tmp_path / "spread", display=QUIET).results
-    whole = json.loads((finished / "results.json").read_text())
+    whole = results_of(finished)
     for method, row in whole["methods"].items():
         assert results["methods"][method]["clean"] == pytest.approx(row["clean"], abs=1.5 / 60)
         assert results["methods"][method]["robust"] == pytest.approx(row["robust"], abs=1.5 / 60)
-    lost = [e for e in events(tmp_path / "spread") if e["event"] == "evaluator_lost"]
+    lost = [e for e in events_of(tmp_path / "spread") if e["event"] == "evaluator_lost"]
     assert lost == []
 
 
@@ -158,22 +146,6 @@ def test_an_attack_takes_its_own_loss(copy: Path) -> None:
     path, results = evaluate_again(copy, "apgd", ["steps=5"], display=QUIET)
     assert results["attack"]["loss"] == "dlr"
     assert path.name.startswith("results-apgd_linf")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        (["--tier", "best"], "best"),
-        (["--tier", "fast", "--images", "61"], "60 test images"),
-        (["--tier", "fast", "--images", "0"], "--images"),
-        (["--tier", "fast", "--method", "magic"], "magic"),
-        (["--tier", "fast", "--set", "radius=0.1"], "--set"),
-        (["--images", "5"], "--tier"),
-    ],
-)
-def test_wrong_requests(finished: Path, arguments: list[str], names: str, refused: Refused) -> None:
-    err = refused(2, "evaluate", str(finished), *arguments)
-    assert names in err
 
 
 def test_a_tier_that_is_not_there(finished: Path) -> None:

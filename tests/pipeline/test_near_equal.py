@@ -23,7 +23,7 @@ from advntk_dist.pipeline.stages import nearest_in_store
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from tests.filled import fill_gram
-from tests.pipeline.conftest import Command, small
+from tests.pipeline.conftest import Command, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -141,7 +141,7 @@ def test_a_run_says_which_test_images_are_almost_training_images(
 
 def test_what_was_found_and_is_damaged_is_found_again(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
-    before = json.loads((folder / "results.json").read_text())["near_equal"]
+    before = results_of(folder)["near_equal"]
     for name in ("nearest_train", "nearest_test"):
         shutil.rmtree(folder / "dynamics.zarr" / name)
     (folder / "results.json").unlink()

@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,20 +17,12 @@ from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
 from advntk_dist.storage.locks import sole
 from advntk_dist.storage.paths import ObjectPath, location
-from tests.pipeline.conftest import Command, small
+from tests.pipeline.conftest import Command, comparable, results_of, small
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
 
 QUIET = Display(quiet=True)
-
-
-def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in results.items()
-        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
-    }
 
 
 def everything(folder: ObjectPath) -> dict[str, bytes]:
@@ -59,7 +51,7 @@ def test_a_run_that_an_outage_ends_goes_on(
 ) -> None:
     request.getfixturevalue(scheme)
     url = f"{scheme}://bucket/{uuid.uuid4().hex}/run"
-    local = json.loads((finished / "results.json").read_text())
+    local = results_of(finished)
     put(filled, url)
 
     # The store goes away when the second step of the training is committed, and stays away.

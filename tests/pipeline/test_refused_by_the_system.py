@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from advntk_dist.pipeline.run import rebuild_report
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
 from advntk_dist.storage import durable
-from tests.pipeline.conftest import Command, Refused, command_of
+from tests.pipeline.conftest import Command, Refused, command_of, results_of
 from tests.waiting import wait_until
 
 QUIET = Display(quiet=True)
@@ -105,5 +104,5 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(
 
 def _ends_like(finished: Path, run: Path, advntk: Command) -> None:
     assert advntk("-q", *command_of(run))[0] == 0
-    found, expected = (json.loads((folder / "results.json").read_text()) for folder in (run, finished))
+    found, expected = (results_of(folder) for folder in (run, finished))
     assert found["methods"] == expected["methods"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from advntk_dist.results import schema
-from tests.pipeline.conftest import Command, Refused, command_of
+from tests.pipeline.conftest import Command, Refused, command_of, results_of
 
 EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an accuracy": (("methods", "adv_ntk", "robust"), 0.97),
@@ -53,7 +53,7 @@ def edit(run: Path, place: tuple[str | int, ...], value: Any, *, resealed: bool)
 def test_an_edited_value_is_exit_3_and_the_report_puts_it_right(
     copy: Path, advntk: Command, refused: Refused, name: str, resealed: bool
 ) -> None:
-    before = json.loads((copy / "results.json").read_text())
+    before = results_of(copy)
     place, value = EDITS[name]
     edit(copy, place, value, resealed=resealed)
     err = refused(3, "-q", *command_of(copy))
@@ -63,7 +63,7 @@ def test_an_edited_value_is_exit_3_and_the_report_puts_it_right(
     assert f"`advntk report {copy}` writes it again" in err
     assert advntk("-q", "report", copy)[0] == 0
     assert advntk("-q", *command_of(copy))[0] == 0
-    after = json.loads((copy / "results.json").read_text())
+    after = results_of(copy)
     for key in before.keys() - {"checksum", "peak_bytes", "seconds"}:
         assert after[key] == before[key], key
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from advntk_dist.gram.store import GramStore
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import SMALL
+from tests.pipeline.conftest import SMALL, results_of
 
 DRIVER = Path(__file__).with_name("nodes_driver.py")
 Drive = Callable[..., str]
@@ -86,13 +86,13 @@ def test_nodes_lost_in_every_stage_change_no_bit(
     assert where["evaluators_lost"] >= 1
     _same_tiles(tmp_path / "run", folder)
     np.testing.assert_array_equal(_varpi(tmp_path / "run"), _varpi(folder))
-    mine, other = (json.loads((root / "results.json").read_text()) for root in (tmp_path / "run", folder))
+    mine, other = (results_of(root) for root in (tmp_path / "run", folder))
     assert mine["methods"] == other["methods"]
     assert mine["curve"] == other["curve"]
 
 
 def _numbers(folder: Path) -> dict[str, tuple[float, float]]:
-    methods = json.loads((folder / "results.json").read_text())["methods"]
+    methods = results_of(folder)["methods"]
     return {name: (row["clean"], row["robust"]) for name, row in methods.items()}
 
 

@@ -18,7 +18,7 @@ from advntk_dist.progress import Display
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import Command, small
+from tests.pipeline.conftest import Command, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -50,7 +50,7 @@ def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
     assert rows["early_stopped"]["predicted"]["bound"] == bound
     assert f"at most (no attack succeeds): {2 * bound['image_steps']:,} image-steps" in shown, "of the two that are new"
     assert "predicted" not in both
-    stored = json.loads((copy / "results.json").read_text())["methods"]
+    stored = results_of(copy)["methods"]
     for method, row in rows.items():
         predicted = row["predicted"]
         assert predicted["batch"]["batch"] == 20

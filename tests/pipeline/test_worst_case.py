@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from advntk_dist.pipeline.worst_case import AttackSet, WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import SMALL, Command, Refused, command_of, small
+from tests.pipeline.conftest import SMALL, Command, Refused, command_of, results_of, small
 
 QUIET = Display(quiet=True)
 WEAK = ("attack.loss=squared-error", "attack.steps=1", "attack.step_size=0.002")
@@ -77,11 +76,6 @@ def test_attacks_that_not_all_methods_have_met_rank_nothing_and_are_said() -> No
     assert row["robust"] == pytest.approx(1 / 3)
 
 
-def stored(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
-
-
 def outcomes(folder: Path) -> RunOutcomes:
     place = RunDirectory.at(folder)
     found = read_outcomes(place, place.stored_config())
@@ -95,7 +89,7 @@ def table(folder: Path, label: str, name: str) -> NDArray[np.float64]:
 
 
 def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command) -> None:
-    before = stored(copy)
+    before = results_of(copy)
     assert before["worst_case"]["images"] == 60
     assert before["worst_case"]["methods"]["adv_ntk"].items() <= before["methods"]["adv_ntk"].items()
     assert len(before["worst_case"]["attacks"]) == 1
@@ -104,7 +98,7 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command
     evaluate_again(copy, "pgd", ["radius=0.01"], display=QUIET)
     evaluate_again(copy, "pgd", ["norm=l2"], display=QUIET)
     evaluate_again(copy, "pgd-reference", ["loss=squared-error"], display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     assert worst["images"] == 30
     assert [a["name"] for a in worst["attacks"]] == [
         "pgd",
@@ -140,7 +134,7 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command
 
 def test_a_check_counts_for_the_method_that_it_examined(copy: Path, advntk: Command) -> None:
     _, report = check_run(copy, images=40, display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     assert worst["images"] == 60
     (row,) = worst["alone"]
     assert (row["method"], row["n_test"]) == ("adv_ntk", 40)
@@ -152,18 +146,18 @@ def test_a_check_counts_for_the_method_that_it_examined(copy: Path, advntk: Comm
 
 def test_damaged_outcomes_of_a_tier_do_not_count_any_more(copy: Path) -> None:
     evaluate_run_tier(copy, "fast", images=10, display=QUIET)
-    assert len(stored(copy)["worst_case"]["sets"]) == 1, "the run's own attack met these images before"
+    assert len(results_of(copy)["worst_case"]["sets"]) == 1, "the run's own attack met these images before"
     evaluate_run_tier(copy, "standard", images=10, display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     (label,) = worst["sets"][1:]
     (copy / "evaluation.zarr" / label / "adv_ntk_square" / "c" / "0" / "0").unlink()
     found = run(small(), copy, display=QUIET)
     assert not found.worked
     assert found.results["worst_case"]["images"] == 60
     assert [row["method"] for row in found.results["worst_case"]["alone"]] == ["ntk", "early_stopped"]
-    assert stored(copy)["worst_case"] == worst, "who only reads does not write"
+    assert results_of(copy)["worst_case"] == worst, "who only reads does not write"
     rebuild_report(copy, display=QUIET)
-    assert stored(copy)["worst_case"] == json.loads(json.dumps(found.results["worst_case"]))
+    assert results_of(copy)["worst_case"] == json.loads(json.dumps(found.results["worst_case"]))
 
 
 def test_coefficients_of_another_method_have_not_met_the_attacks(copy: Path) -> None:
@@ -203,7 +197,7 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path) -> None:
     damaged = folder / "results.json"
     damaged.write_text(damaged.read_text().replace('"smallest_ritz"', '"smallest"'))
     rebuild_report(folder, display=QUIET)
-    assert stored(folder)["tier"] == ended.results["tier"], "as it was decided"
+    assert results_of(folder)["tier"] == ended.results["tier"], "as it was decided"
     assert run_status(folder).images == run_status(folder).images_total, "a tier's images are not the run's own"
     fewer = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
     assert not run(fewer, folder, display=QUIET).worked, "more images have met it"
@@ -285,9 +279,9 @@ def test_outcomes_of_another_number_of_images_do_not_count(copy: Path) -> None:
     with pytest.raises(StoreDamagedError, match="move it away, and the same command computes its own again"):
         evaluate_run_tier(copy, "standard", images=30, display=QUIET)
     shutil.rmtree(many)
-    before = stored(copy)["worst_case"]
+    before = results_of(copy)["worst_case"]
     evaluate_run_tier(copy, "standard", images=30, display=QUIET)
-    assert stored(copy)["worst_case"] == before
+    assert results_of(copy)["worst_case"] == before
     many.rename(copy / "aside")
     few.rename(many)
     with pytest.raises(StoreDamagedError, match="images is 20, not 30"):
@@ -329,7 +323,7 @@ def test_fewer_images_under_all_attacks_are_said(copy: Path) -> None:
 
 def test_a_changed_list_of_attacks_is_named(copy: Path, refused: Refused) -> None:
     evaluate_run_tier(copy, "standard", images=10, display=QUIET)
-    body = stored(copy)
+    body = results_of(copy)
     body["worst_case"]["sets"][1] = "invented"
     (copy / "results.json").write_text(json.dumps(body))
     err = refused(3, "-q", "run", str(copy / "config.toml"), "--out", str(copy))
