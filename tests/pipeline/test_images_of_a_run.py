@@ -13,23 +13,9 @@ from advntk_dist.config import load_config
 from advntk_dist.errors import DatasetError, ImagesChangedError
 from advntk_dist.pipeline.directory import RunDirectory, load_images
 from tests.filled import fill_gram
-from tests.pipeline.conftest import Command, set_words
+from tests.pipeline.conftest import SMALL, Command, set_words
 
-SETTINGS = (
-    "data.name=photos",
-    "data.n_train=200",  # numbers, and size and classes of images, as of the small run: nothing is compiled again
-    "data.n_val=20",
-    "data.n_test=30",
-    "network.name=mlp-2",
-    "gram.tile=80",
-    "gram.workers=1",
-    "attack.steps=1",
-    "train.steps=1",
-    "train.batch=8",
-    "evaluation.times=[1e-2]",
-    "evaluation.batch=40",
-    "evaluation.tier=none",
-)
+SETTINGS = (*SMALL, "data.name=photos", "data.n_val=20", "data.n_test=30")
 CHANGED = "the images of 'photos' changed since this run; put back those that it was made from"
 
 
