@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from advntk_dist.gram import GramStore, invalidate
-from tests.pipeline.conftest import SMALL, Command, set_words
+from tests.pipeline.conftest import Command, command_of
 
 
 @pytest.mark.parametrize("program", ["import advntk_dist", "from advntk_dist.cli import main; main(['--help'])"])
@@ -43,8 +43,7 @@ def test_presets_are_listed(advntk: Command) -> None:
 
 
 def test_a_finished_run_says_so_and_shows_its_table(finished: Path, advntk: Command) -> None:
-    settings = set_words(*SMALL)
-    code, out, _ = advntk("run", "digits", "--out", str(finished), *settings)
+    code, out, _ = advntk(*command_of(finished))
     assert code == 0
     assert "nothing to do" in out
     for method in ("ntk", "early_stopped", "adv_ntk"):
@@ -117,8 +116,7 @@ def test_a_flipped_byte_is_found_and_only_its_tile_is_built_again(
     assert "gram incomplete" in out
     assert "tiles   5 of 6" in out
     times = {p: p.stat().st_mtime_ns for p in chunks if p.exists()}  # the damaged bytes went with their record
-    settings = set_words(*SMALL)
-    code, out, _ = advntk("--quiet", "gram", "build", "digits", "--out", str(folder), *settings)
+    code, out, _ = advntk("--quiet", "gram", "build", *command_of(folder)[1:])
     assert code == 0
     assert "6 of 6 tiles" in out
     assert "gram done" in advntk("status", str(folder))[1]

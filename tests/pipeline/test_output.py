@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from advntk_dist import chatter
-from tests.pipeline.conftest import SMALL, Command, set_words
+from tests.pipeline.conftest import SMALL, Command, command_of, set_words
 
 # As the small run, so that little is compiled again.
 TINY = set_words(*SMALL, "data.n_val=20", "data.n_test=20", "gram.tile=160", "train.steps=2", "evaluation.times=[1e-2]")
@@ -39,11 +39,11 @@ def printed(advntk: Command) -> Callable[..., Any]:
 
 def test_json_of_commands_on_a_finished_run(copy: Path, tmp_path: Path, printed: Callable[..., Any]) -> None:
     run = str(copy)
-    found = printed("run", "digits", "--out", run, *set_words(*SMALL))
+    found = printed(*command_of(copy))
     assert found["worked"] is False
     assert set(found["methods"]) == {"ntk", "early_stopped", "adv_ntk"}
     assert Path(found["report"]).is_file()
-    built = printed("gram", "build", "digits", "--out", run, *set_words(*SMALL))
+    built = printed("gram", "build", *command_of(copy)[1:])
     assert built["done"] == built["total"] == 6
     assert printed("gram", "status", run)["done"] == 6
     checked = printed("gram", "verify", run)

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from advntk_dist.config import load_config
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline import tier as tier_module
@@ -26,7 +25,7 @@ from advntk_dist.pipeline.worst_case import AttackSet, WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import SMALL, Command, Refused, command_of, results_of, small
+from tests.pipeline.conftest import Command, Refused, command_of, results_of, small
 
 QUIET = Display(quiet=True)
 WEAK = ("attack.loss=squared-error", "attack.steps=1", "attack.step_size=0.002")
@@ -175,13 +174,12 @@ def test_coefficients_of_another_method_have_not_met_the_attacks(copy: Path) -> 
 
 def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(filled, tmp_path / "run")
-    settings = (*SMALL, *WEAK)
-    plain = run(load_config("digits", settings), folder, display=QUIET)
+    plain = run(small(*WEAK), folder, display=QUIET)
     tier = plain.results["tier"]
     assert (tier["asked"], tier["name"], tier["images"], tier["worth"]) == ("none", "standard", 60, False)
     assert tier["predicted_seconds"] > 0
     assert plain.results["worst_case"]["images"] == 60
-    ending = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=25"))
+    ending = small(*WEAK, "evaluation.tier=standard", "evaluation.tier_images=25")
     ended = run(ending, folder, display=QUIET)
     assert ended.worked
     assert ended.results["tier"]["worth"]
@@ -199,12 +197,12 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path) -> None:
     rebuild_report(folder, display=QUIET)
     assert results_of(folder)["tier"] == ended.results["tier"], "as it was decided"
     assert run_status(folder).images == run_status(folder).images_total, "a tier's images are not the run's own"
-    fewer = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
+    fewer = small(*WEAK, "evaluation.tier=standard", "evaluation.tier_images=10")
     assert not run(fewer, folder, display=QUIET).worked, "more images have met it"
-    assert not run(load_config("digits", settings), folder, display=QUIET).worked
+    assert not run(small(*WEAK), folder, display=QUIET).worked
     # A copy of the whole run whose page is compared with one that has met the run's attack alone.
     other = shutil.copytree(filled, tmp_path / "other")
-    run(load_config("digits", (*settings, "train.lr=0.01")), other, display=QUIET)
+    run(small(*WEAK, "train.lr=0.01"), other, display=QUIET)
     page = compare_runs([folder, other], tmp_path / "page.html").read_text()
     assert "60" in page
     assert "pgd on squared error (1 step of 0.002, 1 start, l∞ radius 0.2)" in page
