@@ -21,7 +21,7 @@ from advntk_dist.gram.tiles import TileComputer, compute_images
 from advntk_dist.gram.verify import invalidate, verify_gram
 from advntk_dist.gram.worker import Receipt
 from advntk_dist.networks import Network
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.storage.paths import Location
 
 

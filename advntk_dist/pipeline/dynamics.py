@@ -19,8 +19,8 @@ from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.context import Part, Problem
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.stages import OpenRun, dynamics_on_free_cores, uniform
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import write_dynamics_plot

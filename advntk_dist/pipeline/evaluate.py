@@ -16,10 +16,10 @@ from advntk_dist.evaluation.checks import checklist, white_box
 from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 from advntk_dist.evaluation.statistics import Accuracy, paired_differences
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.context import Part, Problem
 from advntk_dist.pipeline.directory import READ_ONLY, RunDirectory
 from advntk_dist.pipeline.finished import outcome_names, read_results, refresh_results, tier_label
 from advntk_dist.pipeline.outcomes import Outcomes
-from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.stages import OpenRun, methods, sources
 from advntk_dist.pipeline.worst_case import keeps
 from advntk_dist.predictor import KernelPredictor

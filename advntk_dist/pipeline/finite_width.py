@@ -19,10 +19,9 @@ from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchErr
 from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
 from advntk_dist.finite.summary import closed_form, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, parse_stored
 from advntk_dist.pipeline.finished import read_results
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.progress import Display
 from advntk_dist.results import schema

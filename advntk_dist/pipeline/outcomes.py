@@ -16,8 +16,7 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
-from advntk_dist.pipeline.context import RunContext
-from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.context import Part, RunContext
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance

@@ -12,10 +12,9 @@ from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline import stages
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, require_same_images
 from advntk_dist.pipeline.finished import finished_run, read_outcomes, read_results
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.stages import OpenRun
 from advntk_dist.pipeline.tier import decided_tier, end_with_tier
 from advntk_dist.progress import Display

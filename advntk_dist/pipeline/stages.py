@@ -19,11 +19,10 @@ from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Part, Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, changed_images_named
 from advntk_dist.pipeline.finished import curve_name, most_robust, outcome_names
 from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
-from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance, Display, LateStage
 from advntk_dist.report import KernelSpectrum

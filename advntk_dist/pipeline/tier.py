@@ -22,11 +22,10 @@ from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.evaluation.tiers import StandardParts, named, part_price, short_name, tier_attacks
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Part, RunContext
 from advntk_dist.pipeline.directory import READ_ONLY
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_label
-from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.stages import OpenRun, sources
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.progress import Display

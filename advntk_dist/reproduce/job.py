@@ -16,10 +16,9 @@ from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.finite.adversarial_training import train_adversarially, trained_predictor
 from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.pipeline.coefficients import Coefficients, GramSolver
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.stages import OpenRun, early_stop, gram, source, train, uniform
 from advntk_dist.progress import Display, LateStage
 from advntk_dist.reproduce.grid import (

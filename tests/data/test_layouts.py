@@ -14,7 +14,7 @@ from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, load_dataset, split
 from advntk_dist.data.select import keep_classes
 from advntk_dist.errors import ConfigError, DatasetError
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)

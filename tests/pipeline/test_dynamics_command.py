@@ -79,8 +79,8 @@ def test_standard_training_is_what_the_run_found(worked: Path) -> None:
 
 
 def test_adversarial_training_equals_the_dense_formula(worked: Path) -> None:
+    from advntk_dist.pipeline.context import Problem
     from advntk_dist.pipeline.directory import RunDirectory
-    from advntk_dist.pipeline.problem import Problem
 
     problem = Problem(RunDirectory(worked).stored_config())
     x, y = problem.train.x, problem.targets

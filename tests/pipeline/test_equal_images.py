@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from advntk_dist.errors import GramBuildError
 from advntk_dist.pipeline import stages
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 from tests.pipeline.conftest import Command, results_of, set_words, small
 
 SETTINGS = ("data.n_train=200", "data.n_val=20", "data.n_test=30", "network.name=mlp-2")

@@ -17,7 +17,7 @@ from advntk_dist.data import Dataset
 from advntk_dist.data.near_equal import PART, NearEqual, find_near_equal
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances
 from advntk_dist.gram import GramStore
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.stages import nearest_in_store
 from advntk_dist.predictor import KernelPredictor
