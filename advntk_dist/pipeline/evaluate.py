@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
@@ -12,8 +12,6 @@ import tomli_w
 from advntk_dist.config import AttackConfig, RunConfig, parse_config
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError
-from advntk_dist.evaluation.checks import checklist, white_box
-from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 from advntk_dist.evaluation.statistics import Accuracy, paired_differences
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.context import Part, Problem
@@ -28,6 +26,9 @@ from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
+
+if TYPE_CHECKING:
+    from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor, Outcome
 
 TOGETHER = "together"
 """Name of the outcomes under all attacks of the checks."""
@@ -138,6 +139,10 @@ def check_run(
     RequestError
         If the run is not finished, or there is no such method or number of images.
     """
+    # These load scipy.stats, which takes more than a second and which a run, that imports this module, does not need.
+    from advntk_dist.evaluation.checks import checklist, white_box
+    from advntk_dist.evaluation.examined_predictor import ExaminedPredictor
+
     shown = display or Display()
     run, _, chosen = open_finished(out, display=shown)
     context, problem, attack = run.context, run.context.problem, run.context.config.attack
