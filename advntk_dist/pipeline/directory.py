@@ -164,7 +164,7 @@ class RunDirectory:
             lock.enter_context(sole(self.root / ".lock", self.root, busy))
         except OSError as error:
             raise RequestError(
-                f"--out {self.root}: cannot be written ({error}); give another folder, or copy the run "
+                f"--out {self.root}: cannot be written ({error}); give another folder, or copy the {what} "
                 "(cp -r) to one that can be"
             ) from error
         return lock
