@@ -22,7 +22,7 @@ from advntk_dist.gram.worker import Receipt, compute_tile
 from advntk_dist.grid import Tile
 from advntk_dist.kernels.nonfinite import compute_images
 from advntk_dist.networks import Network
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.storage.paths import Location
 
 

@@ -89,11 +89,11 @@ def reproduce(
         left = missing(plan, root, known_data(grid, root, shown))
         if as_json:
             cells = {cell.name: cell.seconds() for group in left for cell in group}
-            grams = {group[0].subject.name: gram_seconds(group[0].subject) for group in left}
+            grams = {group[0].subject.name: gram_seconds(group) for group in left}
             print_json({"cells": cells, "grams": grams, "seconds": predicted(left)})
             return
         for group in left:
-            click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group[0].subject))}")
+            click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group))}")
             for cell in group:
                 click.echo(f"  {cell.name.rpartition('/')[2]:<36}{duration(cell.seconds())}")
         click.echo(left_line(plan, left))

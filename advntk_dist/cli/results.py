@@ -161,7 +161,7 @@ def check(folder: Location, images: int, method: str, as_json: bool) -> int:
 
     Example: advntk check runs/digits --method early_stopped
     """
-    from advntk_dist.pipeline.check import check_run
+    from advntk_dist.pipeline.evaluate import check_run
 
     path, report = check_run(folder, images=images, method=method, display=display())
     if as_json:

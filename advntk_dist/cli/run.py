@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def status(folder: str, as_json: bool) -> None:
 
     found = run_status(folder)
     if as_json:
-        print_json(found.as_dict())
+        print_json(asdict(found))
     else:
         click.echo(str(found))
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.architectures import Parameterization, Triple, build
+from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import NetworkError
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.spec import Activation, NetworkSpec, parse_name
@@ -45,9 +46,12 @@ class FiniteNetwork:
     parameterization: Parameterization = "ntk"
 
     @classmethod
-    def of(cls, spec: NetworkSpec, width: int) -> FiniteNetwork:
-        """The finite network whose limit is the infinite one of ``spec``."""
-        return cls(spec.name, width, spec.classes, spec.W_std, spec.b_std, spec.activation)
+    def of(cls, spec: NetworkSpec, width: int, trained: AdversarialTrainingConfig | None = None) -> FiniteNetwork:
+        """The finite network whose limit is the infinite one of ``spec``; or one drawn as it is trained."""
+        if trained is None:
+            return cls(spec.name, width, spec.classes, spec.W_std, spec.b_std, spec.activation)
+        w_std, b_std, drawn = trained.W_std, trained.b_std, trained.parameterization
+        return cls(spec.name, width, spec.classes, w_std, b_std, spec.activation, drawn)
 
     @property
     def triple(self) -> Triple:

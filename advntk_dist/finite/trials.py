@@ -83,16 +83,7 @@ def training_trial(
     from advntk_dist.finite.adversarial_training import train_adversarially
     from advntk_dist.finite.networks import FiniteNetwork
 
-    spec = trial.network
-    network = FiniteNetwork(
-        spec.name,
-        trial.width,
-        spec.classes,
-        config.W_std,
-        config.b_std,
-        spec.activation,
-        config.parameterization,
-    )
+    network = FiniteNetwork.of(trial.network, trial.width, config)
     train_adversarially(network, trial.seed, train, val, test, config, attack, group=trial.group(), batch=batch)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.statistics import paired_differences
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.finished import RunOutcomes, read_results
+from advntk_dist.pipeline.finished import read_results
 from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
@@ -42,42 +41,43 @@ def compare_runs(
     places = [location(folder) for folder in folders]
     if len(places) < 2 or len({place.resolve() for place in places}) < len(places):
         raise RequestError("report --compare: give two or more different run directories")
-    runs, outcomes = [], []
+    runs, cases = [], []
     for place, name in zip(places, _names(places), strict=True):
         folder = RunDirectory.at(place)
         config = folder.stored_config()
         results, met = read_results(folder, config)
         if results is None:
             raise folder.unfinished()
-        outcomes.append(None if met is None else (met, config))
+        cases.append(None if met is None else met.worst_case(config))
         images = None if met is None else met.images
         runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
-    runs, cases = _under_the_same(runs, outcomes)
+    runs, cases = _under_the_same(runs, cases)
     (display or Display(quiet=True)).say("writing the comparison")
     return write_comparison(runs, location(target), _pairs(runs, cases))
 
 
 def _under_the_same(
-    runs: Sequence[ComparedRun], outcomes: Sequence[tuple[RunOutcomes, RunConfig] | None]
+    runs: list[ComparedRun], cases: list[WorstCase | None]
 ) -> tuple[list[ComparedRun], list[WorstCase | None]]:
     """Each run under the worst of the attacks that all of them have met; under all of its own where there is none."""
-    cases = [None if found is None else found[0].worst_case(found[1]) for found in outcomes]
-    shared = [s.attacks for s in cases[0].sets] if cases[0] is not None else []
-    for case in cases[1:]:
-        shared = [attacks for attacks in shared if case is not None and attacks in [s.attacks for s in case.sets]]
-    if not shared or None in cases:
-        return list(runs), cases
-    same = [WorstCase(tuple(s for s in case.sets if s.attacks in shared), ()) for case in cases if case is not None]
+    known = [case for case in cases if case is not None]
+    if len(known) < len(cases):
+        return runs, cases
+    met = [[s.attacks for s in case.sets] for case in known]
+    common = [attacks for attacks in met[0] if all(attacks in others for others in met)]
+    if not common:
+        return runs, cases
+    same = [WorstCase(tuple(s for s in case.sets if s.attacks in common), ()) for case in known]
     told = [
         replace(run, results=run.results | {"worst_case": shared.as_dict()}, also=_more(whole, shared))
-        for run, whole, shared in zip(runs, cases, same, strict=True)
+        for run, whole, shared in zip(runs, known, same, strict=True)
     ]
     return told, list(same)
 
 
-def _more(whole: WorstCase | None, shared: WorstCase) -> str:
+def _more(whole: WorstCase, shared: WorstCase) -> str:
     """What is left of a run's methods under the attacks that it has met beyond those that all compared runs have."""
-    if whole is None or len(whole.sets) == len(shared.sets):
+    if len(whole.sets) == len(shared.sets):
         return ""
     left = ", ".join(f"{title_of(name)} {100 * result.robust.value:.1f}%" for name, result in whole.methods.items())
     more = len(whole.attacks) - len(shared.attacks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -132,26 +131,11 @@ class RunDirectory:
         StoreDamagedError
             If config.toml cannot be read.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = ExitStack()
-            lock.enter_context(
-                sole(
-                    self.root / ".lock",
-                    self.root,
-                    f"{self.root}: another process is working on this run; wait for it",
-                )
-            )
-        except OSError as error:
-            if reading and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and self.config.is_file():
-                self._require_same(config, self.stored_config())
-                yield
-                return
-            raise RequestError(
-                f"--out {self.root}: cannot be written ({error}); give another folder, or copy the run "
-                "(cp -r) to one that can be"
-            ) from error
-        with lock:
+        if reading and self.is_read_only and self.config.is_file():
+            self._require_same(config, self.stored_config())
+            yield
+            return
+        with self.held("run"):
             found = _found_from_anywhere(config)
             known = self._known()
             moved = True
@@ -162,6 +146,28 @@ class RunDirectory:
             if moved:  # later commands find the images from any folder, and know which tier was asked for
                 self.write_text(self.config, _with_checksum(found.to_toml()))
             yield
+
+    def held(self, what: str) -> ExitStack:
+        """Hold the directory, which is made if it is not there, until the context ends; ``what`` names it in errors.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process holds it.
+        RequestError
+            If it cannot be written.
+        """
+        lock = ExitStack()
+        busy = f"{self.root}: another process is working on this {what}; wait for it"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(sole(self.root / ".lock", self.root, busy))
+        except OSError as error:
+            raise RequestError(
+                f"--out {self.root}: cannot be written ({error}); give another folder, or copy the {what} "
+                "(cp -r) to one that can be"
+            ) from error
+        return lock
 
     def _require_same(self, config: RunConfig, stored: RunConfig) -> None:
         """Raise StoreMismatchError naming the first key in which a configuration differs from the stored one."""

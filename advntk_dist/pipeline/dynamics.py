@@ -19,8 +19,8 @@ from advntk_dist.errors import RequestError, StoreIncompleteError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
+from advntk_dist.pipeline.context import Part, Problem
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.pipeline.stages import OpenRun, dynamics_on_free_cores, uniform
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import write_dynamics_plot
@@ -150,6 +150,8 @@ def _work(run: OpenRun, request: DynamicsRequest) -> dict[str, Any]:
     standard = Flow.standard(np.array(finite_times), len(ark))
     notes = coefficients.uniform_solves().read_all()
     assert notes is not None
+    passes, errors = notes[:infinite, 0], notes[:infinite, 1]
+    own_cost = {"bases": 1, "passes": int(passes.max()), "error": float(errors.max())}
 
     limit = CommittedCoefficients(table, infinite)
     sources = {
@@ -168,7 +170,7 @@ def _work(run: OpenRun, request: DynamicsRequest) -> dict[str, Any]:
         end = _points(run, "test", problem.test, m, [limit], first=infinite)
         own = measures[place * infinite : (place + 1) * infinite]
         flows[name] = flow.describe() | {
-            "solver": solved.cost if name == "adversarial" else _cost(notes[:infinite]),
+            "solver": solved.cost if name == "adversarial" else own_cost,
             "early_stopping": {
                 "t": float(flow.times[chosen]),
                 "effective_time": float(flow.effective[chosen]),
@@ -262,7 +264,3 @@ def _row(
         "max_perturbation": test.max_perturbation,
         "validation_robust": None if val is None else val.robust.value,
     }
-
-
-def _cost(notes: Array) -> dict[str, Any]:
-    return {"bases": 1, "passes": int(notes[:, 0].max()), "error": float(notes[:, 1].max())}

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import zarr
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.evaluation.statistics import COLUMNS, MethodResult, paired_differences
+from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.pipeline.directory import RunDirectory, digest, load_images, require_same_images
-from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets
+from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets, read_outcome
 from advntk_dist.results import schema
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
@@ -120,31 +118,25 @@ def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None
         return None
     if identity.get("configuration") != digest(config):
         raise StoreMismatchError(str(place), "configuration", identity.get("configuration"), digest(config))
-    read = _Reader(group, solved, config)
-    name, m = curve_name(config)
-    times = range(len(config.evaluation.times))
-    validation = [read(f"validation_t{i}", config.data.n_val, i) for i in times]
-    curve = [read(f"{name}_t{i}", m, i) for i in times]
+    times, tests, (name, m) = range(len(config.evaluation.times)), config.data.n_test, curve_name(config)
+    uniform = [read_seal(solved, "uniform", len(times) + 1, i) for i in range(len(times) + 1)]
+    validation = [read_outcome(group, f"validation_t{i}", config.data.n_val, uniform[i]) for i in times]
+    curve = [read_outcome(group, f"{name}_t{i}", m, uniform[i]) for i in times]
     known = [result for result in validation if result is not None]
     if len(known) < len(validation):
         return None
     chosen = most_robust(known)
-    rows = {"ntk": len(times), "early_stopped": chosen, ADV_NTK: None}
     names = outcome_names(config, chosen)
-    found = {method: read(names[method], config.data.n_test, row) for method, row in rows.items()}
+    seals = {"ntk": uniform[-1], "early_stopped": uniform[chosen], ADV_NTK: read_seal(solved, ADV_NTK, 1, 0)}
+    found = {method: read_outcome(group, name, tests, seals[method]) for method, name in names.items()}
     on_curve = [result for result in curve if result is not None]
     methods = {method: result for method, result in found.items() if result is not None}
     if len(on_curve) < len(curve) or len(methods) < len(found):
         return None
     split = config.data.model_dump(mode="json", exclude={"name", "path"})
     images = {"data": identity["data"], "split": split}
-    others = read_attack_sets(
-        folder.evaluation,
-        {key: identity[key] for key in ("configuration", "data")},
-        config.attack,
-        {method: read.seal(row) for method, row in rows.items()},
-        lambda group, method: replace(read, group=group)(names[method], config.data.n_test, rows[method]),
-    )
+    owner = {key: identity[key] for key in ("configuration", "data")}
+    others = read_attack_sets(folder.evaluation, owner, config.attack, names, seals, tests)
     return RunOutcomes(images, known, on_curve, chosen, methods, tuple(others))
 
 
@@ -293,23 +285,3 @@ def _is_solved(folder: RunDirectory, config: RunConfig) -> bool:
     names = ("uniform", "uniform_solves", "spectrum", f"{ADV_NTK}_solve")
     tables += [*(Records.stored(solved, name) for name in names), Records.stored(solved, ADV_NTK, of=of)]
     return all(table is not None and table.read_all() is not None for table in tables)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads one table of outcomes, which counts only with the coefficients that it is of."""
-
-    group: zarr.Group
-    solved: zarr.Group
-    config: RunConfig
-
-    def __call__(self, name: str, images: int, row: int | None) -> MethodResult | None:
-        """Outcomes of the uniform time at this row of the coefficients; of Adv-NTK for None."""
-        shape, span = (len(COLUMNS),), self.config.evaluation.batch
-        table = Records(self.group, name, images, shape, span=span, of=self.seal(row)).read_all()
-        return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
-
-    def seal(self, row: int | None) -> int:
-        """Of the coefficients of the uniform time at this row; of Adv-NTK's for None."""
-        uniform = len(self.config.evaluation.times) + 1
-        return read_seal(self.solved, *((ADV_NTK, 1, 0) if row is None else ("uniform", uniform, row)))

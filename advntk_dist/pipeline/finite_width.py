@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.config import IDENTITY_FREE, RunConfig, parse_as
+from advntk_dist.config import IDENTITY_FREE, RunConfig, difference, parse_as
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
-from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
+from advntk_dist.finite.summary import closed_form, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, parse_stored
-from advntk_dist.pipeline.events import EventLog
 from advntk_dist.pipeline.finished import read_results
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.progress import Display
 from advntk_dist.results import schema
@@ -95,8 +94,8 @@ def run_finite_width(
         results = folder.read_results() if folder.report.exists() else None
         if results is not None:
             return RunOutcome(folder.root, results, worked=False)
-        job = FiniteWidthJob(problem, config, folder.root, shown, address)
-        results = job.work(rows)
+        with RunContext(problem, folder, shown, address=address) as context:
+            results = _work(context, config, rows)
     return RunOutcome(folder.root, results, worked=True)
 
 
@@ -111,145 +110,110 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
         If it had other data, another network or another attack; names the key.
     """
     folder = RunDirectory.at(path)
-    other = first_difference(config, folder.stored_config(), lambda *key: key in IDENTITY_FREE or key[1] == "backend")
+    stored = folder.stored_config()
+    network = config.network.model_copy(update={"backend": stored.network.backend})
+    ours = {"data": config.data, "network": network, "attack": config.attack}
+    other = difference(stored.model_copy(update=ours), stored)
     if other is not None:
         raise StoreMismatchError(str(folder.root), *other)
-    results, _ = read_results(folder, folder.stored_config())
+    results, _ = read_results(folder, stored)
     if results is None:
         raise folder.unfinished()
     return dict(results["methods"])
 
 
-class FiniteWidthJob:
-    """The stages in a claimed directory."""
+def _work(context: RunContext, config: FiniteWidthConfig, rows: dict[str, Any] | None) -> dict[str, Any]:
+    """Every stage, then the results; these are written last. ``rows``: the methods of infinite width, if known."""
+    from advntk_dist.report.finite_page import write_finite_report
 
-    def __init__(
-        self,
-        problem: Problem,
-        config: FiniteWidthConfig,
-        root: Location,
-        display: Display,
-        address: str | None,
-    ) -> None:
-        self.problem, self.config, self.folder = problem, config, FiniteRunDirectory(root)
-        self.display, self.address = display, address
-        self.events = EventLog(self.folder.events)
+    root, address, display = context.folder.root, context.address, context.display
+    theorem = flow(context, config)
+    trials = training(context, config)
+    if rows is None:
+        with context.events.stage("infinite"):
+            outcome = run(config.infinite(), root / "infinite", address=address, display=display)
+        rows = outcome.results["methods"]
+    methods = rows | method_rows(trials)
+    largest = max(row["max_perturbation"] for row in methods.values())
+    results = context.description() | {
+        "attack": config.attack.described() | {"max_perturbation": largest},
+        "methods": methods,
+        "flow": theorem,
+        "training": training_summary(config, trials),
+        "seconds": context.events.seconds(),
+        "environment": environment(),
+    }
+    write_finite_report(results, config.to_toml(), root)
+    schema.write(context.folder.results, schema.FiniteWidthResults, results)
+    return results
 
-    def work(self, rows: dict[str, Any] | None) -> dict[str, Any]:
-        """Every stage, then the results; these are written last."""
-        from advntk_dist.report.finite_page import write_finite_report
 
-        config, folder = self.config, self.folder
-        flow = self.flow()
-        trials = self.training()
-        if rows is None:
-            with self.events.stage("infinite"):
-                outcome = run(config.infinite(), folder.root / "infinite", address=self.address, display=self.display)
-            rows = outcome.results["methods"]
-        methods = rows | method_rows(trials)
-        results: dict[str, Any] = {
-            "dataset": self.problem.dataset.name,
-            "network": config.network.name,
-            **{key: getattr(config.data, key) for key in ("n_train", "n_val", "n_test")},
-            "attack": config.attack.described()
-            | {"max_perturbation": max(row["max_perturbation"] for row in methods.values())},
-            "methods": methods,
-            "flow": flow,
-            "training": training_summary(config, trials),
-            "seconds": self.events.seconds(),
-            "environment": environment(),
-        }
-        write_finite_report(results, config.to_toml(), folder.root)
-        schema.write(folder.results, schema.FiniteWidthResults, results)
-        return results
+def flow(context: RunContext, config: FiniteWidthConfig) -> dict[str, Any]:
+    """The trials of the theorem's setting, and what they say together."""
+    c, problem = config.flow, context.problem
+    x, x_test = (part.x.astype(c.dtype) for part in (problem.train.first(c.n_train), problem.test.first(c.n_test)))
+    y = problem.targets[: c.n_train]
+    trials = [_trial(context, config, "flow", width, seed) for width in c.widths for seed in range(c.seeds)]
 
-    def flow(self) -> dict[str, Any]:
-        """The trials of the theorem's setting, and what they say together."""
-        c, problem = self.config.flow, self.problem
-        dtype = np.dtype(c.dtype)
-        x, x_test = (part.x.astype(dtype) for part in (problem.train.first(c.n_train), problem.test.first(c.n_test)))
-        y = problem.targets[: c.n_train]
-        images, classes = len(x) + len(x_test), y.shape[1]
-        trials = [self._trial("flow", width, seed) for width in c.widths for seed in range(c.seeds)]
+    def records(trial: Trial) -> tuple[Records, Records]:
+        return flow_records(trial.group(), c, len(x) + len(x_test), y.shape[1])
 
-        def records(trial: Trial) -> tuple[Records, Records]:
-            return flow_records(trial.group(), c, images, classes)
+    with context.events.stage("flow"):
+        missing = [trial for trial in trials if records(trial)[0].read(0) is None]
+        with _shown(context, "Gradient flow", trials, missing) as done:
+            run_trials(flow_trial, missing, (c,), (x, y, x_test), address=context.address, on_done=done)
+        numbers, outputs = {}, {}
+        for trial in trials:
+            found, values = (_row(record) for record in records(trial))
+            numbers[trial.width, trial.seed], outputs[trial.width, trial.seed] = found, values[0]
+        response, ark = closed_form(problem.net, x.astype(np.float64), x_test.astype(np.float64), config)
+        return flow_summary(config, numbers, outputs, response, y) | {"ark": float(ark.mean())}
 
-        with self.events.stage("flow"):
-            self._run(
-                "Gradient flow",
-                trials,
-                lambda trial: records(trial)[0].read(0) is not None,
-                lambda missing, on_done: run_trials(
-                    flow_trial, missing, (c,), (x, y, x_test), address=self.address, on_done=on_done
-                ),
-            )
-            numbers, outputs = {}, {}
-            for trial in trials:
-                found, values = (_row(record) for record in records(trial))
-                numbers[trial.width, trial.seed], outputs[trial.width, trial.seed] = found, values[0]
-            response, ark = closed_form(problem.net, x.astype(np.float64), x_test.astype(np.float64), self.config)
-            return flow_summary(self.config, numbers, outputs, response, y) | {"ark": float(ark.mean())}
 
-    def training(self) -> dict[int, list[TrainingPoint]]:
-        """The paper's baseline: evaluations by seed."""
-        c, attack, batch = self.config.finite, self.config.attack, self.config.evaluation.batch
-        parts = [(part.x, part.y) for part in (self.problem.train, self.problem.val, self.problem.test)]
-        n_val, n_test = (len(part[1]) for part in parts[1:])
-        trials = [self._trial("training", c.width, c.seed + i) for i in range(c.seeds)]
+def training(context: RunContext, config: FiniteWidthConfig) -> dict[int, list[TrainingPoint]]:
+    """The paper's baseline: evaluations by seed."""
+    c, attack, batch, problem = config.finite, config.attack, config.evaluation.batch, context.problem
+    parts = [(part.x, part.y) for part in (problem.train, problem.val, problem.test)]
+    trials = [_trial(context, config, "training", c.width, c.seed + i) for i in range(c.seeds)]
+    points = len(evaluation_steps(c))
+    with context.events.stage("training"):
+        missing = [trial for trial in trials if committed_points(trial.group(), points) < points]
+        with _shown(context, "Adversarial training", trials, missing) as done:
+            run_trials(training_trial, missing, (c, attack, batch), parts, address=context.address, on_done=done)
+        sizes = config.data.n_val, config.data.n_test
+        return {t.seed: read_points(t.group(), c, attack, *sizes, batch) for t in trials}
 
-        def finished(trial: Trial) -> bool:
-            return committed_points(trial.group(), len(evaluation_steps(c))) == len(evaluation_steps(c))
 
-        with self.events.stage("training"):
-            self._run(
-                "Adversarial training",
-                trials,
-                finished,
-                lambda missing, on_done: run_trials(
-                    training_trial, missing, (c, attack, batch), parts, address=self.address, on_done=on_done
-                ),
-            )
-            return {t.seed: read_points(t.group(), c, attack, n_val, n_test, batch) for t in trials}
+@contextmanager
+def _shown(
+    context: RunContext, title: str, trials: list[Trial], missing: list[Trial]
+) -> Iterator[Callable[[Trial], None]]:
+    """Show progress, and note each trial that is done; the missing ones are put in the order of their start."""
+    missing.sort(key=lambda trial: (-trial.width, trial.seed))  # the widest would otherwise end last, and alone
+    with context.display.stage(title, len(trials), "networks") as advance:
+        if len(missing) < len(trials):
+            advance(len(trials) - len(missing), False)
 
-    def _run(
-        self,
-        title: str,
-        trials: list[Trial],
-        finished: Callable[[Trial], bool],
-        start: Callable[[list[Trial], Callable[[Trial], None]], None],
-    ) -> None:
-        missing = [trial for trial in trials if not finished(trial)]
-        # The widest first: the last to end would otherwise end alone.
-        missing.sort(key=lambda trial: (-trial.width, trial.seed))
-        with self._shown(title, len(trials), len(trials) - len(missing)) as done:
-            start(missing, done)
+        def done(trial: Trial) -> None:
+            advance(1, True)
+            context.events.write("trial", width=trial.width, seed=trial.seed)
 
-    @contextmanager
-    def _shown(self, title: str, total: int, before: int) -> Iterator[Callable[[Trial], None]]:
-        with self.display.stage(title, total, "networks") as advance:
-            if before:
-                advance(before, False)
+        yield done
 
-            def done(trial: Trial) -> None:
-                advance(1, True)
-                self.events.write("trial", width=trial.width, seed=trial.seed)
 
-            yield done
-
-    def _trial(self, kind: str, width: int, seed: int) -> Trial:
-        values = self.config.infinite().model_dump(mode="json", include={"data", "network", "attack"})
-        for section, key in IDENTITY_FREE:
-            values.get(section, {}).pop(key, None)
-        own = self.config.flow if kind == "flow" else self.config.finite
-        text = json.dumps([values, own.model_dump(mode="json")], sort_keys=True)
-        identity = (
-            ("configuration", hashlib.sha256(text.encode()).hexdigest()[:16]),
-            ("data", self.problem.dataset.fingerprint),
-        )
-        path = self.folder.root / "trials" / f"{kind}-w{width}-s{seed}.zarr"
-        path.parent.mkdir(exist_ok=True)
-        return Trial(str(path.resolve()), identity, self.problem.net.spec, width, seed)
+def _trial(context: RunContext, config: FiniteWidthConfig, kind: str, width: int, seed: int) -> Trial:
+    values = config.infinite().model_dump(mode="json", include={"data", "network", "attack"})
+    for section, key in IDENTITY_FREE:
+        values.get(section, {}).pop(key, None)
+    own = config.flow if kind == "flow" else config.finite
+    text = json.dumps([values, own.model_dump(mode="json")], sort_keys=True)
+    identity = (
+        ("configuration", hashlib.sha256(text.encode()).hexdigest()[:16]),
+        ("data", context.problem.dataset.fingerprint),
+    )
+    path = context.folder.root / "trials" / f"{kind}-w{width}-s{seed}.zarr"
+    path.parent.mkdir(exist_ok=True)
+    return Trial(str(path.resolve()), identity, context.problem.net.spec, width, seed)
 
 
 def _row(record: Records) -> NDArray[np.float64]:

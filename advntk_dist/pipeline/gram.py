@@ -49,8 +49,7 @@ def build_gram_only(
     config: RunConfig, out: str | Location, *, address: str | None = None, display: Display | None = None
 ) -> GramStore:
     """The first stage alone: the Gram store that :func:`advntk_dist.pipeline.run.run` would build; errors as there."""
-    from advntk_dist.pipeline.context import RunContext
-    from advntk_dist.pipeline.problem import Problem
+    from advntk_dist.pipeline.context import Problem, RunContext
     from advntk_dist.pipeline.stages import gram
 
     folder = RunDirectory.at(out)
@@ -109,7 +108,7 @@ def verify(
     if store.path == path or not folder.config.is_file():
         return VerifyResult(store, report, why_not="only a run directory knows the images; give that")
     from advntk_dist.operators.audit import audit_gram
-    from advntk_dist.pipeline.problem import Problem
+    from advntk_dist.pipeline.context import Problem
 
     problem = Problem(folder.stored_config())
     with changed_images_named(folder.root, problem.dataset.name):

@@ -16,8 +16,7 @@ from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
-from advntk_dist.pipeline.context import RunContext
-from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.context import Part, RunContext
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance
@@ -70,21 +69,16 @@ class EvaluationWorkers:
 
     def evaluator(self, coefficients: Callable[[], Array], part: Part) -> Evaluator:
         """Judges the images of a part under coefficients (n, k), which are asked for only if a batch is missing."""
-        if self.are_actors:
-            return self._actors().evaluator(coefficients, part.x, part.y)
-        context = self._context
+        context, settings = self._context, self._context.config.evaluation
 
         def predictor() -> KernelPredictor:
             context.say_once("compiling the attack")
             return context.problem.predictor.with_coefficients(coefficients())
 
-        return InProcess(predictor, part.x, part.y)
-
-    def _actors(self) -> EvaluationPool:
+        if not self.are_actors:
+            return InProcess(predictor, part.x, part.y)
         if self._pool is None:
             from advntk_dist.evaluation.remote import EvaluationPool
-
-            context, settings = self._context, self._context.config.evaluation
 
             self._pool = EvaluationPool(
                 context.problem.net,
@@ -95,7 +89,7 @@ class EvaluationWorkers:
                 on_event=lambda event: context.events.write(**event),
             )
             context.close_at_end(self._pool.close)
-        return self._pool
+        return self._pool.evaluator(coefficients, part.x, part.y)
 
 
 class Outcomes:

@@ -12,11 +12,9 @@ from advntk_dist.config import RunConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline import stages
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, require_same_images
 from advntk_dist.pipeline.finished import finished_run, read_outcomes, read_results
-from advntk_dist.pipeline.near_images import near_equal_images
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.stages import OpenRun
 from advntk_dist.pipeline.tier import decided_tier, end_with_tier
 from advntk_dist.progress import Display
@@ -111,7 +109,7 @@ def _work(opened: OpenRun) -> dict[str, Any]:
     stages.gram(context)
     stages.uniform(opened)
     stages.spectrum(opened)
-    for line in near_equal_images(opened).lines():
+    for line in stages.near_equal_images(opened).lines():
         context.display.say(line)
     chosen, _ = stages.select(opened)
     stages.train(opened)
@@ -160,7 +158,7 @@ def _results(opened: OpenRun, tier: dict[str, Any]) -> dict[str, Any]:
         },
         "solver": {"tolerance": config.solver.tolerance, "solves": opened.coefficients.solves()},
         "duplicates": context.problem.duplicates.as_dict(),
-        "near_equal": near_equal_images(opened).as_dict(),
+        "near_equal": stages.near_equal_images(opened).as_dict(),
         "seconds": context.events.seconds(),
         "peak_bytes": context.events.peak_bytes(),
         "environment": environment(),

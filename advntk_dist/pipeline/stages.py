@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,18 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
+from advntk_dist.data.duplicates import NearEqual, find_near_equal
 from advntk_dist.distributed.session import ray_announced
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
+from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Part, Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, changed_images_named
 from advntk_dist.pipeline.finished import curve_name, most_robust, outcome_names
 from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
-from advntk_dist.pipeline.problem import Part, Problem
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance, Display, LateStage
 from advntk_dist.report import KernelSpectrum
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 EXAMPLES = 8
+"""Test images whose adversarial twins are shown."""
+SPAN = 2048
+"""Images that are compared with the training images at once."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +123,31 @@ def uniform(run: OpenRun) -> Records:
     return table
 
 
+def _solved(run: OpenRun, table: Records, solve: Callable[[], Array]) -> Array:
+    """What a table of one chunk holds; it is computed and committed first where it is not there."""
+    found = table.read(0)
+    if found is None:
+        with run.context.events.stage("solve"):
+            found = solve()
+            table.write(0, found)
+    return found
+
+
 def spectrum(run: OpenRun) -> KernelSpectrum:
     """Leading eigenvalues of the Gram matrix; no pass where the uniform trajectory has just been computed."""
-    config, table = run.context.config, run.coefficients.spectrum()
-    rows = table.read(0)
-    if rows is None:
-        with run.context.events.stage("solve"):
-            values, errors = dynamics_on_free_cores(run).leading_eigenvalues(
-                1.0, max(config.evaluation.times), config.solver.tolerance
-            )
+    config = run.context.config
+
+    def leading() -> Array:
+        dynamics, longest = dynamics_on_free_cores(run), max(config.evaluation.times)
+        values, errors = dynamics.leading_eigenvalues(1.0, longest, config.solver.tolerance)
         rows = np.zeros((1, 2, SPECTRUM))  # zeros fill the rest: eigenvalues that are kept are positive
         m = min(SPECTRUM, len(values))
         rows[0, 0, :m], rows[0, 1, :m] = values[:m], errors[:m]
-        table.write(0, rows)
-    kept = rows[0, 0] > 0
-    return KernelSpectrum(rows[0, 0][kept], rows[0, 1][kept], config.data.n_train)
+        return rows
+
+    values, errors = _solved(run, run.coefficients.spectrum(), leading)[0]
+    kept = values > 0
+    return KernelSpectrum(values[kept], errors[kept], config.data.n_train)
 
 
 def select(run: OpenRun) -> tuple[int, list[MethodResult]]:
@@ -245,3 +261,66 @@ def examples(run: OpenRun) -> tuple[Array, Array]:
         rows = np.hstack([twins.reshape(m, -1), guesses]).astype(np.float64)
         table.write(0, rows)
     return rows[:, :-2].reshape(m, *shape), rows[:, -2:]
+
+
+def near_equal_images(run: OpenRun) -> NearEqual:
+    """Which images are almost the same as a training image; after the uniform dynamics.
+
+    Those between training images are in the Gram matrix; validation and test images take one pass over the training
+    images.
+
+    Raises
+    ------
+    EvaluationError
+        If kernel values cannot be computed.
+    StoreError
+        If the Gram matrix is damaged, or what is found cannot be committed.
+    """
+    problem, group, store = run.context.problem, run.coefficients.group, run.coefficients.solver.store
+    n = len(problem.train.y)
+    nearest = {
+        "train": _solved(run, Records(group, "nearest_train", n, (2,), span=n), lambda: nearest_in_store(store()))
+    }
+    typical = _solved(run, Records(group, "typical_distance", 1, (1,)), lambda: _typical_distance(store()))
+    for name, part in (("val", problem.val), ("test", problem.test)):
+        rows = CommittedRows(group, f"nearest_{name}", len(part.y), 2, SPAN, lambda *_: None)
+        if len(rows.missing):
+            with run.context.events.stage("solve"):
+                task = NearestTraining(_scale(store()))
+                judged = run.outcomes.workers.evaluator(CommittedCoefficients(uniform(run), 0), part)
+                for batch, found in judged.map(rows.batches(rows.missing, task)):
+                    rows.table[batch.indices] = found
+                    rows.commit()
+        nearest[name] = rows.table
+    return find_near_equal(problem.dataset, problem.rows, nearest, float(typical[0, 0]))
+
+
+def _typical_distance(store: GramStore) -> Array:
+    """Median distance of two training images, from the first tile, (1, 1)."""
+    tile = store.read_tile("ntk", 0, 0)
+    scale = np.diagonal(tile).astype(np.float64) ** -0.5
+    pairs = distances(tile, scale, scale)[np.triu_indices(len(tile), 1)]
+    return np.array([[float(np.median(pairs)) if len(pairs) else 0.0]])
+
+
+def nearest_in_store(store: GramStore) -> Array:
+    """For each of n images of a symmetric store the nearest that it does not equal: distance and index, (n, 2).
+
+    Every tile is read once.
+    """
+    scale = _scale(store)
+    found = np.column_stack([np.full(store.grid.rows, FARTHEST), np.zeros(store.grid.rows)])
+    for t in store.grid:
+        distance = distances(store.read_tile("ntk", t.i, t.j), scale[t.rows], scale[t.cols])
+        if t.on_diagonal:
+            np.fill_diagonal(distance, FARTHEST)
+        else:
+            nearer(found[t.cols], distance.T, t.row_start)
+        nearer(found[t.rows], distance, t.col_start)
+    return found
+
+
+def _scale(store: GramStore) -> Array:
+    """Theta(x, x)^(-1/2) of the images of a store, (n,)."""
+    tiles = (t for t in store.grid if t.on_diagonal)
+    return np.concatenate([np.diagonal(store.read_tile("ntk", t.i, t.j)) for t in tiles]).astype(np.float64) ** -0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from advntk_dist.config import RunConfig
@@ -66,17 +66,10 @@ class RunStatus:
     last_event: str | None
     last_event_age: float | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
     def __str__(self) -> str:
         word = "finished" if self.finished else f"{'at work' if self.held else 'not at work'}{self._holder()}"
-        age = (
-            ""
-            if self.last_event_age is None
-            else f"; last event {duration(self.last_event_age)} ago: {self.last_event}"
-        )
+        seen = self.last_event_age
+        age = "" if seen is None else f"; last event {duration(seen)} ago: {self.last_event}"
         stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
         pace = "" if self.rate is None else f"\n  rate    {self.rate:.3g} {self.unit}/s"
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -16,17 +16,16 @@ from advntk_dist.attacks.registry import AUTOATTACK, TIER_NAMES
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.evaluation.committed import CommittedSeconds
-from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Cost, Priced, Timed, predict_cost
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, Timed, predict_cost
 from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.evaluation.tiers import StandardParts, named, part_price, short_name, tier_attacks
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Part, RunContext
 from advntk_dist.pipeline.directory import READ_ONLY
 from advntk_dist.pipeline.evaluate import first_images, open_finished
 from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_label
-from advntk_dist.pipeline.problem import Part
 from advntk_dist.pipeline.stages import OpenRun, sources
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.progress import Display
@@ -34,6 +33,9 @@ from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import duration
+
+SAMPLE = 200
+"""Test images of the tier whose cost is said where none was asked for."""
 
 
 def evaluate_run_tier(
@@ -183,45 +185,43 @@ class TierJob:
 
     def predicted_seconds(self, *, say: bool = True) -> float:
         """What all methods are expected to take together; ``say``: show how it comes about."""
-        self._predicted = _predict(self._work, sources(self._run, self._chosen), self._rates, say=say)
+        self._predicted = self._predict(sources(self._run, self._chosen), say=say)
         return sum(float(row["expected"]["seconds"]) for row in self._predicted.values())
 
     def work(self, methods: Sequence[str] | None = None) -> None:
         """Do what is missing for these methods, by default all, and write the JSON file."""
-        context, test, work = self._run.context, self._test, self._work
-        described = [a.described for a in work.attacks]
+        context, images, attacks = self._run.context, len(self._test.y), self._work.attacks
+        described = [a.described for a in attacks]
         coefficients = sources(self._run, self._chosen)
         asked = tuple(methods or coefficients)
         with foreign_outcomes_named(self._place), context.events.stage("evaluate"):
-            identity = {"attacks": described, "called": [a.name for a in work.attacks], "images": len(test.y)}
+            identity = {"attacks": described, "called": [a.name for a in attacks], "images": images}
             group = guarded_group(self._place, context.identity | identity)
-            known = _earlier(self.path, context)
-            earlier = known.get("methods", {})
+            earlier = _earlier(self.path, context).get("methods", {})
             new = {m: coefficients[m] for m in asked if m not in earlier}
-            predicted = self._predicted or _predict(work, new, self._rates)
+            predicted = self._predicted or self._predict(new)
             rows, found = {}, {}
             for method in (m for m in coefficients if m in asked or m in earlier):
                 clock = CommittedSeconds(group, f"{method}_seconds")
-                sequence = _method(work, group, clock, method, coefficients[method])
+                sequence = self._attack(group, clock, method, coefficients[method])
                 found[method] = sequence.result
                 if method in earlier:
                     rows[method] = earlier[method] | sequence.as_dict()
-                    continue
-                remarks = work.remarks(group, method, sequence)
-                told = {"seconds": round(clock.total, 3), "predicted": predicted[method]}
-                rows[method] = sequence.as_dict() | told | remarks
+                else:
+                    told = {"seconds": round(clock.total, 3), "predicted": predicted[method]}
+                    rows[method] = sequence.as_dict() | told | self._work.remarks(group, method, sequence)
             attack = context.config.attack
             results = context.description() | {
                 "tier": self._tier,
-                "images": len(test.y),
+                "images": images,
                 "attack": {"radius": attack.radius, "norm": attack.norm, "seed": attack.seed},
-                "attacks": [{"called": a.name} | a.described for a in work.attacks],
+                "attacks": [{"called": a.name} | a.described for a in attacks],
                 "methods": rows,
                 "paired": paired_differences(found),
                 "environment": environment(),
             }
-            if work.note is not None:
-                results["note"] = work.note
+            if self._work.note is not None:
+                results["note"] = self._work.note
             schema.write(self.path, schema.TierResults, results)
 
     def results(self) -> dict[str, Any]:
@@ -229,6 +229,64 @@ class TierJob:
         results = schema.read(self.path, schema.TierResults, READ_ONLY)
         assert results is not None
         return results
+
+    def _attack(
+        self, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: CommittedCoefficients
+    ) -> SequenceResult:
+        context, images, work = self._run.context, len(self._test.y), self._work
+        weights = {"clean": 1} | {a.name: a.priced.passes.queries + a.priced.passes.steps for a in work.attacks}
+        with context.display.stage(method, images * sum(weights.values()), "passes") as advance:
+
+            def on_batch(attack: str, images: int, fresh: bool) -> None:
+                advance(images * weights[attack], fresh)
+                if fresh:
+                    clock.commit()
+                    context.events.write("batch", name=f"{method}_{attack}", images=images)
+
+            def on_attack(outcome: AttackOutcome) -> None:
+                context.display.say(
+                    f"{method}: {outcome.name} breaks {outcome.broken} of {outcome.attacked}, "
+                    f"{100 * outcome.robust.value:.2f}% robust"
+                )
+
+            return evaluate_sequence(
+                work.evaluator(coefficients),
+                images,
+                work.against(group, method),
+                norm=context.config.attack.norm,
+                group=group,
+                name=method,
+                batch=context.config.evaluation.batch,
+                on_batch=on_batch,
+                on_attack=on_attack,
+                of=coefficients.seal,
+            )
+
+    def _predict(self, methods: Mapping[str, CommittedCoefficients], *, say: bool = True) -> dict[str, dict[str, Any]]:
+        """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
+        if not methods:
+            return {}
+        context, images, work = self._run.context, len(self._test.y), self._work
+        batch, workers = min(context.config.evaluation.batch, images), work.workers()
+        coefficients = next(iter(methods.values()))
+        ((_, seconds),) = work.evaluator(coefficients).map([Batch(np.arange(batch), Timed())])
+        measured = BatchSeconds(batch, float(seconds[0, 0]), float(seconds[0, 1]))
+        cost = partial(predict_cost, [a.priced for a in work.attacks], images, measured, workers=workers)
+        bound, rates = cost(), self._rates
+        expected = {m: cost(clean=rates[m]["clean"], robust=rates[m]["robust"]) for m in methods}
+        shared = {"batch": asdict(measured), "workers": workers, "bound": bound.as_dict()}
+        lines = [
+            f"a batch of {batch}: {1e3 * measured.query_seconds:.1f} ms for values, "
+            f"{1e3 * measured.step_seconds:.1f} ms with gradients; {workers} at a time",
+            f"at most (no attack succeeds): {reduce(add, [bound] * len(methods))}",
+            f"expected (accuracies of the run under its own attack): {reduce(add, expected.values())}",
+        ]
+        if work.unpriced is not None:
+            lines.append(f"not predicted: {work.unpriced}")
+            shared["without"] = work.unpriced
+        for line in lines if say else ():
+            context.display.say(line)
+        return {method: shared | {"expected": found.as_dict()} for method, found in expected.items()}
 
 
 def _earlier(path: Location, context: RunContext) -> dict[str, Any]:
@@ -241,84 +299,6 @@ def _earlier(path: Location, context: RunContext) -> dict[str, Any]:
     except StoreDamagedError as error:
         context.display.say(str(error))
         return {}
-
-
-def _method(
-    work: TierWork, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: CommittedCoefficients
-) -> SequenceResult:
-    context, images = work.run.context, len(work.test.y)
-    weights = {"clean": 1} | {a.name: a.priced.passes.queries + a.priced.passes.steps for a in work.attacks}
-    with context.display.stage(method, images * sum(weights.values()), "passes") as advance:
-
-        def on_batch(attack: str, images: int, fresh: bool) -> None:
-            advance(images * weights[attack], fresh)
-            if fresh:
-                clock.commit()
-                context.events.write("batch", name=f"{method}_{attack}", images=images)
-
-        def on_attack(outcome: AttackOutcome) -> None:
-            context.display.say(
-                f"{method}: {outcome.name} breaks {outcome.broken} of {outcome.attacked}, "
-                f"{100 * outcome.robust.value:.2f}% robust"
-            )
-
-        return evaluate_sequence(
-            work.evaluator(coefficients),
-            images,
-            work.against(group, method),
-            norm=context.config.attack.norm,
-            group=group,
-            name=method,
-            batch=context.config.evaluation.batch,
-            on_batch=on_batch,
-            on_attack=on_attack,
-            of=coefficients.seal,
-        )
-
-
-def _unsaid(text: str) -> None:
-    """Say nothing."""
-
-
-def _predict(
-    work: TierWork,
-    methods: Mapping[str, CommittedCoefficients],
-    before: Mapping[str, Mapping[str, Any]],
-    *,
-    say: bool = True,
-) -> dict[str, dict[str, Any]]:
-    """Show what methods will cost together, and return it for each: at most, and as the run lets expect."""
-    if not methods:
-        return {}
-    context, images, workers = work.run.context, len(work.test.y), work.workers()
-    batch = min(context.config.evaluation.batch, images)
-    coefficients = next(iter(methods.values()))
-    ((_, rows),) = work.evaluator(coefficients).map([Batch(np.arange(batch), Timed())])
-    measured = BatchSeconds(batch, float(rows[0, 0]), float(rows[0, 1]))
-    priced = [a.priced for a in work.attacks]
-    bound = predict_cost(priced, images, measured, workers=workers)
-    expected: dict[str, Cost] = {}
-    for method in methods:
-        rates = before[method]
-        expected[method] = predict_cost(
-            priced, images, measured, workers=workers, clean=rates["clean"], robust=rates["robust"]
-        )
-    told = context.display.say if say else _unsaid
-    told(
-        f"a batch of {batch}: {1e3 * measured.query_seconds:.1f} ms for values, "
-        f"{1e3 * measured.step_seconds:.1f} ms with gradients; {workers} at a time"
-    )
-    told(f"at most (no attack succeeds): {reduce(add, [bound] * len(methods))}")
-    told(f"expected (accuracies of the run under its own attack): {reduce(add, expected.values())}")
-    if work.unpriced is not None:
-        told(f"not predicted: {work.unpriced}")
-    shared = {"batch": asdict(measured), "workers": workers, "bound": bound.as_dict()}
-    shared |= {} if work.unpriced is None else {"without": work.unpriced}
-    return {method: shared | {"expected": cost.as_dict()} for method, cost in expected.items()}
-
-
-SAMPLE = 200
-"""Test images of the tier whose cost is said where none was asked for."""
 
 
 @dataclass(frozen=True)
@@ -415,16 +395,16 @@ class AutoAttackWork(TierWork):
         """Its parts; what they say is kept in the group before the batch is, so that no restart loses it."""
 
         def on_flag(part: str, flag: str) -> None:
-            flags = self._flags(group, method)
+            flags = _flags(group, method)
             if flag not in flags.get(part, []):
-                group.attrs[_key(method)] = flags | {part: [*flags.get(part, []), flag]}
+                group.attrs[f"{method}_flags"] = flags | {part: [*flags.get(part, []), flag]}
 
         a = self._attack
         return StandardParts(self.test.x, radius=a.radius, norm=a.norm, seed=a.seed, on_flag=on_flag).named()
 
     def remarks(self, group: zarr.Group, method: str, sequence: SequenceResult) -> dict[str, Any]:
         """Its flags, each once, by part, and the versions of its packages."""
-        flags = self._flags(group, method)
+        flags = _flags(group, method)
         told: list[str] = []
         left = {"clean": sequence.result.clean.value} | {a.name: a.robust.value for a in sequence.attacks}
         square_flag(left, told.append)
@@ -432,11 +412,8 @@ class AutoAttackWork(TierWork):
             flags[AUTOATTACK.black_box] = [*flags.get(AUTOATTACK.black_box, []), *told]
         return {"flags": flags, "packages": package_versions()}
 
-    @staticmethod
-    def _flags(group: zarr.Group, method: str) -> dict[str, Any]:
-        attributes: dict[str, Any] = group.attrs.asdict()
-        return dict(attributes.get(_key(method), {}))
 
-
-def _key(method: str) -> str:
-    return f"{method}_flags"
+def _flags(group: zarr.Group, method: str) -> dict[str, Any]:
+    """What the parts have said against their results of a method."""
+    attributes: dict[str, Any] = group.attrs.asdict()
+    return dict(attributes.get(f"{method}_flags", {}))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -138,8 +138,9 @@ def read_attack_sets(
     place: Location,
     owner: Mapping[str, Any],
     own: AttackConfig,
+    names: Mapping[str, str],
     seals: Mapping[str, int],
-    read_single: Callable[[zarr.Group, str], MethodResult | None],
+    images: int,
 ) -> list[AttackSet]:
     """Sets of attacks below ``evaluation.zarr``, the run's own left out; methods whose outcomes are not whole are, too.
 
@@ -151,10 +152,10 @@ def read_attack_sets(
         What the identity of each set must say: the configuration and the data.
     own
         The run's own attack, whose norm and radius the others must keep.
-    seals
-        Of the coefficients of each method.
-    read_single
-        Reads the outcomes of a method under a single attack from its group; None where they are not whole.
+    names, seals
+        Of each method: the name of its outcomes under a single attack, and the seal of its coefficients.
+    images
+        Number of test images that a single attack meets.
     """
     found: list[AttackSet] = []
     entries: list[Location] = list(place.iterdir()) if place.is_dir() else []
@@ -172,11 +173,14 @@ def read_attack_sets(
         attacks = identity.get("attacks", [identity.get("attack")])
         if not all(keeps(attack, own) for attack in attacks):
             continue
-        called, many, methods = identity.get("called"), identity.get("images"), {}
-        for name, seal in seals.items():
-            result = read_single(group, name) if called is None else _sequence(group, name, called, many, seal)
+        called, methods = identity.get("called"), {}
+        for method, seal in seals.items():
+            if called is None:
+                result = read_outcome(group, names[method], images, seal)
+            else:
+                result = _read_sequence(group, method, called, identity.get("images"), seal)
             if result is not None:
-                methods[name] = result
+                methods[method] = result
         if methods:
             found.append(AttackSet(entry.name, tuple(attacks), methods))
     return found
@@ -200,20 +204,26 @@ def foreign_outcomes_named(place: Location) -> Iterator[None]:
         ) from error
 
 
-def _sequence(
+def read_outcome(group: zarr.Group, name: str, images: int, seal: int) -> MethodResult | None:
+    """Outcomes of so many images under one attack; None where they are not whole, or of other coefficients."""
+    table = _read_table(group, name, images, seal)
+    return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
+
+
+def _read_sequence(
     group: zarr.Group, method: str, called: Sequence[str], images: int | None, seal: int
 ) -> MethodResult | None:
-    """Outcomes of so many images under a sequence of attacks; None where one of them is not whole."""
-    clean = _table(group, f"{method}_clean", seal)
-    tables = [_table(group, f"{method}_{name}", seal) for name in called]
+    """The same under a sequence of attacks."""
+    tables = [_read_table(group, f"{method}_{name}", images, seal) for name in ("clean", *called)]
     whole = [table for table in tables if table is not None]
-    if clean is None or len(whole) < len(tables) or any(len(table) != images for table in (clean, *whole)):
+    if len(whole) < len(tables):
         return None
+    clean, *attacked = whole
     right = clean[:, 0] > 0
-    robust = np.logical_and.reduce([right, *(table[:, 0] > 0 for table in whole)])
-    return MethodResult.of(right, robust, max(float(table[:, 1].max()) for table in whole))
+    robust = np.logical_and.reduce([right, *(table[:, 0] > 0 for table in attacked)])
+    return MethodResult.of(right, robust, max(float(table[:, 1].max()) for table in attacked))
 
 
-def _table(group: zarr.Group, name: str, seal: int) -> NDArray[np.float64] | None:
+def _read_table(group: zarr.Group, name: str, images: int | None, seal: int) -> NDArray[np.float64] | None:
     stored = Records.stored(group, name, of=seal)
-    return None if stored is None else stored.read_all()
+    return None if stored is None or stored.rows != images else stored.read_all()

@@ -11,7 +11,7 @@ from typing import Any
 from advntk_dist.attacks.registry import DEFAULT, PAPER
 from advntk_dist.config import AttackConfig, RunConfig, paper, parse_config
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
-from advntk_dist.errors import DatasetError, NetworkError, RequestError, StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import DatasetError, NetworkError, RequestError, StoreMismatchError
 from advntk_dist.evaluation.cost import Priced, predict_cost
 from advntk_dist.planning.calibration import TYPICAL_CORES, typical_at_step, typical_costs
 from advntk_dist.progress import Display
@@ -96,15 +96,8 @@ class Cell:
         return root / CELLS / f"{self.name}.json"
 
     def read(self, root: Path) -> dict[str, Any] | None:
-        """What is committed of it, or None; whose data it is, :func:`.committed.refuse_other_data` says.
-
-        Raises
-        ------
-        StoreDamagedError
-            If it cannot be parsed.
-        """
-        path = self.path(root)
-        return read_cell(path) if path.exists() else None
+        """What is committed of it, or None; StoreDamagedError if it is no cell, or was changed."""
+        return schema.read(self.path(root), schema.CellResults, REMEDY)
 
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
@@ -137,35 +130,13 @@ LOADING = 5.0
 """Seconds in which data are loaded, and what the Gram matrix is built with is compiled."""
 
 
-def gram_seconds(subject: GridPoint) -> float:
-    """Predicted seconds of the Gram matrix, and of loading data and compiling."""
-    costs = typical_costs(subject.network)
-    return LOADING + costs.start + costs.stop + subject.sizes.n_train**2 / 2 * costs.pair / TYPICAL_CORES
-
-
-def subjects(datasets: Sequence[str], networks: Sequence[str], seeds: int, sizes: Sizes) -> list[GridPoint]:
-    """Seed by seed, so that an interrupted grid is even.
-
-    Raises
-    ------
-    RequestError
-        If a network is unknown, or there is no seed.
-    """
-    if seeds < 1:
-        raise RequestError(f"--seeds is {seeds}; it must be at least 1")
-    for network in networks:
-        try:
-            known = parse_name(network)
-        except NetworkError as error:
-            raise RequestError(f"--network: {str(error).removeprefix('network.name: ')}") from error
-        if known is None:
-            raise RequestError(f"--network {network}: give mlp-x, cnn-x, resnet-18 or resnet-34")
-    return [GridPoint(d, n, s, sizes) for s in range(seeds) for d in datasets for n in networks]
-
-
-def cells(subject: GridPoint, radii: Sequence[float], attacks: Sequence[str], methods: Sequence[str]) -> list[Cell]:
-    """The cells of a subject; pgd first, as the networks of `at` are trained by it."""
-    return [Cell(subject, r, a, m) for r in radii for a in attacks for m in methods]
+def gram_seconds(group: list[Cell]) -> float:
+    """Predicted seconds of the Gram matrix of some cells, and of loading data and compiling; 0 where none needs it."""
+    if all(cell.method == "at" for cell in group):
+        return 0.0
+    point = group[0].subject
+    costs = typical_costs(point.network)
+    return LOADING + costs.start + costs.stop + point.sizes.n_train**2 / 2 * costs.pair / TYPICAL_CORES
 
 
 @dataclass(frozen=True)
@@ -198,7 +169,16 @@ class Grid:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown names."""
+        """Refuse what cannot be meant."""
+        if self.seeds < 1:
+            raise RequestError(f"--seeds is {self.seeds}; it must be at least 1")
+        for network in self.networks:
+            try:
+                known = parse_name(network)
+            except NetworkError as error:
+                raise RequestError(f"--network: {str(error).removeprefix('network.name: ')}") from error
+            if known is None:
+                raise RequestError(f"--network {network}: give mlp-x, cnn-x, resnet-18 or resnet-34")
         for option, asked, there in (("--method", self.methods, METHODS), ("--attack", self.attacks, ATTACKS)):
             for name in asked:
                 if name not in there:
@@ -212,10 +192,16 @@ class Grid:
             raise RequestError(f"--dataset: two are called {twice[0]}; cells go by that name: give each its own --out")
 
     def plan(self) -> list[list[Cell]]:
-        """Cells by subject, in the order in which they are done."""
-        wanted = [m for m in METHODS if m in self.methods or m == "early-stopped"]
-        found = subjects(self.datasets, self.networks, self.seeds, self.sizes)
-        return [cells(s, self.radii, [a for a in ATTACKS if a in self.attacks], wanted) for s in found]
+        """Cells by grid point, in the order in which they are done: seed by seed, so that an interrupted grid is even.
+
+        pgd comes first, as the networks of `at` are trained by it.
+        """
+        methods = [m for m in METHODS if m in self.methods or m == "early-stopped"]
+        attacks = [a for a in ATTACKS if a in self.attacks]
+        points = [
+            GridPoint(d, n, s, self.sizes) for s in range(self.seeds) for d in self.datasets for n in self.networks
+        ]
+        return [[Cell(p, r, a, m) for r in self.radii for a in attacks for m in methods] for p in points]
 
 
 def configuration(
@@ -251,55 +237,17 @@ def finite_settings(steps: int, seed: int) -> AdversarialTrainingConfig:
 
 CELLS = "cells"
 """Folder of the cells below that of a grid."""
+REMEDY = "remove it and run the same command again"
+"""For a damaged cell."""
 
 _SHOWN = 12
 """Digits of a fingerprint that people are shown."""
 
 
-def read_cell(path: Path) -> dict[str, Any]:
-    """A committed cell.
-
-    Raises
-    ------
-    StoreDamagedError
-        If it is not there, cannot be parsed, or was changed since it was written.
-    """
-    cell = schema.read(path, schema.CellResults, "remove it and run the same command again")
-    if cell is None:
-        raise StoreDamagedError(f"{path}: is not there; run the same command again")
-    return cell
-
-
 def read_cells(root: Path) -> dict[Path, dict[str, Any]]:
-    """Every committed cell of a folder, in the order of the paths; errors as :func:`read_cell`."""
-    return {path: read_cell(path) for path in sorted((root / CELLS).glob("*/*.json"))}
-
-
-def refuse_other_data(root: Path, asked: Mapping[str, str]) -> None:
-    """Hold every committed cell to the datasets that are asked for.
-
-    Cells are named by the label of their dataset alone, and one label is one dataset in all of a folder: it is refused
-    as well where the cells that are asked for are not there yet.
-
-    Parameters
-    ----------
-    root
-        Folder of the grid.
-    asked
-        Fingerprints of datasets (:attr:`advntk_dist.data.Dataset.fingerprint`) by label; cells of other labels pass.
-
-    Raises
-    ------
-    StoreMismatchError
-        If a cell was made from another dataset of the same label; names both.
-    StoreDamagedError
-        If a cell cannot be parsed.
-    """
-    for path, cell in read_cells(root).items():
-        label = cell["dataset"]
-        if label in asked and cell["data"] != asked[label]:
-            stored, wanted = (f"{label} with fingerprint {short(f)}" for f in (cell["data"], asked[label]))
-            raise StoreMismatchError(str(path), "dataset", stored, wanted)
+    """Every committed cell of a folder, in the order of the paths; errors as :meth:`Cell.read`."""
+    found = {path: schema.read(path, schema.CellResults, REMEDY) for path in sorted((root / CELLS).glob("*/*.json"))}
+    return {path: cell for path, cell in found.items() if cell is not None}
 
 
 def short(fingerprint: str) -> str:
@@ -310,6 +258,9 @@ def short(fingerprint: str) -> str:
 def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list[list[Cell]]:
     """What of a plan is not committed.
 
+    Cells are named by the label of their dataset alone, and one label is one dataset in all of a folder: another one is
+    refused as well where the cells that are asked for are not there yet.
+
     Parameters
     ----------
     plan
@@ -317,16 +268,20 @@ def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list
     root
         Folder of the grid.
     data
-        Fingerprints of its datasets by label, as far as they are known.
+        Fingerprints (:attr:`advntk_dist.data.Dataset.fingerprint`) of its datasets by label, as far as they are known.
 
     Raises
     ------
     StoreMismatchError
-        If the folder has cells of another dataset of the same label.
+        If the folder has a cell of another dataset of the same label; names both.
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    refuse_other_data(root, data)
+    for path, cell in read_cells(root).items():
+        label = cell["dataset"]
+        if label in data and cell["data"] != data[label]:
+            stored, wanted = (f"{label} with fingerprint {short(f)}" for f in (cell["data"], data[label]))
+            raise StoreMismatchError(str(path), "dataset", stored, wanted)
     left = [[cell for cell in group if cell.read(root) is None] for group in plan]
     return [group for group in left if group]
 
@@ -356,9 +311,7 @@ def known_data(grid: Grid, root: Path, display: Display) -> dict[str, str]:
 
 def predicted(groups: list[list[Cell]]) -> float:
     """Seconds on two cores."""
-    return sum(cell.seconds() for group in groups for cell in group) + sum(
-        gram_seconds(group[0].subject) for group in groups if any(c.method != "at" for c in group)
-    )
+    return sum(gram_seconds(group) + sum(cell.seconds() for cell in group) for group in groups)
 
 
 def left_line(plan: list[list[Cell]], left: list[list[Cell]]) -> str:
@@ -368,24 +321,16 @@ def left_line(plan: list[list[Cell]], left: list[list[Cell]]) -> str:
 
 
 class Clock:
-    """Time left: what was predicted of the rest, at the pace of what has been done.
+    """Time left of a plan: what was predicted of the rest, at the pace of what has been done."""
 
-    Parameters
-    ----------
-    total, left
-        Cells in all, and those that are to be done.
-    seconds
-        Predicted for those.
-    """
-
-    def __init__(self, total: int, left: int, seconds: float) -> None:
-        self.total, self.done, self.left = total, total - left, seconds
+    def __init__(self, plan: list[list[Cell]], left: list[list[Cell]]) -> None:
+        self.total, self.left = sum(map(len, plan)), predicted(left)
+        self.done = self.total - sum(map(len, left))
         self.start, self.passed = time.monotonic(), 0.0
 
     def gram(self, group: list[Cell]) -> None:
         """The Gram matrix of a group counts as done."""
-        if any(c.method != "at" for c in group):
-            self._pass(gram_seconds(group[0].subject))
+        self._pass(gram_seconds(group))
 
     def line(self, cell: Cell, result: dict[str, Any]) -> str:
         """What is said of a cell that is done."""

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.environment import environment
-from advntk_dist.errors import RequestError, StoreBusyError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.finite.adversarial_training import train_adversarially, trained_predictor
 from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.pipeline.coefficients import Coefficients, GramSolver
-from advntk_dist.pipeline.context import RunContext
+from advntk_dist.pipeline.context import Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.pipeline.stages import OpenRun, early_stop, gram, source, train, uniform
 from advntk_dist.progress import Display, LateStage
 from advntk_dist.reproduce.grid import (
@@ -36,7 +31,6 @@ from advntk_dist.reproduce.grid import (
     finite_settings,
     left_line,
     missing,
-    predicted,
 )
 from advntk_dist.reproduce.table import write_tables
 from advntk_dist.results import schema
@@ -91,10 +85,10 @@ def reproduce(
     # A wrong request fails before anything is written.
     data = {label: _problem(point, grid.path).dataset.fingerprint for label, point in firsts.items()}
     missing(plan, root, data)
-    with _claimed(root):
+    with folder.held("grid"):
         left = missing(plan, root, data)
         shown.say(left_line(plan, left))
-        clock = Clock(sum(map(len, plan)), sum(map(len, left)), predicted(left))
+        clock = Clock(plan, left)
 
         def commit(cell: Cell, result: dict[str, Any]) -> None:
             schema.write(cell.path(root), schema.CellResults, result)
@@ -211,15 +205,7 @@ def _finite_network(run: OpenRun, cell: Cell) -> tuple[MethodResult, dict[str, A
         context.folder.root.parent / f"at-{settings.steps}-{training.label}.zarr",
         {"data": problem.dataset.fingerprint} | identity,
     )
-    network = FiniteNetwork(
-        spec.name,
-        settings.width,
-        spec.classes,
-        settings.W_std,
-        settings.b_std,
-        spec.activation,
-        settings.parameterization,
-    )
+    network = FiniteNetwork.of(spec, settings.width, settings)
     x, val, test = problem.train.x, problem.val, problem.test
     run.outcomes.workers.stop()  # the cores are this process's now
     with LateStage(context.display, f"{cell.title}, training", "steps") as shown:
@@ -250,20 +236,3 @@ def _finite_network(run: OpenRun, cell: Cell) -> tuple[MethodResult, dict[str, A
             on_batch=advance,
         )
     return result, {"width": settings.width}
-
-
-@contextmanager
-def _claimed(root: Path) -> Iterator[None]:
-    """Hold the folder for this process."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreBusyError(f"{root}: another process is working on this grid; wait for it") from error
-    except OSError as error:
-        raise RequestError(f"--out {root}: cannot be written ({error}); give another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()

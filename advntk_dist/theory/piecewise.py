@@ -81,17 +81,7 @@ def increments_of(theta_x: ArrayLike, eta: Eta, *, inner_time: float, edges: Seq
     times = np.asarray(edges, dtype=np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) > 0).all() or not np.isfinite(times).all():
         raise RequestError("edges must be at least two finite times in increasing order")
-<<<<<<< HEAD
-    logs = log_xi(theta_x, eta, inner_time=inner_time, times=list(times), tol=tol)
-    limit = np.log(np.finfo(np.float64).max)
-    if logs.max() > limit:
-        xi(
-            theta_x, eta, inner_time=inner_time, times=[float(times[-1])], tol=tol
-        )  # raises the error that names the request
-    rows = np.exp(logs)
-=======
     rows = xi(theta_x, eta, inner_time=inner_time, times=list(times))
->>>>>>> h_w2/main
     return np.asarray(np.maximum(np.diff(rows, axis=0), 0.0))
 
 

@@ -21,7 +21,7 @@ from advntk_dist.attacks.base import BoundAttack
 from advntk_dist.data import Dataset, load_dataset, one_hot, split
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import network
-from advntk_dist.pipeline.problem import Part
+from advntk_dist.pipeline.context import Part
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage.durable import write_durable
 

@@ -120,10 +120,9 @@ def main() -> None:
             for what in samples[0]["this"]:
                 ratios = [pair["this"][what] / pair["other"][what] for pair in samples]
                 seconds = {name: statistics.median(pair[name][what] for pair in samples) for name in sides}
-                report[what] = seconds | {"ratio": statistics.median(ratios), "ratios": ratios}
-                print(
-                    f"{what}: {seconds['this']:.3f} s against {seconds['other']:.3f} s, ratio {report[what]['ratio']:.3f}"
-                )
+                ratio = statistics.median(ratios)
+                report[what] = seconds | {"ratio": ratio, "ratios": ratios}
+                print(f"{what}: {seconds['this']:.3f} s against {seconds['other']:.3f} s, ratio {ratio:.3f}")
     write(arguments.out, report)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from advntk_dist.kernels.reference import NeuralTangentsBackend
 
 from advntk_dist.kernels.backend import KernelBackend, NeuralTangentsBackend
 from advntk_dist.kernels.scope import compiler_options, kernel_scope

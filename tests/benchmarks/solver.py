@@ -44,8 +44,8 @@ from advntk_dist.gram.store import GramStore
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import network
 from advntk_dist.operators import TiledOperator, operator_for_store
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import local

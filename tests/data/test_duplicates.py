@@ -16,7 +16,7 @@ from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.duplicates import SHOWN, Duplicates, drop_duplicates, find_duplicates
 from advntk_dist.errors import ConfigError, DatasetError
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)

@@ -16,7 +16,7 @@ from PIL import Image
 from advntk_dist.config import load_config
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.select import resize
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 
 from . import member, png, refused, write_files, write_tar, write_zip
 

@@ -11,8 +11,8 @@ from advntk_dist.config import RunConfig, difference, load_config, parse_config
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.select import keep_classes, resize
 from advntk_dist.errors import ConfigError, DatasetError
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.directory import digest
-from advntk_dist.pipeline.problem import Problem
 
 
 def make(shape: tuple[int, int, int], n: int = 12, test_start: int | None = 8) -> Dataset:

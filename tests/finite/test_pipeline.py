@@ -24,8 +24,8 @@ from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.errors import ConfigError, RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.trials import Trial, flow_trial, run_trials
 from advntk_dist.pipeline import finite_width
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
-from advntk_dist.pipeline.problem import Problem
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots, training_caption
 from advntk_dist.results import schema

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from advntk_dist.cli import main
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
@@ -15,6 +19,9 @@ from tests.filled import fill_gram, made_once
 from tests.filled import no_ray as no_ray
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 from tests.undrawn import undrawn
+
+Command = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
 
 # Numbers of training images and of images in a batch as in tests/evaluation: their functions are compiled once.
 SMALL = (
@@ -33,36 +40,92 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="session")
-def small_config() -> RunConfig:
-    return load_config("digits", SMALL)
+def small(*more: str) -> RunConfig:
+    """The configuration of the small run, with more settings."""
+    return load_config("digits", (*SMALL, *more))
+
+
+def set_words(*settings: str) -> list[str]:
+    """Settings as words of a command."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def command_of(folder: Path) -> list[str]:
+    """The command of the small run."""
+    return ["run", "digits", "--out", str(folder), *set_words(*SMALL)]
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """The results of a run."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def comparable(results: dict[str, Any]) -> dict[str, Any]:
+    """What of results does not depend on where and when they are computed."""
+    differ = ("seconds", "peak_bytes", "tier", "format", "checksum")
+    return {key: value for key, value in results.items() if key not in differ}
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run."""
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def advntk(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process: its exit code, standard output and standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(advntk: Command) -> Refused:
+    """The one line in which a command ends that does nothing else: refused(code, *words)."""
+
+    def call(expected: int, *words: object) -> str:
+        code, out, err = advntk(*words)
+        assert (code, out, err.count("\n")) == (expected, "", 1), err
+        assert err.startswith("advntk: ")
+        assert "Traceback" not in err
+        return err
+
+    return call
 
 
 @pytest.fixture(scope="session")
-def small_settings() -> tuple[str, ...]:
-    return SMALL
-
-
-@pytest.fixture(scope="session")
-def filled(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with the Gram matrix of the small run and nothing else; copies of it are runs without Ray."""
-    return made_once("filled", lambda folder: fill_gram(small_config, folder), tmp_path_factory)
+    return made_once("filled", lambda folder: fill_gram(small(), folder), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def finished(small_config: RunConfig, filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         shutil.copytree(filled, folder)
         with undrawn():
-            assert run(small_config, folder, display=Display(quiet=True)).worked
+            assert run(small(), folder, display=Display(quiet=True)).worked
 
     return made_once("small", make, tmp_path_factory)
 
 
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The finished run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
 @pytest.fixture(scope="session")
-def built(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     """The same run with a Gram matrix that Ray has built."""
     folder = tmp_path_factory.mktemp("built") / "run"
     with undrawn():
-        assert run(small_config, folder, display=Display(quiet=True)).worked
+        assert run(small(), folder, display=Display(quiet=True)).worked
     return folder

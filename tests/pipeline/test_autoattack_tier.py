@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,6 @@ import numpy as np
 import pytest
 
 from advntk_dist.attacks.registry import AUTOATTACK
-from advntk_dist.cli import main
-from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
@@ -23,17 +20,11 @@ from advntk_dist.progress import Display
 from advntk_dist.storage.paths import Location
 from tests.autoattack_stand_in import stand_in
 from tests.filled import fill_gram
+from tests.pipeline.conftest import Command, Refused, small
 
 QUIET = Display(quiet=True)
 IMAGES = 60
 HERE = all(importlib.util.find_spec(name) is not None for name in ("torch", "autoattack"))
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    return folder
 
 
 def evaluated(folder: Path, methods: list[str]) -> tuple[Location, dict[str, Any]]:
@@ -46,19 +37,17 @@ def noise(images: Any, labels: Any, part: str) -> Any:
     return images + step, labels
 
 
-def test_a_finished_run_under_autoattack(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_under_autoattack(copy: Path, monkeypatch: pytest.MonkeyPatch, advntk: Command) -> None:
     def attack(images: Any, labels: Any, part: str) -> Any:
         if part == "apgd-t":
             print("Warning: there are 2 points with zero gradient!")
         return noise(images, labels, part)
 
     package = stand_in(monkeypatch, attack)
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "evaluate", str(copy), "--tier", "autoattack", "--images", str(IMAGES), "--method", "adv_ntk"])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = advntk(
+        "-q", "evaluate", str(copy), "--tier", "autoattack", "--images", str(IMAGES), "--method", "adv_ntk"
+    )
+    assert code == 0
     (path,) = (copy / "evaluation").glob("autoattack_*.json")
     results = json.loads(path.read_text())
     row = results["methods"]["adv_ntk"]
@@ -134,16 +123,12 @@ def test_the_scale_of_outputs_does_not_go_by_batch(copy: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("missing", ["torch", "autoattack"])
 def test_without_the_packages_it_says_in_one_line_how_to_get_them(
-    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
+    finished: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, missing: str
 ) -> None:
     stand_in(monkeypatch, noise)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", str(finished), "--tier", "autoattack"])
-    err = capsys.readouterr().err
-    assert stopped.value.code == 2
+    err = refused(2, "evaluate", str(finished), "--tier", "autoattack")
     assert "pip install torch git+https://github.com/fra31/auto-attack" in err
-    assert err.count("\n") == 1
 
 
 def test_what_it_cannot_do(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +141,9 @@ def test_what_it_cannot_do(finished: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not HERE, reason="needs torch and autoattack; the command says how to get them")
-def test_the_code_of_its_authors(small_settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_code_of_its_authors(tmp_path: Path) -> None:
     """On a run of its own with few test images: each part takes thousands of steps."""
-    config = load_config("digits", (*small_settings, "data.n_test=24", "attack.radius=0.1"))
+    config = small("data.n_test=24", "attack.radius=0.1")
     run(config, fill_gram(config, tmp_path / "run"), display=QUIET)
     _, found = evaluate_run_tier(tmp_path / "run", "autoattack", methods=["adv_ntk"], display=QUIET)
     _, ours = evaluate_run_tier(tmp_path / "run", "standard", methods=["adv_ntk"], display=QUIET)

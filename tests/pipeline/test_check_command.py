@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,12 @@ import numpy as np
 import pytest
 
 from advntk_dist import pgd
-from advntk_dist.cli import main
-from advntk_dist.errors import RequestError
-from advntk_dist.pipeline.check import check_run
-from advntk_dist.progress import Display
+from tests.pipeline.conftest import Command, results_of
 
 
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    return folder
-
-
-def advntk_check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "check", *arguments])
-    return int(stopped.value.code or 0), capsys.readouterr().out
-
-
-def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = json.loads((copy / "results.json").read_text())
-    code, out = advntk_check(capsys, str(copy), "--images", "40", "--json")
+def test_a_sound_run_passes(copy: Path, advntk: Command) -> None:
+    before = results_of(copy)
+    code, out, _ = advntk("-q", "check", copy, "--images", 40, "--json")
     report = json.loads(out)
     assert code == 0, report["checks"]
     assert report.items() <= json.loads((copy / "check.json").read_text()).items()
@@ -45,27 +28,20 @@ def test_a_sound_run_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (report["method"], report["images"]) == ("adv_ntk", 40)
     assert report["white_box"]["robust"] <= report["own_attack"]["robust"] <= report["clean"]
     assert report["white_box"]["n_test"] == 40
-    after = json.loads((copy / "results.json").read_text())
+    after = results_of(copy)
     assert [key for key in before if before[key] != after[key]] == ["worst_case", "checksum"]
 
 
 def test_a_run_whose_attacks_leave_the_radius_fails(
-    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    copy: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_far(predictor: Any, x: Any, y: Any, *, radius: float, **told: Any) -> Any:
         return np.asarray(pgd(predictor, x, y, radius=1.5 * radius, **told))
 
     monkeypatch.setattr("advntk_dist.attacks.pgd.pgd", too_far)
-    code, out = advntk_check(capsys, str(copy), "--images", "20", "--method", "early_stopped")
+    code, out, _ = advntk("-q", "check", copy, "--images", 20, "--method", "early_stopped")
     assert code == 1
     assert "FAIL  every perturbation within radius and pixel range" in out
     assert "wanted:" in out
     assert "early_stopped, 20 test images" in out
     assert not json.loads((copy / "check.json").read_text())["passed"]
-
-
-def test_wrong_requests(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RequestError, match="there are ntk, early_stopped, adv_ntk"):
-        check_run(finished, method="magic", display=Display(quiet=True))
-    code, _ = advntk_check(capsys, str(tmp_path / "nowhere"))
-    assert code == 2

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from advntk_dist.config import load_config
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import SolverError
 from advntk_dist.operators import GramOperator
 from advntk_dist.pipeline.run import run
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
+from tests.pipeline.conftest import SMALL, small
 
 QUIET = Display(quiet=True)
 DRIVER = Path(__file__).parent / "closing_driver.py"
@@ -44,11 +44,11 @@ class Left:
 @pytest.mark.parametrize("operator", ["memory", "threads"])
 @pytest.mark.parametrize("fails", [False, True], ids=["finishes", "fails"])
 def test_a_run_leaves_nothing_open(
-    operator: str, fails: bool, filled: Path, small_settings: tuple[str, ...], tmp_path: Path,
+    operator: str, fails: bool, filled: Path, tmp_path: Path,
     figures_are_undrawn: None,
 ) -> None:  # fmt: skip
-    config = load_config("digits", (*small_settings, f"solver.operator={operator}"))
-    hopeless = load_config("digits", (*small_settings, f"solver.operator={operator}", "solver.max_passes=1"))
+    config = small(f"solver.operator={operator}")
+    hopeless = small(f"solver.operator={operator}", "solver.max_passes=1")
     run(config, shutil.copytree(filled, tmp_path / "warm"), display=QUIET)  # XLA, BLAS and zarr start their threads
     before = Left(tmp_path)
     folder = shutil.copytree(filled, tmp_path / "run")
@@ -64,10 +64,10 @@ def test_a_run_leaves_nothing_open(
 
 
 def test_an_interrupted_run_ends_the_ray_and_the_actors_that_it_started(
-    filled: Path, drive: Callable[..., str], small_settings: tuple[str, ...], tmp_path: Path
+    filled: Path, drive: Callable[..., str], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(filled, tmp_path / "run")
     actors = ("evaluation.workers=1", "solver.operator=resident")
-    left = json.loads(drive(DRIVER, str(folder), *small_settings, *actors, timeout=300))
+    left = json.loads(drive(DRIVER, str(folder), *SMALL, *actors, timeout=300))
     assert len(left.pop("at work")) == 2, "evaluators and holders of tiles"
     assert left == {"ray": False, "processes": [], "threads": [], "files": [], "scratch": False}

@@ -9,18 +9,11 @@ import click
 import numpy as np
 import pytest
 
-from advntk_dist import chatter
-from advntk_dist.cli import advntk, main
+from advntk_dist import chatter, cli
 from advntk_dist.config import load_config, parse_as, parse_config, preset_names, read_config
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.config.read import explained
-
-
-def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
+from tests.pipeline.conftest import Command
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -32,62 +25,58 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], 
 
 
 @pytest.mark.parametrize("words", [["--json", "data", "info"], ["data", "--json", "info"], ["data", "info", "--json"]])
-def test_json_before_and_after_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, *words, "digits")
+def test_json_before_and_after_a_command(words: list[str], advntk: Command) -> None:
+    code, out, _ = advntk(*words, "digits")
     assert (code, out.count("\n"), json.loads(out)["n"]) == (0, 1, 1797)
 
 
 @pytest.mark.parametrize("words", [["-v", "presets"], ["presets", "-v"], ["data", "-v", "info", "digits"]])
-def test_verbose_before_and_after_a_command(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verbose_before_and_after_a_command(words: list[str], advntk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     monkeypatch.setattr(chatter, "show", lambda: heard.append("all"))
-    assert call(capsys, *words)[0] == 0
+    assert advntk(*words)[0] == 0
     assert heard == ["all"]
 
 
 @pytest.mark.parametrize("words", [["-q", "presets", "-v"], ["presets", "-q", "-v"], ["-q", "-v", "presets"]])
 def test_quiet_and_verbose_contradict_each_other_wherever_they_stand(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chatter, "show", lambda: None)
-    code, out, err = call(capsys, *words)
+    code, out, err = advntk(*words)
     assert (code, out) == (2, "")
     assert "give one of them" in err
 
 
 def test_every_command_has_the_flags() -> None:
-    for path, command in commands(advntk):
+    for path, command in commands(cli.advntk):
         known = {name for parameter in command.params for name in parameter.opts}
         assert {"--quiet", "--verbose"} <= known, path
         assert "--json" in known or path == ("completion",)
 
 
-def test_summaries_in_help_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summaries_in_help_are_whole(advntk: Command) -> None:
     for path in ((), ("gram",), ("data",)):
-        _, out, _ = call(capsys, *path, "--help")
+        _, out, _ = advntk(*path, "--help")
         listed = out.partition("Commands:")[2].splitlines()
         assert len(listed) > 2
         assert not any(line.endswith("...") for line in listed), path
 
 
-def test_examples_in_help_are_never_wrapped(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_in_help_are_never_wrapped(advntk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    for path, command in [((), advntk), *commands(advntk)]:
+    for path, command in [((), cli.advntk), *commands(cli.advntk)]:
         assert command.help is not None
         examples = command.help.partition("\b\nExample")[2].splitlines()[1:]
         assert examples, path
         assert all(example.startswith("  advntk ") for example in examples)
-        _, out, _ = call(capsys, *path, "--help")
+        _, out, _ = advntk(*path, "--help")
         assert all(example.strip() in out for example in examples), path
 
 
 @pytest.mark.parametrize("name", [*preset_names(), "paper/cifar10-mlp-5-r8"])
-def test_a_preset_is_printed_with_every_key_and_its_meaning(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "presets", name)
+def test_a_preset_is_printed_with_every_key_and_its_meaning(name: str, advntk: Command) -> None:
+    code, out, _ = advntk("presets", name)
     assert code == 0
     config = load_config(name)
     assert parse_config(out, where="printed") == config
@@ -97,12 +86,12 @@ def test_a_preset_is_printed_with_every_key_and_its_meaning(name: str, capsys: p
             assert field.description, f"{section}.{key} has no word on what it is"
             place = next(i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{key} "))
             assert lines[place - 1].startswith("# ")
-    assert json.loads(call(capsys, "presets", name, "--json")[1]) == config.model_dump(mode="json")
+    assert json.loads(advntk("presets", name, "--json")[1]) == config.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("name", preset_names(FiniteWidthConfig))
-def test_presets_of_finite_width_are_printed_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "presets", f"finite-width/{name}")
+def test_presets_of_finite_width_are_printed_too(name: str, advntk: Command) -> None:
+    code, out, _ = advntk("presets", f"finite-width/{name}")
     assert code == 0
     assert parse_as(FiniteWidthConfig, out, where="printed") == read_config(FiniteWidthConfig, name)
     assert "# \n" not in out
@@ -118,23 +107,23 @@ def test_lists_and_absent_values_are_explained() -> None:
     assert parse_config(text, where="printed") == config
 
 
-def test_no_such_preset_to_print(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(capsys, "presets", "digit")
+def test_no_such_preset_to_print(advntk: Command) -> None:
+    code, out, err = advntk("presets", "digit")
     assert (code, out) == (2, "")
     assert "did you mean 'digits'?" in err
 
 
-def test_info_of_some_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = call(capsys, "data", "info", "digits", "--class-subset", "3, 5", "--json")
+def test_info_of_some_classes(advntk: Command) -> None:
+    _, out, _ = advntk("data", "info", "digits", "--class-subset", "3, 5", "--json")
     found = json.loads(out)
     assert [row["name"] for row in found["classes"]] == ["3", "5"]
-    code, _, err = call(capsys, "data", "info", "digits", "--class-subset", "3,11")
+    code, _, err = advntk("data", "info", "digits", "--class-subset", "3,11")
     assert code == 2
     assert "no class 11" in err
-    assert "data.class_subset" in call(capsys, "data", "info", "--help")[1]
+    assert "data.class_subset" in advntk("data", "info", "--help")[1]
 
 
-def test_a_class_by_number_may_be_a_text(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_by_number_may_be_a_text(tmp_path: object, advntk: Command) -> None:
     np.savez(f"{tmp_path}/a.npz", x=np.zeros((6, 3, 3, 1), np.uint8), y=np.arange(6) % 3, classes=["cat", "dog", "7"])
-    _, out, _ = call(capsys, "data", "info", f"{tmp_path}/a.npz", "--class-subset", "7,0", "--json")
+    _, out, _ = advntk("data", "info", f"{tmp_path}/a.npz", "--class-subset", "7,0", "--json")
     assert [row["name"] for row in json.loads(out)["classes"]] == ["cat", "7"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,33 @@ import numpy as np
 import pytest
 import zarr
 
-from advntk_dist.cli import main
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.directory import RunDirectory, digest
 from advntk_dist.pipeline.finished import read_outcomes
 from advntk_dist.results import schema
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import Command, Refused, results_of
 
 NO_PAIRS = "No differences by image"
 
 
 def test_the_command_compares_finished_runs(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, advntk: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
         (tmp_path / name / "run").mkdir(parents=True)
         for file in ("config.toml", "results.json"):
             shutil.copy(finished / file, tmp_path / name / "run" / file)
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", "--compare", "one/run", "two/run"])
-    assert not stopped.value.code
-    assert "comparison.html" in capsys.readouterr().out
+    code, out, _ = advntk("report", "--compare", "one/run", "two/run")
+    assert code == 0
+    assert "comparison.html" in out
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert "one/run: Adv-NTK" in page
     assert "two/run: Adv-NTK" in page
     (tmp_path / "two" / "run" / "results.json").unlink()
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", "--compare", "one/run", "two/run"])
-    assert stopped.value.code == 2
-    assert "not finished" in capsys.readouterr().err
+    assert "not finished" in refused(2, "report", "--compare", "one/run", "two/run")
 
 
 @pytest.fixture
@@ -78,7 +73,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
             for start in range(0, len(rows), spans[name]):
                 table.write(start, rows[start : start + spans[name]])
                 seals[f"{name} {start}"] = table.seal(start)
-    results = json.loads((run / "results.json").read_text())
+    results = results_of(run)
     del results["format"], results["checksum"]
     schema.write(run / "results.json", schema.RunResults, results | changes)
     return identity
@@ -86,7 +81,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
 
 def test_outcomes_are_those_of_the_results(finished: Path) -> None:
     folder = RunDirectory.at(finished)
-    config, results = folder.stored_config(), json.loads((finished / "results.json").read_text())
+    config, results = folder.stored_config(), results_of(finished)
     outcomes = read_outcomes(folder, config)
     assert outcomes is not None
     assert config.evaluation.times[outcomes.chosen] == results["methods"]["early_stopped"]["t"]

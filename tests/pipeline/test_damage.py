@@ -17,6 +17,7 @@ from advntk_dist.errors import StoreError
 from advntk_dist.pipeline.run import RunOutcome, rebuild_report, run
 from advntk_dist.progress import Display
 from tests.filled import fill_matrices_here
+from tests.pipeline.conftest import small
 
 QUIET = Display(quiet=True)
 DERIVED = ("attack", "methods", "paired", "curve")
@@ -43,8 +44,8 @@ HARMS: dict[str, Callable[[Path, random.Random], object]] = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(finished: Path, small_config: RunConfig) -> dict[str, Any]:
-    return run(small_config, finished, display=QUIET).results
+def undisturbed(finished: Path) -> dict[str, Any]:
+    return run(small(), finished, display=QUIET).results
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,6 @@ def test_files_of_many_kinds_are_harmed(
     start: str,
     every: bool,
     request: pytest.FixtureRequest,
-    small_config: RunConfig,
     undisturbed: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,12 +120,12 @@ def test_files_of_many_kinds_are_harmed(
             folder = tmp_path / "run"
             shutil.copytree(source, folder)
             HARMS[harm](folder / path, rng)
-            check(folder, small_config, undisturbed, harm, path)
+            check(folder, small(), undisturbed, harm, path)
             shutil.rmtree(folder)
 
 
 def test_a_power_cut_loses_no_file_that_matters(
-    filled: Path, small_config: RunConfig, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    filled: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file is flushed to disk before it has its name, but for the log and the lock, which may come back empty."""
     folder, flushed = tmp_path / "run", set[int]()
@@ -137,7 +137,7 @@ def test_a_power_cut_loses_no_file_that_matters(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", flush)
-    run(small_config, folder, display=QUIET)
+    run(small(), folder, display=QUIET)
     written = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_ino not in old]
     lost = [p for p in written if p.stat().st_ino not in flushed]
     assert len(written) > 50
@@ -145,16 +145,14 @@ def test_a_power_cut_loses_no_file_that_matters(
     assert all(p.parent.stat().st_ino in flushed for p in written if p not in lost), "and so do their names"
     for path in lost:
         path.write_bytes(b"")
-    results = finish(folder, small_config).results
+    results = finish(folder, small()).results
     assert {key: results[key] for key in DERIVED} == {key: undisturbed[key] for key in DERIVED}
 
 
-def test_results_and_outcomes_damaged_at_once(
-    finished: Path, small_config: RunConfig, undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
+def test_results_and_outcomes_damaged_at_once(finished: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "results.json").write_text('{"methods"')
     for chunk in folder.glob("evaluation.zarr/*/test_adv_ntk/c/*/0"):
         chunk.write_bytes(b"")
-    results = run(small_config, folder, display=QUIET).results
+    results = run(small(), folder, display=QUIET).results
     assert {key: results[key] for key in DERIVED} == {key: undisturbed[key] for key in DERIVED}

@@ -14,12 +14,12 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.pipeline.dynamics import DynamicsRequest, dynamics
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
 from advntk_dist.theory.flows import adversarial_flow, class_distances
+from tests.pipeline.conftest import Command, Refused, results_of
 from tests.solve.dense_reference import dense_coefficients
 from tests.undrawn import drawn
 
@@ -32,13 +32,6 @@ def worked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished, folder)
     dynamics(folder, DynamicsRequest(), display=QUIET)
     return folder
-
-
-def advntk(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -69,7 +62,7 @@ def test_the_plot_shows_both_kinds_of_training(worked: Path) -> None:
 
 
 def test_standard_training_is_what_the_run_found(worked: Path) -> None:
-    run, results = json.loads((worked / "results.json").read_text()), _results(worked)
+    run, results = results_of(worked), _results(worked)
     standard = results["flows"]["standard"]
     for found, row in zip(standard["rows"], run["curve"]["test"], strict=False):
         assert (found["clean"], found["robust"]) == (row["clean"], row["robust"])
@@ -86,8 +79,8 @@ def test_standard_training_is_what_the_run_found(worked: Path) -> None:
 
 
 def test_adversarial_training_equals_the_dense_formula(worked: Path) -> None:
+    from advntk_dist.pipeline.context import Problem
     from advntk_dist.pipeline.directory import RunDirectory
-    from advntk_dist.pipeline.problem import Problem
 
     problem = Problem(RunDirectory(worked).stored_config())
     x, y = problem.train.x, problem.targets
@@ -114,8 +107,7 @@ def test_the_second_time_nothing_is_attacked(worked: Path, monkeypatch: pytest.M
 
 
 def test_an_interrupted_command_goes_on_from_the_last_batch(finished: Path, worked: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
+    folder = shutil.copytree(finished, tmp_path / "run")
     for path in ("results.json", "report.html"):  # a Gram matrix is enough
         (folder / path).unlink()
     shutil.rmtree(folder / "train.zarr")
@@ -136,14 +128,9 @@ def test_an_interrupted_command_goes_on_from_the_last_batch(finished: Path, work
     assert _results(folder) == _results(worked)
 
 
-def test_a_schedule_reports_its_distance_to_the_exact_flow(
-    worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(worked, folder)
-    code, out, _ = advntk(
-        capsys, "-q", "dynamics", str(folder), "--schedule", "cosine", "--pieces", "2", "--images", "20"
-    )
+def test_a_schedule_reports_its_distance_to_the_exact_flow(worked: Path, advntk: Command, tmp_path: Path) -> None:
+    folder = shutil.copytree(worked, tmp_path / "run")
+    code, out, _ = advntk("-q", "dynamics", str(folder), "--schedule", "cosine", "--pieces", "2", "--images", "20")
     assert code == 0
     assert "largest distance of the closed form to the exact flow" in out
     results = _results(folder)
@@ -154,12 +141,9 @@ def test_a_schedule_reports_its_distance_to_the_exact_flow(
     assert all(row["n_test"] == 20 for row in at["rows"])
 
 
-def test_one_rate_for_all_is_the_clock_rescaled(
-    worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(worked, folder)
-    code, out, _ = advntk(capsys, "-q", "dynamics", str(folder), "--rates", "uniform")
+def test_one_rate_for_all_is_the_clock_rescaled(worked: Path, advntk: Command, tmp_path: Path) -> None:
+    folder = shutil.copytree(worked, tmp_path / "run")
+    code, out, _ = advntk("-q", "dynamics", str(folder), "--rates", "uniform")
     assert code == 0
     assert "clock rescaled" in out
     flows = _results(folder)["flows"]
@@ -175,27 +159,11 @@ def test_the_report_shows_it_with_one_sentence(worked: Path, finished: Path) -> 
     assert page.count("<figure>") == (finished / "report.html").read_text().count("<figure>") + 1
 
 
-def test_requests_that_cannot_be(worked: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for words, name in {
-        (str(tmp_path / "nowhere"),): "nowhere",
-        (str(worked), "--strength", "-1"): "--strength",
-        (str(worked), "--strength", "nan"): "--strength",
-        (str(worked), "--schedule", "sawtooth"): "sawtooth",
-        (str(worked), "--duration", "0"): "--duration",
-        (str(worked), "--pieces", "0"): "--pieces",
-        (str(worked), "--images", "0"): "--images",
-        (str(worked), "--rates", "all"): "--rates",
-    }.items():
-        code, _, err = advntk(capsys, "-q", "dynamics", *words)
-        assert code == 2, words
-        assert name in err
-        assert err.count("\n") == 1
-    broken = tmp_path / "run"
-    shutil.copytree(worked, broken)
+def test_a_run_that_lost_its_matrix_or_its_dynamics(worked: Path, refused: Refused, tmp_path: Path) -> None:
+    broken = shutil.copytree(worked, tmp_path / "run")
     shutil.rmtree(broken / "gram.zarr")
-    code, _, err = advntk(capsys, "-q", "dynamics", str(broken))
-    assert code == 2
-    assert "gram.zarr" in err
+    assert "gram.zarr" in refused(2, "-q", "dynamics", broken)
+    assert "sawtooth" in refused(2, "-q", "dynamics", worked, "--schedule", "sawtooth")
     (broken / "dynamics.json").write_text("{")
     with pytest.raises(StoreDamagedError, match=r"dynamics.json"):
         read_dynamics(broken)

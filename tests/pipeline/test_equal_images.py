@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from advntk_dist.cli import main
-from advntk_dist.config import RunConfig
 from advntk_dist.errors import GramBuildError
 from advntk_dist.pipeline import stages
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
+from tests.pipeline.conftest import Command, results_of, set_words, small
 
 SETTINGS = ("data.n_train=200", "data.n_val=20", "data.n_test=30", "network.name=mlp-2")
-
-
-def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def saved(path: Path, contradiction: bool = False) -> Path:
@@ -38,24 +29,24 @@ def saved(path: Path, contradiction: bool = False) -> Path:
     return path
 
 
-def begun(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def begun(path: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a run says before it builds its matrix."""
 
     def stop(*_: Any, **__: Any) -> Any:
         raise GramBuildError("here the matrix would be built")
 
     monkeypatch.setattr(stages, "build_gram", stop)
-    words = [word for setting in (f"data.name={path}", *SETTINGS) for word in ("--set", setting)]
-    code, _, err = called(capsys, "run", "digits", "--out", str(path.parent / "run"), *words)
+    words = set_words(f"data.name={path}", *SETTINGS)
+    code, _, err = advntk("run", "digits", "--out", str(path.parent / "run"), *words)
     assert code == 1
     assert "here the matrix would be built" in err
     return err.partition("here the matrix would be built")[0]
 
 
 def test_images_of_both_sets_are_named_before_the_matrix_is_built(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = begun(saved(tmp_path / "dup.npz"), capsys, monkeypatch)
+    said = begun(saved(tmp_path / "dup.npz"), advntk, monkeypatch)
     line = next(line for line in said.splitlines() if line.startswith("equal images: "))
     assert " of 30 test images are also training images" in line
     assert " = test " in line
@@ -63,15 +54,15 @@ def test_images_of_both_sets_are_named_before_the_matrix_is_built(
 
 
 def test_images_that_contradict_each_other_are_named_before_the_matrix_is_built(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = begun(saved(tmp_path / "pair.npz", contradiction=True), capsys, monkeypatch)
+    said = begun(saved(tmp_path / "pair.npz", contradiction=True), advntk, monkeypatch)
     assert "2 images equal one of another class" in said
     assert "classes '0' and '1'" in said
     assert "(rows 0 and 249" in said or "(rows 249 and 0" in said
 
 
-def test_results_have_what_was_counted(finished: Path, small_config: RunConfig) -> None:
-    stored = json.loads((finished / "results.json").read_text())["duplicates"]
+def test_results_have_what_was_counted(finished: Path) -> None:
+    stored = results_of(finished)["duplicates"]
     assert stored["images"] == {"train": 200, "val": 40, "test": 60}
-    assert stored == Problem(small_config).duplicates.as_dict() | {"pairs": []}
+    assert stored == Problem(small()).duplicates.as_dict() | {"pairs": []}

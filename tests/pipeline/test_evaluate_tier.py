@@ -1,22 +1,26 @@
-"""`advntk evaluate --tier`: what is written and shown, what is done again, and the same numbers on Ray actors."""
+"""`advntk evaluate --tier`: what is written and shown, its cost, what is done again, the same numbers on Ray actors."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from advntk_dist.attacks.registry import TIERS, Tier
-from advntk_dist.cli import main
-from advntk_dist.config import load_config
 from advntk_dist.errors import RequestError, StoreDamagedError
-from advntk_dist.pipeline.directory import digest
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.tier import evaluate_run_tier
 from advntk_dist.progress import Display
+from advntk_dist.storage import Records, guarded_group
+from advntk_dist.storage.paths import Location
+from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import Command, events_of, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -24,34 +28,23 @@ QUIET = Display(quiet=True)
 @pytest.fixture(autouse=True)
 def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same attacks with fewer steps and queries."""
-    monkeypatch.setitem(TIERS, "standard", Tier("quick", 8, 2, 30))
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    return folder
-
-
-def events(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
 
 
 PAIRS = [("early_stopped", "ntk"), ("adv_ntk", "ntk"), ("adv_ntk", "early_stopped")]
 
 
 def batches(folder: Path) -> list[str]:
-    return [e["name"] for e in events(folder) if e["event"] == "batch"]
+    return [e["name"] for e in events_of(folder) if e["event"] == "batch"]
 
 
-def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = json.loads((copy / "results.json").read_text())
+def test_a_tier_of_a_finished_run(copy: Path, advntk: Command) -> None:
+    before = results_of(copy)
     earlier = len(batches(copy))
     path, results = evaluate_run_tier(copy, "standard", images=50, display=QUIET)
     assert path.parent == copy / "evaluation"
     assert json.loads(path.read_text()).items() >= results.items()
-    after = json.loads((copy / "results.json").read_text())
+    after = results_of(copy)
     assert [key for key in before if before[key] != after[key]] == ["worst_case", "checksum"]
     assert results["images"] == 50
     assert results["attack"] == {"radius": 0.2, "norm": "linf", "seed": 0}
@@ -77,10 +70,8 @@ def test_a_tier_of_a_finished_run(copy: Path, capsys: pytest.CaptureFixture[str]
     assert len(batches(copy)) == earlier + len(done)
     assert again == results
 
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "evaluate", str(copy), "--tier", "standard", "--images", "50"])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = advntk("-q", "evaluate", str(copy), "--tier", "standard", "--images", "50")
+    assert code == 0
     assert "tier standard on 50 test images, linf radius 0.2, seed 0" in out
     assert "apgd-targeted" in out
     row = results["methods"]["adv_ntk"]
@@ -116,7 +107,7 @@ def test_methods_are_added_to_those_there(copy: Path) -> None:
 
 def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
     _, results = evaluate_run_tier(copy, "fast", display=QUIET)
-    stored = json.loads((copy / "results.json").read_text())
+    stored = results_of(copy)
     assert results["paired"] == stored["paired"]
     assert [(p["method"], p["against"]) for p in stored["paired"]] == PAIRS
     before = stored["methods"]
@@ -127,34 +118,25 @@ def test_fast_on_all_images_is_the_result_of_the_run(copy: Path) -> None:
 @pytest.mark.slow
 def test_actors_give_the_same_outcomes(copy: Path, finished: Path, tmp_path: Path, ray_cluster: None) -> None:
     here = evaluate_run_tier(copy, "standard", methods=["adv_ntk"], display=QUIET)[1]
-    other = tmp_path / "other"
-    shutil.copytree(finished, other)
+    other = shutil.copytree(finished, tmp_path / "other")
     there = evaluate_run_tier(other, "standard", methods=["adv_ntk"], workers=2, display=QUIET)[1]
     assert _timeless(there)["methods"] == _timeless(here)["methods"]
     assert there["methods"]["adv_ntk"]["predicted"]["workers"] == 2
-    ready = [e for e in events(other) if e["event"] == "evaluator_ready"]
+    ready = [e for e in events_of(other) if e["event"] == "evaluator_ready"]
     assert ready
     assert len({e["pid"] for e in ready}) == len(ready)
 
 
-def test_workers_are_no_part_of_what_a_run_is(finished: Path, small_settings: tuple[str, ...]) -> None:
-    more = load_config("digits", (*small_settings, "evaluation.workers=2"))
-    assert digest(more) == digest(load_config("digits", small_settings))
-    assert not run(more, finished, display=QUIET).worked
-
-
 @pytest.mark.slow
-def test_a_whole_run_with_workers_is_the_same_run(
-    finished: Path, small_settings: tuple[str, ...], tmp_path: Path, ray_cluster: None
-) -> None:
+def test_a_whole_run_with_workers_is_the_same_run(finished: Path, tmp_path: Path, ray_cluster: None) -> None:
     """Dask on Ray multiplies on the two cores that the workers had."""
-    settings = (*small_settings, "evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
-    results = run(load_config("digits", settings), tmp_path / "spread", display=QUIET).results
-    whole = json.loads((finished / "results.json").read_text())
+    config = small("evaluation.workers=2", "solver.operator=dask-on-ray", "solver.tolerance=1e-6")
+    results = run(config, tmp_path / "spread", display=QUIET).results
+    whole = results_of(finished)
     for method, row in whole["methods"].items():
         assert results["methods"][method]["clean"] == pytest.approx(row["clean"], abs=1.5 / 60)
         assert results["methods"][method]["robust"] == pytest.approx(row["robust"], abs=1.5 / 60)
-    lost = [e for e in events(tmp_path / "spread") if e["event"] == "evaluator_lost"]
+    lost = [e for e in events_of(tmp_path / "spread") if e["event"] == "evaluator_lost"]
     assert lost == []
 
 
@@ -171,27 +153,73 @@ def test_an_attack_takes_its_own_loss(copy: Path) -> None:
     assert path.name.startswith("results-apgd_linf")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        (["--tier", "best"], "best"),
-        (["--tier", "fast", "--images", "61"], "60 test images"),
-        (["--tier", "fast", "--images", "0"], "--images"),
-        (["--tier", "fast", "--method", "magic"], "magic"),
-        (["--tier", "fast", "--set", "radius=0.1"], "--set"),
-        (["--images", "5"], "--tier"),
-    ],
-)
-def test_wrong_requests(finished: Path, arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", str(finished), *arguments])
-    err = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert names in err
-    assert err.startswith("advntk: ")
-    assert err.count("\n") == 1
-
-
 def test_a_tier_that_is_not_there(finished: Path) -> None:
     with pytest.raises(RequestError, match="there are fast, standard, full, autoattack"):
         evaluate_run_tier(finished, "best", display=QUIET)
+
+
+def shown_by(folder: Path, methods: list[str]) -> tuple[str, Location, dict[str, Any]]:
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - for the console's life
+    path, results = evaluate_run_tier(folder, "standard", images=20, methods=methods, display=Display(console))
+    return console.export_text(), path, results
+
+
+def test_cost_is_shown_before_it_starts(copy: Path) -> None:
+    shown, _, _ = shown_by(copy, ["adv_ntk"])
+    assert shown.index("at most (no attack succeeds)") < shown.index("expected") < shown.index("adv_ntk: fgsm breaks")
+    assert "image-steps" in shown
+
+
+def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
+    _, _, first = shown_by(copy, ["ntk"])
+    shown, _, both = shown_by(copy, ["ntk", "adv_ntk", "early_stopped"])
+    rows = both["methods"]
+    assert rows["ntk"] == first["methods"]["ntk"], "its prediction and its time are those of its own call"
+    bound = rows["adv_ntk"]["predicted"]["bound"]
+    assert rows["early_stopped"]["predicted"]["bound"] == bound
+    assert f"at most (no attack succeeds): {2 * bound['image_steps']:,} image-steps" in shown, "of the two that are new"
+    assert "predicted" not in both
+    stored = results_of(copy)["methods"]
+    for method, row in rows.items():
+        predicted = row["predicted"]
+        assert predicted["batch"]["batch"] == 20
+        alive = [round(20 * stored[method][key]) for key in ("clean", "robust")]
+        passes = {"fgsm": 1, "pgd": 10, "apgd-cross-entropy": 5, "apgd-dlr": 5, "apgd-targeted": 5, "square": 0}
+        expected = sum(p * alive[0 if a in ("fgsm", "pgd") else 1] for a, p in passes.items())
+        assert predicted["expected"]["image_steps"] == expected
+    shown, _, again = shown_by(copy, ["adv_ntk"])
+    assert "at most" not in shown, "nothing is to be done"
+    assert again == both
+
+
+def test_seconds_are_those_of_all_starts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("advntk_dist.attacks.square.square", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shown_by(copy, ["adv_ntk"])
+    (label,) = (p for p in (copy / "evaluation.zarr").iterdir() if p.name.startswith("standard"))
+    group = guarded_group(label, read_group(label)[1])
+    clock = Records(group, "adv_ntk_seconds", 1, (1,))
+    before = clock.read(0)
+    assert before is not None
+    assert before[0, 0] > 0
+    clock.write(0, np.array([[5000.0]]))
+    _, _, results = shown_by(copy, ["adv_ntk"])
+    assert 5000 < results["methods"]["adv_ntk"]["seconds"] < 6000
+
+
+def test_the_attack_of_the_papers_code_is_marked(filled: Path, tmp_path: Path, advntk: Command) -> None:
+    config = small("attack.name=pgd-reference", "attack.loss=squared-error")
+    run(config, shutil.copytree(filled, tmp_path / "run"), display=QUIET)
+    arguments = ["-q", "evaluate", str(tmp_path / "run"), "--images", "20", "--method", "ntk"]
+    for tier, marked in (("fast", True), ("standard", False)):
+        code, out, _ = advntk(*arguments, "--tier", tier)
+        assert code == 0
+        (path,) = (tmp_path / "run" / "evaluation").glob(f"{tier}_*.json")
+        results = json.loads(path.read_text())
+        assert ("note" in results) == marked
+        assert ("up to twice the radius from the image" in out) == marked
+        assert (results["methods"]["ntk"]["max_perturbation"] > 1.01 * results["attack"]["radius"]) == marked

@@ -9,27 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.errors import DatasetError, ImagesChangedError
 from advntk_dist.pipeline.directory import RunDirectory, load_images
 from tests.filled import fill_gram
+from tests.pipeline.conftest import SMALL, Command, set_words
 
-SETTINGS = (
-    "data.name=photos",
-    "data.n_train=200",  # numbers, and size and classes of images, as of the small run: nothing is compiled again
-    "data.n_val=20",
-    "data.n_test=30",
-    "network.name=mlp-2",
-    "gram.tile=80",
-    "gram.workers=1",
-    "attack.steps=1",
-    "train.steps=1",
-    "train.batch=8",
-    "evaluation.times=[1e-2]",
-    "evaluation.batch=40",
-    "evaluation.tier=none",
-)
+SETTINGS = (*SMALL, "data.name=photos", "data.n_val=20", "data.n_test=30")
 CHANGED = "the images of 'photos' changed since this run; put back those that it was made from"
 
 
@@ -42,13 +28,6 @@ def photos(folder: Path, seed: int = 0) -> None:
             Image.fromarray(image).save(folder / name / f"{i}.png")
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with photos/ in it."""
@@ -58,26 +37,26 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_gram(load_config("digits", SETTINGS), place / "run")
-    command = ["run", "digits", "--out", str(place / "run"), *(w for s in SETTINGS for w in ("--set", s))]
-    code, _, err = call(capsys, *command)
+    command = ["run", "digits", "--out", str(place / "run"), *set_words(*SETTINGS)]
+    code, _, err = advntk(*command)
     assert code == 0, err
     (place / "elsewhere").mkdir()
     monkeypatch.chdir(place / "elsewhere")
-    assert call(capsys, "report", str(place / "run"))[0] == 0
+    assert advntk("report", str(place / "run"))[0] == 0
     monkeypatch.chdir(place)
-    assert "nothing to do" in call(capsys, *command)[1]
+    assert "nothing to do" in advntk(*command)[1]
 
     (place / "photos").rename(place / "moved")
-    code, _, err = call(capsys, *command)
+    code, _, err = advntk(*command)
     assert (code, err.count("\n")) == (2, 1)
     assert "unknown dataset 'photos'" in err
     assert "where its images lie elsewhere now, data.path says where" in err
     os.symlink(place / "moved", place / "elsewhere" / "photos")
-    assert call(capsys, *command, "--set", "data.path=elsewhere/photos")[0] == 0
-    assert call(capsys, "report", str(place / "run"))[0] == 0  # it is stored where they lie now
+    assert advntk(*command, "--set", "data.path=elsewhere/photos")[0] == 0
+    assert advntk("report", str(place / "run"))[0] == 0  # it is stored where they lie now
 
     photos(place / "photos", seed=1)
     (place / "elsewhere" / "photos").unlink()
@@ -90,7 +69,7 @@ def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
         ["gram", "verify", str(place / "run")],
         ["gram", "build", *command[1:]],
     ):
-        code, out, err = call(capsys, *words)
+        code, out, err = advntk(*words)
         assert (code, out, err.count("\n")) == (3, "", 1), err
         assert CHANGED in err
 

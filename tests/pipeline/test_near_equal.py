@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import advntk_dist as advntk
-from advntk_dist.cli import main
-from advntk_dist.config import load_config
 from advntk_dist.data import Dataset
 from advntk_dist.data.duplicates import PART, NearEqual, find_near_equal
 from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances
 from advntk_dist.gram import GramStore
-from advntk_dist.pipeline.near_images import nearest_in_store
-from advntk_dist.pipeline.problem import Problem
+from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.run import run
+from advntk_dist.pipeline.stages import nearest_in_store
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
 from tests.filled import fill_gram
+from tests.pipeline.conftest import Command, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -46,10 +45,8 @@ def naive(x: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.float64]
     return np.column_stack([distance.min(axis=1), distance.argmin(axis=1)])
 
 
-def test_nearest_images_of_a_store_are_those_of_the_dense_kernel(
-    tmp_path: Path, small_settings: tuple[str, ...]
-) -> None:
-    config = load_config("digits", small_settings)
+def test_nearest_images_of_a_store_are_those_of_the_dense_kernel(tmp_path: Path) -> None:
+    config = small()
     fill_gram(config, tmp_path / "run")
     found = nearest_in_store(GramStore.open(tmp_path / "run" / "gram.zarr"))
     train = Problem(config).train.raw
@@ -108,10 +105,10 @@ def near(tmp_path: Path) -> Path:
 
 
 def test_a_run_says_which_test_images_are_almost_training_images(
-    near: Path, tmp_path: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str],
+    near: Path, tmp_path: Path, advntk: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    config = load_config("digits", (*small_settings, f"data.name={near}", "data.n_val=20", "data.n_test=50"))
+    config = small(f"data.name={near}", "data.n_val=20", "data.n_test=50")
     fill_gram(config, tmp_path / "run")
     results = run(config, tmp_path / "run", display=QUIET).results
     rows = Problem(config).rows
@@ -127,9 +124,8 @@ def test_a_run_says_which_test_images_are_almost_training_images(
     for pair in found["pairs"]:
         assert abs(pair["first"]["row"] - pair["second"]["row"]) == 240
         assert pair["same_label"]
-    with pytest.raises(SystemExit):
-        main(["-q", "run", str(tmp_path / "run" / "config.toml"), "--out", str(tmp_path / "run")])
-    assert f"{copies('test')} of 50 test images lie within" in capsys.readouterr().out
+    out = advntk("-q", "run", tmp_path / "run" / "config.toml", "--out", tmp_path / "run")[1]
+    assert f"{copies('test')} of 50 test images lie within" in out
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"But {copies('test')} of 50 test images" in page.partition("</h1>")[0]
 
@@ -143,15 +139,13 @@ def test_a_run_says_which_test_images_are_almost_training_images(
         assert run(config, tmp_path / "run", display=QUIET).results["near_equal"] == found
 
 
-def test_what_was_found_and_is_damaged_is_found_again(
-    finished: Path, small_settings: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_what_was_found_and_is_damaged_is_found_again(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
-    before = json.loads((folder / "results.json").read_text())["near_equal"]
+    before = results_of(folder)["near_equal"]
     for name in ("nearest_train", "nearest_test"):
         shutil.rmtree(folder / "dynamics.zarr" / name)
     (folder / "results.json").unlink()
-    assert run(load_config("digits", small_settings), folder, display=QUIET).results["near_equal"] == before
+    assert run(small(), folder, display=QUIET).results["near_equal"] == before
 
 
 def test_a_test_set_of_copies_is_found_however_many_there_are() -> None:

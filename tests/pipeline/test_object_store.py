@@ -6,12 +6,10 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from advntk_dist.cli import main
-from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreUnreachableError
 from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.run import run
@@ -19,6 +17,7 @@ from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
 from advntk_dist.storage.locks import sole
 from advntk_dist.storage.paths import ObjectPath, location
+from tests.pipeline.conftest import Command, comparable, results_of, small
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
@@ -26,26 +25,11 @@ if TYPE_CHECKING:
 QUIET = Display(quiet=True)
 
 
-def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in results.items()
-        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
-    }
-
-
 def everything(folder: ObjectPath) -> dict[str, bytes]:
     import obstore
 
     keys = [entry["path"] for entry in obstore.list(folder.store, f"{folder.key}/").collect()]
     return {key: ObjectPath(folder.scheme, folder.bucket, key).read_bytes() for key in keys}
-
-
-def called(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert isinstance(left.value.code, int)
-    return left.value.code
 
 
 def put(folder: Path, url: str) -> None:
@@ -61,14 +45,13 @@ def test_a_run_that_an_outage_ends_goes_on(
     request: pytest.FixtureRequest,
     finished: Path,
     filled: Path,
-    small_config: RunConfig,
     s3: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    advntk: Command,
 ) -> None:
     request.getfixturevalue(scheme)
     url = f"{scheme}://bucket/{uuid.uuid4().hex}/run"
-    local = json.loads((finished / "results.json").read_text())
+    local = results_of(finished)
     put(filled, url)
 
     # The store goes away when the second step of the training is committed, and stays away.
@@ -79,7 +62,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     s3.fault = fault
     monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "1")
     with pytest.raises(StoreUnreachableError, match=rf"{url}/train.zarr/state/c/2/0: .*run the same command") as caught:
-        run(small_config, url, display=QUIET)
+        run(small(), url, display=QUIET)
     assert caught.value.exit_code == 3
     s3.out, s3.fault = False, lambda method, path: None
     monkeypatch.setenv("ADVNTK_STORE_PATIENCE", "30")
@@ -88,7 +71,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert not run_status(url).finished
     assert (folder.root / ".lock").exists(), "the lease could not be given back"
     s3.seen.clear()
-    outcome = run(small_config, url, display=QUIET)
+    outcome = run(small(), url, display=QUIET)
     assert outcome.worked
     assert comparable(outcome.results) == comparable(local)
     written = [path for method, path in s3.seen if method == "PUT"]
@@ -108,7 +91,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert events.count("run begins") == 2
     assert events[-1] == "run ends"
     s3.seen.clear()
-    assert not run(small_config, url, display=QUIET).worked
+    assert not run(small(), url, display=QUIET).worked
     assert {path for method, path in s3.seen if method == "PUT"} == {f"/bucket/{folder.root.key}/.lock"}
     assert everything(folder.root) == before
     for name, content in before.items():
@@ -116,23 +99,20 @@ def test_a_run_that_an_outage_ends_goes_on(
             assert secret.encode() not in content, name
 
     # The other commands take the URL as well.
-    assert called("status", url) == 0
-    assert f"{url}: finished" in capsys.readouterr().out
-    assert called("gram", "status", url) == 0
-    assert called("gram", "verify", f"{url}/gram.zarr") == 0
-    assert f"{url}/gram.zarr: 6 tiles are sound" in capsys.readouterr().out
+    assert f"{url}: finished" in advntk("status", url)[1]
+    assert advntk("gram", "status", url)[0] == 0
+    assert f"{url}/gram.zarr: 6 tiles are sound" in advntk("gram", "verify", f"{url}/gram.zarr")[1]
     with sole(folder.root / ".lock", folder.root, "busy"):
-        assert called("report", url) == 1
-    assert "another process is working on this run" in capsys.readouterr().err
+        code, _, err = advntk("report", url)
+    assert code == 1
+    assert "another process is working on this run" in err
 
 
 @pytest.mark.slow
-def test_every_command_on_a_finished_run_takes_its_url(
-    finished: Path, s3: FaultProxy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_on_a_finished_run_takes_its_url(finished: Path, s3: FaultProxy, advntk: Command) -> None:
     url = f"s3://bucket/{uuid.uuid4().hex}/run"
     put(finished, url)
-    root = location(url)
+    root, said = location(url), ""
     for command, written in (
         (("status", url), None),
         (("gram", "info", url), None),
@@ -145,8 +125,10 @@ def test_every_command_on_a_finished_run_takes_its_url(
     ):
         if written is not None:
             root.joinpath(*written.split("/")).unlink(missing_ok=True)
-        assert called(*command) == 0, capsys.readouterr().err
+        code, out, err = advntk(*command)
+        assert code == 0, err
+        said += out
         assert written is None or root.joinpath(*written.split("/")).is_file()
-    assert called("check", url, "--images", "8") in (0, 1), "the verdict of so few images is open"
+    assert advntk("check", url, "--images", "8")[0] in (0, 1), "the verdict of so few images is open"
     assert (root / "check.json").is_file()
-    assert "s3://" in capsys.readouterr().out
+    assert "s3://" in said

@@ -16,58 +16,34 @@ from typing import Any
 import pytest
 
 from advntk_dist import chatter
-from advntk_dist.cli import main
+from tests.pipeline.conftest import SMALL, Command, command_of, set_words
 
 # As the small run, so that little is compiled again.
-TINY = (
-    "data.n_train=200",
-    "data.n_val=20",
-    "data.n_test=20",
-    "network.name=mlp-2",
-    "gram.tile=160",
-    "gram.workers=1",
-    "attack.steps=2",
-    "evaluation.tier=none",
-    "train.steps=2",
-    "train.batch=16",
-    "evaluation.times=[1e-2]",
-    "evaluation.batch=40",
-)
+TINY = set_words(*SMALL, "data.n_val=20", "data.n_test=20", "gram.tile=160", "train.steps=2", "evaluation.times=[1e-2]")
 CHATTER = ("ray", "jax", "xla", "warning", "cuda", "pid=", "raylet", "dashboard")
 """Words of libraries' logs, none of which belongs to a line of our own."""
 
 
-def words(settings: tuple[str, ...]) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
-
-
 @pytest.fixture
-def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def printed(advntk: Command) -> Callable[..., Any]:
     """The JSON object that a command prints, which must be all of its standard output, on one line."""
 
-    def call(*arguments: str, code: int = 0) -> Any:
-        with pytest.raises(SystemExit) as stopped:
-            main([*arguments, "--json"])
-        out, err = capsys.readouterr()
-        assert stopped.value.code == code, err
+    def call(*arguments: object) -> Any:
+        code, out, err = advntk(*arguments, "--json")
+        assert code == 0, err
         assert out.count("\n") == 1
         return json.loads(out)
 
     return call
 
 
-def test_json_of_commands_on_a_finished_run(
-    finished: Path,
-    small_settings: tuple[str, ...],
-    tmp_path: Path,
-    printed: Callable[..., Any],
-) -> None:
-    run = str(shutil.copytree(finished, tmp_path / "run"))
-    found = printed("run", "digits", "--out", run, *words(small_settings))
+def test_json_of_commands_on_a_finished_run(copy: Path, tmp_path: Path, printed: Callable[..., Any]) -> None:
+    run = str(copy)
+    found = printed(*command_of(copy))
     assert found["worked"] is False
     assert set(found["methods"]) == {"ntk", "early_stopped", "adv_ntk"}
     assert Path(found["report"]).is_file()
-    built = printed("gram", "build", "digits", "--out", run, *words(small_settings))
+    built = printed("gram", "build", *command_of(copy)[1:])
     assert built["done"] == built["total"] == 6
     assert printed("gram", "status", run)["done"] == 6
     checked = printed("gram", "verify", run)
@@ -88,15 +64,13 @@ def test_json_of_commands_on_a_finished_run(
 
 
 def test_writing_a_report_and_a_comparison_is_said_unless_silence_is_asked_for(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, advntk: Command
 ) -> None:
     runs = [str(shutil.copytree(finished, tmp_path / name)) for name in ("a", "b")]
     compared = ["report", "--compare", *runs, "--out", str(tmp_path / "both.html")]
     for words, last in ((["report", runs[0]], "writing the report"), (compared, "writing the comparison")):
         for quiet in ([], ["-q"]):
-            with pytest.raises(SystemExit):
-                main([*quiet, *words])
-            lines = capsys.readouterr().err.splitlines()
+            lines = advntk(*quiet, *words)[2].splitlines()
             assert lines == [] if quiet else lines[-1] == last
 
 
@@ -128,7 +102,7 @@ def quiet_again() -> Iterator[None]:
 
 
 def test_libraries_are_silent_by_default_and_heard_on_request(
-    quiet_again: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quiet_again: None, monkeypatch: pytest.MonkeyPatch, advntk: Command
 ) -> None:
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
 
@@ -139,23 +113,20 @@ def test_libraries_are_silent_by_default_and_heard_on_request(
         return bool(caught) and logging.getLogger("jax._src.xla_bridge").isEnabledFor(logging.INFO)
 
     for flags, expected in (([], False), (["-v"], True), ([], False)):
-        with pytest.raises(SystemExit):
-            main([*flags, "presets"])
+        advntk(*flags, "presets")
         assert chatter.shown() is expected
         assert heard() is expected
-    ours = logging.getLogger("advntk_dist")
-    assert ours.isEnabledFor(logging.WARNING)
-    capsys.readouterr()
+    assert logging.getLogger("advntk_dist").isEnabledFor(logging.WARNING)
 
 
-def advntk(*arguments: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "advntk_dist", *arguments], capture_output=True, text=True, timeout=280, check=False
     )
 
 
 def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
-    done = advntk("run", "digits", "--out", str(tmp_path / "run"), *words(TINY))
+    done = process("run", "digits", "--out", str(tmp_path / "run"), *TINY)
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr):
         assert all(c.isprintable() or c == "\n" for c in text)
@@ -173,7 +144,7 @@ def test_logs_in_a_pipe_are_plain_and_our_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_verbose_shows_what_ray_says(tmp_path: Path) -> None:
-    done = advntk("-v", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--json", *words(TINY))
+    done = process("-v", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--json", *TINY)
     assert done.returncode == 0, done.stderr
     assert "Started a local Ray instance" in done.stderr
     assert json.loads(done.stdout)["total"] == 3

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advntk_dist.cli import main
 from advntk_dist.results import schema
+from tests.pipeline.conftest import Command, Refused, command_of, results_of
 
 EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an accuracy": (("methods", "adv_ntk", "robust"), 0.97),
@@ -34,17 +33,6 @@ EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
 DERIVED = [edit for edit in EDITS if edit not in ("a value of the environment", "a number of seconds", "the format")]
 
 
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "run")
-
-
-def command(*words: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", *words])
-    return int(stopped.value.code or 0)
-
-
 def edit(run: Path, place: tuple[str | int, ...], value: Any, *, resealed: bool) -> None:
     path = run / "results.json"
     body = json.loads(path.read_text())
@@ -63,23 +51,19 @@ def edit(run: Path, place: tuple[str | int, ...], value: Any, *, resealed: bool)
     ("name", "resealed"), [*((name, False) for name in EDITS), *((name, True) for name in DERIVED)]
 )
 def test_an_edited_value_is_exit_3_and_the_report_puts_it_right(
-    copy: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str], name: str, resealed: bool
+    copy: Path, advntk: Command, refused: Refused, name: str, resealed: bool
 ) -> None:
-    before = json.loads((copy / "results.json").read_text())
+    before = results_of(copy)
     place, value = EDITS[name]
     edit(copy, place, value, resealed=resealed)
-    words = [word for setting in small_settings for word in ("--set", setting)]
-    assert command("run", "digits", "--out", str(copy), *words) == 3
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
+    err = refused(3, "-q", *command_of(copy))
     if name in DERIVED:
-        assert "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in place)[1:] in said.err
-        assert repr(value) in said.err
-    assert f"`advntk report {copy}` writes it again" in said.err
-    assert command("report", str(copy)) == 0
-    assert command("run", "digits", "--out", str(copy), *words) == 0
-    after = json.loads((copy / "results.json").read_text())
+        assert "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in place)[1:] in err
+        assert repr(value) in err
+    assert f"`advntk report {copy}` writes it again" in err
+    assert advntk("-q", "report", copy)[0] == 0
+    assert advntk("-q", *command_of(copy))[0] == 0
+    after = results_of(copy)
     for key in before.keys() - {"checksum", "peak_bytes", "seconds"}:
         assert after[key] == before[key], key
 
@@ -95,32 +79,28 @@ READERS: dict[str, Callable[[str, str], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_no_reader_takes_another_time_of_early_stopping(
-    copy: Path, finished: Path, capsys: pytest.CaptureFixture[str], reader: str
+    copy: Path, finished: Path, refused: Refused, reader: str
 ) -> None:
     edit(copy, ("methods", "early_stopped", "t"), 1e-3, resealed=True)
     files = {p: p.read_bytes() for p in copy.rglob("*.json") if p.name != "zarr.json"}
-    assert command(*READERS[reader](str(copy), str(finished))) == 3
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "methods.early_stopped.t is 0.001 in place of 0.1" in said.err
+    err = refused(3, "-q", *READERS[reader](str(copy), str(finished)))
+    assert "methods.early_stopped.t is 0.001 in place of 0.1" in err
     assert {p: p.read_bytes() for p in copy.rglob("*.json") if p.name != "zarr.json"} == files
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", "0.97", '{"methods": {}}', ""])
-def test_what_is_no_result_is_never_served(copy: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+def test_what_is_no_result_is_never_served(copy: Path, refused: Refused, content: str) -> None:
     (copy / "results.json").write_text(content)
-    assert command("run", str(copy / "config.toml"), "--out", str(copy), "--json") == 3
-    assert capsys.readouterr().out == ""
+    refused(3, "-q", "run", copy / "config.toml", "--out", copy, "--json")
 
 
-def test_no_flipped_bit_is_served(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_flipped_bit_is_served(copy: Path, advntk: Command) -> None:
     whole, rng = (copy / "results.json").read_bytes(), random.Random(0)
     for bit in rng.sample(range(8 * len(whole)), 40):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         (copy / "results.json").write_bytes(bytes(data))
-        code = command("run", str(copy / "config.toml"), "--out", str(copy), "--json")
-        out = capsys.readouterr().out
+        code, out, _ = advntk("-q", "run", copy / "config.toml", "--out", copy, "--json")
         assert (code == 3 and out == "") or _says_the_same(bytes(data), whole), bit
 
 

@@ -11,18 +11,18 @@ import pytest
 import zarr
 
 import advntk_dist as advntk
-from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import split
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.errors import RequestError, SolverError, StoreDamagedError, StoreMismatchError
 from advntk_dist.gram import WorkerPool, build_gram
 from advntk_dist.pipeline import stages
-from advntk_dist.pipeline.directory import RunDirectory
+from advntk_dist.pipeline.directory import RunDirectory, digest
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.progress import Display
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import comparable, events_of, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -31,16 +31,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def comparable(results: dict) -> dict:
-    return {
-        key: value
-        for key, value in results.items()
-        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
-    }
-
-
 def test_results_hold_what_the_contract_names(finished: Path) -> None:
-    results = json.loads((finished / "results.json").read_text())
+    results = results_of(finished)
     assert {"n_train", "n_val", "n_test", "network", "dataset", "attack", "methods", "seconds", "environment"} <= set(
         results
     )
@@ -65,15 +57,15 @@ def test_every_promised_file_is_there(finished: Path) -> None:
 
 
 def test_the_chosen_time_has_the_best_robust_validation_accuracy(finished: Path) -> None:
-    results = json.loads((finished / "results.json").read_text())
+    results = results_of(finished)
     robust = [row["robust"] for row in results["curve"]["validation"]]
     chosen = results["curve"]["times"].index(results["methods"]["early_stopped"]["t"])
     assert chosen == robust.index(max(robust))
 
 
-def test_numbers_agree_with_the_public_interface(finished: Path, small_config: RunConfig) -> None:
+def test_numbers_agree_with_the_public_interface(finished: Path) -> None:
     """The pipeline is the public pieces put together: do it by hand and compare."""
-    data, c = advntk.load_dataset("digits"), small_config
+    data, c = advntk.load_dataset("digits"), small()
     parts = split(data, n_train=c.data.n_train, n_val=c.data.n_val, n_test=c.data.n_test, seed=c.data.seed)
     net = advntk.network("mlp-2")
     x, y = data.x[parts.train], np.eye(10)[data.y[parts.train]]
@@ -89,46 +81,41 @@ def test_numbers_agree_with_the_public_interface(finished: Path, small_config: R
     )
     clean = predictor.predict(x_test).argmax(axis=1) == y_test
     robust = clean & (predictor.predict(adversarial).argmax(axis=1) == y_test)
-    row = json.loads((finished / "results.json").read_text())["methods"]["adv_ntk"]
+    row = results_of(finished)["methods"]["adv_ntk"]
     assert row["clean"] == pytest.approx(clean.mean())
     assert row["robust"] == pytest.approx(robust.mean(), abs=1.5 / len(y_test))
 
 
-def test_a_second_run_changes_nothing(finished: Path, small_config: RunConfig) -> None:
+def test_a_second_run_changes_nothing(finished: Path) -> None:
     before = contents(finished)
-    outcome = run(small_config, finished, display=QUIET)
+    outcome = run(small(), finished, display=QUIET)
     assert not outcome.worked
     assert contents(finished) == before
 
 
 @pytest.mark.parametrize("lost", ["results.json", "report.html"])
-def test_a_lost_result_is_made_again_from_what_is_stored(
-    finished: Path, small_config: RunConfig, tmp_path: Path, lost: str
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    (folder / lost).unlink()
-    outcome = run(small_config, folder, display=QUIET)
+def test_a_lost_result_is_made_again_from_what_is_stored(finished: Path, copy: Path, lost: str) -> None:
+    (copy / lost).unlink()
+    outcome = run(small(), copy, display=QUIET)
     assert outcome.worked
-    assert comparable(outcome.results) == comparable(json.loads((finished / "results.json").read_text()))
+    assert comparable(outcome.results) == comparable(results_of(finished))
 
 
-def test_another_configuration_is_refused_by_name(finished: Path, small_settings: tuple[str, ...]) -> None:
-    other = load_config("digits", (*small_settings, "train.lr=3"))
+def test_another_configuration_is_refused_by_name(finished: Path) -> None:
+    other = small("train.lr=3")
     with pytest.raises(StoreMismatchError, match=r"train\.lr") as caught:
         run(other, finished, display=QUIET)
     assert caught.value.exit_code == 3
 
 
-def test_how_it_is_computed_may_change_between_starts(finished: Path, small_settings: tuple[str, ...]) -> None:
-    other = load_config("digits", (*small_settings, "solver.memory=1GiB", "gram.workers=2"))
+def test_how_it_is_computed_may_change_between_starts(finished: Path) -> None:
+    other = small("solver.memory=1GiB", "gram.workers=2", "evaluation.workers=2")
+    assert digest(other) == digest(small())
     assert not run(other, finished, display=QUIET).worked
 
 
 def test_gram_build_grows_a_matrix_that_nothing_rests_on_to_the_store_that_run_makes(
     built: Path,
-    small_config: RunConfig,
-    small_settings: tuple[str, ...],
     tmp_path: Path,
     ray_cluster: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,21 +123,21 @@ def test_gram_build_grows_a_matrix_that_nothing_rests_on_to_the_store_that_run_m
     folder = tmp_path / "g"
     with WorkerPool() as pool:  # one worker for both, which takes seconds to start
         monkeypatch.setattr(stages, "build_gram", lambda *given, address, **told: build_gram(*given, pool=pool, **told))
-        first = build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
+        first = build_gram_only(small("data.n_train=160"), folder, display=QUIET)
         assert len(first.grid) == 3
         assert verify(folder, tiles=1).values is not None
-        grown = build_gram_only(small_config, folder, display=QUIET)
+        grown = build_gram_only(small(), folder, display=QUIET)
     assert {t for t in grown.grid if grown.commits["ntk"].intact(t.i, t.j)} == set(grown.grid)
     kept = [e for e in events_of(folder) if e["event"] == "tile"]
     assert [e["total"] for e in kept] == [3] * 3 + [6] * 3
     assert (np.asarray(advntk.open_gram(grown.path)) == np.asarray(advntk.open_gram(built / "gram.zarr"))).all()
     with pytest.raises(StoreMismatchError, match=r"data\.n_train"):  # it does not shrink
-        build_gram_only(load_config("digits", (*small_settings, "data.n_train=160")), folder, display=QUIET)
+        build_gram_only(small("data.n_train=160"), folder, display=QUIET)
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_the_matrix_does_not_depend_on_may_change_while_nothing_rests_on_it(
-    filled: Path, small_settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     """As after a solve that failed, with the advice that its message gave."""
     folder = shutil.copytree(filled, tmp_path / "run")
@@ -162,24 +149,24 @@ def test_what_the_matrix_does_not_depend_on_may_change_while_nothing_rests_on_it
         with monkeypatch.context() as patch:
             patch.setattr(ATDynamics, "trajectory", fails)
             with pytest.raises(SolverError):
-                run(load_config("digits", small_settings), folder, display=QUIET)
+                run(small(), folder, display=QUIET)
         assert (folder / "dynamics.zarr").exists()
-    with RunDirectory.at(folder).claimed(load_config("digits", small_settings)):
+    with RunDirectory.at(folder).claimed(small()):
         pass
     for key in ("network.W_std=1.5", "data.seed=1", "gram.tile=60", "data.n_train=180"):
         with pytest.raises(StoreMismatchError, match=key.split("=")[0].replace(".", r"\.")):
-            run(load_config("digits", (*small_settings, key)), folder, display=QUIET)
+            run(small(key), folder, display=QUIET)
     other = ("solver.ridge=0.01", "attack.radius=0.1", "train.steps=2", "evaluation.times=[0.1]")
-    found = run(load_config("digits", (*small_settings, *other)), folder, display=QUIET)
+    found = run(small(*other), folder, display=QUIET)
     assert found.results["attack"]["radius"] == 0.1
     assert "ridge = 0.01" in (folder / "config.toml").read_text()
     with pytest.raises(StoreMismatchError, match=r"solver\.ridge.*keeps the matrix"):
-        run(load_config("digits", small_settings), folder, display=QUIET)
+        run(small(), folder, display=QUIET)
     moved = tmp_path / "other"
     moved.mkdir()
     shutil.copytree(folder / "gram.zarr", moved / "gram.zarr")
     monkeypatch.setattr(stages, "build_gram", no_tile(build_gram))
-    assert run(load_config("digits", small_settings), moved, display=QUIET).worked
+    assert run(small(), moved, display=QUIET).worked
 
 
 def no_tile(build: Any) -> Any:
@@ -195,34 +182,32 @@ def no_tile(build: Any) -> Any:
     return built
 
 
-def test_the_curve_may_take_fewer_images_than_the_methods(
-    finished: Path, filled: Path, small_settings: tuple[str, ...], tmp_path: Path
-) -> None:
-    config = load_config("digits", (*small_settings, "evaluation.curve=20"))
+def test_the_curve_may_take_fewer_images_than_the_methods(finished: Path, filled: Path, tmp_path: Path) -> None:
+    config = small("evaluation.curve=20")
     results = run(config, shutil.copytree(filled, tmp_path / "short"), display=QUIET).results
-    whole = json.loads((finished / "results.json").read_text())
+    whole = results_of(finished)
     assert [row["n_test"] for row in results["curve"]["test"]] == [20, 20]
     assert results["curve"]["validation"] == whole["curve"]["validation"]
     assert results["methods"] == whole["methods"]
 
 
-def test_a_run_that_is_trained_does_not_grow(finished: Path, small_settings: tuple[str, ...]) -> None:
+def test_a_run_that_is_trained_does_not_grow(finished: Path) -> None:
     with pytest.raises(StoreMismatchError, match=r"data\.n_train"):
-        build_gram_only(load_config("digits", (*small_settings, "data.n_train=230")), finished, display=QUIET)
+        build_gram_only(small("data.n_train=230"), finished, display=QUIET)
 
 
 def test_a_run_that_builds_its_matrix_is_the_run_that_finds_it(built: Path, finished: Path) -> None:
     """To rounding: two processes computed the tiles."""
     ours, theirs = (np.asarray(advntk.open_gram(folder / "gram.zarr")) for folder in (built, finished))
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)
-    own, other = (json.loads((folder / "results.json").read_text())["methods"] for folder in (built, finished))
+    own, other = (results_of(folder)["methods"] for folder in (built, finished))
     for method, row in own.items():
         for name in ("clean", "robust"):
             assert row[name] == pytest.approx(other[method][name], abs=1.5 / 60)
 
 
 def test_peak_memory_is_that_of_processes(built: Path) -> None:
-    results = json.loads((built / "results.json").read_text())
+    results = results_of(built)
     for who in ("driver", "worker"):
         assert 50e6 < results["peak_bytes"][who] < 20e9
 
@@ -240,36 +225,28 @@ def test_events_tell_the_story_of_the_build(built: Path) -> None:
     assert all(t["peak_bytes"] <= plan["worker_bytes"] + plan["image_bytes"] for t in tiles)
 
 
-def events_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-
-
-def test_a_stronger_attack_is_added_beside_the_results(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    before = (folder / "results.json").read_bytes()
-    path, again = evaluate_again(folder, "pgd", ["radius=0.05"], display=QUIET)
+def test_a_stronger_attack_is_added_beside_the_results(copy: Path) -> None:
+    before = (copy / "results.json").read_bytes()
+    path, again = evaluate_again(copy, "pgd", ["radius=0.05"], display=QUIET)
     assert path.exists()
     assert again["attack"]["step_size"] == pytest.approx(0.01)
     assert again["attack"]["max_perturbation"] <= 0.05 + 1e-6
     assert again["methods"]["ntk"]["robust"] >= json.loads(before)["methods"]["ntk"]["robust"]
-    assert (folder / "results.json").read_bytes() == before
+    assert (copy / "results.json").read_bytes() == before
     with pytest.raises(RequestError, match="attack"):
-        evaluate_again(folder, "no-such-attack", display=QUIET)
+        evaluate_again(copy, "no-such-attack", display=QUIET)
 
 
-def test_the_report_can_be_written_again(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    before = (folder / "report.html").read_bytes()
-    (folder / "report.html").write_text("gone")
-    rebuild_report(folder, display=QUIET)
-    assert (folder / "report.html").read_bytes() == before
+def test_the_report_can_be_written_again(copy: Path) -> None:
+    before = (copy / "report.html").read_bytes()
+    (copy / "report.html").write_text("gone")
+    rebuild_report(copy, display=QUIET)
+    assert (copy / "report.html").read_bytes() == before
 
 
 def test_the_report_says_when_and_on_which_data(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
-    events = [json.loads(line) for line in (finished / "events.jsonl").read_text().splitlines()]
+    events = events_of(finished)
     began = datetime.fromtimestamp(events[0]["time"], UTC)
     assert f"<dt>Started</dt><dd>{began:%Y-%m-%d %H:%M} UTC</dd>" in page
     stored = read_group(next(path for path in (finished / "evaluation.zarr").iterdir() if path.is_dir()))[1]
@@ -277,21 +254,21 @@ def test_the_report_says_when_and_on_which_data(finished: Path) -> None:
     assert "Chance: " in page
 
 
-def test_an_unfinished_run_has_no_report(tmp_path: Path, small_config: RunConfig) -> None:
-    (tmp_path / "config.toml").write_text(small_config.to_toml())
+def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(small().to_toml())
     with pytest.raises(RequestError, match="not finished"):
         rebuild_report(tmp_path)
     with pytest.raises(RequestError, match="not a run directory"):
         rebuild_report(tmp_path / "nowhere")
 
 
-def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path, small_config: RunConfig) -> None:
+def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path) -> None:
     for content in ("", "# a comment\n", "[data\n", "[data]\nn_train = 200\n\udcff"):
         (tmp_path / "config.toml").write_text(content, errors="surrogateescape")
         with pytest.raises(StoreDamagedError, match=r"config\.toml: damaged .*; the command that started the run"):
             RunDirectory.at(tmp_path).stored_config()
-        with RunDirectory.at(tmp_path).claimed(small_config):
-            assert RunDirectory.at(tmp_path).stored_config() == small_config
+        with RunDirectory.at(tmp_path).claimed(small()):
+            assert RunDirectory.at(tmp_path).stored_config() == small()
     (tmp_path / "config.toml").write_text((tmp_path / "config.toml").read_text().replace("200", "201"))
     with pytest.raises(StoreDamagedError, match="its checksum differs"):
         RunDirectory.at(tmp_path).stored_config()
@@ -308,19 +285,15 @@ def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path, 
         "evaluation.zarr/*/validation_t0/c/0/0",
     ],
 )
-def test_what_is_damaged_is_computed_again(
-    finished: Path, small_config: RunConfig, tmp_path: Path, chunk: str, with_results: bool
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
+def test_what_is_damaged_is_computed_again(finished: Path, copy: Path, chunk: str, with_results: bool) -> None:
     if not with_results:
-        (folder / "results.json").unlink()
-    (path,) = folder.glob(chunk)
+        (copy / "results.json").unlink()
+    (path,) = copy.glob(chunk)
     damaged = bytearray(path.read_bytes())
     damaged[10] ^= 1
     path.write_bytes(bytes(damaged))
-    before = run(small_config, finished, display=QUIET).results
-    outcome = run(small_config, folder, display=QUIET)
+    before = run(small(), finished, display=QUIET).results
+    outcome = run(small(), copy, display=QUIET)
     assert outcome.worked
     for key in ("methods", "paired", "curve", "attack"):
         assert outcome.results[key] == before[key]

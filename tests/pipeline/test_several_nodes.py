@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from advntk_dist.gram.store import GramStore
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import SMALL, results_of
 
 DRIVER = Path(__file__).with_name("nodes_driver.py")
 Drive = Callable[..., str]
@@ -35,8 +36,8 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def settings(small_settings: tuple[str, ...]) -> list[str]:
-    elastic = [setting for setting in small_settings if not setting.startswith("gram.workers")]
+def settings() -> list[str]:
+    elastic = [setting for setting in SMALL if not setting.startswith("gram.workers")]
     # 28 tiles and 4 batches a time, so that all nodes get some
     return [*elastic, "gram.tile=32", "solver.operator=resident", "evaluation.batch=16"]
 
@@ -85,13 +86,13 @@ def test_nodes_lost_in_every_stage_change_no_bit(
     assert where["evaluators_lost"] >= 1
     _same_tiles(tmp_path / "run", folder)
     np.testing.assert_array_equal(_varpi(tmp_path / "run"), _varpi(folder))
-    mine, other = (json.loads((root / "results.json").read_text()) for root in (tmp_path / "run", folder))
+    mine, other = (results_of(root) for root in (tmp_path / "run", folder))
     assert mine["methods"] == other["methods"]
     assert mine["curve"] == other["curve"]
 
 
 def _numbers(folder: Path) -> dict[str, tuple[float, float]]:
-    methods = json.loads((folder / "results.json").read_text())["methods"]
+    methods = results_of(folder)["methods"]
     return {name: (row["clean"], row["robust"]) for name, row in methods.items()}
 
 

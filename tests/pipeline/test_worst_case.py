@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from advntk_dist.cli import main
-from advntk_dist.config import load_config
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.pipeline import tier as tier_module
-from advntk_dist.pipeline.check import check_run
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.pipeline.evaluate import evaluate_again
+from advntk_dist.pipeline.evaluate import check_run, evaluate_again
 from advntk_dist.pipeline.finished import RunOutcomes, read_outcomes
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.pipeline.status import run_status
@@ -29,6 +25,7 @@ from advntk_dist.pipeline.worst_case import AttackSet, WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
+from tests.pipeline.conftest import Command, Refused, command_of, results_of, small
 
 QUIET = Display(quiet=True)
 WEAK = ("attack.loss=squared-error", "attack.steps=1", "attack.step_size=0.002")
@@ -78,16 +75,6 @@ def test_attacks_that_not_all_methods_have_met_rank_nothing_and_are_said() -> No
     assert row["robust"] == pytest.approx(1 / 3)
 
 
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "run")
-
-
-def stored(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
-
-
 def outcomes(folder: Path) -> RunOutcomes:
     place = RunDirectory.at(folder)
     found = read_outcomes(place, place.stored_config())
@@ -100,8 +87,8 @@ def table(folder: Path, label: str, name: str) -> NDArray[np.float64]:
     return np.asarray(group[name])  # type: ignore[arg-type]
 
 
-def test_results_are_under_the_worst_of_what_was_met(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = stored(copy)
+def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command) -> None:
+    before = results_of(copy)
     assert before["worst_case"]["images"] == 60
     assert before["worst_case"]["methods"]["adv_ntk"].items() <= before["methods"]["adv_ntk"].items()
     assert len(before["worst_case"]["attacks"]) == 1
@@ -110,7 +97,7 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, capsys: pytest.
     evaluate_again(copy, "pgd", ["radius=0.01"], display=QUIET)
     evaluate_again(copy, "pgd", ["norm=l2"], display=QUIET)
     evaluate_again(copy, "pgd-reference", ["loss=squared-error"], display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     assert worst["images"] == 30
     assert [a["name"] for a in worst["attacks"]] == [
         "pgd",
@@ -133,10 +120,8 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, capsys: pytest.
         assert worst["methods"][method]["robust"] == robust.mean()
         assert worst["methods"][method]["robust"] <= min(held["methods"][method]["robust"], 1.0)
     assert again["methods"]["ntk"]["robust"] >= worst["methods"]["ntk"]["robust"] - 0.5
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = advntk("-q", "run", str(copy / "config.toml"), "--out", str(copy))
+    assert code == 0
     assert "under the worst of 8 attacks on each of 30 test images (linf radius 0.2)" in out
     assert "apgd-targeted on dlr targeted (100 steps, 3 targets, 1 start)" in out
     assert f"adv_ntk{100 * worst['methods']['adv_ntk']['clean']:>14.1f}%" in out
@@ -146,33 +131,32 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, capsys: pytest.
     assert "Under the run&#39;s own attack alone" in page or "Under the run's own attack alone" in page
 
 
-def test_a_check_counts_for_the_method_that_it_examined(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_counts_for_the_method_that_it_examined(copy: Path, advntk: Command) -> None:
     _, report = check_run(copy, images=40, display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     assert worst["images"] == 60
     (row,) = worst["alone"]
     assert (row["method"], row["n_test"]) == ("adv_ntk", 40)
     assert row["robust"] <= report["white_box"]["robust"]
     assert len(row["attacks"]) > 5
-    with pytest.raises(SystemExit):
-        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
-    assert "Adv-NTK has met further attacks, which not all methods have" in capsys.readouterr().out
+    out = advntk("-q", *command_of(copy))[1]
+    assert "Adv-NTK has met further attacks, which not all methods have" in out
 
 
-def test_damaged_outcomes_of_a_tier_do_not_count_any_more(copy: Path, small_settings: tuple[str, ...]) -> None:
+def test_damaged_outcomes_of_a_tier_do_not_count_any_more(copy: Path) -> None:
     evaluate_run_tier(copy, "fast", images=10, display=QUIET)
-    assert len(stored(copy)["worst_case"]["sets"]) == 1, "the run's own attack met these images before"
+    assert len(results_of(copy)["worst_case"]["sets"]) == 1, "the run's own attack met these images before"
     evaluate_run_tier(copy, "standard", images=10, display=QUIET)
-    worst = stored(copy)["worst_case"]
+    worst = results_of(copy)["worst_case"]
     (label,) = worst["sets"][1:]
     (copy / "evaluation.zarr" / label / "adv_ntk_square" / "c" / "0" / "0").unlink()
-    found = run(load_config("digits", small_settings), copy, display=QUIET)
+    found = run(small(), copy, display=QUIET)
     assert not found.worked
     assert found.results["worst_case"]["images"] == 60
     assert [row["method"] for row in found.results["worst_case"]["alone"]] == ["ntk", "early_stopped"]
-    assert stored(copy)["worst_case"] == worst, "who only reads does not write"
+    assert results_of(copy)["worst_case"] == worst, "who only reads does not write"
     rebuild_report(copy, display=QUIET)
-    assert stored(copy)["worst_case"] == json.loads(json.dumps(found.results["worst_case"]))
+    assert results_of(copy)["worst_case"] == json.loads(json.dumps(found.results["worst_case"]))
 
 
 def test_coefficients_of_another_method_have_not_met_the_attacks(copy: Path) -> None:
@@ -188,15 +172,14 @@ def test_coefficients_of_another_method_have_not_met_the_attacks(copy: Path) -> 
     assert list(found.methods) == ["ntk"]
 
 
-def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: tuple[str, ...]) -> None:
+def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(filled, tmp_path / "run")
-    settings = (*small_settings, *WEAK)
-    plain = run(load_config("digits", settings), folder, display=QUIET)
+    plain = run(small(*WEAK), folder, display=QUIET)
     tier = plain.results["tier"]
     assert (tier["asked"], tier["name"], tier["images"], tier["worth"]) == ("none", "standard", 60, False)
     assert tier["predicted_seconds"] > 0
     assert plain.results["worst_case"]["images"] == 60
-    ending = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=25"))
+    ending = small(*WEAK, "evaluation.tier=standard", "evaluation.tier_images=25")
     ended = run(ending, folder, display=QUIET)
     assert ended.worked
     assert ended.results["tier"]["worth"]
@@ -212,14 +195,14 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: 
     damaged = folder / "results.json"
     damaged.write_text(damaged.read_text().replace('"smallest_ritz"', '"smallest"'))
     rebuild_report(folder, display=QUIET)
-    assert stored(folder)["tier"] == ended.results["tier"], "as it was decided"
+    assert results_of(folder)["tier"] == ended.results["tier"], "as it was decided"
     assert run_status(folder).images == run_status(folder).images_total, "a tier's images are not the run's own"
-    fewer = load_config("digits", (*settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
+    fewer = small(*WEAK, "evaluation.tier=standard", "evaluation.tier_images=10")
     assert not run(fewer, folder, display=QUIET).worked, "more images have met it"
-    assert not run(load_config("digits", settings), folder, display=QUIET).worked
+    assert not run(small(*WEAK), folder, display=QUIET).worked
     # A copy of the whole run whose page is compared with one that has met the run's attack alone.
     other = shutil.copytree(filled, tmp_path / "other")
-    run(load_config("digits", (*settings, "train.lr=0.01")), other, display=QUIET)
+    run(small(*WEAK, "train.lr=0.01"), other, display=QUIET)
     page = compare_runs([folder, other], tmp_path / "page.html").read_text()
     assert "60" in page
     assert "pgd on squared error (1 step of 0.002, 1 start, l∞ radius 0.2)" in page
@@ -229,12 +212,12 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path, small_settings: 
 
 @pytest.mark.parametrize("worth", [0.0, 1e9])
 def test_a_tier_that_costs_too_much_is_left_out_and_said(
-    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, worth: float,
-    capsys: pytest.CaptureFixture[str],
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: float,
+    advntk: Command,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(tier_module, "WORTH", worth)
     folder = shutil.copytree(filled, tmp_path / "run")
-    config = load_config("digits", (*small_settings, "evaluation.tier=auto", "evaluation.tier_images=5"))
+    config = small("evaluation.tier=auto", "evaluation.tier_images=5")
     found = run(config, folder, display=QUIET)
     tier = found.results["tier"]
     assert (tier["asked"], tier["name"], tier["images"], tier["worth"]) == ("auto", "standard", 5, worth > 0)
@@ -245,17 +228,15 @@ def test_a_tier_that_costs_too_much_is_left_out_and_said(
     page = (folder / "report.html").read_text()
     assert ("This is the only attack that the run has met" in page) == (worth == 0)
     assert ("`advntk evaluate RUN --tier standard --images 5`" in page) == (worth == 0)
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(["-q", "run", str(folder / "config.toml"), "--out", str(folder)])
-    assert ("This is the only attack that the run has met" in capsys.readouterr().out) == (worth == 0)
+    out = advntk("-q", "run", folder / "config.toml", "--out", folder)[1]
+    assert ("This is the only attack that the run has met" in out) == (worth == 0)
 
 
 def test_the_tier_of_a_run_goes_on_where_it_was_ended(
-    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(filled, tmp_path / "run")
-    config = load_config("digits", (*small_settings, "evaluation.tier=standard", "evaluation.tier_images=10"))
+    config = small("evaluation.tier=standard", "evaluation.tier_images=10")
     write = Records.write
 
     def ended(self: Records, start: int, values: NDArray[np.float64]) -> None:
@@ -296,20 +277,18 @@ def test_outcomes_of_another_number_of_images_do_not_count(copy: Path) -> None:
     with pytest.raises(StoreDamagedError, match="move it away, and the same command computes its own again"):
         evaluate_run_tier(copy, "standard", images=30, display=QUIET)
     shutil.rmtree(many)
-    before = stored(copy)["worst_case"]
+    before = results_of(copy)["worst_case"]
     evaluate_run_tier(copy, "standard", images=30, display=QUIET)
-    assert stored(copy)["worst_case"] == before
+    assert results_of(copy)["worst_case"] == before
     many.rename(copy / "aside")
     few.rename(many)
     with pytest.raises(StoreDamagedError, match="images is 20, not 30"):
         evaluate_run_tier(copy, "standard", images=30, display=QUIET)
 
 
-def test_a_tier_of_another_run_is_not_shown(
-    copy: Path, filled: Path, tmp_path: Path, small_settings: tuple[str, ...]
-) -> None:
+def test_a_tier_of_another_run_is_not_shown(copy: Path, filled: Path, tmp_path: Path) -> None:
     other = shutil.copytree(filled, tmp_path / "other")
-    run(load_config("digits", (*small_settings, "attack.radius=0.1")), other, display=QUIET)
+    run(small("attack.radius=0.1"), other, display=QUIET)
     evaluate_run_tier(copy, "fast", images=5, display=QUIET)
     check_run(copy, images=5, display=QUIET)
     for name in ("evaluation", "check.json"):
@@ -340,28 +319,20 @@ def test_fewer_images_under_all_attacks_are_said(copy: Path) -> None:
     assert "rests on the first 10 test images now, which have met them all, before on 60" in shown.export_text()
 
 
-def test_a_changed_list_of_attacks_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_list_of_attacks_is_named(copy: Path, refused: Refused) -> None:
     evaluate_run_tier(copy, "standard", images=10, display=QUIET)
-    body = stored(copy)
+    body = results_of(copy)
     body["worst_case"]["sets"][1] = "invented"
     (copy / "results.json").write_text(json.dumps(body))
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "run", str(copy / "config.toml"), "--out", str(copy)])
-    assert stopped.value.code == 3
-    err = capsys.readouterr().err
+    err = refused(3, "-q", "run", str(copy / "config.toml"), "--out", str(copy))
     assert "worst_case.sets[1] is 'invented'" in err
     assert "not whole any more" not in err
 
 
-def test_the_runs_own_attack_is_named_where_it_does_not_count(
-    filled: Path, tmp_path: Path, small_settings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_runs_own_attack_is_named_where_it_does_not_count(filled: Path, tmp_path: Path, advntk: Command) -> None:
     folder = shutil.copytree(filled, tmp_path / "run")
-    run(load_config("digits", (*small_settings, "attack.name=pgd-reference")), folder, display=QUIET)
+    run(small("attack.name=pgd-reference"), folder, display=QUIET)
     evaluate_run_tier(folder, "standard", images=10, display=QUIET)
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(["-q", "run", str(folder / "config.toml"), "--out", str(folder)])
-    out = capsys.readouterr().out
+    out = advntk("-q", "run", str(folder / "config.toml"), "--out", str(folder))[1]
     assert "under the worst of 6 attacks on each of 10 test images" in out
     assert "under the run's own attack alone, pgd-reference on squared error (3 steps of 0.04" in out

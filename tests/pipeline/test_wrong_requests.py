@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.pipeline.directory import RunDirectory
+from tests.pipeline.conftest import Refused, set_words
 
 
 def _set(*pairs: str) -> list[str]:
@@ -50,7 +49,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "malformed --set": (_set("n_train"), 2, "section.key=value"),
     "wrong type": (_set("data.n_train=many"), 2, "data.n_train"),
     "a number as text": (_set('data.n_train="300"'), 2, "data.n_train"),
-    "not TOML": (["run", "{tmp}/broken.toml"], 2, "line 2"),
+    "not TOML": (["run", "{tmp}/broken.toml"], 2, "broken.toml: not valid TOML: Invalid value (at line 2"),
     "not text": (["run", "{tmp}/noise.toml"], 2, "cannot be read as text"),
     "a folder for a file": (["run", "{tmp}"], 2, "no preset and no file"),
     "too many images": (_set("data.n_train=5000"), 2, "data.n_train"),
@@ -119,6 +118,23 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "a run that is not finished": (["report", "{tmp}/busy"], 2, "the run is not finished; `advntk run"),
     "a matrix that is not there": (["dynamics", "{tmp}/busy"], 2, "gram.zarr"),
     "a matrix whose metadata are damaged": (["gram", "status", "{tmp}/broken.zarr"], 3, "broken.zarr"),
+    # finished runs
+    "a misspelt key of an attack": (
+        ["evaluate", "{run}", "--set", "stepz=3"],
+        2,
+        "advntk: evaluate: attack.stepz: no such key; did you mean 'steps'?",
+    ),
+    "a tier of too many images": (["evaluate", "{run}", "--tier", "fast", "--images", "61"], 2, "60 test images"),
+    "a tier of no images": (["evaluate", "{run}", "--tier", "fast", "--images", "0"], 2, "--images"),
+    "a tier of no such method": (["evaluate", "{run}", "--tier", "fast", "--method", "magic"], 2, "magic"),
+    "a tier with settings": (["evaluate", "{run}", "--tier", "fast", "--set", "radius=0.1"], 2, "--set"),
+    "a check of no such method": (["check", "{run}", "--method", "magic"], 2, "there are ntk, early_stopped, adv_ntk"),
+    "a negative strength": (["dynamics", "{run}", "--strength", "-1"], 2, "--strength"),
+    "a strength that is no number": (["dynamics", "{run}", "--strength", "nan"], 2, "--strength"),
+    "no duration": (["dynamics", "{run}", "--duration", "0"], 2, "--duration"),
+    "no pieces": (["dynamics", "{run}", "--pieces", "0"], 2, "--pieces"),
+    "dynamics of no images": (["dynamics", "{run}", "--images", "0"], 2, "--images"),
+    "no such rates": (["dynamics", "{run}", "--rates", "all"], 2, "--rates"),
     # clusters
     "a job for nobody": (
         ["submit", "digits", *NOBODY, "--out", "/r"],
@@ -201,43 +217,16 @@ def test_a_wrong_request_is_one_line(
     code: int,
     words: str,
     places: Path,
-    capsys: pytest.CaptureFixture[str],
+    finished: Path,
+    refused: Refused,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(places.rglob("*"))
-    with pytest.raises(SystemExit) as stopped:
-        main([argument.replace("{tmp}", str(places)) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert stopped.value.code == code
-    assert out == ""
-    assert words in err
-    assert err.startswith("advntk: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+    assert words in refused(code, *(a.format(tmp=places, run=finished) for a in arguments))
     assert not list(tmp_path.rglob("*.zarr"))
     assert sorted(places.rglob("*")) == before
-
-
-def test_there_are_at_least_forty() -> None:
-    assert len(WRONG) >= 40
-
-
-def test_stored_results_that_are_damaged_are_exit_code_3(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("config.toml", "results.json"):
-        (run / name).write_bytes((finished / name).read_bytes())
-    (run / "results.json").write_text(json.dumps({"n_train": 1})[:-3])
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(run)])
-    err = capsys.readouterr().err
-    assert stopped.value.code == 3
-    assert "results.json" in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -253,22 +242,12 @@ def test_a_cluster_that_is_not_there_is_one_line(
     words: str,
     asks_for_ray: None,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is asked of it has begun by then, so that the same command with another address goes on."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may have one
-    settings = [w for s in ("data.n_train=20", "data.n_val=5", "data.n_test=5") for w in ("--set", s)]
-    with pytest.raises(SystemExit) as stopped:
-        main(["-q", "gram", "build", "digits", "--out", str(tmp_path / "run"), "--address", address, *settings])
-    out, err = capsys.readouterr()
-    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1)
+    settings = set_words("data.n_train=20", "data.n_val=5", "data.n_test=5")
+    err = refused(2, "-q", "gram", "build", "digits", "--out", tmp_path / "run", "--address", address, *settings)
     assert words in err
     assert "check --address, or leave it out to start Ray here" in err
-
-
-def test_a_wrong_key_of_evaluate_names_the_program_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", str(finished), "--set", "stepz=3"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("advntk: evaluate: attack.stepz: no such key; did you mean 'steps'?")
