@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import OtherFormatError, StoreDamagedError
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.write import check_words, read_check, read_tiers
 from advntk_dist.results import schema
@@ -105,8 +105,8 @@ def test_what_was_changed_is_named_with_its_remedy(tmp_path: Path, damage: str) 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = put(tmp_path, CHECK) / "check.json"
-    path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 1})))
-    with pytest.raises(StoreMismatchError, match="format differs: the store has 1"):
+    path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 3})))
+    with pytest.raises(OtherFormatError, match=r"check\.json: has format 3, and this release reads format 4 alone"):
         read_check(tmp_path, {})
 
 
