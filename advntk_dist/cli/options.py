@@ -156,7 +156,7 @@ def print_results(results: dict[str, Any], run: object = "RUN") -> None:
 
 def print_methods(results: dict[str, Any]) -> None:
     """Print a line for each method, and their differences on the same images where the results have them."""
-    from advntk_dist.report.format import signed_with_interval
+    from advntk_dist.text import signed_with_interval
 
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}")
     for name, row in results["methods"].items():

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
-from advntk_dist.report.format import as_percent
 from advntk_dist.report.judgements import MethodScore, method_scores, told_apart
 from advntk_dist.report.page import StageTime, flatten, render, replace_file, stages, total
 from advntk_dist.report.style import (
@@ -29,6 +28,7 @@ from advntk_dist.report.style import (
 )
 from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_percent
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.report.format import as_number, as_percent
 from advntk_dist.report.page import write_plots
 from advntk_dist.report.style import (
     CLEAN,
@@ -26,6 +25,7 @@ from advntk_dist.report.style import (
 )
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_number, as_percent
 
 _TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
 

@@ -12,7 +12,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.format import as_number, as_percent, as_points, disjoint, join
 from advntk_dist.report.judgements import MethodScore, method_scores
 from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
 from advntk_dist.report.run_plots import methods_figure, methods_rows
@@ -31,6 +30,7 @@ from advntk_dist.report.style import (
     title,
 )
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_number, as_percent, as_points, disjoint, join
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 

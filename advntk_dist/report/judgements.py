@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.report.format import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
 from advntk_dist.results.schema import MethodRow, PairRow
+from advntk_dist.text import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 
 _TITLES = {"ntk": "NTK", "early_stopped": "Early-stopped NTK", "adv_ntk": "Adv-NTK"}
 

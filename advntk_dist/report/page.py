@@ -10,12 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.format import as_percent, as_radius, signed
 from advntk_dist.report.judgements import title_of
 from advntk_dist.report.style import Plot
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
-from advntk_dist.text import duration
+from advntk_dist.text import as_percent, as_radius, duration, signed
 
 
 def render(template: str, **values: Any) -> str:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.format import as_number, as_percent
 from advntk_dist.report.inputs import (
     DegenerationCurve,
     FloatArray,
@@ -38,6 +37,7 @@ from advntk_dist.report.style import (
     title,
 )
 from advntk_dist.results.schema import MethodRow
+from advntk_dist.text import as_number, as_percent
 
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _CLASSES = 20  # more boxes than this cannot be told apart

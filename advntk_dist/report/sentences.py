@@ -19,18 +19,6 @@ from advntk_dist.report.attacks import (
     under_attack,
     worst_results,
 )
-from advntk_dist.report.format import (
-    Interval,
-    as_number,
-    as_percent,
-    as_points,
-    as_radius,
-    beyond_chance,
-    disjoint,
-    join,
-    signed,
-    with_interval,
-)
 from advntk_dist.report.inputs import (
     DegenerationCurve,
     Examples,
@@ -52,7 +40,19 @@ from advntk_dist.report.judgements import (
     warnings,
 )
 from advntk_dist.results.schema import PairRow
-from advntk_dist.text import duration
+from advntk_dist.text import (
+    Interval,
+    as_number,
+    as_percent,
+    as_points,
+    as_radius,
+    beyond_chance,
+    disjoint,
+    duration,
+    join,
+    signed,
+    with_interval,
+)
 
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
 

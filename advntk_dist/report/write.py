@@ -10,13 +10,13 @@ import numpy as np
 from advntk_dist.report import image_plots, run_plots, sentences
 from advntk_dist.report.attacks import attack_words, attacks_met, attacks_words, under_attack, worst_results
 from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
-from advntk_dist.report.format import as_percent
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.judgements import MethodScore, highlighted, method_scores, pairs_of, title_of
 from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
 from advntk_dist.report.style import Plot, plot
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_percent
 
 ABSENT = {
     "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",

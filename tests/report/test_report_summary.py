@@ -11,20 +11,20 @@ import pytest
 
 from advntk_dist.report import DegenerationCurve, KernelSpectrum, ReportInputs
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.format import (
-    as_number,
-    as_percent,
-    as_points,
-    as_radius,
-    signed,
-    signed_with_interval,
-    with_interval,
-)
 from advntk_dist.report.judgements import MethodScore, chance_of, highlighted, method_scores
 from advntk_dist.report.page import flatten, stages, total
 from advntk_dist.report.sentences import ALONE, compare, degeneration, summarise
 from advntk_dist.results.schema import PairRow
-from advntk_dist.text import duration
+from advntk_dist.text import (
+    as_number,
+    as_percent,
+    as_points,
+    as_radius,
+    duration,
+    signed,
+    signed_with_interval,
+    with_interval,
+)
 from tests.stored_results import under_one_attack
 
 Make = Callable[..., ReportInputs]
