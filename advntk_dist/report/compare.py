@@ -19,11 +19,10 @@ from advntk_dist.report.style import (
     INK,
     MUTED,
     ROBUST,
+    accuracy_axis,
     accuracy_legend,
-    headroom,
     log_axis,
     new_figure,
-    percent_axis,
     plot,
 )
 from advntk_dist.results.schema import PairRow
@@ -178,7 +177,7 @@ def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
     """Robust and clean accuracy against t, one colour a run."""
     figure = new_figure(3.6)
     axes = figure.add_subplot()
-    axes.set_xscale("log")
+    log_axis(axes.xaxis)
     highest = 0.0
     for run, colour, marker in zip(runs, cycle((ROBUST, CLEAN, INK, MUTED)), cycle("osD^"), strict=False):
         curve = run.results["curve"]
@@ -190,11 +189,8 @@ def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
                 markerfacecolor=face, label=run.name if kind == "robust" else None,
             )  # fmt: skip
         axes.axhline(run.results["methods"]["ntk"]["robust"], color=colour, linestyle=(0, (4, 3)), linewidth=1.0)
-    axes.set_ylim(0.0, headroom(highest))
-    percent_axis(axes)
-    log_axis(axes.xaxis)
+    accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
-    axes.set_ylabel("test accuracy")
     accuracy_legend(figure)
     return figure
 

@@ -26,6 +26,7 @@ from advntk_dist.report.style import (
     INK,
     MUTED,
     ROBUST,
+    accuracy_axis,
     accuracy_legend,
     headroom,
     log_axis,
@@ -61,9 +62,7 @@ def methods_figure(scores: tuple[MethodScore, ...]) -> Figure:
     axes.set_xticks(centres, [textwrap.fill(short(score.title, 28), 14) for score in scores])
     axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=INK)
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0.0, headroom(max(max(score.clean, score.robust) for score in scores)))
-    percent_axis(axes)
-    axes.set_ylabel("test accuracy")
+    accuracy_axis(axes, max(max(score.clean, score.robust) for score in scores))
     accuracy_legend(figure)
     return figure
 
@@ -92,7 +91,7 @@ def degeneration_figure(curve: DegenerationCurve) -> Figure:
     times = np.asarray(curve.times, dtype=np.float64)
     drawn = times > 0  # t = 0 has no place on a log axis
     times = times[drawn]
-    axes.set_xscale("log")
+    log_axis(axes.xaxis)
     lines = (
         ("clean", curve.clean, curve.clean_ntk, CLEAN, "s"),
         ("robust", curve.robust, curve.robust_ntk, ROBUST, "o"),
@@ -112,13 +111,9 @@ def degeneration_figure(curve: DegenerationCurve) -> Figure:
     if low_t == high_t:
         axes.set_xlim(low_t / 10, high_t * 10)
     highest = max(curve.clean_ntk, curve.robust_ntk, float(np.max([curve.clean, curve.robust])))
-    top = headroom(highest)
-    _label_infinity(axes, curve, top)
-    axes.set_ylim(0.0, top)
-    percent_axis(axes)
-    log_axis(axes.xaxis)
+    _label_infinity(axes, curve, headroom(highest))
+    accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
-    axes.set_ylabel("test accuracy")
     accuracy_legend(figure)
     return figure
 
@@ -180,7 +175,6 @@ def training_figure(history: TrainingHistory) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     norms = np.asarray(history.grad_norm, dtype=np.float64)
     if np.all(norms > 0) and norms.max() > 30 * norms.min():
-        panels[0, 1].set_yscale("log")
         log_axis(panels[0, 1].yaxis)
     percent_axis(panels[1, 0])
     panels[1, 1].plot(steps, history.varpi_mean, color=ROBUST, marker=marker, markersize=3)
@@ -225,7 +219,6 @@ def varpi_figure(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Fi
     title(panels[0], "all samples (dotted: median)")
     _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size)
     if logarithmic:
-        panels[-1].set_xscale("log")
         (ratio_axis if top < 1000 * low else log_axis)(panels[-1].xaxis)
     panels[-1].set_xlim(float(bins[0]), float(bins[-1]))
     panels[-1].set_xlabel("ϖ, the training time of a sample")
@@ -275,8 +268,8 @@ def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float) -> Figure:
     figure = new_figure(2.7)
     axes = figure.add_subplot()
     values, number = np.asarray(spectrum.eigenvalues), np.arange(1, len(spectrum.eigenvalues) + 1)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    log_axis(axes.xaxis)
+    log_axis(axes.yaxis)
     low = np.maximum(values - spectrum.errors, values / 10)
     axes.fill_between(number, low, values + spectrum.errors, color=ROBUST, alpha=0.2, linewidth=0)
     axes.plot(number, values, color=ROBUST, marker="o", markersize=2.5)
@@ -284,8 +277,6 @@ def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float) -> Figure:
         axes.axhline(1 / chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         note(axes, f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), (0, 2), INK, **where)
-    log_axis(axes.xaxis)
-    log_axis(axes.yaxis)
     axes.set_xlabel("number of the eigenvalue")
     axes.set_ylabel("eigenvalue of the Gram matrix")
     return figure
