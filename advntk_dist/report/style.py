@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -164,7 +164,7 @@ def ratio_axis(axis: Axis) -> None:
 
 
 def _make_logarithmic(axis: Axis) -> None:
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
 
 
 def title(axes: Axes, text: str) -> Text:

@@ -61,12 +61,6 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-def degeneration() -> DegenerationCurve:
-    return DegenerationCurve(
-        np.array([0.01, 0.1, 1.0]), np.full(3, 0.9), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
-    )
-
-
 def shown(inputs: ReportInputs) -> str:
     return render_page(inputs, make_plots(inputs))
 
@@ -93,6 +87,7 @@ def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, An
     assert found == expected
     assert rows["methods.early_stopped.robust"] == "0.3903420523138833"
     assert rows["solver.passes.train"] == "812"
+    schema.RunResults.model_validate(results)  # they are those of a run
 
 
 def test_differences_on_the_same_images_are_a_table(page: Page) -> None:
@@ -119,22 +114,11 @@ def test_radii_and_stages_are_as_they_were_meant(page: Page, make: Make, results
 
 
 def test_warnings_stand_under_the_headline(make: Make) -> None:
-    curve = degeneration()
+    curve = make().curve
     page = shown(make(curve=replace(curve, chosen_t=float(curve.times[0]))))
     assert (
         page.index("</h1>") < page.index("is the edge of the grid, its shortest") < page.index('aria-label="Summary"')
     )
-
-
-def test_the_true_class_stands_over_each_example(make: Make) -> None:
-    examples = make().examples
-    figure = examples_figure(examples, tuple(f"is {n}" for n in range(10)))
-    found = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
-    assert found == [f"is {label}" for label in examples.labels]
-
-
-def test_results_of_these_tests_are_those_of_a_run(results: dict[str, Any]) -> None:
-    schema.RunResults.model_validate(results)
 
 
 def test_tags_are_balanced_and_the_doctype_comes_first(page: Page, written: Path) -> None:
@@ -313,6 +297,9 @@ def test_captions_of_the_digits_run(make: Make, page: Page) -> None:
     assert f"the attack turns {fooled} of {fooled} right answers" in page.text
     assert "magnified 2.5 times (orange: brighter, grey: darker)" in page.text
     assert "class 9 gets the longest times" in page.text
+    figure = examples_figure(examples, tuple(f"is {n}" for n in range(10)))
+    found = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert found == [f"is {label}" for label in examples.labels], "the true class over each example"
 
 
 def test_folder_that_cannot_be_written_is_one_clear_error(make: Make, tmp_path: Path) -> None:
