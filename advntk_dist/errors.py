@@ -71,6 +71,17 @@ class ImagesChangedError(StoreMismatchError):
         )
 
 
+class OtherFormatError(StoreMismatchError):
+    """A file or a store was written in another format than this release has."""
+
+    def __init__(self, where: object, stored: object, requested: object) -> None:
+        super().__init__(str(where), "format", stored, requested)
+        self.args = (
+            f"{where}: has format {stored!r}, and this release reads format {requested!r} alone; start anew with "
+            "another --out, or use the release that wrote it",
+        )
+
+
 class StoreBusyError(AdvNTKError):
     """Another process holds the lock of the store."""
 

@@ -16,14 +16,12 @@ import click
 
 from advntk_dist import chatter
 from advntk_dist.cli.data import data
-from advntk_dist.cli.dynamics import dynamics
 from advntk_dist.cli.gram import gram
 from advntk_dist.cli.interrupt import interruptible, leave
 from advntk_dist.cli.options import VARIABLE, completion, is_verbose, json_before, lay_out_examples
-from advntk_dist.cli.plan import plan
 from advntk_dist.cli.reproduce import reproduce
-from advntk_dist.cli.results import check, evaluate, report
-from advntk_dist.cli.run import finite_width, presets, run, status
+from advntk_dist.cli.results import check, dynamics, evaluate, report
+from advntk_dist.cli.run import finite_width, plan, presets, run, status
 from advntk_dist.cli.submit import submit
 from advntk_dist.distributed import watch
 from advntk_dist.errors import AdvNTKError

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from advntk_dist.cli.options import Published, display, json_before, json_option, print_json
+from advntk_dist.cli.options import PUBLISHED, display, json_before, json_option, print_json
 
 
 @click.group()
@@ -22,7 +22,7 @@ def data() -> None:
 
 
 @data.command("fetch", short_help="Download a published dataset, and check it.")
-@click.argument("name", metavar="NAME", type=Published())
+@click.argument("name", metavar="NAME", type=PUBLISHED)
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files.")
 @click.option("--mirror", metavar="URL", help="Address of a folder with the same files.")
 @json_option

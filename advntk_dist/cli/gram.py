@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from advntk_dist.cli.options import PlaceParameter, configured, display, json_before, json_option, print_json
+from advntk_dist.cli.options import PlaceParameter, answer, configured, display, json_before, json_option, print_json
 from advntk_dist.storage.paths import Location
 
 
@@ -37,10 +37,9 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
     from advntk_dist.pipeline.gram import build_gram_only
 
     store = build_gram_only(load_config(source, overrides), out, address=address, display=display())
-    if as_json:
-        print_json({"path": str(store.path)} | store.status().as_dict())
-    else:
-        click.echo(f"{store.path}: {store.status().done} of {len(store.grid)} tiles")
+    status = store.status()
+    text = f"{store.path}: {status.done} of {len(store.grid)} tiles"
+    answer({"path": str(store.path)} | status.as_dict(), text, as_json)
 
 
 @gram.command("status", short_help="Say how far a build has got.")
@@ -54,10 +53,7 @@ def gram_status(path: Location, as_json: bool) -> None:
     from advntk_dist.pipeline.gram import open_store
 
     status = open_store(path).status()
-    if as_json:
-        print_json(status.as_dict())
-    else:
-        click.echo(str(status))
+    answer(status.as_dict(), str(status), as_json)
 
 
 @gram.command("info", short_help="Print what a store belongs to.")
@@ -71,10 +67,7 @@ def gram_info(path: Location, as_json: bool) -> None:
     from advntk_dist.pipeline.gram import open_store
 
     fingerprint = open_store(path).fingerprint
-    if as_json:
-        print_json(fingerprint)
-    else:
-        click.echo(json.dumps(fingerprint, indent=2))
+    answer(fingerprint, json.dumps(fingerprint, indent=2), as_json)
 
 
 @gram.command("verify", short_help="Check every byte, and values against float64.")

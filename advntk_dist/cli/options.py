@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +29,65 @@ class PlaceParameter(click.Path):
         return super().convert(value, parameter, context) if isinstance(found, Path) else found
 
 
+class Word(click.ParamType):
+    """A word that the Tab key completes; what it names is for the command to say.
+
+    Parameters
+    ----------
+    name
+        What the word is.
+    known
+        The words to choose from, given how the word begins.
+    or_file
+        Whether it may also be a file, which the shell completes where no word begins so.
+    """
+
+    def __init__(self, name: str, known: Callable[[str], Iterable[str]], *, or_file: bool = False) -> None:
+        self.name, self._known, self._or_file = name, known, or_file
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Words that begin like this one; where there is none, files if it may be one."""
+        found = [CompletionItem(word) for word in self._known(incomplete) if word.startswith(incomplete)]
+        return found or ([CompletionItem(incomplete, type="file")] if self._or_file else [])
+
+
+def _presets(begun: str) -> list[str]:
+    """Presets of `run`; the experiments of the paper are many: they come once the word goes into their folder."""
+    from advntk_dist.config import paper, preset_names
+
+    return [*preset_names(), *(paper.names() if begun.startswith(paper.PREFIX) else [paper.PREFIX])]
+
+
+def _finite_width_presets(_: str) -> Iterable[str]:
+    from advntk_dist.config import preset_names
+    from advntk_dist.config.finite_width import FiniteWidthConfig
+
+    return preset_names(FiniteWidthConfig)
+
+
+def _published(_: str) -> Iterable[str]:
+    from advntk_dist.data.sources import SOURCES
+
+    return SOURCES
+
+
+SOURCE = Word("source", _presets, or_file=True)
+FINITE_WIDTH_SOURCE = Word("source", _finite_width_presets, or_file=True)
+PUBLISHED = Word("dataset", _published)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override one configuration key; `advntk presets digits` shows them all.",
+)
+WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
+ADDRESS = click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
 
 
 def configured(default_out: bool, source: click.ParamType | None = None) -> Callable[[F], F]:
@@ -37,20 +95,8 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
 
     def decorate(command: F) -> F:
         out_help = "Run directory, a path or an s3:// or gs:// URL." + (" [default: runs/NAME]" if default_out else "")
-        for decorator in (
-            click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]"),
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="SECTION.KEY=VALUE",
-                help="Override one configuration key; `advntk presets digits` shows them all.",
-            ),
-            click.option("--out", required=not default_out, help=out_help),
-            click.argument("source", metavar="PRESET|FILE.toml", type=source or SourceParameter()),
-        ):
-            command = decorator(command)
-        return command
+        command = click.option("--out", required=not default_out, help=out_help)(SET(ADDRESS(command)))
+        return click.argument("source", metavar="PRESET|FILE.toml", type=source or SOURCE)(command)
 
     return decorate
 
@@ -58,6 +104,14 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
 def print_json(found: Any) -> None:
     """One JSON object on standard output, on one line."""
     click.echo(json.dumps(found, default=str))
+
+
+def answer(found: Any, text: str, as_json: bool) -> None:
+    """Print what was found, as one JSON object or as text."""
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(text)
 
 
 def display() -> Display:
@@ -101,26 +155,16 @@ def print_results(results: dict[str, Any], run: object = "RUN") -> None:
 
 
 def print_methods(results: dict[str, Any]) -> None:
-    """Print a line for each method, and their differences."""
+    """Print a line for each method, and their differences on the same images where the results have them."""
+    from advntk_dist.text import signed_with_interval
+
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}")
     for name, row in results["methods"].items():
-        click.echo(f"{method_row(name, row):<54}{row['n_test']:>7}")
-    print_pairs(results)
-
-
-def method_row(name: str, row: dict[str, Any]) -> str:
-    """One method's line of such a table."""
-    cells = []
-    for key in ("clean", "robust"):
-        low, high = row[f"{key}_interval"]
-        cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
-    return f"{name:<15}{''.join(cells)}".rstrip()
-
-
-def print_pairs(results: dict[str, Any]) -> None:
-    """Print the differences between methods on the same images, where the results have them."""
-    from advntk_dist.report.format import signed_with_interval
-
+        cells = []
+        for key in ("clean", "robust"):
+            low, high = row[f"{key}_interval"]
+            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
+        click.echo(f"{name:<15}{''.join(cells)}{row['n_test']:>7}")
     for pair in results.get("paired", ()):
         clean, robust = (signed_with_interval(pair[kind], pair[f"{kind}_interval"]) for kind in ("clean", "robust"))
         click.echo(f"{pair['method']} - {pair['against']}, the same images: clean {clean}, robust {robust} points")
@@ -198,56 +242,6 @@ def lay_out_examples(command: click.Command) -> None:
 
 VARIABLE = "_ADVNTK_COMPLETE"
 """The environment variable by which a shell asks for completions."""
-
-
-class SourceParameter(click.ParamType):
-    """A preset or a file; completes presets and leaves files to the shell.
-
-    Parameters
-    ----------
-    of
-        Whose presets: "run", or "finite-width".
-    """
-
-    name = "source"
-
-    def __init__(self, of: str = "run") -> None:
-        self.of = of
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        """The word itself: what it names is for the loader to say."""
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        """Presets that begin like the word; where there is none, files."""
-        if self.of == "run":
-            from advntk_dist.config import paper, preset_names
-
-            # The experiments of the paper are many: they come once the word goes into their folder.
-            every = [*preset_names(), *(paper.names() if incomplete.startswith(paper.PREFIX) else [paper.PREFIX])]
-        else:
-            from advntk_dist.config import preset_names
-            from advntk_dist.config.finite_width import FiniteWidthConfig
-
-            every = preset_names(FiniteWidthConfig)
-        found = [CompletionItem(name) for name in every if name.startswith(incomplete)]
-        return found or [CompletionItem(incomplete, type="file")]
-
-
-class Published(click.ParamType):
-    """The name of a dataset that can be fetched."""
-
-    name = "dataset"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        """The word itself: whether there is such a dataset is for the downloader to say."""
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        """Names that begin like the word."""
-        from advntk_dist.data.sources import SOURCES
-
-        return [CompletionItem(name) for name in SOURCES if name.startswith(incomplete)]
 
 
 @click.command(short_help="Print the script that completes with the Tab key.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from advntk_dist.cli.options import display, json_option, print_json
+from advntk_dist.cli.options import ADDRESS, WORKERS, display, json_option, print_json
 from advntk_dist.errors import RequestError
 from advntk_dist.storage.paths import local, location
 
@@ -24,8 +24,8 @@ from advntk_dist.storage.paths import local, location
 @click.option("--at-steps", type=int, help="Steps of finite adversarial training. [default: 20000, the paper's]")
 @click.option("--data", "path", help="Where the dataset lies.")
 @click.option("--out", required=True, help="Folder of the grid.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
-@click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
+@WORKERS
+@ADDRESS
 @click.option("--keep-grams", is_flag=True, help="Keep Gram matrices on disk.")
 @click.option("--dry-run", is_flag=True, help="List what is missing with its predicted time.")
 @json_option
@@ -116,9 +116,9 @@ def _listed(values: Sequence[str]) -> list[str]:
 
 def _radius(text: str) -> float:
     """A radius in units of 1/255."""
-    above, slash, below = text.partition("/")
+    from advntk_dist.config.sections import fraction
+
     try:
-        value = 255 * float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError) as error:
+        return round(255 * float(fraction(text)), 9)
+    except ValueError as error:
         raise RequestError(f"--radius {text}: give a fraction of the pixel range, such as 8/255") from error
-    return round(value, 9)

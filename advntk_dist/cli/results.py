@@ -1,4 +1,4 @@
-"""`advntk evaluate`, `advntk check` and `advntk report`: commands on a finished run."""
+"""`advntk evaluate`, `check`, `dynamics` and `report`: commands on a finished run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import click
 
 from advntk_dist.attacks import registry
 from advntk_dist.cli.options import (
+    ADDRESS,
+    WORKERS,
     PlaceParameter,
+    answer,
     display,
     json_option,
-    method_row,
     print_json,
-    print_pairs,
+    print_methods,
     print_results,
 )
 from advntk_dist.storage.paths import Location
@@ -49,8 +51,8 @@ class _WithAttacks(click.Command):
 )
 @click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray actors that share the batches.")
-@click.option("--address", help="Ray cluster to use, e.g. ray://head:10001. [default: this machine]")
+@WORKERS
+@ADDRESS
 @json_option
 def evaluate(
     folder: Location,
@@ -98,9 +100,7 @@ def _print_tier(results: dict[str, Any]) -> None:
         f"{results['images']} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
         f"largest perturbation {largest:.4g}"
     )
-    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  95% interval")
-    for name, row in results["methods"].items():
-        click.echo(method_row(name, row))
+    print_methods(results)
     click.echo("robust after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
     for name, row in results["methods"].items():
         robust = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
@@ -109,7 +109,6 @@ def _print_tier(results: dict[str, Any]) -> None:
         for part, flags in row.get("flags", {}).items():
             for flag in flags:
                 click.echo(f"{name}, {part} says: {flag}")
-    print_pairs(results)
     if "note" in results:
         click.echo(f"note: {results['note']}")
 
@@ -133,20 +132,15 @@ def report(folders: Sequence[Location], compare: bool, out: Location | None, as_
     if compare:
         from advntk_dist.pipeline.compare import compare_runs
 
-        _print_path("comparison", compare_runs(folders, out or Path("comparison.html"), display=display()), as_json)
+        path = compare_runs(folders, out or Path("comparison.html"), display=display())
+        answer({"comparison": str(path)}, f"comparison: {path}", as_json)
         return
     if len(folders) > 1 or out is not None:
         raise click.UsageError("several runs and --out belong to --compare")
     from advntk_dist.pipeline.run import rebuild_report
 
-    _print_path("report", rebuild_report(folders[0], display=display()), as_json)
-
-
-def _print_path(what: str, path: Location, as_json: bool) -> None:
-    if as_json:
-        print_json({what: str(path)})
-    else:
-        click.echo(f"{what}: {path}")
+    path = rebuild_report(folders[0], display=display())
+    answer({"report": str(path)}, f"report: {path}", as_json)
 
 
 @click.command(short_help="Examine a finished run for gradient masking.")
@@ -189,3 +183,51 @@ def _say_where(path: Location, run: Location) -> None:
         click.echo(f"read: {path}")
     else:
         click.echo(f"written: {path}; `advntk report {run}` brings the run's page up to date")
+
+
+@click.command(short_help="Follow both kinds of training over all times.")
+@click.argument("folder", type=PlaceParameter(), metavar="RUN")
+@click.option("--strength", default=2.0, show_default=True, help="Theta_x eta S of the median sample.")
+@click.option(
+    "--rates",
+    type=click.Choice(["adaptive", "uniform"]),
+    default="adaptive",
+    show_default=True,
+    help="One rate eta a sample, by its distance to other classes, or one for all.",
+)
+@click.option("--schedule", default="constant", show_default=True, help="constant, ramp, cosine, step or cyclic.")
+@click.option("--duration", type=float, help="Time a schedule takes. [default: the middle of the grid of times]")
+@click.option("--pieces", default=4, show_default=True, help="Pieces of an interval for the exact answer.")
+@click.option("--images", type=int, help="Test and validation images to attack. [default: as the run did]")
+@json_option
+def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
+    """Standard and adversarial training of a run's network over time: robust overfitting and where to stop.
+
+    Times and attack are those of the run; it needs a finished Gram matrix. The same command resumes.
+
+    Example: advntk dynamics runs/digits --schedule cosine
+    """
+    from advntk_dist.pipeline.dynamics import DynamicsRequest
+    from advntk_dist.pipeline.dynamics import dynamics as compute
+
+    path, results = compute(folder, DynamicsRequest(**values), display=display())
+    if as_json:
+        print_json(results | {"written": str(path)})
+        return
+    for name, flow in results["flows"].items():
+        stop, solver = flow["early_stopping"], flow["solver"]
+        bases = "one Krylov basis" if solver["bases"] == 1 else f"{solver['bases']} Krylov bases"
+        click.echo(
+            f"{name}: stop at t = {stop['t']:.4g} (effective {stop['effective_time']:.4g}, "
+            f"chosen on {stop['chosen_on']}): "
+            f"clean {100 * stop['test_clean']:.1f}%, robust {100 * stop['test_robust']:.1f}%; "
+            f"{solver['passes']} passes over the matrix for {bases}"
+        )
+    end = results["flows"]["standard"]["rows"][-1]
+    click.echo(f"both end at the plain NTK: clean {100 * end['clean']:.1f}%, robust {100 * end['robust']:.1f}%")
+    for remark in results["remarks"]:
+        click.echo(remark)
+    if results["exactness"] is not None:
+        largest = results["exactness"]["largest_distance"]
+        click.echo(f"largest distance of the closed form to the exact flow: {largest:.2g}")
+    click.echo(f"written: {path}, dynamics.csv and dynamics.svg")

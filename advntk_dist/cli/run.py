@@ -1,18 +1,28 @@
-"""`advntk run`, `advntk status`, `advntk finite-width` and `advntk presets`."""
+"""`advntk run`, what comes before it (`presets`, `plan`), and `status` and `finite-width`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from advntk_dist.cli.options import SourceParameter, configured, display, json_option, print_json, print_results
-
-if TYPE_CHECKING:
-    from advntk_dist.config import RunConfig
+from advntk_dist.cli.options import (
+    FINITE_WIDTH_SOURCE,
+    SET,
+    SOURCE,
+    PlaceParameter,
+    answer,
+    configured,
+    display,
+    json_option,
+    print_json,
+    print_results,
+)
+from advntk_dist.errors import RequestError
+from advntk_dist.storage.paths import Location
 
 
 @click.command(short_help="Do the whole job, from images to a report.")
@@ -33,7 +43,7 @@ def run(
     from advntk_dist.pipeline.finished import finished_results
 
     config = load_config(source, overrides)
-    folder = RunDirectory.at(_out(source, out))
+    folder = RunDirectory.at(f"runs/{Path(source).stem}" if out is None else out)
     results = finished_results(folder, config)
     worked = results is None
     if results is not None:
@@ -54,7 +64,7 @@ def run(
 
 
 @click.command(short_help="List presets, or print one with all its keys.")
-@click.argument("name", required=False, type=SourceParameter())
+@click.argument("name", required=False, type=SOURCE)
 @json_option
 def presets(name: str | None, as_json: bool) -> None:
     """List the built-in configurations, or print one of them as TOML with every key and what it means.
@@ -66,12 +76,15 @@ def presets(name: str | None, as_json: bool) -> None:
 
     advntk presets digits > mine.toml
     """
-    if name is not None:
-        _print_preset(name, as_json)
-        return
-    from advntk_dist.config import RunConfig, paper, preset_names, preset_text
+    from advntk_dist.config import RunConfig, paper, preset_names, preset_text, read_config
     from advntk_dist.config.finite_width import FiniteWidthConfig
+    from advntk_dist.config.read import explained
 
+    if name is not None:
+        kind = FiniteWidthConfig if name.startswith(_FINITE) else RunConfig
+        preset = read_config(kind, name.removeprefix(_FINITE))
+        answer(preset.model_dump(mode="json"), explained(preset).removesuffix("\n"), as_json)
+        return
     runs, finite = (
         {name: preset_text(name, kind).splitlines()[0].removeprefix("# ") for name in preset_names(kind)}
         for kind in (RunConfig, FiniteWidthConfig)
@@ -89,30 +102,63 @@ def presets(name: str | None, as_json: bool) -> None:
         click.echo(f"  {name:<20}{text}")
 
 
-def _print_preset(name: str, as_json: bool) -> None:
-    from advntk_dist.config.read import explained
-
-    found = _preset(name)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        click.echo(explained(found), nl=False)
+_FINITE = "finite-width/"
+"""What stands before the name of a preset of finite-width."""
 
 
-def _preset(name: str) -> RunConfig:
-    finite = "finite-width/"
-    if name.startswith(finite):
-        from advntk_dist.config import read_config
-        from advntk_dist.config.finite_width import FiniteWidthConfig
+@click.command(short_help="Predict time, disk and memory of a run.")
+@click.argument("source", metavar="PRESET|FILE.toml", type=SOURCE)
+@SET
+@click.option("--out", type=PlaceParameter(), help="Where the run would lie: the free space of a disk is looked at.")
+@click.option("--nodes", type=int, help="Machines of a cluster. [default: this machine alone]")
+@click.option("--cpus", type=int, help="Cores of a node. [default: as here]")
+@click.option("--gpus", type=int, help="GPUs of a node. [default: none]")
+@click.option("--memory", metavar="SIZE", help="Memory of a node, e.g. 64GiB. [default: as here]")
+@click.option("--node-link", type=float, metavar="GB/S", help="Between a node and the store.")
+@click.option("--shared-store", type=float, metavar="GB/S", help="Of the store, for all nodes together.")
+@click.option("--network", type=float, metavar="GB/S", help="Into or out of a node.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
+@click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
+@json_option
+def plan(
+    source: str,
+    overrides: Sequence[str],
+    out: Location | None,
+    calibration: Path | None,
+    save: Path | None,
+    as_json: bool,
+    **cluster: Any,
+) -> None:
+    """Predict tiles, disk, memory, passes and time by stage of a run, and advise on its settings.
 
-        return read_config(FiniteWidthConfig, name.removeprefix(finite))
+    Nothing of the run is done. Kernels, solves and one attack are measured here on a few images, which takes seconds
+    (more for convolutions) and starts Ray once; for a cluster elsewhere, measure on one of its nodes with
+    --save-calibration FILE and plan anywhere with --calibration FILE.
+
+    Of several nodes the store and the network cannot be measured here: without their GB/s the time is only bounded from
+    below. The line "limits" names what bounds the Gram build, a pass over the matrix, and training.
+
+    Example: advntk plan cifar10-mlp5 --set data.path=cifar --nodes 4 --cpus 16
+    """
     from advntk_dist.config import load_config
+    from advntk_dist.planning.cluster import described
 
-    return load_config(name)
+    config = load_config(source, overrides)
+    nodes = described(**cluster)
+    if calibration is not None and save is not None:
+        raise click.UsageError("--save-calibration keeps a new measurement; leave out --calibration")
+    if save is not None and not save.resolve().parent.is_dir():
+        raise RequestError(f"--save-calibration {save}: there is no folder {save.parent}; make it, or give another")
+    from advntk_dist.planning.calibration import Calibration
+    from advntk_dist.planning.plan import plan_run
 
-
-def _out(source: str, out: str | None) -> str:
-    return out if out is not None else str(Path("runs") / Path(source).stem)
+    known = None if calibration is None else Calibration.read(calibration)
+    disk = out or Path()
+    place = disk if isinstance(disk, Path) else None
+    made, measured = plan_run(config, nodes, calibration=known, out=place, say=display().say)
+    if save is not None:
+        measured.write(save)
+    answer(made.as_dict(), str(made), as_json)
 
 
 @click.command(short_help="Say how far a run is.")
@@ -128,14 +174,11 @@ def status(folder: str, as_json: bool) -> None:
     from advntk_dist.pipeline.status import run_status
 
     found = run_status(folder)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        click.echo(str(found))
+    answer(asdict(found), str(found), as_json)
 
 
 @click.command("finite-width", short_help="Train networks of finite width beside infinite width.")
-@configured(default_out=True, source=SourceParameter("finite-width"))
+@configured(default_out=True, source=FINITE_WIDTH_SOURCE)
 @click.option(
     "--infinite",
     metavar="RUN",
@@ -157,7 +200,7 @@ def finite_width(
     from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 
     config = read_config(FiniteWidthConfig, source, overrides)
-    folder = FiniteRunDirectory.at(out if out is not None else str(Path("runs") / f"finite-{Path(source).stem}"))
+    folder = FiniteRunDirectory.at(f"runs/finite-{Path(source).stem}" if out is None else out)
     outcome = run_finite_width(config, folder.root, infinite=infinite, address=address, display=display())
     if not outcome.worked and not as_json:
         click.echo(f"{folder.root}: finished before, nothing to do")

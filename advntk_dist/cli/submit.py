@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from advntk_dist.cli.options import SourceParameter, json_option, print_json
+from advntk_dist.cli.options import SET, SOURCE, json_option, print_json
 
 if TYPE_CHECKING:
     from advntk_dist.jobs.client import JobServer
@@ -18,12 +18,12 @@ _START_SECONDS = 20.0
 
 
 @click.command(short_help="Run on a Ray cluster as a job.")
-@click.argument("source", metavar="PRESET|FILE.toml|JOB", type=SourceParameter())
+@click.argument("source", metavar="PRESET|FILE.toml|JOB", type=SOURCE)
 @click.option("--address", required=True, help="The cluster's dashboard, e.g. http://127.0.0.1:8265.")
 @click.option(
     "--out", help="Run directory that all nodes see: an absolute path.  [default: $ADVNTK_RUNS/NAME of the cluster]"
 )
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
+@SET
 @click.option("--follow", is_flag=True, help="Print the log until the job ends; exit as the run does.")
 @click.option("--status", "ask", flag_value="status", help="Submit nothing: where does the last attempt stand?")
 @click.option("--logs", "ask", flag_value="logs", help="Submit nothing: print the whole log of the last attempt.")

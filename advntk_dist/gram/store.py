@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.errors import GramBuildError, StoreDamagedError, StoreError, StoreIncompleteError, StoreMismatchError
+from advntk_dist.errors import GramBuildError, OtherFormatError, StoreDamagedError, StoreError, StoreIncompleteError
 from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.gram.fingerprint import FORMAT, SIZES, Fingerprint, require_same
 from advntk_dist.gram.layout import ATTRIBUTE, checksum, create_layout, is_absent
@@ -64,7 +64,7 @@ class GramStore:
             If there is nothing at ``path``.
         StoreError
             If what is there is not a Gram store, or its description is damaged.
-        StoreMismatchError
+        OtherFormatError
             If it has another format version.
         """
         root = location(path)
@@ -83,7 +83,7 @@ class GramStore:
                 "give the path of a gram.zarr; where it is one, move it away, and the same command builds it again"
             ) from error
         if stored_format != FORMAT:
-            raise StoreMismatchError(str(root), "format", stored_format, FORMAT)
+            raise OtherFormatError(root, stored_format, FORMAT)
         return cls(root, attributes)
 
     @classmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advntk_dist.report.format import as_number, as_percent, as_radius
 from advntk_dist.report.judgements import title_of
+from advntk_dist.text import as_number, as_percent, as_radius
 
 TYPESET = {"linf": "l∞"}
 """Norms as a page shows them; a terminal shows their names."""

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
-from advntk_dist.report.format import as_percent
 from advntk_dist.report.judgements import MethodScore, method_scores, told_apart
 from advntk_dist.report.page import StageTime, flatten, render, replace_file, stages, total
 from advntk_dist.report.style import (
@@ -20,15 +19,15 @@ from advntk_dist.report.style import (
     INK,
     MUTED,
     ROBUST,
+    accuracy_axis,
     accuracy_legend,
-    headroom,
     log_axis,
     new_figure,
-    percent_axis,
     plot,
 )
 from advntk_dist.results.schema import PairRow
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_percent
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
     """Robust and clean accuracy against t, one colour a run."""
     figure = new_figure(3.6)
     axes = figure.add_subplot()
-    axes.set_xscale("log")
+    log_axis(axes.xaxis)
     highest = 0.0
     for run, colour, marker in zip(runs, cycle((ROBUST, CLEAN, INK, MUTED)), cycle("osD^"), strict=False):
         curve = run.results["curve"]
@@ -190,11 +189,8 @@ def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
                 markerfacecolor=face, label=run.name if kind == "robust" else None,
             )  # fmt: skip
         axes.axhline(run.results["methods"]["ntk"]["robust"], color=colour, linestyle=(0, (4, 3)), linewidth=1.0)
-    axes.set_ylim(0.0, headroom(highest))
-    percent_axis(axes)
-    log_axis(axes.xaxis)
+    accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
-    axes.set_ylabel("test accuracy")
     accuracy_legend(figure)
     return figure
 

@@ -8,24 +8,23 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from advntk_dist.report.format import as_number, as_percent
 from advntk_dist.report.page import write_plots
 from advntk_dist.report.style import (
     CLEAN,
     INK,
     ROBUST,
     Plot,
+    accuracy_axis,
     accuracy_legend,
-    headroom,
     log_axis,
     new_figure,
     note,
-    percent_axis,
     plot,
     title,
 )
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_number, as_percent
 
 _TITLES = {"standard": "standard training", "adversarial": "adversarial training"}
 
@@ -47,11 +46,11 @@ def dynamics_figure(results: dict[str, Any]) -> Figure:
     figure = new_figure(4.6)
     panels = figure.subplots(len(results["flows"]), 1, sharex=True, sharey=True)
     highest = max(row["clean_high"] for flow in results["flows"].values() for row in flow["rows"])
+    log_axis(panels[0].xaxis)
     for axes, (name, flow) in zip(panels, results["flows"].items(), strict=True):
         rows = [row for row in flow["rows"] if row["t"] is not None]
         limit = flow["rows"][-1]
         at = np.array([row["effective_time"] for row in rows])
-        axes.set_xscale("log")
         for kind, colour, marker in (("clean", CLEAN, "s"), ("robust", ROBUST, "o")):
             low, high, value = (np.array([row[kind + end] for row in rows]) for end in ("_low", "_high", ""))
             axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -62,10 +61,7 @@ def dynamics_figure(results: dict[str, Any]) -> Figure:
         stop = flow["early_stopping"]["effective_time"]
         axes.axvline(stop, color=INK, linewidth=1.0, linestyle=(0, (1, 2)))
         note(axes, "stop here", (stop, 0.0), (3, 3), INK, xycoords=("data", "axes fraction"), ha="left", va="bottom")
-        axes.set_ylim(0.0, headroom(highest))
-        percent_axis(axes)
-        log_axis(axes.xaxis)
-        axes.set_ylabel("test accuracy")
+        accuracy_axis(axes, highest)
         title(axes, _TITLES[name])
     panels[-1].set_xlabel("effective training time of the median sample")
     accuracy_legend(figure)

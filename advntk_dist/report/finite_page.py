@@ -12,7 +12,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.format import as_number, as_percent, as_points, disjoint, join
 from advntk_dist.report.judgements import MethodScore, method_scores
 from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
 from advntk_dist.report.run_plots import methods_figure, methods_rows
@@ -22,15 +21,15 @@ from advntk_dist.report.style import (
     INK,
     ROBUST,
     Plot,
+    accuracy_axis,
     accuracy_legend,
-    headroom,
     log_axis,
     new_figure,
-    percent_axis,
     plot,
     title,
 )
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_number, as_percent, as_points, disjoint, join
 
 _TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
 
@@ -122,8 +121,8 @@ def width_figure(flow: dict[str, Any]) -> Figure:
     ends = np.array([widths.min(), widths.max()])
     for axes, (field, label) in zip(panels.flat, PANELS, strict=True):
         line = flow["slopes"][field]
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        log_axis(axes.xaxis)
+        log_axis(axes.yaxis)
         axes.plot(widths, [row[field] for row in flow["rows"]], "o", color=ROBUST, markersize=3.5, alpha=0.7)
         axes.plot(ends, np.exp(line["intercept"]) * ends ** line["slope"], color=INK, linewidth=1.2)
         title(axes, label)
@@ -135,7 +134,6 @@ def width_figure(flow: dict[str, Any]) -> Figure:
             fontsize=8,
         )
         axes.margins(y=0.3)
-        log_axis(axes.yaxis)
         _plain_widths(axes, sorted(set(widths.tolist())))
     for axes in panels[1]:
         axes.set_xlabel("width")
@@ -154,14 +152,13 @@ def ensemble_figure(closed: dict[str, Any]) -> Figure:
     axes = figure.add_subplot()
     times = np.asarray(closed["times"], dtype=np.float64)
     drawn = times > 0
-    axes.set_xscale("log")
+    log_axis(axes.xaxis)
     for found, colour in ((closed["widths"][0], CLEAN), (closed["widths"][-1], ROBUST)):
         sharp = found["start_removed"]
         distance, error = (np.asarray(sharp[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
         axes.plot(times[drawn], distance, "o-", color=colour, markersize=3, label=f"width {found['width']}")
         axes.plot(times[drawn], error, color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
     axes.set_ylim(bottom=0.0)
-    log_axis(axes.xaxis)
     axes.set_xlabel("training time t")
     axes.set_ylabel("distance, root mean square")
     accuracy_legend(figure)
@@ -198,12 +195,10 @@ def training_figure(training: dict[str, Any]) -> Figure:
                 label=label if place == 0 else None,
             )
     every = [point[f] for points in training["seeds"].values() for point in points for f in ("clean", "robust_train")]
-    axes.set_ylim(0.0, headroom(max(every)))
-    percent_axis(axes)
+    accuracy_axis(axes, max(every), "accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: as_number(int(value))))
     axes.set_xlabel("step")
-    axes.set_ylabel("accuracy")
     accuracy_legend(figure, columns=3)
     return figure
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from advntk_dist.report.format import as_number
 from advntk_dist.report.inputs import Examples, Extremes, FloatArray
 from advntk_dist.report.style import INK, MUTED, ROBUST, WIDTH, note, short
+from advntk_dist.text import as_number
 
 _DARKER, _BRIGHTER = to_rgb("#7d8694"), to_rgb("#dc6a36")
 """Colours of differences, between those of a light and of a dark page, as pixels do not follow a style sheet."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ReportInputs:
-    """Everything a report shows; parts that a run does not have are ``None`` and are left out with a note.
+    """Everything a report shows.
 
     Attributes
     ----------
@@ -21,15 +21,15 @@ class ReportInputs:
         The resolved configuration.
     curve, training, examples
         The degeneration curve, the training history, the adversarial examples.
-    varpi : (n,) float or None
+    varpi : (n,) float
         Trained time of each training sample, finite and >= 0.
-    y_train : (n,) int or None
+    y_train : (n,) int
         Class of each training sample, for the distribution of varpi by class.
     classes : tuple of str
         Class names, by index.
     extremes, spectrum
         Training images at both ends of varpi, leading eigenvalues of the Gram matrix.
-    y_test : (m,) int or None
+    y_test : (m,) int
         Class of each test image, for the accuracy of guessing.
     facts : tuple of (str, str)
         More to show under the title, as the day of the run.
@@ -37,15 +37,15 @@ class ReportInputs:
 
     results: dict[str, Any]
     config_toml: str
-    curve: DegenerationCurve | None
-    training: TrainingHistory | None
-    varpi: FloatArray | None
-    y_train: IntArray | None
+    curve: DegenerationCurve
+    training: TrainingHistory
+    varpi: FloatArray
+    y_train: IntArray
     classes: tuple[str, ...]
-    examples: Examples | None
-    extremes: Extremes | None = None
-    spectrum: KernelSpectrum | None = None
-    y_test: IntArray | None = None
+    examples: Examples
+    extremes: Extremes
+    spectrum: KernelSpectrum
+    y_test: IntArray
     facts: tuple[tuple[str, str], ...] = ()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from advntk_dist.report.format import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
 from advntk_dist.results.schema import MethodRow, PairRow
+from advntk_dist.text import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 
 _TITLES = {"ntk": "NTK", "early_stopped": "Early-stopped NTK", "adv_ntk": "Adv-NTK"}
 
@@ -43,6 +43,11 @@ def pairs_of(results: Mapping[str, Any]) -> tuple[PairRow, ...]:
     return tuple(PairRow(**row) for row in results["paired"])
 
 
+def pair_of(pairs: Sequence[PairRow], method: str, against: str) -> PairRow:
+    """The difference between these two methods."""
+    return next(pair for pair in pairs if (pair.method, pair.against) == (method, against))
+
+
 def title_of(key: str) -> str:
     """What a method is called in a text."""
     return _TITLES.get(key, key)
@@ -71,15 +76,10 @@ class Chance:
         return f"{as_percent(self.level)} ({self.answer})"
 
 
-def chance_of(classes: int, y_test: IntArray | None) -> Chance | None:
-    """The share of the largest class among the test images; one in ``classes`` where those are not given.
-
-    None where there is no class.
-    """
-    if y_test is not None and np.size(y_test) > 0:
-        share = float(np.bincount(np.asarray(y_test)).max() / np.size(y_test))
-        return Chance(share, f"one answer for all, the largest of {classes} classes")
-    return Chance(1 / classes, f"one of {classes} classes") if classes else None
+def chance_of(classes: int, y_test: IntArray) -> Chance:
+    """The share of the largest class among the test images."""
+    share = float(np.bincount(np.asarray(y_test)).max() / np.size(y_test))
+    return Chance(share, f"one answer for all, the largest of {classes} classes")
 
 
 def told_apart(one: MethodScore, other: MethodScore, pairs: Iterable[PairRow] = ()) -> bool:
@@ -105,11 +105,11 @@ def highlighted(scores: Sequence[MethodScore], pairs: Sequence[PairRow] = ()) ->
     return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
 
 
-def headline(scores: Sequence[MethodScore], pairs: Sequence[PairRow], chance: Chance | None, attack: str) -> str:
+def headline(scores: Sequence[MethodScore], pairs: Sequence[PairRow], chance: Chance, attack: str) -> str:
     """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
     best = with_interval(first.robust, first.robust_interval)
-    if chance is not None and not any(above_chance(score, chance) for score in scores):
+    if not any(above_chance(score, chance) for score in scores):
         return f"No method is above chance under {attack}: {best} at best, where chance is {as_percent(chance.level)}."
     if not level:
         return f"{first.title} {'is the most robust:' if len(scores) > 1 else 'keeps'} {best} under {attack}."
@@ -127,42 +127,32 @@ def above_chance(score: MethodScore, chance: Chance) -> bool:
 
 
 def warnings(
-    scores: Sequence[MethodScore],
-    chance: Chance | None,
-    curve: DegenerationCurve | None,
-    spectrum: KernelSpectrum | None,
+    scores: Sequence[MethodScore], chance: Chance, curve: DegenerationCurve, spectrum: KernelSpectrum
 ) -> tuple[str, ...]:
     """Sentences on what was not learned, and on a grid of times that ends where the choice fell.
 
     The plain NTK is left out: that it falls to chance and below under attack is what the method is there to mend.
     """
     found = []
-    if chance is not None:
-        low = [s for s in scores if s.key != "ntk" and not above_chance(s, chance)]
-        if low:
-            robust = join([f"{s.title} {with_interval(s.robust, s.robust_interval)}" for s in low])
-            found.append(f"Not above chance under attack, which is {chance}: {robust}.")
-        blind = [s for s in scores if s.clean_interval[0] <= chance.level]
-        if blind:
-            clean = join([f"{s.title} {with_interval(s.clean, s.clean_interval)}" for s in blind])
-            level = " either" if low else f", which is {chance}"
-            found.append(f"Not above chance on clean images{level}: {clean}.")
-    if curve is not None:
-        found += _edge(curve)
-        if spectrum is not None and 0 < (reached := float(spectrum.eigenvalues[0]) * curve.chosen_t) < 1:
-            found.append(
-                f"No mode of the kernel is learned by the chosen time: the largest eigenvalue times t is "
-                f"{as_number(reached)}, below 1."
-            )
-    return tuple(found)
-
-
-def _edge(curve: DegenerationCurve) -> list[str]:
-    times = np.asarray(curve.times, dtype=np.float64)
-    for end, name, side in ((times[0], "shortest", "below"), (times[-1], "longest", "above")):
+    low = [s for s in scores if s.key != "ntk" and not above_chance(s, chance)]
+    if low:
+        robust = join([f"{s.title} {with_interval(s.robust, s.robust_interval)}" for s in low])
+        found.append(f"Not above chance under attack, which is {chance}: {robust}.")
+    blind = [s for s in scores if s.clean_interval[0] <= chance.level]
+    if blind:
+        clean = join([f"{s.title} {with_interval(s.clean, s.clean_interval)}" for s in blind])
+        level = " either" if low else f", which is {chance}"
+        found.append(f"Not above chance on clean images{level}: {clean}.")
+    for end, name, side in ((curve.times[0], "shortest", "below"), (curve.times[-1], "longest", "above")):
         if curve.chosen_t == end:
-            return [
+            found.append(
                 f"The chosen time is the edge of the grid, its {name}: extend evaluation.times {side} "
                 f"{as_number(float(end))}, as a better one may lie there."
-            ]
-    return []
+            )
+            break
+    if 0 < (reached := float(spectrum.eigenvalues[0]) * curve.chosen_t) < 1:
+        found.append(
+            f"No mode of the kernel is learned by the chosen time: the largest eigenvalue times t is "
+            f"{as_number(reached)}, below 1."
+        )
+    return tuple(found)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.format import as_percent, as_radius, signed
 from advntk_dist.report.judgements import title_of
 from advntk_dist.report.style import Plot
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
-from advntk_dist.text import duration
+from advntk_dist.text import as_percent, as_radius, duration, signed
 
 
 def render(template: str, **values: Any) -> str:
@@ -32,8 +31,8 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write_page(folder: Location, page: str, plots: Mapping[str, Plot], absent: Iterable[str] = ()) -> Location:
-    """Write ``report.html`` and its plots, the page last; remove the plots of ``absent`` names.
+def write_page(folder: Location, page: str, plots: Mapping[str, Plot]) -> Location:
+    """Write ``report.html`` and its plots, the page last.
 
     Raises
     ------
@@ -44,9 +43,6 @@ def write_page(folder: Location, page: str, plots: Mapping[str, Plot], absent: I
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_plots(folder, plots)
-        for name in absent:
-            for ending in ("svg", "csv"):
-                (folder / f"{name}.{ending}").unlink(missing_ok=True)
         replace_file(target, page.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)

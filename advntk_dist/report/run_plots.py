@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advntk_dist.evaluation.statistics import wilson_interval
-from advntk_dist.report.format import as_number, as_percent
 from advntk_dist.report.inputs import (
     DegenerationCurve,
     FloatArray,
@@ -27,6 +26,7 @@ from advntk_dist.report.style import (
     INK,
     MUTED,
     ROBUST,
+    accuracy_axis,
     accuracy_legend,
     headroom,
     log_axis,
@@ -38,6 +38,7 @@ from advntk_dist.report.style import (
     title,
 )
 from advntk_dist.results.schema import MethodRow
+from advntk_dist.text import as_number, as_percent
 
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _CLASSES = 20  # more boxes than this cannot be told apart
@@ -61,9 +62,7 @@ def methods_figure(scores: tuple[MethodScore, ...]) -> Figure:
     axes.set_xticks(centres, [textwrap.fill(short(score.title, 28), 14) for score in scores])
     axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=INK)
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0.0, headroom(max(max(score.clean, score.robust) for score in scores)))
-    percent_axis(axes)
-    axes.set_ylabel("test accuracy")
+    accuracy_axis(axes, max(max(score.clean, score.robust) for score in scores))
     accuracy_legend(figure)
     return figure
 
@@ -92,7 +91,7 @@ def degeneration_figure(curve: DegenerationCurve) -> Figure:
     times = np.asarray(curve.times, dtype=np.float64)
     drawn = times > 0  # t = 0 has no place on a log axis
     times = times[drawn]
-    axes.set_xscale("log")
+    log_axis(axes.xaxis)
     lines = (
         ("clean", curve.clean, curve.clean_ntk, CLEAN, "s"),
         ("robust", curve.robust, curve.robust_ntk, ROBUST, "o"),
@@ -111,14 +110,10 @@ def degeneration_figure(curve: DegenerationCurve) -> Figure:
     low_t, high_t = float(times[0]), float(times[-1])
     if low_t == high_t:
         axes.set_xlim(low_t / 10, high_t * 10)
-    highest = max(curve.clean_ntk, curve.robust_ntk, float(np.nanmax([curve.clean, curve.robust], initial=0.0)))
-    top = headroom(highest)
-    _label_infinity(axes, curve, top)
-    axes.set_ylim(0.0, top)
-    percent_axis(axes)
-    log_axis(axes.xaxis)
+    highest = max(curve.clean_ntk, curve.robust_ntk, float(np.max([curve.clean, curve.robust])))
+    _label_infinity(axes, curve, headroom(highest))
+    accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
-    axes.set_ylabel("test accuracy")
     accuracy_legend(figure)
     return figure
 
@@ -137,8 +132,7 @@ def degeneration_rows(curve: DegenerationCurve) -> list[dict[str, Any]]:
 
 
 def _band(accuracy: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
-    ends = [wilson_interval(float(value), n) if math.isfinite(value) else (math.nan,) * 2 for value in accuracy]
-    low, high = np.asarray(ends, dtype=np.float64).T
+    low, high = np.array([wilson_interval(float(value), n) for value in accuracy]).T
     return low, high
 
 
@@ -181,7 +175,6 @@ def training_figure(history: TrainingHistory) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     norms = np.asarray(history.grad_norm, dtype=np.float64)
     if np.all(norms > 0) and norms.max() > 30 * norms.min():
-        panels[0, 1].set_yscale("log")
         log_axis(panels[0, 1].yaxis)
     percent_axis(panels[1, 0])
     panels[1, 1].plot(steps, history.varpi_mean, color=ROBUST, marker=marker, markersize=3)
@@ -206,17 +199,15 @@ def training_rows(history: TrainingHistory) -> list[dict[str, Any]]:
     ]
 
 
-def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> Figure:
+def varpi_figure(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Figure:
     """Histogram of varpi over all samples and, under it on the same axis, a box for each class.
 
     The axis is logarithmic where all times are positive and differ much, as those of a recipe that trains log varpi do.
     """
-    groups = [] if y is None else _by_class(np.asarray(varpi), np.asarray(y), classes)
+    groups = _by_class(np.asarray(varpi), np.asarray(y), classes)
     boxes = 0.5 + 0.2 * len(groups)
-    figure = new_figure(2.2 + (boxes if groups else 0.0))
-    panels: list[Axes] = (
-        list(figure.subplots(2, 1, sharex=True, height_ratios=[1.6, boxes])) if groups else [figure.add_subplot()]
-    )
+    figure = new_figure(2.2 + boxes)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, boxes])
     values = np.asarray(varpi, dtype=np.float64)
     low, top = float(values.min()), float(values.max()) or 1.0
     logarithmic = low > 0 and top > _FAR * low
@@ -226,20 +217,18 @@ def varpi_figure(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]
     panels[0].yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     panels[0].set_ylabel("samples")
     title(panels[0], "all samples (dotted: median)")
-    if groups:
-        _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size)
+    _class_boxes(panels[1], groups, len(groups) == np.unique(np.asarray(y)).size)
     if logarithmic:
-        panels[-1].set_xscale("log")
         (ratio_axis if top < 1000 * low else log_axis)(panels[-1].xaxis)
     panels[-1].set_xlim(float(bins[0]), float(bins[-1]))
     panels[-1].set_xlabel("ϖ, the training time of a sample")
     return figure
 
 
-def varpi_rows(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The time of each training sample, with its class where that is given."""
-    labels = [] if y is None else [{"class": classes[int(label)]} for label in y]
-    return [{"sample": i} | (labels[i] if labels else {}) | {"varpi": time} for i, time in enumerate(np.asarray(varpi))]
+def varpi_rows(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The class and the time of each training sample."""
+    rows = enumerate(zip(y, varpi, strict=True))
+    return [{"sample": i, "class": classes[int(label)], "varpi": time} for i, (label, time) in rows]
 
 
 def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: bool) -> None:
@@ -274,22 +263,20 @@ def _by_class(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[
     return groups
 
 
-def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float | None) -> Figure:
+def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float) -> Figure:
     """Eigenvalues against their number on log axes; modes above 1/t are learned by the time t."""
     figure = new_figure(2.7)
     axes = figure.add_subplot()
     values, number = np.asarray(spectrum.eigenvalues), np.arange(1, len(spectrum.eigenvalues) + 1)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    log_axis(axes.xaxis)
+    log_axis(axes.yaxis)
     low = np.maximum(values - spectrum.errors, values / 10)
     axes.fill_between(number, low, values + spectrum.errors, color=ROBUST, alpha=0.2, linewidth=0)
     axes.plot(number, values, color=ROBUST, marker="o", markersize=2.5)
-    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
+    if math.isfinite(chosen_t) and chosen_t > 0:
         axes.axhline(1 / chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         note(axes, f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), (0, 2), INK, **where)
-    log_axis(axes.xaxis)
-    log_axis(axes.yaxis)
     axes.set_xlabel("number of the eigenvalue")
     axes.set_ylabel("eigenvalue of the Gram matrix")
     return figure

@@ -18,18 +18,6 @@ from advntk_dist.report.attacks import (
     under_attack,
     worst_results,
 )
-from advntk_dist.report.format import (
-    Interval,
-    as_number,
-    as_percent,
-    as_points,
-    as_radius,
-    beyond_chance,
-    disjoint,
-    join,
-    signed,
-    with_interval,
-)
 from advntk_dist.report.inputs import (
     DegenerationCurve,
     Examples,
@@ -47,11 +35,24 @@ from advntk_dist.report.judgements import (
     chance_of,
     headline,
     method_scores,
+    pair_of,
     pairs_of,
     warnings,
 )
 from advntk_dist.results.schema import PairRow
-from advntk_dist.text import duration
+from advntk_dist.text import (
+    Interval,
+    as_number,
+    as_percent,
+    as_points,
+    as_radius,
+    beyond_chance,
+    disjoint,
+    duration,
+    join,
+    signed,
+    with_interval,
+)
 
 _SLACK = 1e-6  # float32 rounding of a projection onto the ball; the same bound as the evaluation's
 
@@ -70,27 +71,25 @@ ALONE = "This is the only attack that the run has met: other attacks may leave l
 
 def summarise(inputs: ReportInputs) -> Summary:
     """Compose the summary of a run: its methods under the worst of all attacks met, and its degeneration curve."""
-    results = worst_results(inputs.results)
+    results, curve = worst_results(inputs.results), inputs.curve
     scores, met = method_scores(results), attacks_met(results)
     by_key = {score.key: score for score in scores}
     pairs = pairs_of(results)
-    by_pair = {(pair.method, pair.against): pair for pair in pairs}
-    chance = chance_of(len(inputs.classes), _met_labels(inputs, results))
-    points = [("Under attack", _ranking(scores, chance))]
-    if "adv_ntk" in by_key and "early_stopped" in by_key:
-        pair = by_pair.get(("adv_ntk", "early_stopped"))
-        points.append(("A time for each sample", compare(by_key["adv_ntk"], by_key["early_stopped"], pair)))
-    if inputs.curve is not None:
-        own = {(pair.method, pair.against): pair for pair in pairs_of(inputs.results)}
-        shown = degeneration(inputs.curve, own.get(("early_stopped", "ntk")))
-        alone = "" if len(met) <= 1 else " All of this is under the run's own attack alone."
-        points.append(("Robust overfitting", f"{shown}{alone}"))
-    points.append(("Attack" if len(met) <= 1 else "Attacks", f"{_attacks(results)} {_attack(results, scores)}"))
+    chance = chance_of(len(inputs.classes), inputs.y_test[: results["worst_case"]["images"]])
+    apart = compare(by_key["adv_ntk"], by_key["early_stopped"], pair_of(pairs, "adv_ntk", "early_stopped"))
+    shown = degeneration(curve, pair_of(pairs_of(inputs.results), "early_stopped", "ntk"))
+    alone = "" if len(met) <= 1 else " All of this is under the run's own attack alone."
+    points = (
+        ("Under attack", _ranking(scores, chance)),
+        ("A time for each sample", apart),
+        ("Robust overfitting", f"{shown}{alone}"),
+        ("Attack" if len(met) <= 1 else "Attacks", f"{_attacks(results)} {_attack(results, scores)}"),
+    )
     said, leaks = image_warnings(results)
     return Summary(
         " ".join((headline(scores, pairs, chance, under_attack(results)), *leaks)),
-        tuple(points),
-        (*said, *alone_words(results), *warnings(scores, chance, inputs.curve, inputs.spectrum)),
+        points,
+        (*said, *alone_words(results), *warnings(scores, chance, curve, inputs.spectrum)),
     )
 
 
@@ -99,12 +98,6 @@ def image_warnings(results: dict[str, Any]) -> tuple[list[str], list[str]]:
     kinds = ((Duplicates, results.get("duplicates")), (NearEqual, results.get("near_equal")))
     found = [kind.from_dict(values) for kind, values in kinds if values is not None]
     return [line for one in found for line in one.lines()], [one.leak for one in found if one.leak]
-
-
-def _met_labels(inputs: ReportInputs, results: dict[str, Any]) -> IntArray | None:
-    """Classes of the test images that the accuracies are of."""
-    worst = results.get("worst_case")
-    return inputs.y_test if worst is None or inputs.y_test is None else inputs.y_test[: worst["images"]]
 
 
 def _attacks(results: dict[str, Any]) -> str:
@@ -128,46 +121,40 @@ def tier_words(results: dict[str, Any], run: str = "RUN") -> str:
     return f"{adds}, in about {duration(seconds)}; the run before it took {duration(tier['run_seconds'])}."
 
 
-def _ranking(scores: tuple[MethodScore, ...], chance: Chance | None) -> str:
+def _ranking(scores: tuple[MethodScore, ...], chance: Chance) -> str:
     ranked = sorted(scores, key=lambda score: -score.robust)
     robust = join([f"{score.title} {with_interval(score.robust, score.robust_interval)}" for score in ranked])
     clean = join([f"{score.title} {as_percent(score.clean)}" for score in ranked])
-    level = "" if chance is None else f" Chance: {chance}."
-    return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}.{level}"
+    return f"Robust accuracy, best first: {robust}. Clean accuracy in the same order: {clean}. Chance: {chance}."
 
 
-def compare(adv: MethodScore, early: MethodScore, pair: PairRow | None = None) -> str:
+def compare(adv: MethodScore, early: MethodScore, pair: PairRow) -> str:
     """Say whether Adv-NTK beats the early-stopped NTK under attack, and whether that is more than chance.
 
-    The interval of the difference on the same images decides; without it,
-    intervals of the two accuracies that overlap are called inconclusive.
+    The interval of the difference on the same images decides.
     """
     gain, clean = adv.robust - early.robust, adv.clean - early.clean
+    ends, images = signed(*pair.robust_interval), f"on the same {pair.n_test:,} images"
     trade = ""
     if clean != 0:
-        doubt = "" if pair is None else f" ({_interval(pair.clean_interval)})"
-        trade = f" Its clean accuracy is {as_points(clean)} {'higher' if clean > 0 else 'lower'}{doubt}."
+        size = f"{as_points(clean)} {'higher' if clean > 0 else 'lower'}"
+        trade = f" Its clean accuracy is {size} ({_interval(pair.clean_interval)})."
     if gain == 0:
-        within = ""
-        if pair is not None:
-            ends = signed(*pair.robust_interval)
-            within = f" (95% interval of the difference {ends}, on the same {pair.n_test:,} images)"
-        same = f"{as_percent(adv.robust)}{within}"
+        same = f"{as_percent(adv.robust)} (95% interval of the difference {ends}, {images})"
         return f"Adv-NTK is no better than the early-stopped NTK here: both keep {same}.{trade}"
-    distance = f"{as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK"
-    opening = f"Adv-NTK is {distance}" if gain > 0 else f"Adv-NTK is not better here: it is {distance}"
-    if pair is not None:
-        verdict = _verdict(pair, gain)
-    elif disjoint(adv.robust_interval, early.robust_interval):
-        verdict = ", and the two 95% intervals do not overlap."
+    opening = "Adv-NTK is" if gain > 0 else "Adv-NTK is not better here: it is"
+    if beyond_chance(pair.robust_interval):
+        verdict = "more than chance."
     elif gain > 0:
         verdict = (
-            ", but the two 95% intervals overlap: this run alone does not show "
-            "that a time for each sample beats one time for all."
+            "which may be chance: this run alone does not show that a time for each sample beats one time for all."
         )
     else:
-        verdict = ", and the two 95% intervals overlap."
-    return f"{opening}{verdict}{trade}"
+        verdict = "which may be chance."
+    return (
+        f"{opening} {as_points(gain)} {'above' if gain > 0 else 'below'} the early-stopped NTK in robust accuracy "
+        f"(95% interval {ends}, {images}), {verdict}{trade}"
+    )
 
 
 def _interval(ends: Interval) -> str:
@@ -175,33 +162,17 @@ def _interval(ends: Interval) -> str:
     return f"95% interval {signed(*ends)}, {verdict}"
 
 
-def _verdict(pair: PairRow, gain: float) -> str:
-    """What the same images say of the difference, after "is so many points above"."""
-    measured = f" in robust accuracy (95% interval {signed(*pair.robust_interval)}, on the same {pair.n_test:,} images)"
-    if beyond_chance(pair.robust_interval):
-        return f"{measured}, more than chance."
-    if gain > 0:
-        return (
-            f"{measured}, which may be chance: this run alone does not show that a time for each sample beats one "
-            "time for all."
-        )
-    return f"{measured}, which may be chance."
-
-
-def degeneration(curve: DegenerationCurve, pair: PairRow | None = None) -> str:
+def degeneration(curve: DegenerationCurve, pair: PairRow) -> str:
     """Say what the curve shows: robust accuracy at the best finite t against t = infinity.
 
     A loss is claimed where the intervals of the two do not overlap, or where ``pair``, the NTK stopped at the time that
     the validation images chose against the plain one on the same images, has an interval above 0.
     """
-    robust = np.asarray(curve.robust, dtype=np.float64)
-    if not np.isfinite(robust).any():
-        return "The degeneration curve holds no finite robust accuracy."
-    at = int(np.nanargmax(robust))
-    peak, end = float(robust[at]), curve.robust_ntk
+    at = int(np.argmax(curve.robust))
+    peak, end = float(curve.robust[at]), curve.robust_ntk
     best_t = as_number(float(curve.times[at]))
     ends = wilson_interval(peak, curve.n_test), wilson_interval(end, curve.n_test)
-    chosen = "" if pair is None else _chosen(pair)
+    chosen = _chosen(pair)
     if peak <= end:
         seen = (
             f"robust accuracy is {with_interval(end, ends[1])} at t = ∞, and {with_interval(peak, ends[0])} at the "
@@ -211,7 +182,7 @@ def degeneration(curve: DegenerationCurve, pair: PairRow | None = None) -> str:
             return f"No degeneration at these times: {seen}.{chosen}"
         return f"No degeneration is seen at these times, nor ruled out, as the intervals overlap: {seen}.{chosen}"
     numbers = f"{as_percent(peak)} at t = {best_t} against {as_percent(end)} at t = ∞"
-    if not disjoint(*ends) and (pair is None or pair.robust_interval[0] <= 0):
+    if not disjoint(*ends) and pair.robust_interval[0] <= 0:
         return (
             f"Degeneration is not shown: robust accuracy is {numbers}, a loss of {as_points(peak - end)} inside the "
             f"95% intervals.{chosen}"
@@ -285,7 +256,7 @@ def _loss(history: TrainingHistory) -> str:
     )
 
 
-def varpi_caption(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...]) -> str:
+def varpi_caption(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> str:
     """Sentence under the distribution of training times."""
     values = np.asarray(varpi, dtype=np.float64)
     low, middle, high = (as_number(float(value)) for value in np.quantile(values, [0.05, 0.5, 0.95]))
@@ -293,15 +264,13 @@ def varpi_caption(varpi: FloatArray, y: IntArray | None, classes: tuple[str, ...
     zeros = int(np.count_nonzero(values == 0))
     if zeros:
         text += f"; {zeros:,} are never trained on (ϖ = 0)"
-    if y is not None:
-        labels = np.asarray(y)
-        medians = {int(label): float(np.median(values[labels == label])) for label in np.unique(labels)}
-        if len(medians) > 1:
-            longest, shortest = (pick(medians, key=lambda label: medians[label]) for pick in (max, min))
-            text += (
-                f"; class {classes[longest]} gets the longest times (median {as_number(medians[longest])}), "
-                f"class {classes[shortest]} the shortest ({as_number(medians[shortest])})"
-            )
+    medians = {int(label): float(np.median(values[y == label])) for label in np.unique(y)}
+    if len(medians) > 1:
+        longest, shortest = (pick(medians, key=lambda label: medians[label]) for pick in (max, min))
+        text += (
+            f"; class {classes[longest]} gets the longest times (median {as_number(medians[longest])}), "
+            f"class {classes[shortest]} the shortest ({as_number(medians[shortest])})"
+        )
     return f"{text}."
 
 
@@ -321,7 +290,7 @@ def examples_caption(examples: Examples, title: str) -> str:
 
 def curve_alt(curve: DegenerationCurve) -> str:
     """Describe the degeneration curve for a reader who cannot see it."""
-    best = float(np.nanmax(curve.robust)) if np.isfinite(curve.robust).any() else math.nan
+    best = float(np.max(curve.robust))
     return (
         f"Clean and robust accuracy against training time: robust accuracy is at most {as_percent(best)} at a finite "
         f"time and {as_percent(curve.robust_ntk)} at infinity; clean accuracy at infinity is "
@@ -332,10 +301,10 @@ def curve_alt(curve: DegenerationCurve) -> str:
 _LEFT_OUT = 0.01  # of the median time
 
 
-def extremes_caption(extremes: Extremes, varpi: FloatArray | None = None) -> str:
+def extremes_caption(extremes: Extremes, varpi: FloatArray) -> str:
     """Sentence under the images; ``varpi`` are the times of all training images."""
     longest, shortest = float(np.max(extremes.longest_times)), float(np.min(extremes.shortest_times))
-    median = 0.0 if varpi is None else float(np.median(varpi))
+    median = float(np.median(varpi))
     ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
     if median > 0:
         ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
@@ -351,7 +320,7 @@ def _times(ratio: float) -> str:
     return f"{as_number(ratio)} times the median of all"
 
 
-def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float | None) -> str:
+def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float) -> str:
     """Sentence under the spectrum."""
     values = np.asarray(spectrum.eigenvalues)
     text = (
@@ -359,7 +328,7 @@ def spectrum_caption(spectrum: KernelSpectrum, chosen_t: float | None) -> str:
         f"{as_number(float(values[0]))} to {as_number(float(values[-1]))}; a mode of eigenvalue λ "
         "is learned by the time 1/λ"
     )
-    if chosen_t is not None and math.isfinite(chosen_t) and chosen_t > 0:
+    if math.isfinite(chosen_t) and chosen_t > 0:
         learned = int((values * chosen_t >= 1).sum())
         whole = f"{learned}" if learned < len(values) else f"all {learned} of these and perhaps more"
         text += f": at the time that validation chose these are {whole}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -127,6 +127,13 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100.0 * value:.0f}%"))
 
 
+def accuracy_axis(axes: Axes, highest: float, label: str = "test accuracy") -> None:
+    """Let the vertical axis show accuracies from 0 to a little above the ``highest`` one."""
+    axes.set_ylim(0.0, headroom(highest))
+    percent_axis(axes)
+    axes.set_ylabel(label)
+
+
 def headroom(highest: float) -> float:
     """Top of an accuracy axis: a little over 100%, or the next tenths above when all values are low."""
     return 1.08 if highest > 0.8 else math.ceil(10 * highest + 1) / 10
@@ -141,17 +148,23 @@ def power_of_ten(value: float, _: object = None) -> str:
 
 
 def log_axis(axis: Axis) -> None:
-    """Label the decades of a log axis, at most seven of them."""
+    """Make an axis logarithmic, and label its decades, at most seven of them."""
+    _make_logarithmic(axis)
     axis.set_major_locator(LogLocator(numticks=7))
     axis.set_major_formatter(FuncFormatter(power_of_ten))
     axis.set_minor_formatter(NullFormatter())
 
 
 def ratio_axis(axis: Axis) -> None:
-    """Label 1, 2 and 5 of each decade of a log axis that has few decades, as plain numbers."""
+    """Make an axis of few decades logarithmic, and label 1, 2 and 5 of each as plain numbers."""
+    _make_logarithmic(axis)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _make_logarithmic(axis: Axis) -> None:
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
 
 
 def title(axes: Axes, text: str) -> Text:

@@ -5,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from advntk_dist.report import image_plots, run_plots, sentences
 from advntk_dist.report.attacks import attack_words, attacks_met, attacks_words, under_attack, worst_results
 from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
-from advntk_dist.report.format import as_percent
 from advntk_dist.report.inputs import ReportInputs
 from advntk_dist.report.judgements import MethodScore, highlighted, method_scores, pairs_of, title_of
 from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
 from advntk_dist.report.style import Plot, plot
 from advntk_dist.results import schema
 from advntk_dist.storage.paths import Location
+from advntk_dist.text import as_percent
 
-ABSENT = {
-    "degeneration": "No degeneration curve: this run did not evaluate a range of training times.",
-    "training": "No training curves: this run has no training history.",
-    "varpi": "No distribution of ϖ: this run has no trained times.",
-    "extremes": "No images at the ends of ϖ: this run has no trained times.",
-    "examples": "No adversarial examples: this run kept no images.",
-    "spectrum": "No spectrum: this run did not keep the eigenvalues of its Gram matrix.",
-}
-"""What the page says in place of a plot that a run does not have."""
-
-NAMES = ("methods", *ABSENT)
-"""Plots of a run's report in page order; that of `advntk dynamics` comes beside them."""
+NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")
+"""Plots of a run's report; that of `advntk dynamics` comes beside them."""
 
 
 class TierTable(NamedTuple):
@@ -45,8 +33,7 @@ class TierTable(NamedTuple):
 def write_report(inputs: ReportInputs, folder: Location) -> Location:
     """Write ``report.html`` and its plots into ``folder`` and return the page's path.
 
-    The same inputs give the same bytes; a file that already holds them is not touched. A plot of an earlier
-    report whose part is absent now is removed, so that the folder shows one run. The page is written last.
+    The same inputs give the same bytes; a file that already holds them is not touched. The page is written last.
 
     Results of `advntk dynamics`, `advntk check` and `advntk evaluate --tier` that lie in the folder are shown.
 
@@ -62,67 +49,59 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
     if dynamics is not None:
         plots["dynamics"] = dynamics_plot(dynamics)
     page = render_page(inputs, plots, read_check(folder, inputs.results), read_tiers(folder, inputs.results))
-    return write_page(folder, page, plots, absent=[name for name in NAMES if name not in plots])
+    return write_page(folder, page, plots)
 
 
 def make_plots(inputs: ReportInputs) -> dict[str, Plot]:
-    """Draw every plot that the inputs allow."""
+    """Draw every plot of a run."""
     scores, classes = method_scores(worst_results(inputs.results)), inputs.classes
-    titles = {score.key: score.title for score in scores}
-    curve, history, varpi, examples = inputs.curve, inputs.training, inputs.varpi, inputs.examples
-    extremes, spectrum = inputs.extremes, inputs.spectrum
-    plots = {
-        "methods": plot(
+    curve, history, varpi, y = inputs.curve, inputs.training, inputs.varpi, inputs.y_train
+    examples, extremes, spectrum = inputs.examples, inputs.extremes, inputs.spectrum
+    drawn = (
+        plot(
             lambda: run_plots.methods_figure(scores),
             run_plots.methods_rows(scores),
             sentences.methods_caption(under_attack(inputs.results)),
             "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
-        )
-    }
-    if curve is not None:
-        plots["degeneration"] = plot(
+        ),
+        plot(
             lambda: run_plots.degeneration_figure(curve),
             run_plots.degeneration_rows(curve),
             sentences.curve_caption(curve),
             sentences.curve_alt(curve),
-        )
-    if history is not None and np.size(history.loss) > 0:
-        plots["training"] = plot(
+        ),
+        plot(
             lambda: run_plots.training_figure(history),
             run_plots.training_rows(history),
             sentences.training_caption(history),
             "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
-        )
-    if varpi is not None:
-        plots["varpi"] = plot(
-            lambda: run_plots.varpi_figure(varpi, inputs.y_train, classes),
-            run_plots.varpi_rows(varpi, inputs.y_train, classes),
-            sentences.varpi_caption(varpi, inputs.y_train, classes),
-            "Histogram of the training times of all samples, with a box for each class where labels are given.",
-        )
-    if extremes is not None and len(extremes.longest_labels) > 0:
-        plots["extremes"] = plot(
+        ),
+        plot(
+            lambda: run_plots.varpi_figure(varpi, y, classes),
+            run_plots.varpi_rows(varpi, y, classes),
+            sentences.varpi_caption(varpi, y, classes),
+            "Histogram of the training times of all samples, with a box for each class.",
+        ),
+        plot(
             lambda: image_plots.extremes_figure(extremes, classes),
             image_plots.extremes_rows(extremes, classes),
             sentences.extremes_caption(extremes, varpi),
             "Training images with the longest and the shortest effective training times.",
-        )
-    if examples is not None and len(examples.labels) > 0:
-        plots["examples"] = plot(
+        ),
+        plot(
             lambda: image_plots.examples_figure(examples, classes),
             image_plots.examples_rows(examples, classes),
-            sentences.examples_caption(examples, titles.get(examples.method, examples.method)),
+            sentences.examples_caption(examples, title_of(examples.method)),
             "Test images in columns: clean, adversarial twin, magnified difference.",
-        )
-    if spectrum is not None:
-        chosen = None if curve is None else curve.chosen_t
-        plots["spectrum"] = plot(
-            lambda: run_plots.spectrum_figure(spectrum, chosen),
+        ),
+        plot(
+            lambda: run_plots.spectrum_figure(spectrum, curve.chosen_t),
             run_plots.spectrum_rows(spectrum),
-            sentences.spectrum_caption(spectrum, chosen),
+            sentences.spectrum_caption(spectrum, curve.chosen_t),
             "The largest eigenvalues of the Gram matrix against their number.",
-        )
-    return plots
+        ),
+    )
+    return dict(zip(NAMES, drawn, strict=True))
 
 
 def render_page(
@@ -149,7 +128,7 @@ def render_page(
         own_pairs=own_pairs,
         own_best=highlighted(own_scores, own_pairs),
         more=_no_tier(results),
-        plots=ABSENT | dict(plots),
+        plots=plots,
         checks=() if checked is None else checked["checks"],
         checked=None if checked is None else check_words(checked),
         tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],

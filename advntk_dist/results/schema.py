@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import OtherFormatError, StoreDamagedError
 from advntk_dist.storage.durable import json_checksum, write_durable
 from advntk_dist.storage.paths import Location
 
-FORMAT = 3
+FORMAT = 4
 """Number of the format of every JSON file of a run directory."""
 
 ADV_NTK = "adv_ntk"
@@ -348,7 +348,7 @@ def read(path: Location, kind: type[BaseModel], remedy: str) -> dict[str, Any] |
 
     Raises
     ------
-    StoreMismatchError
+    OtherFormatError
         If it is of another format.
     StoreDamagedError
         If it cannot be parsed, was changed since it was written, or is of another kind.
@@ -373,7 +373,7 @@ def parsed(path: Location, remedy: str) -> dict[str, Any] | None:
 
     Raises
     ------
-    StoreMismatchError
+    OtherFormatError
         If it is of another format.
     StoreDamagedError
         If it cannot be parsed, or is not a file of ours.
@@ -387,7 +387,7 @@ def parsed(path: Location, remedy: str) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not {"format", "checksum"} <= found.keys():
         raise StoreDamagedError(f"{path}: lacks its format number or its checksum; {remedy}")
     if found["format"] != FORMAT and is_as_written(found):
-        raise StoreMismatchError(str(path), "format", found["format"], FORMAT)
+        raise OtherFormatError(path, found["format"], FORMAT)
     return found
 
 

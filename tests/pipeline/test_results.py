@@ -75,16 +75,21 @@ READERS: dict[str, Callable[[str, str], tuple[str, ...]]] = {
     "compare": lambda run, other: ("report", "--compare", run, other, "--out", f"{run}/page.html"),
     "json": lambda run, _: ("run", f"{run}/config.toml", "--out", run, "--json"),
 }
+TIME = (("methods", "early_stopped", "t"), 1e-3, "methods.early_stopped.t is 0.001 in place of 0.1")
+OLDER = (("format",), schema.FORMAT - 1, f"has format {schema.FORMAT - 1}, and this release reads format")
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_no_reader_takes_another_time_of_early_stopping(
-    copy: Path, finished: Path, refused: Refused, reader: str
+@pytest.mark.parametrize(
+    ("reader", "edited"), [*((reader, edited) for reader in READERS for edited in (TIME, OLDER)), ("report", OLDER)]
+)
+def test_no_reader_takes_another_time_of_early_stopping_or_an_older_format(
+    copy: Path, finished: Path, refused: Refused, reader: str, edited: tuple[tuple[str, ...], float, str]
 ) -> None:
-    edit(copy, ("methods", "early_stopped", "t"), 1e-3, resealed=True)
+    place, value, says = edited
+    edit(copy, place, value, resealed=True)
     files = {p: p.read_bytes() for p in copy.rglob("*.json") if p.name != "zarr.json"}
-    err = refused(3, "-q", *READERS[reader](str(copy), str(finished)))
-    assert "methods.early_stopped.t is 0.001 in place of 0.1" in err
+    words = ("report", str(copy)) if reader == "report" else READERS[reader](str(copy), str(finished))
+    assert says in refused(3, "-q", *words)
     assert {p: p.read_bytes() for p in copy.rglob("*.json") if p.name != "zarr.json"} == files
 
 

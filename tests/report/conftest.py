@@ -148,6 +148,7 @@ def make_inputs(**changes: object) -> ReportInputs:
         ),
         "varpi": np.abs(random.gamma(1.6, 0.5, size=1000) * np.repeat(np.linspace(0.5, 1.6, 10), 100)),
         "y_train": np.repeat(np.arange(10), 100),
+        "y_test": np.arange(N_TEST) % 10,
         "classes": tuple("0123456789"),
         "examples": digits_examples(6),
         "spectrum": KernelSpectrum(400.0 * np.arange(1, 61) ** -1.4, 1e-3 * np.ones(60), 1000),

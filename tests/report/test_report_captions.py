@@ -58,16 +58,13 @@ def test_running_means() -> None:
     [
         (0.05, [0.05, 0.1, 0.3], "(up to 0.3, 3 times the median of all) and the shortest (from 0.05, 0.5", "left out"),
         (1e-6, [1e-6, 0.1, 0.3], "class and ϖ above each: the shortest are all but left out.", "learns most"),
-        (0.05, None, "(up to 0.3) and the shortest (from 0.05), class", "left out"),
         (0.0, [0.0, 0.0, 0.3], "(up to 0.3) and the shortest (from 0), class", "median"),
     ],
 )
-def test_only_what_is_next_to_nothing_is_left_out(
-    shortest: float, varpi: list[float] | None, says: str, never: str
-) -> None:
+def test_only_what_is_next_to_nothing_is_left_out(shortest: float, varpi: list[float], says: str, never: str) -> None:
     image, label = np.zeros((1, 8, 8, 1)), np.array([0])
     ends = Extremes(image, np.array([0.3]), label, image, np.array([shortest]), label)
-    words = extremes_caption(ends, None if varpi is None else np.array(varpi))
+    words = extremes_caption(ends, np.array(varpi))
     assert says in words
     assert never not in words
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.errors import OtherFormatError, StoreDamagedError
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.write import check_words, read_check, read_tiers
 from advntk_dist.results import schema
@@ -24,12 +24,6 @@ CHECK = check(
 TIER = tier(["apgd-ce", "square"], {"ntk": 0.15, "adv_ntk": 0.4})
 
 
-def bare(make: Make) -> ReportInputs:
-    return make(
-        curve=None, training=None, varpi=None, y_train=None, examples=None, extremes=None, spectrum=None
-    )  # fmt: skip
-
-
 def put(folder: Path, check: dict[str, Any] | None = None, **tiers: dict[str, Any]) -> Path:
     (folder / "evaluation").mkdir(parents=True)
     if check is not None:
@@ -42,7 +36,7 @@ def put(folder: Path, check: dict[str, Any] | None = None, **tiers: dict[str, An
 def test_the_page_shows_what_lies_beside_the_run(make: Make, tmp_path: Path) -> None:
     put(tmp_path, CHECK, b_standard=TIER, a_fast=TIER | {"tier": "fast", "images": 20})
     (tmp_path / "evaluation" / "notes.txt").write_text("not a tier")
-    page = write_report(bare(make), tmp_path).read_text(encoding="utf-8")
+    page = write_report(make(), tmp_path).read_text(encoding="utf-8")
     assert (
         "1 of 2 checks of Adv-NTK on 200 test images passed. Failed: accuracy falls to 0. Robust accuracy: 28.0% under"
         in page
@@ -58,7 +52,7 @@ def test_the_page_shows_what_lies_beside_the_run(make: Make, tmp_path: Path) -> 
 
 
 def test_the_page_says_how_to_get_what_is_not_there(make: Make, tmp_path: Path) -> None:
-    page = write_report(bare(make), tmp_path).read_text(encoding="utf-8")
+    page = write_report(make(), tmp_path).read_text(encoding="utf-8")
     assert "Not held to a tier of attacks yet: `advntk evaluate RUN --tier standard`" in page
     assert "<code>advntk check RUN</code>" in page
 
@@ -105,8 +99,8 @@ def test_what_was_changed_is_named_with_its_remedy(tmp_path: Path, damage: str) 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = put(tmp_path, CHECK) / "check.json"
-    path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 1})))
-    with pytest.raises(StoreMismatchError, match="format differs: the store has 1"):
+    path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 3})))
+    with pytest.raises(OtherFormatError, match=r"check\.json: has format 3, and this release reads format 4 alone"):
         read_check(tmp_path, {})
 
 
