@@ -24,7 +24,7 @@ from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, ImagesChangedError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import Location, location, remove_tree
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class RunDirectory:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = ExitStack()
             lock.enter_context(
-                sole(
+                exclusive_lock(
                     self.root / ".lock",
                     self.root,
                     f"{self.root}: another process is working on this run; wait for it",

@@ -23,7 +23,7 @@ from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
 from advntk_dist.storage.paths import ObjectPath, _lost, refuse_if_lost
-from advntk_dist.storage.retry import briefly, no_bucket, patiently
+from advntk_dist.storage.retry import no_bucket, short_timeout, with_retries
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Lease:
         if kind is None:
             refuse_if_lost(self.guards)
         # Where the store is away, the lease is taken over once it is stale.
-        with contextlib.suppress(StoreError), briefly():
+        with contextlib.suppress(StoreError), short_timeout():
             found = read_holder(self.path)
             if found is not None and found[0] == self.holder:
                 self.path.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ class Lease:
         self._beats += 1
         content = json.dumps(asdict(self.holder) | {"beat": self._beats}).encode()
         try:
-            result: Mapping[str, Any] = patiently(
+            result: Mapping[str, Any] = with_retries(
                 str(self.path), lambda: obstore.put(store, self.path.key, content, mode=mode), conflicts=True
             )
         except FileNotFoundError:
@@ -176,7 +176,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._released.wait(RENEW):
             try:
-                with briefly(RENEW):
+                with short_timeout(RENEW):
                     kept = self._write(dict(self._version))
             except StoreUnreachableError:
                 continue  # the store may come back before anyone else has taken over
@@ -206,7 +206,7 @@ def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
         return answer.bytes().to_bytes(), dict(answer.meta)
 
     try:
-        content, meta = patiently(str(path), read)
+        content, meta = with_retries(str(path), read)
     except FileNotFoundError:
         return None
     return read_words(content), meta

@@ -21,7 +21,7 @@ from advntk_dist.storage.paths import Location
 
 
 @contextmanager
-def sole(lock: Location, guards: Location, busy: str) -> Iterator[None]:
+def exclusive_lock(lock: Location, guards: Location, busy: str) -> Iterator[None]:
     """Hold a lock.
 
     Parameters
@@ -161,5 +161,5 @@ def builder_lock(store: Location) -> Iterator[None]:
     """
     store.parent.mkdir(parents=True, exist_ok=True)
     busy = f"{store}: another process is building this store; wait until it ends, or watch it with `advntk gram status`"
-    with sole(lock_path(store), store, busy):
+    with exclusive_lock(lock_path(store), store, busy):
         yield

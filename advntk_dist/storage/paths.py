@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from advntk_dist.errors import RequestError, StoreBusyError
-from advntk_dist.storage.retry import TIMEOUT, no_bucket, patiently, seconds_of
+from advntk_dist.storage.retry import TIMEOUT, no_bucket, seconds_of, with_retries
 
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 """URL schemes, and the extra of this package that serves each."""
@@ -98,7 +98,7 @@ class ObjectPath:
         store = self.store
         import obstore
 
-        return patiently(str(self), lambda: obstore.get(store, self.key).bytes().to_bytes())
+        return with_retries(str(self), lambda: obstore.get(store, self.key).bytes().to_bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text; errors as :meth:`read_bytes`."""
@@ -123,7 +123,7 @@ class ObjectPath:
 
         mode: Any = "create" if new else "overwrite"
         try:
-            patiently(
+            with_retries(
                 str(self),
                 lambda: obstore.put(store, self.key, content, mode=mode, use_multipart=large, chunk_size=_PART),
                 conflicts=new,
@@ -140,7 +140,7 @@ class ObjectPath:
         import obstore
 
         try:
-            return dict(patiently(str(self), lambda: obstore.head(store, self.key)))
+            return dict(with_retries(str(self), lambda: obstore.head(store, self.key)))
         except FileNotFoundError:
             return None
 
@@ -161,7 +161,7 @@ class ObjectPath:
         store, prefix = self.store, self.key or None
         import obstore
 
-        found = patiently(str(self), lambda: obstore.list_with_delimiter(store, prefix))
+        found = with_retries(str(self), lambda: obstore.list_with_delimiter(store, prefix))
         for key in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
             yield ObjectPath(self.scheme, self.bucket, key.rstrip("/"))
 
@@ -175,7 +175,7 @@ class ObjectPath:
         import obstore
 
         try:
-            patiently(str(self), lambda: obstore.delete(store, self.key))
+            with_retries(str(self), lambda: obstore.delete(store, self.key))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -185,7 +185,7 @@ class ObjectPath:
         store = self.store
         import obstore
 
-        entries = patiently(str(self), lambda: obstore.list(store, f"{self.key}/").collect())
+        entries = with_retries(str(self), lambda: obstore.list(store, f"{self.key}/").collect())
         for entry in entries:
             ObjectPath(self.scheme, self.bucket, entry["path"]).unlink(missing_ok=True)
 

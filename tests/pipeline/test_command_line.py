@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from advntk_dist.cli import advntk, main
 from advntk_dist.config import load_config, parse_as, parse_config, preset_names, read_config
 from advntk_dist.config.finite_width import FiniteWidthConfig
@@ -42,7 +42,7 @@ def test_verbose_before_and_after_a_command(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(chatter, "show", lambda: heard.append("all"))
+    monkeypatch.setattr(library_logs, "show", lambda: heard.append("all"))
     assert call(capsys, *words)[0] == 0
     assert heard == ["all"]
 
@@ -51,7 +51,7 @@ def test_verbose_before_and_after_a_command(
 def test_quiet_and_verbose_contradict_each_other_wherever_they_stand(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatter, "show", lambda: None)
+    monkeypatch.setattr(library_logs, "show", lambda: None)
     code, out, err = call(capsys, *words)
     assert (code, out) == (2, "")
     assert "give one of them" in err

@@ -17,7 +17,7 @@ from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import ObjectPath, location
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert called("gram", "status", url) == 0
     assert called("gram", "verify", f"{url}/gram.zarr") == 0
     assert f"{url}/gram.zarr: 6 tiles are sound" in capsys.readouterr().out
-    with sole(folder.root / ".lock", folder.root, "busy"):
+    with exclusive_lock(folder.root / ".lock", folder.root, "busy"):
         assert called("report", url) == 1
     assert "another process is working on this run" in capsys.readouterr().err
 

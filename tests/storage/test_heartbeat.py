@@ -15,14 +15,14 @@ import pytest
 
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import locks
-from advntk_dist.storage.locks import holder_of, sole
+from advntk_dist.storage.locks import exclusive_lock, holder_of
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 root = Path(sys.argv[1])
-with sole(root / ".lock", root, "busy"):
+with exclusive_lock(root / ".lock", root, "busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,7 +42,10 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
             assert found[0] == f"process {other.pid} on {here}"
             assert found[1] < 30
             assert found[2]
-        with pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "), sole(lock, tmp_path, "busy"):
+        with (
+            pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
+            exclusive_lock(lock, tmp_path, "busy"),
+        ):
             pass
     finally:
         other.kill()
@@ -54,7 +57,7 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
     assert not (holder_of(lock) or ("", 0.0, True))[2]
     monkeypatch.undo()
     assert not (holder_of(lock) or ("", 0.0, True))[2]
-    with sole(lock, tmp_path, "busy"):
+    with exclusive_lock(lock, tmp_path, "busy"):
         found = holder_of(lock)
         assert found is not None
         assert found[0] == f"process {os.getpid()} on {here}"
@@ -64,7 +67,7 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
 
 def test_holder_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "RENEW", 0.1)
-    with sole(tmp_path / ".lock", tmp_path, "busy"):
+    with exclusive_lock(tmp_path / ".lock", tmp_path, "busy"):
         (beside,) = tmp_path.glob("*.holder")
         os.utime(beside, (0, 0))
         deadline = time.monotonic() + 20

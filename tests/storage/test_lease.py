@@ -17,7 +17,7 @@ from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import lease as lease_module
 from advntk_dist.storage import paths
 from advntk_dist.storage.lease import Holder, Lease, last_seen, read_holder
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import ObjectPath, location
 from tests.waiting import wait_until
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 OTHER = """
 import sys, time
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import location
 root = location(sys.argv[1])
-with sole(root / ".lock", root, "busy"):
+with exclusive_lock(root / ".lock", root, "busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -56,7 +56,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
         assert _is_held(root / ".lock")
         with (
             pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
-            sole(root / ".lock", root, "busy"),
+            exclusive_lock(root / ".lock", root, "busy"),
         ):
             pass
     finally:
@@ -65,7 +65,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease_module, "STALE", 4.0)
-        with sole(root / ".lock", root, "busy"):
+        with exclusive_lock(root / ".lock", root, "busy"):
             assert _is_held(root / ".lock")
             (root / "x").write_bytes(b"")
     assert time.monotonic() - started < 60
@@ -104,7 +104,10 @@ def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
     lease.holder = Holder("elsewhere", 7, "x")
     with lease:
         for _ in range(2):
-            with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), sole(root / ".lock", root, "busy"):
+            with (
+                pytest.raises(StoreBusyError, match="process 7 on elsewhere"),
+                exclusive_lock(root / ".lock", root, "busy"),
+            ):
                 pass
         (root / "x").write_bytes(b"1")
     assert not (root / ".lock").exists()
@@ -162,7 +165,10 @@ def test_a_damaged_lease_is_somebody_elses(root: ObjectPath, monkeypatch: pytest
     (root / ".lock").write_bytes(b"{")
     timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"["))
     timer.start()
-    with pytest.raises(StoreBusyError, match="a machine that is not known"), sole(root / ".lock", root, "busy"):
+    with (
+        pytest.raises(StoreBusyError, match="a machine that is not known"),
+        exclusive_lock(root / ".lock", root, "busy"),
+    ):
         pass
     timer.join()
 
@@ -186,7 +192,7 @@ def test_a_lease_that_could_not_be_given_back_is_no_obstacle_to_its_own_process(
 def test_a_lock_file_that_was_copied_from_a_disk_is_nobodys(root: ObjectPath) -> None:
     (root / ".lock").write_bytes(b"")
     started = time.monotonic()
-    with sole(root / ".lock", root, "busy"):
+    with exclusive_lock(root / ".lock", root, "busy"):
         assert _is_held(root / ".lock")
     assert time.monotonic() - started < 30
     assert not (root / ".lock").exists()
