@@ -68,7 +68,7 @@ def retry_seconds() -> float:
 
 @contextmanager
 def short_timeout(seconds: float = 3.0) -> Iterator[None]:
-    """Less patience in this thread, for what may as well fail: farewells, and courtesies to other terminals."""
+    """Fewer seconds of retries in this thread, for what may fail without harm."""
     token = _limit.set(seconds)
     try:
         yield

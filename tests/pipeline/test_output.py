@@ -134,9 +134,8 @@ def test_libraries_are_silent_by_default_and_heard_on_request(
 
     def heard() -> bool:
         with warnings.catch_warnings(record=True) as caught:
-            (
-                library_logs.show if library_logs.shown() else library_logs.silence
-            )()  # catch_warnings has its own filters
+            # catch_warnings has its own filters
+            (library_logs.show if library_logs.shown() else library_logs.silence)()
             warnings.warn_explicit("old", FutureWarning, "ray/data.py", 1, module="ray.data")
         return bool(caught) and logging.getLogger("jax._src.xla_bridge").isEnabledFor(logging.INFO)
 

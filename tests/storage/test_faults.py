@@ -217,7 +217,7 @@ def test_an_outage_of_a_minute_is_waited_for(
     _outage(s3, place, 60.0)
 
 
-def test_patience_is_shorter_for_farewells(s3: FaultProxy, place: ObjectPath) -> None:
+def test_short_timeout_bounds_the_retries(s3: FaultProxy, place: ObjectPath) -> None:
     s3.out = True
     started = time.monotonic()
     with pytest.raises(StoreUnreachableError), short_timeout(0.2):
