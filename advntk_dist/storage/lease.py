@@ -23,7 +23,7 @@ from typing import Any
 
 from advntk_dist.errors import StoreBusyError, StoreError, StoreUnreachableError
 from advntk_dist.storage.paths import ObjectPath, _lost, refuse_if_lost
-from advntk_dist.storage.retry import no_bucket, short_timeout, with_retries
+from advntk_dist.storage.retry import no_bucket, short_timeout
 
 log = logging.getLogger(__name__)
 
@@ -127,22 +127,23 @@ class Lease:
 
     def _write(self, mode: Any) -> bool:
         """Write the lease if the condition holds; whether this process has it now, whatever became of the answer."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        store = self.path.store
         # Each renewal has other content, as S3 tells versions of an object apart by nothing else.
         self._beats += 1
         content = json.dumps(asdict(self.holder) | {"beat": self._beats}).encode()
+
+        def put(obstore: Any, store: Any) -> Mapping[str, Any] | None:
+            try:
+                return dict(obstore.put(store, self.path.key, content, mode=mode))
+            except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+                return None
+
         try:
-            result: Mapping[str, Any] = with_retries(
-                str(self.path), lambda: obstore.put(store, self.path.key, content, mode=mode), conflicts=True
-            )
+            result = self.path.ask(put)
         except FileNotFoundError:
             if mode == "create":
                 raise no_bucket(str(self.path)) from None
             return False  # another process has deleted it
-        except (AlreadyExistsError, PreconditionError):
+        if result is None:
             found = read_holder(self.path)
             if found is None or found[0] != self.holder:
                 return False
@@ -198,15 +199,13 @@ def _version(meta: Mapping[str, Any]) -> dict[str, str]:
 
 def read_holder(path: ObjectPath) -> tuple[Holder, dict[str, Any]] | None:
     """The holder of a lease, and the metadata of its object; None where it is free."""
-    store = path.store
-    import obstore
 
-    def read() -> tuple[bytes, dict[str, Any]]:
+    def read(obstore: Any, store: Any) -> tuple[bytes, dict[str, Any]]:
         answer = obstore.get(store, path.key)
         return answer.bytes().to_bytes(), dict(answer.meta)
 
     try:
-        content, meta = with_retries(str(path), read)
+        content, meta = path.ask(read)
     except FileNotFoundError:
         return None
     return read_words(content), meta

@@ -171,7 +171,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (BaseError,)
 
 
-def with_retries(where: str, operation: Callable[[], T], *, conflicts: bool = False) -> T:
+def with_retries(where: str, operation: Callable[[], T]) -> T:
     """The result of an operation on an object store, tried again while its failures may pass.
 
     Parameters
@@ -179,9 +179,7 @@ def with_retries(where: str, operation: Callable[[], T], *, conflicts: bool = Fa
     where
         For messages.
     operation
-        Does the same however often it is called.
-    conflicts
-        Let AlreadyExistsError and PreconditionError of obstore through: the operation is a conditional write.
+        Does the same however often it is called. A conditional write catches the error of its condition itself.
 
     Raises
     ------
@@ -197,10 +195,8 @@ def with_retries(where: str, operation: Callable[[], T], *, conflicts: bool = Fa
         except FileNotFoundError:
             break
         except _failures() as error:
-            if conflicts and type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
-                raise
-            failure = error
-        time.sleep(_pause(tries, failure))
+            failure = error  # raised outside of here, what this says must not trail behind the error that is raised
+        time.sleep(tries.pause(failure))
     raise FileNotFoundError(errno.ENOENT, "no such object", where)
 
 
@@ -212,9 +208,4 @@ async def with_retries_async(where: str, operation: Callable[[], Awaitable[T]]) 
             return await operation()
         except _failures() as error:
             failure = error
-        await asyncio.sleep(_pause(tries, failure))
-
-
-def _pause(tries: RetryPolicy, failure: Exception) -> float:
-    """Outside the handler of the failure, whose text must not trail behind the error that is raised here."""
-    return tries.pause(failure)
+        await asyncio.sleep(tries.pause(failure))
