@@ -16,6 +16,7 @@ import pytest
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import locks
 from advntk_dist.storage.locks import exclusive_lock, holder_of
+from tests.waiting import wait_until
 
 OTHER = """
 import sys, time
@@ -70,10 +71,7 @@ def test_holder_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with exclusive_lock(tmp_path / ".lock", tmp_path, "busy"):
         (beside,) = tmp_path.glob("*.holder")
         os.utime(beside, (0, 0))
-        deadline = time.monotonic() + 20
-        while beside.stat().st_mtime == 0:
-            assert time.monotonic() < deadline, "not renewed"
-            time.sleep(0.05)
+        wait_until(lambda: beside.stat().st_mtime > 0, 20, "not renewed")
         assert json.loads(beside.read_text())["pid"] == os.getpid()
 
 
@@ -81,10 +79,10 @@ def test_folder_that_is_removed_ends_the_renewals(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(locks, "RENEW", 0.05)
     folder = tmp_path / "run"
     folder.mkdir()
-    with locks.Heartbeat(folder / ".lock") as beat:
+    with locks.heartbeat(folder / ".lock") as thread:
         shutil.rmtree(folder)
-        beat._thread.join(20)
-        assert not beat._thread.is_alive()
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_file_server_that_fails_for_a_while_is_said(
@@ -95,13 +93,10 @@ def test_file_server_that_fails_for_a_while_is_said(
     def away(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    with locks.Heartbeat(tmp_path / ".lock") as beat, monkeypatch.context() as patch:
+    with locks.heartbeat(tmp_path / ".lock") as thread, monkeypatch.context() as patch:
         patch.setattr(os, "utime", away)
-        deadline = time.monotonic() + 20
-        while not caplog.records:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert beat._thread.is_alive()
+        wait_until(lambda: bool(caplog.records), 20)
+        assert thread.is_alive()
     assert "not renewed" in caplog.text
     assert not list(tmp_path.iterdir())
 

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from advntk_dist.errors import StoreBusyError
-from advntk_dist.storage import lease as lease_module
-from advntk_dist.storage import paths
-from advntk_dist.storage.lease import Holder, Lease, last_seen, read_holder
-from advntk_dist.storage.locks import exclusive_lock
+from advntk_dist.storage import locks, paths
+from advntk_dist.storage.locks import Holder, Lease, exclusive_lock, last_seen, read_holder
 from advntk_dist.storage.paths import ObjectPath, location
 from tests.waiting import wait_until
 
@@ -37,7 +35,7 @@ with exclusive_lock(root / ".lock", root, "busy"):
 
 def _is_held(lock: Any) -> bool:
     seen = last_seen(lock)
-    return seen is not None and seen[1] < lease_module.STALE
+    return seen is not None and seen[1] < locks.STALE
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
         other.wait()
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease_module, "STALE", 4.0)
+        patch.setattr(locks, "STALE", 4.0)
         with exclusive_lock(root / ".lock", root, "busy"):
             assert _is_held(root / ".lock")
             (root / "x").write_bytes(b"")
@@ -75,7 +73,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    monkeypatch.setattr(locks, "RENEW", 0.3)
     root = replace(root, scheme=scheme)
     with Lease(root / ".lock", root, "busy"):
         with pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
@@ -96,9 +94,9 @@ def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
     scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who asks waits until it sees a renewal, however long the lease has been held."""
-    monkeypatch.setattr(lease_module, "RENEW", 0.5)
-    monkeypatch.setattr(lease_module, "STALE", 3.0)
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "RENEW", 0.5)
+    monkeypatch.setattr(locks, "STALE", 3.0)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     root = replace(root, scheme=scheme)
     lease = Lease(root / ".lock", root, "busy")
     lease.holder = Holder("elsewhere", 7, "x")
@@ -114,8 +112,8 @@ def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
 
 
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.2)
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "RENEW", 0.2)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     thief = Holder("elsewhere", 7, "x")
     lease = Lease(root / ".lock", root / "run", "busy")
     lease.__enter__()
@@ -151,7 +149,7 @@ def test_a_lease_outlives_a_lost_answer(root: ObjectPath, s3: FaultProxy) -> Non
 
 
 def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    monkeypatch.setattr(locks, "RENEW", 0.3)
     with Lease(root / ".lock", root, "busy"):
         s3.seen.clear()
         s3.out = True
@@ -161,7 +159,7 @@ def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatc
 
 
 def test_a_damaged_lease_is_somebody_elses(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     (root / ".lock").write_bytes(b"{")
     timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"["))
     timer.start()
