@@ -23,6 +23,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import advntk_dist  # noqa: F401  # sets what Ray reads when it is first imported
+from tests.terminal import without_ray
 
 KEY_ID, SECRET = "AKIAPLANTEDBYTESTS", "planted-by-the-tests"
 # Before Ray starts, as its workers inherit them; and whoever runs the tests has real ones.
@@ -278,8 +279,7 @@ def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
 def drive() -> Callable[..., str]:
     """Run a driver of several nodes as a process of its own: drive(script, *words, timeout=seconds), its last line."""
     # Nothing of this session's Ray; a busy machine takes longer to start one than Ray thinks.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {
+    environment = without_ray() | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
         "RAY_agent_register_timeout_ms": "200000",
         "RAY_raylet_start_wait_time_s": "100",

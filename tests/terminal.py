@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RUNS = ("advntk_dist.cli", "advntk_dist.pipeline.run", "advntk_dist.report.write", "advntk_dist.gram.build")
 """Modules that runs and builds import."""
+
+
+def without_ray() -> dict[str, str]:
+    """The variables of this process but for those that would tie another one to its Ray."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def setting_words(settings: Iterable[str]) -> list[str]:
+    """The words that give settings to a command."""
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 class Process:
@@ -76,7 +86,7 @@ class Terminal:
         module
             Dotted name of a module, or path of one.
         environment
-            Variables of the process; by default those of this one.
+            Variables of the process; by default those of this one, without Ray's.
         undrawn
             Whether figures of reports are left out.
         """
@@ -84,7 +94,7 @@ class Terminal:
         folder = self._folder / str(self._count)
         folder.mkdir()
         asked = {"module": module, "words": words, "folder": str(folder), "undrawn": undrawn}
-        asked["environment"] = dict(os.environ if environment is None else environment)
+        asked["environment"] = dict(without_ray() if environment is None else environment)
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(asked) + "\n")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import click
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from advntk_dist.cli.data import data
 from advntk_dist.cli.gram import gram
 from advntk_dist.cli.interrupt import interruptible, leave
@@ -56,7 +56,7 @@ def advntk() -> None:
     advntk report runs/photos
     """
     if not is_verbose():
-        chatter.silence()
+        library_logs.silence()
 
 
 for _command in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from advntk_dist.storage.paths import location
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
             if meta.get(_QUIET) and meta.get(_VERBOSE):
                 raise click.UsageError("-q and -v contradict each other; give one of them")
             if key == _VERBOSE:
-                chatter.show()
+                library_logs.show()
         return bool(meta.get(key))
 
     return note

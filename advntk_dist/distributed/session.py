@@ -14,7 +14,7 @@ from contextvars import ContextVar
 
 import ray
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from advntk_dist.distributed.watch import RayWatch
 from advntk_dist.environment import usable_cores
 from advntk_dist.errors import RequestError
@@ -122,7 +122,7 @@ def _own_handler_of_termination() -> Iterator[None]:
 
 
 def _start_ray(address: str | None, num_cpus: int | None, image_bytes: int) -> None:
-    says = chatter.shown()
+    says = library_logs.shown()
     level = logging.INFO if says else logging.ERROR
     if address is not None:
         ray.init(address=address, log_to_driver=says, logging_level=level)

@@ -35,7 +35,7 @@ from advntk_dist.spec import parse_name
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
 from advntk_dist.storage.paths import Location, location
-from advntk_dist.storage.retry import patience
+from advntk_dist.storage.retry import retry_seconds
 
 if TYPE_CHECKING:
     from advntk_dist.networks import Network
@@ -140,7 +140,7 @@ def build_gram(
             if workers_pool.address is None:
                 plan.check_memory()
             # A worker that waits for an object store to come back is not taken for one that hangs.
-            grace = 0.0 if isinstance(path, Path) else 2 * patience()
+            grace = 0.0 if isinstance(path, Path) else 2 * retry_seconds()
             queue = TaskQueue(
                 [(t.i, t.j) for t in missing],
                 "tile",

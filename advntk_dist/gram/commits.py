@@ -85,7 +85,7 @@ class CommitLog:
             payload = durable.read_checked(self._path(i, j), len(FIELDS) * np.dtype(np.int64).itemsize)
         except FileNotFoundError:
             return None
-        *values, seal = (int(v) for v in durable.decode(payload, (len(FIELDS),), np.int64, verify=False))
+        *values, seal = (int(v) for v in durable.decode(payload, (len(FIELDS),), np.int64))
         if values[0] < 0:
             return None
         if seal != self._seal(i, j, values[0]):

@@ -18,7 +18,7 @@ from advntk_dist.gram.commits import CommitLog, CommitRecord
 from advntk_dist.grid import TileGrid
 from advntk_dist.storage import durable
 from advntk_dist.storage.paths import Location
-from advntk_dist.storage.retry import briefly
+from advntk_dist.storage.retry import short_timeout
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class BuildWatch:
 
     def __exit__(self, *_: object) -> None:
         self.publish(force=True)
-        with contextlib.suppress(StoreError), briefly():
+        with contextlib.suppress(StoreError), short_timeout():
             self._path.unlink(missing_ok=True)
 
     def event(self, event: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ class BuildWatch:
         self._written = self.builder.updated_unix = now
         text = json.dumps(asdict(self.builder))
         # A build goes on when this file cannot be written: on a full disk, writing the next tile raises the error.
-        with contextlib.suppress(OSError, StoreError), briefly():
+        with contextlib.suppress(OSError, StoreError), short_timeout():
             durable.write_durable(self._path, text.encode())
         for field, gauge in self._gauges.items():
             gauge.set(float(getattr(self.builder, field)), tags=self._tags)

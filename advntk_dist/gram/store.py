@@ -209,7 +209,7 @@ class GramStore:
             payload = durable.read_checked(path, padded.nbytes)
         except (durable.ChunkDamagedError, FileNotFoundError):
             return None
-        there = durable.decode(payload, padded.shape, self.dtype, verify=False)
+        there = durable.decode(payload, padded.shape, self.dtype)
         size = float(np.nanmax(np.abs(padded)))
         same = np.allclose(there, padded, rtol=0.0, atol=ROUNDING[self.dtype.name] * size, equal_nan=True)
         return durable.checksum(payload) if same else None
@@ -241,7 +241,7 @@ class GramStore:
             )
         try:
             payload = self._payload(kind, i, j, verify)
-            values = durable.decode(payload, (self.tile, self.tile), self.dtype, verify=False)
+            values = durable.decode(payload, (self.tile, self.tile), self.dtype)
             if verify and durable.checksum(payload) != record.crc32c:
                 raise durable.ChunkDamagedError("checksum differs from the commit record")
         except durable.ChunkDamagedError as error:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from advntk_dist.errors import AdvNTKError, RequestError
 from advntk_dist.jobs.job import Job, attempt_of
 from advntk_dist.storage.paths import refuse_credentials_in_address
@@ -178,7 +178,7 @@ def _checked(address: str) -> str:
 def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
-    if not chatter.shown():  # Ray sets these levels when it is imported
+    if not library_logs.shown():  # Ray sets these levels when it is imported
         for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)
 

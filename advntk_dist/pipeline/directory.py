@@ -23,7 +23,7 @@ from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, ImagesChangedError, RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.results import schema
 from advntk_dist.storage.durable import write_durable
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import Location, location, remove_tree
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class RunDirectory:
         busy = f"{self.root}: another process is working on this {what}; wait for it"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(sole(self.root / ".lock", self.root, busy))
+            lock.enter_context(exclusive_lock(self.root / ".lock", self.root, busy))
         except OSError as error:
             raise RequestError(
                 f"--out {self.root}: cannot be written ({error}); give another folder, or copy the {what} "

@@ -21,7 +21,7 @@ from advntk_dist.environment import peak_memory
 from advntk_dist.errors import StoreBusyError, StoreError
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
-from advntk_dist.storage.retry import briefly
+from advntk_dist.storage.retry import short_timeout
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class EventLog:
             self.flush()
         except BaseException:
             # What ended the stage is what there is to tell, also where the events cannot be written any more.
-            with suppress(StoreError, StoreBusyError), briefly():
+            with suppress(StoreError, StoreBusyError), short_timeout():
                 self.flush()
             raise
         finally:

@@ -15,9 +15,9 @@ import json
 import mmap
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -27,7 +27,12 @@ from advntk_dist.storage.paths import Location
 
 CRC_BYTES = 4
 READS = 3
-"""Times that an object is read whose checksum fails: what came over the network may be damaged, not what is stored."""
+"""Times that damaged content is read: what came over the network may be damaged, not what is stored."""
+
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError)
+"""What is raised for chunks, and by zarr for descriptions, that are damaged or not there."""
+
+T = TypeVar("T")
 
 BLOCK = 4096
 """Alignment in bytes of memory and lengths that every common disk accepts for direct writes."""
@@ -89,23 +94,45 @@ def check_file(path: Location, nbytes: int) -> int:
         inside = min(len(piece), max(0, nbytes - length))
         crc = google_crc32c.extend(crc, np.frombuffer(piece[:inside], np.uint8))
         length, tail = length + len(piece), tail + piece[inside:].tobytes()[: CRC_BYTES + 1]
-    if length != nbytes + CRC_BYTES:
-        raise ChunkDamagedError(f"{length} bytes instead of {nbytes + CRC_BYTES}")
-    if int(crc).to_bytes(CRC_BYTES, "little") != tail:
-        raise ChunkDamagedError("checksum does not match")
-    return int(crc)
+    _require_length(length, nbytes)
+    _require_checksum(crc, tail)
+    return crc
 
 
 def check(payload: bytes, nbytes: int) -> None:
     """Raise ChunkDamagedError unless the payload has ``nbytes`` bytes before its checksum, and fits it."""
-    if len(payload) != nbytes + CRC_BYTES:
-        raise ChunkDamagedError(f"{len(payload)} bytes instead of {nbytes + CRC_BYTES}")
-    if google_crc32c.value(np.frombuffer(payload, np.uint8, nbytes)) != checksum(payload):
+    _require_length(len(payload), nbytes)
+    _require_checksum(google_crc32c.value(np.frombuffer(payload, np.uint8, nbytes)), payload)
+
+
+def _require_length(length: int, nbytes: int) -> None:
+    if length != nbytes + CRC_BYTES:
+        raise ChunkDamagedError(f"{length} bytes instead of {nbytes + CRC_BYTES}")
+
+
+def _require_checksum(crc: int, payload: bytes) -> None:
+    if crc != checksum(payload):
         raise ChunkDamagedError("checksum does not match")
 
 
+def read_again(read: Callable[[], T]) -> T:
+    """The result of a function that reads and checks, called up to ``READS`` times while it finds damage.
+
+    Raises
+    ------
+    Exception
+        One of ``DAMAGE``, from the last time; any other from the first.
+    """
+    for _ in range(READS - 1):
+        try:
+            return read()
+        except DAMAGE:
+            continue
+    return read()
+
+
 def read_checked(path: Location, nbytes: int) -> bytes:
-    """The bytes of a stored chunk, checked; an object whose check fails is read ``READS`` times.
+    """The bytes of a stored chunk, checked.
 
     Raises
     ------
@@ -114,32 +141,27 @@ def read_checked(path: Location, nbytes: int) -> bytes:
     ChunkDamagedError
         If it is damaged.
     """
-    for left in reversed(range(1 if isinstance(path, Path) else READS)):
+
+    def read() -> bytes:
         payload = path.read_bytes()
-        try:
-            check(payload, nbytes)
-            break
-        except ChunkDamagedError:
-            if not left:
-                raise
-    return payload
+        check(payload, nbytes)
+        return payload
+
+    return read_again(read)
 
 
-def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike, *, verify: bool = True) -> NDArray[Any]:
-    """Decode a whole chunk into a read-only array of ``shape``.
+def decode(payload: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Decode a whole chunk, whose checksum is not looked at, into a read-only array of ``shape``.
 
     Raises
     ------
     ChunkDamagedError
-        If the length is wrong or, with ``verify``, the checksum does not match.
+        If the length is wrong.
     """
     little = np.dtype(dtype).newbyteorder("<")
-    nbytes = int(np.prod(shape)) * little.itemsize
-    if verify:
-        check(payload, nbytes)
-    elif len(payload) != nbytes + CRC_BYTES:
-        raise ChunkDamagedError(f"{len(payload)} bytes instead of {nbytes + CRC_BYTES}")
-    return np.frombuffer(payload, little, count=int(np.prod(shape))).reshape(shape)
+    count = int(np.prod(shape))
+    _require_length(len(payload), count * little.itemsize)
+    return np.frombuffer(payload, little, count).reshape(shape)
 
 
 def write_durable(path: Location, *payload: bytes | memoryview, new: bool = False) -> bool:
@@ -245,7 +267,7 @@ def write_flushed(path: Path, payload: Sequence[bytes | memoryview]) -> None:
         If the disk is full or the file cannot be written.
     """
     body = _aligned_bytes(payload[0])
-    descriptor, direct = _open(path, body > 0)
+    descriptor, direct = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, body > 0)
     try:
         done = 0
         if direct:
@@ -264,21 +286,21 @@ def write_flushed(path: Path, payload: Sequence[bytes | memoryview]) -> None:
 def _aligned_bytes(part: bytes | memoryview) -> int:
     """How many bytes of a part, from its start, a disk takes past the cache."""
     data = np.frombuffer(part, np.uint8)
-    if len(data) < _SMALLEST or data.ctypes.data % BLOCK or not hasattr(os, "O_DIRECT"):
+    if len(data) < _SMALLEST or data.ctypes.data % BLOCK:
         return 0
     return len(data) - len(data) % BLOCK
 
 
-def _open(path: Path, direct: bool) -> tuple[int, bool]:
-    """A descriptor of a new file, and whether it is for direct writes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    if direct:
+def _open(path: Path, flags: int, direct: bool) -> tuple[int, bool]:
+    """A descriptor of a file, and whether it passes the cache by: it does if that is asked for and possible."""
+    if direct and hasattr(os, "O_DIRECT"):
         try:
             return os.open(path, flags | os.O_DIRECT, 0o644), True
         except OSError as error:
-            if error.errno != errno.EINVAL:  # what file systems say that know no direct writes
+            if error.errno != errno.EINVAL:  # what file systems say that know no direct access
                 raise
-            path.unlink(missing_ok=True)  # some have made the file by then
+            if flags & os.O_CREAT:
+                path.unlink(missing_ok=True)  # some have made the file by then
     return os.open(path, flags, 0o644), False
 
 
@@ -303,12 +325,7 @@ def read_pieces(path: Path) -> Iterator[memoryview]:
     OSError
         If the file cannot be read.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        descriptor = os.open(path, os.O_RDONLY)
+    descriptor, _ = _open(path, os.O_RDONLY, direct=True)
     try:
         memory = mmap.mmap(-1, _SMALLEST)
         while length := os.readv(descriptor, [memory]):

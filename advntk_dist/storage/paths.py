@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from advntk_dist.errors import RequestError, StoreBusyError
-from advntk_dist.storage.retry import TIMEOUT, no_bucket, patiently, seconds_of
+from advntk_dist.storage.retry import TIMEOUT, no_bucket, seconds_of, with_retries
 
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 """URL schemes, and the extra of this package that serves each."""
@@ -26,6 +26,8 @@ _MULTIPART = 64 * 2**20
 """Larger objects go in parts, which may be sent at once but leave invisible remains where an upload is cut short."""
 
 _PART = 16 * 2**20
+
+T = TypeVar("T")
 
 _lost: dict[str, str] = {}
 """URLs below which this process must not write any more, and why."""
@@ -85,6 +87,13 @@ class ObjectPath:
         """What lies below this path, as obstore opens it."""
         return _opened(self.scheme, self.bucket, self.key, hash(_environment()))
 
+    def ask(self, operation: Callable[[Any, Any], T]) -> T:
+        """The result of ``operation(obstore, store)``; errors as :func:`~advntk_dist.storage.retry.with_retries`."""
+        store = self.store
+        import obstore
+
+        return with_retries(str(self), lambda: operation(obstore, store))
+
     def read_bytes(self) -> bytes:
         """The object.
 
@@ -95,10 +104,7 @@ class ObjectPath:
         StoreError
             If the store refuses, or does not answer.
         """
-        store = self.store
-        import obstore
-
-        return patiently(str(self), lambda: obstore.get(store, self.key).bytes().to_bytes())
+        return self.ask(lambda obstore, store: bytes(obstore.get(store, self.key).bytes()))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text; errors as :meth:`read_bytes`."""
@@ -117,30 +123,26 @@ class ObjectPath:
             If another process has taken the place over.
         """
         refuse_if_lost(str(self))
-        store, large = self.store, len(content) > _MULTIPART and not new
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
+        large, mode = len(content) > _MULTIPART and not new, "create" if new else "overwrite"
 
-        mode: Any = "create" if new else "overwrite"
+        def put(obstore: Any, store: Any) -> bool:
+            try:
+                obstore.put(store, self.key, content, mode=mode, use_multipart=large, chunk_size=_PART)
+            except obstore.exceptions.AlreadyExistsError:
+                if not new:
+                    raise
+                return False
+            return True
+
         try:
-            patiently(
-                str(self),
-                lambda: obstore.put(store, self.key, content, mode=mode, use_multipart=large, chunk_size=_PART),
-                conflicts=new,
-            )
-        except AlreadyExistsError:
-            return False
+            return self.ask(put)
         except FileNotFoundError:
             raise no_bucket(str(self)) from None
-        return True
 
     def head(self) -> dict[str, Any] | None:
         """Size, e_tag, version and last_modified (the store's clock) of the object; None where there is none."""
-        store = self.store
-        import obstore
-
         try:
-            return dict(patiently(str(self), lambda: obstore.head(store, self.key)))
+            return self.ask(lambda obstore, store: dict(obstore.head(store, self.key)))
         except FileNotFoundError:
             return None
 
@@ -158,10 +160,7 @@ class ObjectPath:
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Objects and folders one level below."""
-        store, prefix = self.store, self.key or None
-        import obstore
-
-        found = patiently(str(self), lambda: obstore.list_with_delimiter(store, prefix))
+        found = self.ask(lambda obstore, store: obstore.list_with_delimiter(store, self.key or None))
         for key in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
             yield ObjectPath(self.scheme, self.bucket, key.rstrip("/"))
 
@@ -171,21 +170,15 @@ class ObjectPath:
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object; unlike a file, one that is missing is no error on every store."""
         refuse_if_lost(str(self))
-        store = self.store
-        import obstore
-
         try:
-            patiently(str(self), lambda: obstore.delete(store, self.key))
+            self.ask(lambda obstore, store: obstore.delete(store, self.key))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def remove_tree(self) -> None:
         """Delete everything below."""
-        store = self.store
-        import obstore
-
-        entries = patiently(str(self), lambda: obstore.list(store, f"{self.key}/").collect())
+        entries = self.ask(lambda obstore, store: obstore.list(store, f"{self.key}/").collect())
         for entry in entries:
             ObjectPath(self.scheme, self.bucket, entry["path"]).unlink(missing_ok=True)
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -24,20 +23,17 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from advntk_dist.errors import StoreDamagedError, StoreError, StoreMismatchError
-from advntk_dist.storage.durable import PARTIAL, READS, json_checksum
+from advntk_dist.storage.durable import DAMAGE, PARTIAL, json_checksum, read_again
 from advntk_dist.storage.paths import Location
-from advntk_dist.storage.zarr_store import ObjectGroupStore, zarr_at
+from advntk_dist.storage.zarr_store import zarr_at
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _IDENTITY = "identity"
 _CHECKSUM = "crc32c"
 """Attribute of a group: checksum of its identity. Of an array: of its shape and of the rows to a chunk."""
 
 _COMMITS = "commits"
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError)
-"""What zarr raises for descriptions and chunks that are damaged, or not there."""
 
 
 def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
@@ -55,8 +51,8 @@ def guarded_group(path: Location, identity: Mapping[str, Any]) -> zarr.Group:
     identity = _plain(identity)
     if path.exists() and (path / "zarr.json").exists():
         try:
-            group, stored = _reread(isinstance(path, Path), lambda: _open(path, "r+"))
-        except _DAMAGE as error:
+            group, stored = read_again(lambda: _open(path, "r+"))
+        except DAMAGE as error:
             _require_ours(path, error)
             _say_once(f"{path}: its description is damaged ({_first_line(error)}) and is written anew")
             (path / "zarr.json").unlink(missing_ok=True)
@@ -82,8 +78,8 @@ def read_group(path: Location) -> tuple[zarr.Group, dict[str, Any]]:
         If there is something else at the path.
     """
     try:
-        return _reread(isinstance(path, Path), lambda: _open(path, "r"))
-    except _DAMAGE as error:
+        return read_again(lambda: _open(path, "r"))
+    except DAMAGE as error:
         _require_ours(path, error)
         raise StoreDamagedError(
             f"{path}: its description is damaged ({_first_line(error)}); `advntk run` with the same configuration and "
@@ -100,18 +96,8 @@ def holds_nothing(path: Location) -> bool:
         commits = group.get(_COMMITS)
         tables = [table for _, table in commits.arrays()] if isinstance(commits, zarr.Group) else []
         return all((np.asarray(table[:]) < 0).all() for table in tables)
-    except (StoreError, *_DAMAGE):
+    except (StoreError, *DAMAGE):
         return False
-
-
-def _reread(local: bool, read: Callable[[], T]) -> T:
-    """What is read, from an object store up to READS times: damage may be of the way, not of what is stored."""
-    for _ in range(0 if local else READS - 1):
-        try:
-            return read()
-        except _DAMAGE:
-            continue
-    return read()
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +115,7 @@ def _first_line(error: object) -> str:
 
 
 def _open(path: Location, mode: Literal["r", "r+"]) -> tuple[zarr.Group, dict[str, Any]]:
-    """The group and its identity; raises one of _DAMAGE where they do not fit each other."""
+    """The group and its identity; raises one of DAMAGE where they do not fit each other."""
     group = zarr.open_group(**zarr_at(path), mode=mode, zarr_format=3)
     attributes: dict[str, Any] = group.attrs.asdict()
     identity = dict(attributes[_IDENTITY])
@@ -161,7 +147,7 @@ def _is_foreign(description: Location) -> bool:
     try:
         attributes = json.loads(description.read_bytes())["attributes"]
         return _IDENTITY not in attributes and _CHECKSUM not in attributes
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 
@@ -195,7 +181,6 @@ class Records:
     ) -> None:
         self.where = f"{group.store_path}/{name}"
         self.rows, self.span = rows, span
-        self._local = not isinstance(group.store, ObjectGroupStore)
         identity: Any = group.attrs.asdict().get(_IDENTITY)
         self._owner = [identity, name, of]
         self._array = _table(group, name, (rows, *shape), span, "float64")
@@ -206,7 +191,7 @@ class Records:
         """The table of this name in the shape that it has; None without one, or where its description is damaged."""
         try:
             array = group.get(name)
-        except _DAMAGE:
+        except DAMAGE:
             return None
         if not isinstance(array, zarr.Array) or array.attrs.get(_CHECKSUM) != _layout(array.shape, array.chunks[0]):
             return None
@@ -242,14 +227,14 @@ class Records:
             If an object store does not answer.
         """
         try:
-            return _reread(self._local, lambda: self._committed(start))
-        except _DAMAGE as error:
+            return read_again(lambda: self._committed(start))
+        except DAMAGE as error:
             stop = min(start + self.span, self.rows)
             _say_once(f"{self.where}: rows {start} to {stop} do not count as done ({_first_line(error)})")
             return None
 
     def _committed(self, start: int) -> NDArray[np.float64] | None:
-        """A chunk that is committed, None where none is; raises one of _DAMAGE."""
+        """A chunk that is committed, None where none is; raises one of DAMAGE."""
         if self._array is None or self._commits is None:
             return None
         commit = int(np.asarray(self._commits[start // self.span]))
@@ -275,22 +260,21 @@ class Records:
         StoreError
             If an object store does not answer.
         """
-        return _seal_at(self._commits, start // self.span, self._local)
+        return _seal_at(self._commits, start // self.span)
 
 
 def read_seal(group: zarr.Group, name: str, rows: int, start: int) -> int:
     """:meth:`Records.seal` of a row of a table whose rows are committed one by one, without knowing their shape."""
-    local = not isinstance(group.store, ObjectGroupStore)
-    return _seal_at(_table(group, f"{_COMMITS}/{name}", (rows,), 1, "int64"), start, local)
+    return _seal_at(_table(group, f"{_COMMITS}/{name}", (rows,), 1, "int64"), start)
 
 
-def _seal_at(commits: zarr.Array[Any] | None, place: int, local: bool) -> int:
+def _seal_at(commits: zarr.Array[Any] | None, place: int) -> int:
     """A committed checksum; -1 where there is none, or it is damaged."""
     if commits is None:
         return -1
     try:
-        return _reread(local, lambda: int(np.asarray(commits[place])))
-    except _DAMAGE as error:
+        return read_again(lambda: int(np.asarray(commits[place])))
+    except DAMAGE as error:
         _say_once(f"{commits.store_path}: the commit at {place} does not count ({_first_line(error)})")
         return -1
 
@@ -298,9 +282,8 @@ def _seal_at(commits: zarr.Array[Any] | None, place: int, local: bool) -> int:
 def _table(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any] | None:
     """The array of a table, made if it is not there; a damaged description is written anew. None: it cannot be made."""
     try:
-        local = not isinstance(group.store, ObjectGroupStore)
-        found = _reread(local, lambda: _whole(group, name, shape, span, dtype))
-    except _DAMAGE as error:
+        found = read_again(lambda: _whole(group, name, shape, span, dtype))
+    except DAMAGE as error:
         _say_once(f"{group.store_path}/{name}: its description is damaged ({_first_line(error)})")
         if group.read_only:
             return None
@@ -314,7 +297,7 @@ def _key(group: zarr.Group, name: str) -> str:
 
 
 def _whole(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any] | None:
-    """The array as it should be, None where there is none; raises one of _DAMAGE where its description is damaged."""
+    """The array as it should be, None where there is none; raises one of DAMAGE where its description is damaged."""
     found = group.get(name)
     if found is None and not sync(group.store.exists(_key(group, name))):
         return None

@@ -59,7 +59,7 @@ def seconds_of(variable: str, default: float) -> float:
     return seconds
 
 
-def patience() -> float:
+def retry_seconds() -> float:
     """Seconds for which an operation of this thread is tried again."""
     limit = _limit.get()
     whole = seconds_of(PATIENCE, 180.0)
@@ -67,8 +67,8 @@ def patience() -> float:
 
 
 @contextmanager
-def briefly(seconds: float = 3.0) -> Iterator[None]:
-    """Less patience in this thread, for what may as well fail: farewells, and courtesies to other terminals."""
+def short_timeout(seconds: float = 3.0) -> Iterator[None]:
+    """Fewer seconds of retries in this thread, for what may fail without harm."""
     token = _limit.set(seconds)
     try:
         yield
@@ -93,7 +93,7 @@ def reason(error: BaseException) -> str:
     return words.get(kind[1] if kind else "", "the request failed")
 
 
-class Patience:
+class RetryPolicy:
     """The tries of one operation.
 
     Parameters
@@ -104,7 +104,7 @@ class Patience:
 
     def __init__(self, where: str) -> None:
         self.where, self.tries = where, 0
-        self.started, self.allowed = time.monotonic(), patience()
+        self.started, self.allowed = time.monotonic(), retry_seconds()
 
     def pause(self, error: Exception) -> float:
         """Seconds to wait before the next try.
@@ -171,7 +171,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (BaseError,)
 
 
-def patiently(where: str, operation: Callable[[], T], *, conflicts: bool = False) -> T:
+def with_retries(where: str, operation: Callable[[], T]) -> T:
     """The result of an operation on an object store, tried again while its failures may pass.
 
     Parameters
@@ -179,42 +179,33 @@ def patiently(where: str, operation: Callable[[], T], *, conflicts: bool = False
     where
         For messages.
     operation
-        Does the same however often it is called.
-    conflicts
-        Let AlreadyExistsError and PreconditionError of obstore through: the operation is a conditional write.
+        Does the same however often it is called. A conditional write catches the error of its condition itself.
 
     Raises
     ------
     FileNotFoundError
         If there is no such object.
     StoreError, StoreUnreachableError
-        As :meth:`Patience.pause`.
+        As :meth:`RetryPolicy.pause`.
     """
-    tries = Patience(where)
+    tries = RetryPolicy(where)
     while True:
         try:
             return operation()
         except FileNotFoundError:
             break
         except _failures() as error:
-            if conflicts and type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
-                raise
-            failure = error
-        time.sleep(_pause(tries, failure))
+            failure = error  # raised outside of here, what this says must not trail behind the error that is raised
+        time.sleep(tries.pause(failure))
     raise FileNotFoundError(errno.ENOENT, "no such object", where)
 
 
-async def patiently_async(where: str, operation: Callable[[], Awaitable[T]]) -> T:
-    """:func:`patiently` for the event loop of Zarr."""
-    tries = Patience(where)
+async def with_retries_async(where: str, operation: Callable[[], Awaitable[T]]) -> T:
+    """:func:`with_retries` for the event loop of Zarr."""
+    tries = RetryPolicy(where)
     while True:
         try:
             return await operation()
         except _failures() as error:
             failure = error
-        await asyncio.sleep(_pause(tries, failure))
-
-
-def _pause(tries: Patience, failure: Exception) -> float:
-    """Outside the handler of the failure, whose text must not trail behind the error that is raised here."""
-    return tries.pause(failure)
+        await asyncio.sleep(tries.pause(failure))

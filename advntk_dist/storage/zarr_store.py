@@ -11,7 +11,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location, ObjectPath, refuse_if_lost
-from advntk_dist.storage.retry import no_bucket, patiently_async
+from advntk_dist.storage.retry import no_bucket, with_retries_async
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -68,7 +68,7 @@ class ObjectGroupStore(ObjectStore[Any]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The object, or None."""
-        return await patiently_async(
+        return await with_retries_async(
             f"{self}/{key}", lambda: super(ObjectGroupStore, self).get(key, prototype, byte_range)
         )
 
@@ -80,13 +80,13 @@ class ObjectGroupStore(ObjectStore[Any]):
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object."""
-        return await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).exists(key))
+        return await with_retries_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).exists(key))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Put an object, whole or not at all."""
         refuse_if_lost(f"{self}/{key}")
         try:
-            await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).set(key, value))
+            await with_retries_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).set(key, value))
         except FileNotFoundError:
             raise no_bucket(f"{self}/{key}") from None
 
@@ -98,11 +98,11 @@ class ObjectGroupStore(ObjectStore[Any]):
     async def delete(self, key: str) -> None:
         """Delete an object."""
         refuse_if_lost(f"{self}/{key}")
-        await patiently_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).delete(key))
+        await with_retries_async(f"{self}/{key}", lambda: super(ObjectGroupStore, self).delete(key))
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete everything below."""
-        await patiently_async(f"{self}/{prefix}", lambda: super(ObjectGroupStore, self).delete_dir(prefix))
+        await with_retries_async(f"{self}/{prefix}", lambda: super(ObjectGroupStore, self).delete_dir(prefix))
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names one level below."""
@@ -110,5 +110,5 @@ class ObjectGroupStore(ObjectStore[Any]):
         async def names() -> list[str]:
             return [name async for name in super(ObjectGroupStore, self).list_dir(prefix)]
 
-        for name in await patiently_async(f"{self}/{prefix}", names):
+        for name in await with_retries_async(f"{self}/{prefix}", names):
             yield name

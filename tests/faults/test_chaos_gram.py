@@ -9,19 +9,20 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from advntk_dist.gram.fingerprint import make_fingerprint
 from advntk_dist.gram.store import GramStore
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.grid import Tile
 from advntk_dist.networks import network
 from advntk_dist.storage.paths import local
-from tests.filled import fill_store
+from tests.filled import build_gram_here
 from tests.terminal import Process, Terminal
 from tests.waiting import wait_until
 
@@ -48,9 +49,7 @@ class Chaos:
 
     def start(self) -> None:
         self.starts += 1
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        words = (str(self.store), str(self.log), json.dumps(self.options))
-        self.process = self.forks.start(str(DRIVER), *words, environment=environment)
+        self.process = self.forks.start(str(DRIVER), str(self.store), str(self.log), json.dumps(self.options))
 
     def finish(self) -> tuple[int | None, str]:
         assert self.process is not None
@@ -93,34 +92,26 @@ class Chaos:
         """Wait for an event of this run."""
         wait_until(lambda: any(e["event"] == name for e in self.run_events()), why=f"no {name}")
 
-    def worker(self) -> int | None:
-        """A living worker of this run."""
-        alive = self.workers()
-        return self.random.choice(alive) if alive else None
-
     def workers(self) -> list[int]:
         """Those of this run that live."""
         events = self.run_events()
         lost = {e["worker"] for e in events if e["event"] == "worker_lost"}
         ready = [e["pid"] for e in events if e["event"] == "worker_ready" and e["worker"] not in lost]
-        return [pid for pid in ready if Path(f"/proc/{pid}").exists()]
+        return [pid for pid in ready if psutil.pid_exists(pid)]
 
     def signal_worker(self, number: signal.Signals) -> bool:
-        pid = self.worker()
-        if pid is None:
-            return False
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return False
-        return True
+        """Send a signal to a living worker of this run; whether there was one."""
+        alive = self.workers()
+        with suppress(ProcessLookupError):
+            if alive:
+                os.kill(self.random.choice(alive), number)
+                return True
+        return False
 
     def strike_during(self, fault: str) -> None:
         assert self.process is not None
-        if fault == "kill worker":
-            self.faults[fault] += self.signal_worker(signal.SIGKILL)
-        elif fault == "stop worker":
-            self.faults[fault] += self.signal_worker(signal.SIGSTOP)
+        if fault.endswith("worker"):
+            self.faults[fault] += self.signal_worker(signal.SIGKILL if fault == "kill worker" else signal.SIGSTOP)
         else:
             second = Chaos(self.forks, self.store.parent, 0, self.options)
             second.log = self.log.with_name("second.jsonl")
@@ -159,7 +150,7 @@ class Chaos:
         self.process.wait(30)
         self.faults["kill driver"] += 1
         # they may still commit the tile they have
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), why="its workers outlive it")
+        wait_until(lambda: not any(map(psutil.pid_exists, workers)), why="its workers outlive it")
 
     def check(self, reference: Path) -> None:
         """Byte-identical to the undisturbed store, and nothing was computed more often than the faults explain."""
@@ -187,10 +178,7 @@ class Chaos:
 def undisturbed(folder: Path, options: dict[str, Any]) -> Path:
     """The store of an undisturbed build, in this process."""
     x = np.random.default_rng(0).integers(0, 256, (options["n"], 8, 8, 1), dtype=np.uint8)
-    net = network("mlp-2")
-    fingerprint = make_fingerprint(net, x, tile=options["tile"])
-    store = GramStore.create_or_open(folder / "gram.zarr", fingerprint, net.spec.as_dict())
-    list(fill_store(store, net, x))
+    store = build_gram_here(network("mlp-2"), x, store=folder / "gram.zarr", tile=options["tile"], dtype="float32")
     return local(store.path)
 
 
@@ -276,12 +264,9 @@ def test_full_disk(forks: Terminal, reference: Path, tmp_path: Path, small_disk:
     chaos.start()
     assert chaos.wait_for_tiles(50)
     filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
     code, message = chaos.finish()
     assert code == 1, message
     assert "GramBuildError" in message

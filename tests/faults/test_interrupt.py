@@ -16,7 +16,7 @@ import pytest
 
 from advntk_dist.config import load_config
 from tests.filled import fill_gram
-from tests.terminal import Terminal
+from tests.terminal import Terminal, setting_words
 from tests.waiting import wait_until
 
 SETTINGS = (
@@ -45,7 +45,7 @@ main()
 def test_one_signal_and_the_run_says_how_to_go_on(forks: Terminal, tmp_path: Path) -> None:
     """The second command goes on from the first one's steps, and is stopped in its turn."""
     fill_gram(load_config("digits", SETTINGS), tmp_path / "run")
-    arguments = ["run", "digits", "--out", str(tmp_path / "run"), *(w for s in SETTINGS for w in ("--set", s))]
+    arguments = ["run", "digits", "--out", str(tmp_path / "run"), *setting_words(SETTINGS)]
     events = tmp_path / "run" / "events.jsonl"
     done = 0
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,14 +74,7 @@ def test_one_signal_and_the_run_says_how_to_go_on(forks: Terminal, tmp_path: Pat
 )
 def test_ctrl_c_while_ray_starts_and_while_kernels_compile(tmp_path: Path, event: str, seconds: float) -> None:
     """A terminal sends it to the whole process group; nothing of Ray outlives the command."""
-    arguments = [
-        "gram",
-        "build",
-        "digits",
-        "--out",
-        str(tmp_path / "run"),
-        *(w for s in SETTINGS for w in ("--set", s)),
-    ]
+    arguments = ["gram", "build", "digits", "--out", str(tmp_path / "run"), *setting_words(SETTINGS)]
     events = tmp_path / "run" / "events.jsonl"
     with subprocess.Popen(
         [sys.executable, "-c", START, *arguments],

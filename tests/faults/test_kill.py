@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
@@ -16,7 +15,7 @@ from advntk_dist.config import load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 from tests.filled import fill_gram
-from tests.terminal import Process, Terminal
+from tests.terminal import Process, Terminal, setting_words
 from tests.undrawn import undrawn
 from tests.waiting import wait_until
 
@@ -38,10 +37,8 @@ SHORT = ("data.n_train=80", "data.n_val=32", "data.n_test=48", "train.steps=15",
 
 
 def start(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> Process:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    words = [word for setting in settings for word in ("--set", setting)]
-    arguments = ("run", "digits", "--out", str(folder), *words)
-    return forks.start("advntk_dist.cli", *arguments, environment=environment, undrawn=True)
+    arguments = ("run", "digits", "--out", str(folder), *setting_words(settings))
+    return forks.start("advntk_dist.cli", *arguments, undrawn=True)
 
 
 def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 from pathlib import Path
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from advntk_dist.gram import GramStore
-from tests.terminal import Terminal
+from tests.terminal import Terminal, setting_words
 from tests.waiting import wait_until
 
 SETTINGS = ("data.n_train=1400", "data.n_val=40", "data.n_test=40", "network.name=mlp-2", "gram.tile=8")
@@ -26,16 +25,8 @@ def service(pid: int, name: str) -> psutil.Process | None:
 
 @pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_the_command_says_how_to_go_on(forks: Terminal, tmp_path: Path, name: str) -> None:
-    arguments = [
-        "gram",
-        "build",
-        "digits",
-        "--out",
-        str(tmp_path / "run"),
-        *(w for s in SETTINGS for w in ("--set", s)),
-    ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    process = forks.start("advntk_dist.cli", *arguments, environment=environment)
+    arguments = ["gram", "build", "digits", "--out", str(tmp_path / "run"), *setting_words(SETTINGS)]
+    process = forks.start("advntk_dist.cli", *arguments)
     events = tmp_path / "run" / "events.jsonl"
     wait_until(lambda: events.exists() and '"event": "tile"' in events.read_text(), seconds=90)
     victim = service(process.pid, name)

@@ -2,7 +2,8 @@
 
 Kernels come straight from neural-tangents, the dynamics from the matrix exponential and an inverse as the
 theorem is written, the gradient in varpi from Frechet derivatives of the exponential, the gradient in x from JAX
-through the whole kernel. Nothing of the package's solver takes part. Run this file to write the .npz files again.
+through the whole kernel. Nothing of the package's solver takes part. ``python -m tests.golden.make`` writes the .npz
+files again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm, expm_frechet
 
-from advntk_dist.neural_tangents_adapter import stax
+from tests.golden.make_kernels import kernel_fn
 
 Array = NDArray[np.float64]
 
@@ -23,27 +24,10 @@ W_STD, B_STD = 1.76, 0.18
 FOLDER = Path(__file__).parent
 SIZES = ("small", "large", "zeros")
 CASES: dict[str, dict[str, Any]] = {
-    "mlp3_relu": {"shape": (6, 6, 1), "train": 24, "val": 6, "seed": 1},
-    "cnn2_relu": {"shape": (5, 5, 2), "train": 16, "val": 4, "seed": 2},
-    "mlp2_erf": {"shape": (4, 4, 1), "train": 20, "val": 5, "seed": 3},
+    "mlp3_relu": {"network": ("mlp", 3), "shape": (6, 6, 1), "train": 24, "val": 6, "seed": 1},
+    "cnn2_relu": {"network": ("cnn", 2), "shape": (5, 5, 2), "train": 16, "val": 4, "seed": 2},
+    "mlp2_erf": {"network": ("mlp", 2), "activation": "erf", "shape": (4, 4, 1), "train": 20, "val": 5, "seed": 3},
 }
-
-
-def kernel_fn(case: str) -> Any:
-    """The analytic kernel of a case, layer by layer."""
-    dense, conv = {"W_std": W_STD, "b_std": B_STD}, {"W_std": W_STD, "b_std": B_STD, "padding": "SAME"}
-    layers = {
-        "mlp3_relu": [stax.Flatten(), stax.Dense(1, **dense), stax.Relu(), stax.Dense(1, **dense), stax.Relu()],
-        "cnn2_relu": [
-            stax.Conv(1, (3, 3), **conv),
-            stax.Relu(),
-            stax.Conv(1, (3, 3), **conv),
-            stax.Relu(),
-            stax.Flatten(),
-        ],
-        "mlp2_erf": [stax.Flatten(), stax.Dense(1, **dense), stax.Erf()],
-    }
-    return stax.serial(*layers[case], stax.Dense(1, **dense))[2]
 
 
 def inputs(case: str) -> dict[str, NDArray[Any]]:
@@ -67,11 +51,12 @@ def inputs(case: str) -> dict[str, NDArray[Any]]:
 
 def reference(case: str) -> dict[str, Array]:
     """All golden values of a case from its inputs."""
-    given = inputs(case)
+    given, spec = inputs(case), CASES[case]
+    family, depth = spec["network"]
     x_train, x_val = given["x_train"] / 255 - 0.5, given["x_val"] / 255 - 0.5
     y, y_val = np.eye(4)[given["y_train"]], np.eye(4)[given["y_val"]]
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        kernel = jax.jit(kernel_fn(case), static_argnums=2)
+        kernel = jax.jit(kernel_fn(family, depth, W_STD, B_STD, spec.get("activation", "relu")), static_argnums=2)
         theta = np.asarray(kernel(x_train, x_train, "ntk"))
         k_val = np.asarray(kernel(x_val, x_train, "ntk"))
         out = {"ntk_train": theta, "ntk_val": k_val, "nngp_val": np.asarray(kernel(x_val, x_train, "nngp"))}

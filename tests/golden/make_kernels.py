@@ -1,7 +1,8 @@
 """Make kernels.npz: kernels, input gradients and an ensemble as neural-tangents computes them, in float64.
 
 The layers are written out here, without the package's networks, and JAX differentiates the kernel. Images and weights
-are rounded to float32, so that one value serves both dtypes. Run this file to write kernels.npz again.
+are rounded to float32, so that one value serves both dtypes. ``python -m tests.golden.make_kernels`` writes the
+file again.
 """
 
 from __future__ import annotations

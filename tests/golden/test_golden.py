@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.networks import Network, network
 from advntk_dist.predictor import KernelPredictor
-from tests.golden import make_kernels
+from tests.golden import make, make_kernels
 
 Golden = dict[str, NDArray[Any]]
 
 FOLDER = Path(__file__).parent
-MAKE = runpy.run_path(str(FOLDER / "make.py"))
 OWN = {"mlp3_relu": ("mlp-3", "relu"), "cnn2_relu": ("cnn-2", "relu"), "mlp2_erf": ("mlp-2", "erf")}
 SHARED = {"mlp3_relu": "mlp-3", "cnn2_relu": "cnn-2"}
 
@@ -36,9 +34,9 @@ def _images(x: NDArray[np.uint8]) -> NDArray[np.float64]:
 def test_golden_files_hold_together(case: str) -> None:
     """All but the kernels follows from the stored kernels, which the package's are held to below."""
     stored = _load(FOLDER / f"{case}.npz")
-    given = MAKE["inputs"](case)
-    made = {**given, **MAKE["dynamics"](given, stored["ntk_train"], stored["ntk_val"])}
-    assert stored.keys() - made.keys() == {"ntk_train", "ntk_val", "nngp_val", *(f"grad_x_{s}" for s in MAKE["SIZES"])}
+    given = make.inputs(case)
+    made = {**given, **make.dynamics(given, stored["ntk_train"], stored["ntk_val"])}
+    assert stored.keys() - made.keys() == {"ntk_train", "ntk_val", "nngp_val", *(f"grad_x_{s}" for s in make.SIZES)}
     for name, values in made.items():
         np.testing.assert_allclose(stored[name], values, rtol=1e-8, atol=1e-12, err_msg=name)
 
@@ -47,7 +45,7 @@ def test_golden_files_hold_together(case: str) -> None:
 @pytest.mark.parametrize("case", OWN)
 def test_golden_files_are_what_the_naive_reference_computes(case: str) -> None:
     stored = _load(FOLDER / f"{case}.npz")
-    made = {**MAKE["inputs"](case), **MAKE["reference"](case)}
+    made = {**make.inputs(case), **make.reference(case)}
     assert stored.keys() == made.keys()
     for name, values in made.items():
         np.testing.assert_allclose(stored[name], values, rtol=1e-8, atol=1e-12, err_msg=name)

@@ -19,7 +19,7 @@ from advntk_dist import metrics
 from advntk_dist.cli import main
 from advntk_dist.gram.status import GAUGES, BuildWatch
 from advntk_dist.pipeline.status import run_status
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
 CONFIG = """
@@ -75,7 +75,7 @@ def test_status_of_a_run_that_was_killed(begun: Path) -> None:
 
 
 def test_status_of_a_run_at_work(begun: Path) -> None:
-    with sole(begun / ".lock", begun, "busy"):
+    with exclusive_lock(begun / ".lock", begun, "busy"):
         found = run_status(begun)
         with pytest.raises(Exception, match="could not be acquired"):
             FileLock(begun / ".lock").acquire(timeout=0)

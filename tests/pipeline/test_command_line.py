@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from advntk_dist import chatter, cli
+from advntk_dist import cli, library_logs
 from advntk_dist.config import load_config, parse_as, parse_config, preset_names, read_config
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.config.read import explained
@@ -33,7 +33,7 @@ def test_json_before_and_after_a_command(words: list[str], advntk: Command) -> N
 @pytest.mark.parametrize("words", [["-v", "presets"], ["presets", "-v"], ["data", "-v", "info", "digits"]])
 def test_verbose_before_and_after_a_command(words: list[str], advntk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(chatter, "show", lambda: heard.append("all"))
+    monkeypatch.setattr(library_logs, "show", lambda: heard.append("all"))
     assert advntk(*words)[0] == 0
     assert heard == ["all"]
 
@@ -42,7 +42,7 @@ def test_verbose_before_and_after_a_command(words: list[str], advntk: Command, m
 def test_quiet_and_verbose_contradict_each_other_wherever_they_stand(
     words: list[str], advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatter, "show", lambda: None)
+    monkeypatch.setattr(library_logs, "show", lambda: None)
     code, out, err = advntk(*words)
     assert (code, out) == (2, "")
     assert "give one of them" in err

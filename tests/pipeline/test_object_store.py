@@ -15,7 +15,7 @@ from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.run import run
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.progress import Display
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import ObjectPath, location
 from tests.pipeline.conftest import Command, comparable, results_of, small
 
@@ -102,7 +102,7 @@ def test_a_run_that_an_outage_ends_goes_on(
     assert f"{url}: finished" in advntk("status", url)[1]
     assert advntk("gram", "status", url)[0] == 0
     assert f"{url}/gram.zarr: 6 tiles are sound" in advntk("gram", "verify", f"{url}/gram.zarr")[1]
-    with sole(folder.root / ".lock", folder.root, "busy"):
+    with exclusive_lock(folder.root / ".lock", folder.root, "busy"):
         code, _, err = advntk("report", url)
     assert code == 1
     assert "another process is working on this run" in err

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from advntk_dist import chatter
+from advntk_dist import library_logs
 from tests.pipeline.conftest import SMALL, Command, command_of, set_words
 
 # As the small run, so that little is compiled again.
@@ -91,9 +91,9 @@ def quiet_again() -> Iterator[None]:
     root = list(logging.getLogger().handlers)
     with warnings.catch_warnings():
         yield
-    chatter.silence()
+    library_logs.silence()
     logging.getLogger().handlers[:] = root
-    for name in chatter.LIBRARIES:
+    for name in library_logs.LIBRARIES:
         logging.getLogger(name).setLevel(logging.NOTSET)
     if level is None:
         os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
@@ -108,13 +108,14 @@ def test_libraries_are_silent_by_default_and_heard_on_request(
 
     def heard() -> bool:
         with warnings.catch_warnings(record=True) as caught:
-            (chatter.show if chatter.shown() else chatter.silence)()  # catch_warnings has its own filters
+            # catch_warnings has its own filters
+            (library_logs.show if library_logs.shown() else library_logs.silence)()
             warnings.warn_explicit("old", FutureWarning, "ray/data.py", 1, module="ray.data")
         return bool(caught) and logging.getLogger("jax._src.xla_bridge").isEnabledFor(logging.INFO)
 
     for flags, expected in (([], False), (["-v"], True), ([], False)):
         advntk(*flags, "presets")
-        assert chatter.shown() is expected
+        assert library_logs.shown() is expected
         assert heard() is expected
     assert logging.getLogger("advntk_dist").isEnabledFor(logging.WARNING)
 
@@ -157,7 +158,7 @@ def test_a_plugin_for_gpus_that_does_not_start_is_one_line(tmp_path: Path, verbo
     plugin.mkdir(parents=True)
     (plugin / "__init__.py").write_text("def initialize():\n    raise RuntimeError('Unable to load cuDNN')\n")
     heard = "show" if verbose else "silence"
-    code = f"from advntk_dist import chatter; chatter.{heard}(); import jax; print(jax.devices())"
+    code = f"from advntk_dist import library_logs; library_logs.{heard}(); import jax; print(jax.devices())"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True

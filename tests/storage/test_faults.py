@@ -17,7 +17,7 @@ from advntk_dist import metrics
 from advntk_dist.errors import StoreError, StoreMismatchError, StoreUnreachableError
 from advntk_dist.storage import Records, durable, guarded_group, retry
 from advntk_dist.storage.paths import ObjectPath, location
-from advntk_dist.storage.retry import briefly
+from advntk_dist.storage.retry import short_timeout
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
@@ -105,7 +105,10 @@ def test_faults_that_stay_end_in_one_line(s3: FaultProxy, place: ObjectPath, fau
     s3.out = fault == "out"
     s3.fault = lambda method, path: fault
     started = time.monotonic()
-    with pytest.raises(StoreUnreachableError, match="run the same command again to go on") as caught, briefly(0.5):
+    with (
+        pytest.raises(StoreUnreachableError, match="run the same command again to go on") as caught,
+        short_timeout(0.5),
+    ):
         (place / "x").read_bytes()
     assert time.monotonic() - started < 10
     assert caught.value.exit_code == 3
@@ -121,7 +124,7 @@ def test_faults_that_stay_end_in_one_line(s3: FaultProxy, place: ObjectPath, fau
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, place: ObjectPath) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreUnreachableError, match="no connection"), briefly(0.3):
+    with pytest.raises(StoreUnreachableError, match="no connection"), short_timeout(0.3):
         place.exists()
 
 
@@ -132,7 +135,7 @@ def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch, place: ObjectPath)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
-        with pytest.raises(StoreUnreachableError, match="no answer in time"), briefly(0.5):
+        with pytest.raises(StoreUnreachableError, match="no answer in time"), short_timeout(0.5):
             place.exists()
         assert time.monotonic() - started < 10
 
@@ -214,9 +217,9 @@ def test_an_outage_of_a_minute_is_waited_for(
     _outage(s3, place, 60.0)
 
 
-def test_patience_is_shorter_for_farewells(s3: FaultProxy, place: ObjectPath) -> None:
+def test_short_timeout_bounds_the_retries(s3: FaultProxy, place: ObjectPath) -> None:
     s3.out = True
     started = time.monotonic()
-    with pytest.raises(StoreUnreachableError), briefly(0.2):
+    with pytest.raises(StoreUnreachableError), short_timeout(0.2):
         place.exists()
     assert time.monotonic() - started < 5

@@ -15,14 +15,15 @@ import pytest
 
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import locks
-from advntk_dist.storage.locks import holder_of, sole
+from advntk_dist.storage.locks import exclusive_lock, holder_of
+from tests.waiting import wait_until
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 root = Path(sys.argv[1])
-with sole(root / ".lock", root, "busy"):
+with exclusive_lock(root / ".lock", root, "busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,7 +43,10 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
             assert found[0] == f"process {other.pid} on {here}"
             assert found[1] < 30
             assert found[2]
-        with pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "), sole(lock, tmp_path, "busy"):
+        with (
+            pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
+            exclusive_lock(lock, tmp_path, "busy"),
+        ):
             pass
     finally:
         other.kill()
@@ -54,7 +58,7 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
     assert not (holder_of(lock) or ("", 0.0, True))[2]
     monkeypatch.undo()
     assert not (holder_of(lock) or ("", 0.0, True))[2]
-    with sole(lock, tmp_path, "busy"):
+    with exclusive_lock(lock, tmp_path, "busy"):
         found = holder_of(lock)
         assert found is not None
         assert found[0] == f"process {os.getpid()} on {here}"
@@ -64,13 +68,10 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
 
 def test_holder_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "RENEW", 0.1)
-    with sole(tmp_path / ".lock", tmp_path, "busy"):
+    with exclusive_lock(tmp_path / ".lock", tmp_path, "busy"):
         (beside,) = tmp_path.glob("*.holder")
         os.utime(beside, (0, 0))
-        deadline = time.monotonic() + 20
-        while beside.stat().st_mtime == 0:
-            assert time.monotonic() < deadline, "not renewed"
-            time.sleep(0.05)
+        wait_until(lambda: beside.stat().st_mtime > 0, 20, "not renewed")
         assert json.loads(beside.read_text())["pid"] == os.getpid()
 
 
@@ -78,10 +79,10 @@ def test_folder_that_is_removed_ends_the_renewals(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(locks, "RENEW", 0.05)
     folder = tmp_path / "run"
     folder.mkdir()
-    with locks.Heartbeat(folder / ".lock") as beat:
+    with locks.heartbeat(folder / ".lock") as thread:
         shutil.rmtree(folder)
-        beat._thread.join(20)
-        assert not beat._thread.is_alive()
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_file_server_that_fails_for_a_while_is_said(
@@ -92,13 +93,10 @@ def test_file_server_that_fails_for_a_while_is_said(
     def away(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    with locks.Heartbeat(tmp_path / ".lock") as beat, monkeypatch.context() as patch:
+    with locks.heartbeat(tmp_path / ".lock") as thread, monkeypatch.context() as patch:
         patch.setattr(os, "utime", away)
-        deadline = time.monotonic() + 20
-        while not caplog.records:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert beat._thread.is_alive()
+        wait_until(lambda: bool(caplog.records), 20)
+        assert thread.is_alive()
     assert "not renewed" in caplog.text
     assert not list(tmp_path.iterdir())
 

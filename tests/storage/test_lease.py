@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from advntk_dist.errors import StoreBusyError
-from advntk_dist.storage import lease as lease_module
-from advntk_dist.storage import paths
-from advntk_dist.storage.lease import Holder, Lease, last_seen, read_holder
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage import locks, paths
+from advntk_dist.storage.locks import Holder, Lease, exclusive_lock, last_seen, read_holder
 from advntk_dist.storage.paths import ObjectPath, location
 from tests.waiting import wait_until
 
@@ -26,10 +24,10 @@ if TYPE_CHECKING:
 
 OTHER = """
 import sys, time
-from advntk_dist.storage.locks import sole
+from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import location
 root = location(sys.argv[1])
-with sole(root / ".lock", root, "busy"):
+with exclusive_lock(root / ".lock", root, "busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -37,7 +35,7 @@ with sole(root / ".lock", root, "busy"):
 
 def _is_held(lock: Any) -> bool:
     seen = last_seen(lock)
-    return seen is not None and seen[1] < lease_module.STALE
+    return seen is not None and seen[1] < locks.STALE
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
         assert _is_held(root / ".lock")
         with (
             pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
-            sole(root / ".lock", root, "busy"),
+            exclusive_lock(root / ".lock", root, "busy"),
         ):
             pass
     finally:
@@ -64,8 +62,8 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
         other.wait()
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease_module, "STALE", 4.0)
-        with sole(root / ".lock", root, "busy"):
+        patch.setattr(locks, "STALE", 4.0)
+        with exclusive_lock(root / ".lock", root, "busy"):
             assert _is_held(root / ".lock")
             (root / "x").write_bytes(b"")
     assert time.monotonic() - started < 60
@@ -75,7 +73,7 @@ def test_one_process_at_a_time(root: ObjectPath) -> None:
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_lease_is_renewed(scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    monkeypatch.setattr(locks, "RENEW", 0.3)
     root = replace(root, scheme=scheme)
     with Lease(root / ".lock", root, "busy"):
         with pytest.raises(StoreBusyError), Lease(root / ".lock", root, "busy"):
@@ -96,23 +94,26 @@ def test_a_lease_that_is_renewed_elsewhere_is_not_taken(
     scheme: str, gs: FaultProxy, root: ObjectPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who asks waits until it sees a renewal, however long the lease has been held."""
-    monkeypatch.setattr(lease_module, "RENEW", 0.5)
-    monkeypatch.setattr(lease_module, "STALE", 3.0)
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "RENEW", 0.5)
+    monkeypatch.setattr(locks, "STALE", 3.0)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     root = replace(root, scheme=scheme)
     lease = Lease(root / ".lock", root, "busy")
     lease.holder = Holder("elsewhere", 7, "x")
     with lease:
         for _ in range(2):
-            with pytest.raises(StoreBusyError, match="process 7 on elsewhere"), sole(root / ".lock", root, "busy"):
+            with (
+                pytest.raises(StoreBusyError, match="process 7 on elsewhere"),
+                exclusive_lock(root / ".lock", root, "busy"),
+            ):
                 pass
         (root / "x").write_bytes(b"1")
     assert not (root / ".lock").exists()
 
 
 def test_who_lost_the_lease_writes_nothing_more(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.2)
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "RENEW", 0.2)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     thief = Holder("elsewhere", 7, "x")
     lease = Lease(root / ".lock", root / "run", "busy")
     lease.__enter__()
@@ -148,7 +149,7 @@ def test_a_lease_outlives_a_lost_answer(root: ObjectPath, s3: FaultProxy) -> Non
 
 
 def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW", 0.3)
+    monkeypatch.setattr(locks, "RENEW", 0.3)
     with Lease(root / ".lock", root, "busy"):
         s3.seen.clear()
         s3.out = True
@@ -158,11 +159,14 @@ def test_a_lease_outlives_an_outage(root: ObjectPath, s3: FaultProxy, monkeypatc
 
 
 def test_a_damaged_lease_is_somebody_elses(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "_POLL", 0.2)
+    monkeypatch.setattr(locks, "_POLL", 0.2)
     (root / ".lock").write_bytes(b"{")
     timer = threading.Timer(0.6, lambda: (root / ".lock").write_bytes(b"["))
     timer.start()
-    with pytest.raises(StoreBusyError, match="a machine that is not known"), sole(root / ".lock", root, "busy"):
+    with (
+        pytest.raises(StoreBusyError, match="a machine that is not known"),
+        exclusive_lock(root / ".lock", root, "busy"),
+    ):
         pass
     timer.join()
 
@@ -186,7 +190,7 @@ def test_a_lease_that_could_not_be_given_back_is_no_obstacle_to_its_own_process(
 def test_a_lock_file_that_was_copied_from_a_disk_is_nobodys(root: ObjectPath) -> None:
     (root / ".lock").write_bytes(b"")
     started = time.monotonic()
-    with sole(root / ".lock", root, "busy"):
+    with exclusive_lock(root / ".lock", root, "busy"):
         assert _is_held(root / ".lock")
     assert time.monotonic() - started < 30
     assert not (root / ".lock").exists()
