@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
@@ -17,6 +18,7 @@ from advntk_dist.grid import spans
 from advntk_dist.kernels.compiled import pad_rows, stack_blocks
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import Network
+from advntk_dist.spec import Loss, Norm
 
 MEMORY = 2**29
 """Bytes that the pairs of a batch of images and a block of training images may take, and as much again for what an

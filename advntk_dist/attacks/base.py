@@ -8,13 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.geometry import HIGH as HIGH
-from advntk_dist.attacks.geometry import LOW as LOW
-from advntk_dist.attacks.geometry import Images as Images
-from advntk_dist.attacks.geometry import ascent_direction, project
+from advntk_dist.attacks.geometry import Images, ascent_direction, project
 from advntk_dist.attacks.losses import loss_and_slope
-from advntk_dist.spec import Loss as Loss
-from advntk_dist.spec import Norm as Norm
+from advntk_dist.spec import Loss, Norm
 
 Values = NDArray[np.float64]
 BoundAttack = Callable[..., Images]

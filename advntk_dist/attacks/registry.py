@@ -234,7 +234,7 @@ _OURS = (
         tier_keys=lambda tier, classes: [{"steps": 10}],
     ),
     AttackSpec(
-        "pgd-reference", "the attack of the paper's code", f"{_FOLDER}.pgd_reference:pgd_reference",
+        "pgd-reference", "the attack of the paper's code", f"{_FOLDER}.pgd:pgd_reference",
         "The attack of the paper's code: one gradient at a random start, used in every step.",
         start=lambda options: Passes(0, 1),
         options=_OF_A_LENGTH,
@@ -407,8 +407,3 @@ TIER_NAMES = (*TIERS, AUTOATTACK.name)
 def keeps_ball(name: str) -> bool:
     """Whether the outcomes of an attack, or of a tier of outside code, are those of images within the radius."""
     return name == AUTOATTACK.name or find(name).keeps_ball
-
-
-def known_names() -> set[str]:
-    """Every name of an attack that the package knows."""
-    return {*ATTACKS, AUTOATTACK.name, *AUTOATTACK.parts}

@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from advntk_dist.attacks import registry
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import rounding_of
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images, rounding_of
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.examined_predictor import (
     LEVEL,
@@ -29,6 +29,7 @@ from advntk_dist.evaluation.examined_predictor import (
     criterion,
 )
 from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
+from advntk_dist.spec import Norm
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 """Radii of the sweep, as multiples of the run's; the last one of all is the whole pixel range."""

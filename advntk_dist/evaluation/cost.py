@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.registry import Passes
 from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig

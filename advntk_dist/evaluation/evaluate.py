@@ -14,10 +14,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
 from advntk_dist.evaluation.statistics import COLUMNS, Accuracy, MethodResult
+from advntk_dist.spec import Norm
 
 
 def evaluate(

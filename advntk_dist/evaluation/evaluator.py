@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import perturbation_size
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images, perturbation_size
 from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.spec import Norm
 
 Array = NDArray[np.float64]
 

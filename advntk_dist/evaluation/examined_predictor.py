@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images
-from advntk_dist.attacks.geometry import perturbation_size
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor
+from advntk_dist.attacks.geometry import HIGH, LOW, Images, perturbation_size
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import is_right

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.data.near_equal import EQUAL
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.grid import spans

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks import registry
 from advntk_dist.attacks.autoattack import autoattack, output_scale
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.cost import Priced
 from advntk_dist.evaluation.evaluate import NamedAttack
+from advntk_dist.spec import Norm
 
 
 def tier_attacks(tier: str, attack: AttackConfig, classes: int) -> tuple[AttackConfig, ...]:

@@ -14,8 +14,7 @@ import optax
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
-from advntk_dist.attacks.geometry import random_start, step_seed
+from advntk_dist.attacks.geometry import Images, random_start, step_seed
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig

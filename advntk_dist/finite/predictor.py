@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.on_device import projected_ascent
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.finite.networks import FiniteNetwork, Params
 from advntk_dist.grid import spans
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.spec import Loss, Norm
 
 
 def ascend(

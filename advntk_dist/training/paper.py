@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, Images
-from advntk_dist.attacks.geometry import step_seed
+from advntk_dist.attacks.base import BoundAttack
+from advntk_dist.attacks.geometry import Images, step_seed
 from advntk_dist.attacks.request import targets
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor

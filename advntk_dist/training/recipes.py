@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, Images
+from advntk_dist.attacks.base import BoundAttack
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.config import TrainConfig
 from advntk_dist.training.cross_fit import CrossFitRecipe
 from advntk_dist.training.loop import Recipe

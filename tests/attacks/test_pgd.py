@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from advntk_dist import pgd
 from advntk_dist.attacks import on_device
-from advntk_dist.attacks.base import Norm
 from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
 from advntk_dist.errors import AdvNTKError
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
+from advntk_dist.spec import Norm
 from tests.kernels.unoptimised import unoptimised
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training import CrossFitRecipe, PaperRecipe, StepRecord
