@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advntk_dist.data.near_equal import NearEqual, find_near_equal
 from advntk_dist.evaluation.committed import CommittedRows
-from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
+from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.problem import Part

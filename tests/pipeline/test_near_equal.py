@@ -17,7 +17,7 @@ from advntk_dist.cli import main
 from advntk_dist.config import load_config
 from advntk_dist.data import Dataset
 from advntk_dist.data.near_equal import PART, NearEqual, find_near_equal
-from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances
+from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.near_images import nearest_in_store
 from advntk_dist.pipeline.problem import Problem
