@@ -45,8 +45,6 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     memory: int
     store: str | Path | None
 
-    _predictor: KernelPredictor | None
-
     def fit(self, X: ArrayLike, y: ArrayLike) -> KernelClassifier:
         """Train on X (n, features) or (n, H, W, C) and labels y (n,).
 
@@ -70,23 +68,10 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return self
 
     @property
-    def predictor_(self) -> KernelPredictor:
-        """The predictor, for attacks on images from :meth:`images`."""
-        check_is_fitted(self)
-        if self._predictor is None:
-            self._predictor = KernelPredictor(self._net, self._x, self.dual_coef_)
-        return self._predictor
-
-    @property
     def _net(self) -> Network:
         return network(
             self.network, W_std=self.W_std, b_std=self.b_std, activation=self.activation, classes=len(self.classes_)
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Compiled functions and arrays on a device do not travel; they are made again.
-        state: dict[str, Any] = super().__getstate__()
-        return state | {"_predictor": None} if "_predictor" in state else state
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Outputs of the network: (m, classes), or (m,) for two classes, positive for the second one.
@@ -130,8 +115,8 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Set the coefficients, and what belongs to the subclass."""
 
     def _set(self, x: NDArray[Any], coefficients: Array) -> None:
-        self._x, self.dual_coef_ = x, coefficients
-        self._predictor = KernelPredictor(self._net, x, coefficients)
+        self.predictor_ = KernelPredictor(self._net, x, coefficients)
+        self.dual_coef_ = self.predictor_.coefficients
 
     @contextmanager
     def _dynamics(self, x: NDArray[Any], labels: NDArray[np.int64]) -> Iterator[ATDynamics]:
