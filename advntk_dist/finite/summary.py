@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import linregress, t
 
-from advntk_dist.config import RunConfig
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
@@ -124,12 +123,9 @@ def method_rows(trials: dict[int, list[TrainingPoint]]) -> dict[str, dict[str, A
         return max(points, key=lambda point: (point.validation.robust.value, -point.record.step))
 
     return {
-        name: _row([choose(points) for points in trials.values()]) for name, choose in ((LAST, _last), (BEST, stopped))
+        LAST: _row([points[-1] for points in trials.values()]),
+        BEST: _row([stopped(points) for points in trials.values()]),
     }
-
-
-def _last(points: list[TrainingPoint]) -> TrainingPoint:
-    return points[-1]
 
 
 def _row(points: Sequence[TrainingPoint]) -> dict[str, Any]:
@@ -145,16 +141,6 @@ def _row(points: Sequence[TrainingPoint]) -> dict[str, Any]:
         "max_perturbation": max(test.max_perturbation for test in tests),
         "steps": [int(point.record.step) for point in points],
     }
-
-
-def first_difference(config: FiniteWidthConfig, other: RunConfig, free: Callable[[str, str], bool]) -> Any:
-    """The first key of data, network or attack in which a finished run differs: (key, its value, ours), or None."""
-    for section in ("data", "network", "attack"):
-        ours, theirs = getattr(config, section).model_dump(), getattr(other, section).model_dump()
-        for key, value in ours.items():
-            if not free(section, key) and value != theirs[key]:
-                return f"{section}.{key}", theirs[key], value
-    return None
 
 
 @dataclass(frozen=True)

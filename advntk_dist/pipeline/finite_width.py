@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.config import IDENTITY_FREE, RunConfig, parse_as
+from advntk_dist.config import IDENTITY_FREE, RunConfig, difference, parse_as
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.environment import environment
 from advntk_dist.errors import RequestError, StoreDamagedError, StoreMismatchError
 from advntk_dist.finite.adversarial_training import TrainingPoint, committed_points, evaluation_steps, read_points
-from advntk_dist.finite.summary import closed_form, first_difference, flow_summary, method_rows, training_summary
+from advntk_dist.finite.summary import closed_form, flow_summary, method_rows, training_summary
 from advntk_dist.finite.trials import Trial, flow_records, flow_trial, run_trials, training_trial
 from advntk_dist.pipeline.directory import RunDirectory, parse_stored
 from advntk_dist.pipeline.events import EventLog
@@ -111,7 +111,8 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
         If it had other data, another network or another attack; names the key.
     """
     folder = RunDirectory.at(path)
-    other = first_difference(config, folder.stored_config(), lambda *key: key in IDENTITY_FREE or key[1] == "backend")
+    shared = ("data", "network", "attack")
+    other = difference(config, folder.stored_config(), sections=shared, free=[("network", "backend")])
     if other is not None:
         raise StoreMismatchError(str(folder.root), *other)
     results, _ = read_results(folder, folder.stored_config())
