@@ -17,6 +17,7 @@ from advntk_dist.attacks.on_device import projected_ascent
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.finite.networks import FiniteNetwork, Params
 from advntk_dist.grid import spans
+from advntk_dist.kernels.compiled import pad_rows
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.spec import Loss, Norm
 
@@ -123,8 +124,6 @@ class FinitePredictor(DifferentiablePredictor):
         out = []
         with kernel_scope():
             for span in spans(len(parts[0]), self.batch):
-                rows = [part[span] for part in parts]
-                missing = self.batch - len(rows[0])
-                full = [np.concatenate([r, np.repeat(r[:1], missing, axis=0)]) if missing else r for r in rows]
-                out.append(np.asarray(program(*full))[: len(rows[0])])
+                full = program(*(pad_rows(part[span], self.batch) for part in parts))
+                out.append(np.asarray(full)[: span.stop - span.start])
         return np.concatenate(out)

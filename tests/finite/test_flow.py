@@ -15,8 +15,9 @@ from advntk_dist.config.finite_width import FlowConfig
 from advntk_dist.errors import NetworkError, SolverError
 from advntk_dist.finite import flow
 from advntk_dist.finite.flow import FlowTrial, LinearisedFlow, flow_times, inner_flow, outer_flow, run_flow
-from advntk_dist.finite.networks import FiniteNetwork, empirical_ark, empirical_ntk, flatten, unflatten
+from advntk_dist.finite.networks import FiniteNetwork, empirical_ark, empirical_ntk
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.training.optimiser import flatten, unflatten
 
 N, M, K = 4, 3, 2
 CONFIG = FlowConfig(n_train=N, n_test=M, points=4, inner_steps=3, end=0.2, inner_time=0.1)
