@@ -69,18 +69,13 @@ def evaluate(
     """
     where = evaluator or InProcess(predictor, x, y)
     rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, counted(on_batch), of)
-    for work, found in where.map(rows.batches(rows.missing, is_right)):
-        rows.table[work.indices] = np.where(found > 0, [1.0, np.nan, np.nan], 0.0)
+    rows.fill(where, rows.missing, is_right, slice(0, 1))
+    rows.table[rows.table[:, 0] == 0] = 0.0
     rows.commit()
     waiting = rows.missing[rows.table[rows.missing, 0] > 0]
-    for work, found in where.map(rows.batches(waiting, Withstands(attack, norm, seed))):
-        rows.table[work.indices, 1:] = found
-        rows.commit()
+    rows.fill(where, waiting, Withstands(attack, norm, seed), slice(1, None))
     table = rows.table
     return MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
-
-
-Outcomes = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -191,9 +186,7 @@ def evaluate_sequence(
         return CommittedRows(group, f"{name}_{stage}", n, columns, batch, told, of)
 
     rows = committed("clean", 1)
-    for work, found in evaluator.map(rows.batches(rows.missing, is_right)):
-        rows.table[work.indices] = found
-        rows.commit()
+    rows.fill(evaluator, rows.missing, is_right)
     clean = rows.table[:, 0] > 0
     alive, outcomes = clean, []
     for attack in attacks:
@@ -201,9 +194,7 @@ def evaluate_sequence(
         rows.table[rows.missing[~alive[rows.missing]]] = 0.0
         rows.commit()
         waiting = rows.missing[alive[rows.missing]]
-        for work, found in evaluator.map(rows.batches(waiting, Withstands(attack.attack, norm, attack.seed))):
-            rows.table[work.indices] = found
-            rows.commit()
+        rows.fill(evaluator, waiting, Withstands(attack.attack, norm, attack.seed))
         robust = alive & (rows.table[:, 0] > 0)
         largest = float(rows.table[:, 1].max())
         outcome = AttackOutcome(

@@ -44,10 +44,7 @@ def near_equal_images(run: OpenRun) -> NearEqual:
 def _compare(run: OpenRun, part: Part, rows: CommittedRows) -> None:
     """Fill in and commit the rows that are missing."""
     task = NearestTraining(_scale(run.coefficients.solver.store()))
-    judged = run.outcomes.workers.evaluator(CommittedCoefficients(uniform(run), 0), part)
-    for batch, found in judged.map(rows.batches(rows.missing, task)):
-        rows.table[batch.indices] = found
-        rows.commit()
+    rows.fill(run.outcomes.workers.evaluator(CommittedCoefficients(uniform(run), 0), part), rows.missing, task)
 
 
 def _of_training_images(run: OpenRun) -> NDArray[np.float64]:
