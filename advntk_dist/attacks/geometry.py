@@ -25,10 +25,15 @@ def perturbation_size(adversarial: Images, clean: Images, norm: Norm) -> NDArray
     return np.asarray(np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1))
 
 
+def largest_distance(x: Images, norm: Norm) -> float:
+    """The radius within which every image lies of every other, for images shaped as x, (m, H, W, C)."""
+    pixels = float(np.prod(x.shape[1:]))
+    return {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
+
+
 def rounding_of(x: Images, norm: Norm) -> float:
     """What rounding of pixels of size up to 1/2 may add to the size of a perturbation of images x (m, H, W, C)."""
-    pixels = float(np.prod(x.shape[1:]))
-    return 4 * float(np.finfo(x.dtype).eps) * {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
+    return 4 * float(np.finfo(x.dtype).eps) * largest_distance(x, norm)
 
 
 def keys_of(indices: ArrayLike | None, images: int) -> NDArray[np.int64]:
