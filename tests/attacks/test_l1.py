@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,7 +18,6 @@ from advntk_dist.attacks.geometry import (
     perturbation_size,
     project,
     project_l1,
-    random_start,
     sparse_direction,
 )
 from advntk_dist.kernels.scope import kernel_scope
@@ -93,12 +91,3 @@ def test_direction_of_unit_size_and_of_nothing() -> None:
     np.testing.assert_allclose(np.abs(direction[0]).sum(), 1.0, rtol=1e-6)
     assert (direction[0] != 0).sum() == 3, "a hundredth of 256 pixels, rounded up"
     np.testing.assert_array_equal(direction[1], 0.0)
-
-
-@pytest.mark.parametrize("d", [1, 2])
-def test_start_fills_the_ball(d: int) -> None:
-    x = np.zeros((400, d, 1, 1))
-    sizes = perturbation_size(random_start(x, 0.3, "l1", 0, None), x, "l1")
-    assert sizes.max() <= 0.3 * (1 + 1e-12)
-    share = 0.5**d
-    assert abs((sizes < 0.15).mean() - share) < 4 * (share * (1 - share) / 400) ** 0.5
