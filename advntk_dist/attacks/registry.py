@@ -156,19 +156,14 @@ class AttackSpec:
         """Whether a key of [attack] that only some attacks have means anything to this one."""
         return key in self.options.values()
 
-    def tries(self, options: AttackOptions) -> int:
-        """How many starts an image that withstands them all meets, over all classes to move towards."""
-        return options.restarts * (options.targets if self.uses("targets") else 1)
-
-    def overhead(self, options: AttackOptions) -> int:
-        """Value passes that rank classes and compare the results of several starts."""
-        tries = self.tries(options)
-        return self.ranks + (tries if tries > 1 else 0)
-
     def cost(self, options: AttackOptions) -> Passes:
-        """Passes for one image that withstands the attack, those of the final judgement included."""
-        tries, start = self.tries(options), self.start(options)
-        return Passes(1 + self.overhead(options) + tries * start.queries, tries * start.steps)
+        """Passes for one image that withstands the attack, those of the final judgement included.
+
+        It meets every start towards every class; the results of several are compared by a value pass each.
+        """
+        tries, start = options.restarts * (options.targets if self.uses("targets") else 1), self.start(options)
+        compared = tries if tries > 1 else 0
+        return Passes(1 + self.ranks + compared + tries * start.queries, tries * start.steps)
 
     def name_in_tier(self, loss: Loss) -> str:
         """What its outcomes under a loss are called within a tier."""

@@ -55,7 +55,8 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         SolverError
             If a solve misses its tolerance.
         """
-        rows, shape, labels = self._training_data(X, y)
+        flat, shape = _flat(X)
+        rows, labels = validate_data(self, flat, y, dtype=_DTYPES)
         check_classification_targets(labels)
         self.classes_, encoded = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -135,11 +136,6 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 built = build_gram(self._net, x, store=path, dtype=str(x.dtype))
                 theta = cleanup.enter_context(operator_for_store(built, memory=self.memory))
             yield ATDynamics(theta, targets, ridge=self.ridge, memory=self.memory)
-
-    def _training_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], tuple[int, ...] | None, NDArray[Any]]:
-        flat, shape = _flat(X)
-        rows, labels = validate_data(self, flat, y, dtype=_DTYPES)
-        return rows, shape, labels
 
 
 def _flat(X: Any) -> tuple[Any, tuple[int, ...] | None]:

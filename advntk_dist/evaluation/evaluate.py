@@ -51,21 +51,12 @@ def evaluate(
         Norm of the attack, to measure its perturbations; seed of its random starts.
     group, name
         Zarr group and array name of the committed outcomes, (m, 3) as COLUMNS says.
-    batch
-        Images predicted and committed at once, and images attacked at once.
+    batch, of
+        As for :func:`evaluate_sequence`, as are the errors.
     on_batch
         Called after each batch with its number of images, and whether it was computed now or was there before.
     evaluator
         Where batches are judged; by default in this process, by ``predictor``, which is not called otherwise.
-    of
-        Seal of the predictor's coefficients where these are committed: outcomes of any others are not met again.
-
-    Raises
-    ------
-    StoreError
-        If a batch cannot be committed.
-    EvaluationError
-        If the evaluator cannot judge a batch.
     """
     where = evaluator or InProcess(predictor, x, y)
     rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, counted(on_batch), of)

@@ -35,6 +35,11 @@ class Masked(DifferentiablePredictor):
         return self.gradient(np.asarray(x), self.inner.vjp(x, cotangent))
 
 
+def none(_: Array, g: Array) -> Array:
+    """No gradient."""
+    return np.zeros_like(g)
+
+
 class Problem:
     """Digits, and predictors on 200 of them, in float32 and float64."""
 

@@ -24,11 +24,7 @@ from advntk_dist.evaluation.checks import (
 )
 from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor
 from advntk_dist.evaluation.statistics import Accuracy
-from tests.evaluation.conftest import Problem
-
-
-def none(_: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
-    return np.zeros_like(g)
+from tests.evaluation.conftest import Problem, none
 
 
 @pytest.mark.slow
