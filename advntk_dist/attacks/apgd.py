@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import Images, ascent_direction, per_image, project
 from advntk_dist.attacks.losses import check_loss
+from advntk_dist.attacks.registry import AIMED
 from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.errors import RequestError
-from advntk_dist.spec import TARGETED, Loss, Norm
+from advntk_dist.spec import Loss, Norm
 
 
 def apgd(
@@ -87,8 +88,7 @@ def apgd_targeted(
         predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss="margin",
         restarts=restarts,
     )  # fmt: skip
-    if loss not in TARGETED:
-        raise RequestError(f"attack.loss: apgd-targeted takes {' or '.join(TARGETED)}, got {loss!r}")
+    AIMED.require_possible(norm=norm, loss=loss, restarts=restarts)
     if targets < 1:
         raise RequestError(f"attack.targets: must be at least 1, got {targets}")
     f, classes = request.predictor.predict(request.clean), request.classes

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import HIGH, LOW, Images
+from advntk_dist.attacks.registry import PAPER
 from advntk_dist.attacks.request import AttackRequest, Rows
-from advntk_dist.errors import RequestError
 from advntk_dist.spec import Loss, Norm
 
 
@@ -147,12 +147,7 @@ def pgd_reference(
         predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts,
     )  # fmt: skip
-    if norm != "linf":
-        raise RequestError(f"attack.norm: pgd-reference exists for linf only, got {norm!r}")
-    if loss != "squared-error" or restarts != 1:
-        raise RequestError(
-            f"attack: pgd-reference exists for loss squared-error, 1 restart only, got {loss}, {restarts}; use pgd"
-        )
+    PAPER.require_possible(norm=norm, loss=loss, restarts=restarts)
     start = request.random_start(0)
     if not steps:
         return start

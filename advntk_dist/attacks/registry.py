@@ -181,6 +181,11 @@ class AttackSpec:
             return f"{self.name} exists for {' and '.join(limits)} only"
         return None
 
+    def require_possible(self, *, norm: Norm, loss: Loss, restarts: int) -> None:
+        """Raise RequestError where :meth:`refusal` says why."""
+        if refusal := self.refusal(norm=norm, loss=loss, restarts=restarts):
+            raise RequestError(f"attack: {refusal}")
+
 
 def _quoted(text: str) -> str:
     return f'"{text}"'
@@ -278,9 +283,9 @@ _OURS = (
 )  # fmt: skip
 ATTACKS: dict[str, AttackSpec] = {spec.name: spec for spec in _OURS}
 """Attacks by the names that configurations use; a tier has them in this order, cheap ones first."""
-SINGLE_STEP, DEFAULT, PAPER, STRONGEST, _, BLACK_BOX = _OURS
+SINGLE_STEP, DEFAULT, PAPER, STRONGEST, AIMED, BLACK_BOX = _OURS
 """The attack of one step; that of configurations that name none; that of the paper's code; the strongest that moves
-towards no class; and the one that asks for outputs only."""
+towards no class; the one that moves towards classes; and the one that asks for outputs only."""
 
 
 def find(name: str) -> AttackSpec:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import HIGH, LOW, Images, stream
+from advntk_dist.attacks.registry import BLACK_BOX
 from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.errors import RequestError
 from advntk_dist.spec import Loss, Norm
@@ -47,12 +48,11 @@ def square(
     """
     if steps < 1:
         raise RequestError(f"attack.queries: square needs at least 1, got {steps}")
-    if norm == "l1" or loss != "margin":
-        raise RequestError(f"attack: square exists for linf and l2 and for loss margin, got {norm} and {loss}")
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts,
     )  # fmt: skip
+    BLACK_BOX.require_possible(norm=norm, loss=loss, restarts=restarts)
 
     def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
         return _search(part, [stream(seed, int(key), restart) for key in part.keys], steps)
