@@ -14,22 +14,12 @@ from advntk_dist.evaluation import Accuracy, MethodResult
 from advntk_dist.evaluation.committed import CommittedSeconds
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.storage import guarded_group
+from tests.evaluation.conftest import Bright
 
 M, BATCH = 11, 4
 X = np.linspace(-0.4, 0.4, M).reshape(M, 1, 1, 1).astype(np.float32)
 Y = (X.ravel() > 0).astype(np.int64)
 Y[0] = 1  # one clean error
-
-
-class Threshold:
-    """Says class 1 for bright pixels."""
-
-    calls = 0
-
-    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
-        self.calls += 1
-        bright = np.asarray(x, np.float64).ravel()
-        return np.stack([-bright, bright], axis=1)
 
 
 class Attack:
@@ -46,7 +36,7 @@ class Attack:
 
 def _evaluate(folder: Path, attack: Attack, **keywords: Any) -> MethodResult:
     keywords = {"norm": "linf", "seed": 9, "name": "ntk", "batch": BATCH, **keywords}
-    predictor = keywords.pop("predictor", Threshold)
+    predictor = keywords.pop("predictor", Bright)
     group = guarded_group(folder, {"attack": "toy"})
     return evaluate(predictor, keywords.pop("x", X), Y, attack, group=group, **keywords)
 
@@ -80,7 +70,7 @@ def test_each_image_has_its_own_index(tmp_path: Path) -> None:
 
 
 def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path) -> None:
-    class Dark(Threshold):
+    class Dark(Bright):
         """Says class 0 of every image: only those are attacked."""
 
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -93,7 +83,7 @@ def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path
     assert all(len(indices) == BATCH for _, indices in attack.asked[:-1])
     assert result.clean.value == result.robust.value == pytest.approx(len(zeros) / M)
 
-    class Wrong(Threshold):
+    class Wrong(Bright):
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
             wrong = np.asarray(x).ravel() <= 0
             return np.stack([~wrong, wrong], axis=1).astype(float)
@@ -138,10 +128,10 @@ def test_only_missing_batches_are_attacked(tmp_path: Path) -> None:
 
 
 def test_finished_evaluation_makes_no_predictor(tmp_path: Path) -> None:
-    made: list[Threshold] = []
+    made: list[Bright] = []
 
-    def predictor() -> Threshold:
-        made.append(Threshold())
+    def predictor() -> Bright:
+        made.append(Bright())
         return made[-1]
 
     first = _evaluate(tmp_path / "e", Attack(), predictor=predictor)
@@ -192,7 +182,7 @@ def test_size_of_perturbations_of_uint8_images(tmp_path: Path) -> None:
 def test_l2_perturbations(tmp_path: Path) -> None:
     x = np.zeros((M, 2, 1, 1), np.float32) + 0.3
 
-    class Pair(Threshold):
+    class Pair(Bright):
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
             return super().predict(np.asarray(x).mean(axis=(1, 2, 3)))
 
