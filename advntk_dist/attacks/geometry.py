@@ -69,7 +69,8 @@ def random_start(
     for image, key, start in zip(x, keys, out, strict=True):
         rng = stream(seed, int(key), restart)
         if norm == "l1":
-            step = uniform_l1(rng, image.shape, radius)
+            step = rng.exponential(size=image.shape) * rng.choice([-1.0, 1.0], size=image.shape)
+            step *= radius * rng.uniform() ** (1 / image.size) / np.abs(step).sum()
         elif norm == "linf":
             step = rng.uniform(-radius, radius, image.shape)
         else:
@@ -186,9 +187,3 @@ def sparse_direction(gradient: Any, entries: Any, at: Any) -> Any:
     chosen = xp.sign(g) * ((size >= least) & (size > 0))
     count = xp.maximum(xp.abs(chosen).sum(axis=1), 1.0)
     return (chosen / count[:, None]).astype(gradient.dtype).reshape(gradient.shape)
-
-
-def uniform_l1(rng: np.random.Generator, shape: tuple[int, ...], radius: float) -> Any:
-    """A point drawn uniformly from the l1 ball around 0."""
-    step = rng.exponential(size=shape) * rng.choice([-1.0, 1.0], size=shape)
-    return step * (radius * rng.uniform() ** (1 / step.size) / np.abs(step).sum())
