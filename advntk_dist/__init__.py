@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from advntk_dist.attacks.apgd import apgd_targeted as apgd_targeted
     from advntk_dist.attacks.pgd import fgsm as fgsm
     from advntk_dist.attacks.pgd import pgd as pgd
-    from advntk_dist.attacks.pgd_reference import pgd_reference as pgd_reference
+    from advntk_dist.attacks.pgd import pgd_reference as pgd_reference
     from advntk_dist.attacks.square import square as square
     from advntk_dist.config import RunConfig as RunConfig
     from advntk_dist.config import load_config as load_config
@@ -80,7 +80,7 @@ _HOMES = {
     "open_gram": "gram",
     "output_law": "theory.output_law",
     "pgd": "attacks.pgd",
-    "pgd_reference": "attacks.pgd_reference",
+    "pgd_reference": "attacks.pgd",
     "run": "pipeline.run",
     "schedule_distance": "theory.piecewise",
     "square": "attacks.square",

@@ -142,7 +142,7 @@ class ATDynamics:
         limit = self._infinite(d, tol) if len(finite) < len(times) else None  # first: it may need a basis's memory
         basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
         served = [t for t in finite if t > 0]
-        found = dict(zip(served, basis.solve(served), strict=True)) if basis is not None else {}
+        found = dict(zip(served, _solutions(basis, served, tol), strict=True)) if basis is not None else {}
         solutions = []
         for t in times:
             if np.isinf(t):
@@ -151,12 +151,11 @@ class ATDynamics:
             elif basis is None or t == 0:
                 solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
             else:
-                solution = _solution(basis, *found[t], tol)
+                solution = found[t]
                 ended = basis.status in (Status.STAGNATED, Status.NOT_POSITIVE)
                 if not solution.ok and ended and t < max(finite):
                     # Rounding ended this basis at the largest time; a smaller one may still be within reach.
-                    alone = self._basis(d, t, tol)
-                    solution = _solution(alone, *alone.solve([t])[0], tol)
+                    (solution,) = _solutions(self._basis(d, t, tol), [t], tol)
             solutions.append(solution.checked(f"coefficients at t = {t:g}", tol) if throw else solution)
         return solutions
 
@@ -193,28 +192,12 @@ class ATDynamics:
 
         Parameters
         ----------
-        varpi
-            Effective training times (n,), >= 0.
+        varpi, tol
+            As for :meth:`value_and_gradient`, as are result and errors.
         k_val
             Kernel (m, n) between validation points and training images.
         y_val
             Validation targets (m, k).
-        tol
-            Tolerance of the two solves.
-
-        Returns
-        -------
-        loss, gradient
-            A float, and an array (n,).
-
-        Raises
-        ------
-        ValueError
-            If shapes do not fit.
-        RequestError
-            If tol is not between 0 and 1.
-        SolverError
-            If a solve misses the tolerance.
         """
         k_val, y_val = np.asarray(k_val), np.asarray(y_val, dtype=np.float64)
         n, k = self.y.shape
@@ -261,13 +244,13 @@ class ATDynamics:
         _require_tolerance(tol)
         with blas_threads(self._threads):
             forward = self._basis(d, 1.0, tol)
-            solution = _solution(forward, *forward.solve([1.0])[0], tol).checked("coefficients at t = 1", tol)
-            value, slope = objective(solution.value)
+            (solution,) = _solutions(forward, [1.0], tol)
+            value, slope = objective(solution.checked("coefficients at t = 1", tol).value)
             v = np.asarray(slope, dtype=np.float64)
             if v.shape != self.y.shape:
                 raise ValueError(f"the objective's gradient must be {self.y.shape}, got {v.shape}")
             backward = self._grow(d, v, 1.0, tol)
-            _solution(backward, *backward.solve([1.0])[0], tol).checked("adjoint at t = 1", tol)
+            _solutions(backward, [1.0], tol)[0].checked("adjoint at t = 1", tol)
             return value, time_integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
 
     def _varpi(self, varpi: ArrayLike) -> Array:
@@ -344,8 +327,9 @@ def _require_tolerance(tol: float) -> None:
         raise RequestError(f"tol: must be > 0 and < 1, a bound on the relative error, got {tol}")
 
 
-def _solution(basis: KrylovBasis, value: Array, error: float, tol: float) -> Solution:
-    status = Status.CONVERGED if error <= tol else basis.status
-    if status is Status.CONVERGED and error > tol:
-        status = Status.STAGNATED
-    return Solution(value, status, basis.passes, error, basis.smallest_ritz)
+def _solutions(basis: KrylovBasis, times: Sequence[float], tol: float) -> list[Solution]:
+    missed = Status.STAGNATED if basis.status is Status.CONVERGED else basis.status
+    return [
+        Solution(value, Status.CONVERGED if error <= tol else missed, basis.passes, error, basis.smallest_ritz)
+        for value, error in basis.solve(times)
+    ]

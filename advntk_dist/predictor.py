@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.base import Ascent, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
@@ -17,6 +18,7 @@ from advntk_dist.grid import spans
 from advntk_dist.kernels.compiled import pad_rows, stack_blocks
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import Network
+from advntk_dist.spec import Loss
 
 MEMORY = 2**29
 """Bytes that the pairs of a batch of images and a block of training images may take, and as much again for what an
@@ -111,19 +113,7 @@ class KernelPredictor(DifferentiablePredictor):
             out[s] = grad[: s.stop - s.start]
         return out
 
-    def ascend(
-        self,
-        start: Images,
-        clean: Images,
-        wanted: NDArray[np.float64],
-        *,
-        radius: float,
-        steps: int,
-        step_size: float,
-        norm: Norm,
-        loss: Loss,
-        towards: NDArray[np.int64],
-    ) -> Images:
+    def ascend(self, start: Images, clean: Images, wanted: NDArray[np.float64], **how: Unpack[Ascent]) -> Images:
         """The last iterates of projected gradient ascent, as the protocol says, with all steps on the device.
 
         Images in another dtype than the training images are attacked step by step, in their own dtype.
@@ -134,25 +124,22 @@ class KernelPredictor(DifferentiablePredictor):
             If an input gradient was not finite.
         """
         if start.dtype != self.dtype:
-            return super().ascend(
-                start, clean, wanted, radius=radius, steps=steps, step_size=step_size, norm=norm, loss=loss,
-                towards=towards,
-            )  # fmt: skip
+            return super().ascend(start, clean, wanted, **how)
         begin, centre = self._images(start), self._images(clean)
         out, finite = np.empty_like(begin), True
         for s in spans(len(begin), self.batch):
-            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, wanted, towards))
+            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, wanted, how["towards"]))
             with kernel_scope():
                 found, fine = compiled_ascent()(
                     self._prepared,
                     self._coefficients,
                     *rows,
-                    radius,
-                    steps,
-                    step_size,
+                    how["radius"],
+                    how["steps"],
+                    how["step_size"],
                     backend=self.net.backend,
-                    norm=norm,
-                    loss=loss,
+                    norm=how["norm"],
+                    loss=how["loss"],
                     budget=MEMORY,
                 )
             out[s], finite = np.asarray(found)[: s.stop - s.start], finite and bool(fine)
@@ -167,21 +154,9 @@ class KernelPredictor(DifferentiablePredictor):
         loss: Loss = "squared-error",
         towards: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], Images]:
-        """f(x), losses and the gradients of the losses in x, from one pass over the kernel.
+        """f(x), losses and the gradients of the losses in x, as the protocol says, from one pass over the kernel.
 
-        Parameters
-        ----------
-        x
-            Images (m, H, W, C).
-        wanted
-            Targets (m, k) float64.
-        loss, towards
-            As :func:`advntk_dist.attacks.losses.loss_and_slope` takes them.
-
-        Returns
-        -------
-        f, value, gradient
-            (m, k) and (m,) float64, and an array shaped as x in the dtype of the training images.
+        Gradients are in the dtype of the training images.
 
         Raises
         ------

@@ -189,12 +189,6 @@ def test_refusals_are_one_line_that_names_the_key(override: str, words: list[str
     assert caught.value.exit_code == 2
 
 
-def test_reference_attack_is_linf_only() -> None:
-    assert _with("attack.name=pgd-reference", "attack.loss=squared-error").attack.loss == "squared-error"
-    with pytest.raises(ConfigError, match="linf"):
-        _with("attack.name=pgd-reference", "attack.norm=l2")
-
-
 def test_several_mistakes_come_in_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         _with("data.n_val=0", "gram.tile=0")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Loss, Norm
-from advntk_dist.attacks.geometry import ascent_direction, project, sparse_direction
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images, ascent_direction, per_image, project
 from advntk_dist.attacks.losses import check_loss
+from advntk_dist.attacks.registry import AIMED
 from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.errors import RequestError
-from advntk_dist.spec import TARGETED
+from advntk_dist.spec import Loss, Norm
 
 
 def apgd(
@@ -34,26 +34,15 @@ def apgd(
     """Ascend a loss with momentum, halve the step where it no longer helps, and keep the best point.
 
     An image that is misclassified takes no more steps and no more starts, so that a step costs no more than the images
-    that are still robust.
+    that are still robust. The result is the first misclassified point, or that of largest loss. Its form, the errors
+    and the other parameters are those of :func:`advntk_dist.attacks.pgd.pgd`.
 
     Parameters
     ----------
-    predictor, x, y, radius, norm, seed, indices, loss, restarts, towards
-        As for :func:`advntk_dist.attacks.pgd.pgd`.
     steps
         Gradient steps a start; each takes a value and a gradient, and the start one more.
     step_size
         Not used: steps begin at twice the radius (l1: the radius).
-
-    Returns
-    -------
-    numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5]: the first misclassified point, or that of largest loss.
-
-    Raises
-    ------
-    RequestError
-        If an argument is impossible.
     """
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss=loss,
@@ -83,33 +72,23 @@ def apgd_targeted(
 ) -> Images:
     """:func:`apgd` towards each of the likeliest other classes in turn, until an image is misclassified.
 
+    The result is the first misclassified point, or that of largest margin. Its form, the errors and the other
+    parameters are those of :func:`apgd`.
+
     Parameters
     ----------
-    predictor, x, y, radius, steps, step_size, norm, seed, indices
-        As for :func:`apgd`.
     loss
         "dlr-targeted" or "margin-targeted".
     restarts
         Starts for each class.
     targets
         Classes to move towards, those of largest output on the clean image; all others if there are fewer.
-
-    Returns
-    -------
-    numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5]: the first misclassified point, or that of largest margin.
-
-    Raises
-    ------
-    RequestError
-        If an argument is impossible.
     """
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss="margin",
         restarts=restarts,
     )  # fmt: skip
-    if loss not in TARGETED:
-        raise RequestError(f"attack.loss: apgd-targeted takes {' or '.join(TARGETED)}, got {loss!r}")
+    AIMED.require_possible(norm=norm, loss=loss, restarts=restarts)
     if targets < 1:
         raise RequestError(f"attack.targets: must be at least 1, got {targets}")
     f, classes = request.predictor.predict(request.clean), request.classes
@@ -198,7 +177,8 @@ class ApgdState:
     def _advance(self, *, first: bool) -> None:
         rows = self._active
         now, clean = self._now[rows], self._clean[rows]
-        aimed = project(now + self._sizes(rows) * self._direction(rows), clean, self._radius, self._norm)
+        direction = ascent_direction(self._slope[rows], self._norm, now, self._entries[rows])
+        aimed = project(now + per_image(self._step[rows], now) * direction, clean, self._radius, self._norm)
         if self._norm != "l1" and not first:
             moved = (
                 now
@@ -208,15 +188,6 @@ class ApgdState:
             aimed = project(moved, clean, self._radius, self._norm)
         self._before[rows] = now
         self._now[rows] = aimed
-
-    def _direction(self, rows: NDArray[np.int64]) -> Images:
-        if self._norm == "l1":
-            direction: Any = sparse_direction(self._slope[rows], self._entries[rows], self._now[rows], LOW, HIGH)
-            return np.asarray(direction)
-        return ascent_direction(self._slope[rows], self._norm)
-
-    def _sizes(self, rows: NDArray[np.int64]) -> Images:
-        return self._step[rows].astype(self._now.dtype).reshape(-1, *([1] * (self._now.ndim - 1)))
 
     def _look(self) -> None:
         """Evaluate the current points, keep the best ones, and stop the images that are misclassified."""

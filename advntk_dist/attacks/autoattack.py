@@ -19,11 +19,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import LOW, DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import project
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import LOW, Images, project
 from advntk_dist.attacks.losses import SPREAD
 from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.errors import RequestError
+from advntk_dist.spec import Norm
 
 NAMES: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
@@ -95,7 +96,6 @@ def autoattack(
             device="cpu",
             verbose=verbose,
             log_path=log_path,
-            **({} if attacks is None or version == "standard" else {"attacks_to_run": list(attacks)}),
         )
         if attacks is not None:
             attack.attacks_to_run = list(attacks)

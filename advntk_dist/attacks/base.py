@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.geometry import HIGH as HIGH
-from advntk_dist.attacks.geometry import LOW as LOW
-from advntk_dist.attacks.geometry import Images as Images
-from advntk_dist.attacks.geometry import ascent_direction, project
+from advntk_dist.attacks.geometry import Images, ascent_direction, project
 from advntk_dist.attacks.losses import loss_and_slope
-from advntk_dist.spec import Loss as Loss
-from advntk_dist.spec import Norm as Norm
+from advntk_dist.spec import Loss, Norm
 
 Values = NDArray[np.float64]
 BoundAttack = Callable[..., Images]
 """An attack with everything but (predictor, x, y, seed, indices) filled in."""
+
+
+class Ascent(TypedDict):
+    """How projected gradient ascent goes.
+
+    Attributes
+    ----------
+    radius, norm
+        Radius of the balls, and the norm of balls and steps.
+    steps, step_size
+        Number of steps, and the length of one in units of the pixel range.
+    loss, towards
+        As for :meth:`DifferentiablePredictor.value_and_slope`.
+    """
+
+    radius: float
+    steps: int
+    step_size: float
+    norm: Norm
+    loss: Loss
+    towards: NDArray[np.int64]
 
 
 @runtime_checkable
@@ -72,19 +89,7 @@ class DifferentiablePredictor(Protocol):
         value, slope = loss_and_slope(loss, f, wanted, towards)
         return f, value, self.vjp(x, slope)
 
-    def ascend(
-        self,
-        start: Images,
-        clean: Images,
-        wanted: Values,
-        *,
-        radius: float,
-        steps: int,
-        step_size: float,
-        norm: Norm,
-        loss: Loss,
-        towards: NDArray[np.int64],
-    ) -> Images:
+    def ascend(self, start: Images, clean: Images, wanted: Values, **how: Unpack[Ascent]) -> Images:
         """The last iterates (m, H, W, C) of projected gradient ascent of a loss.
 
         Each step moves along the steepest direction of unit size, and projects onto the ball around the clean image and
@@ -94,16 +99,16 @@ class DifferentiablePredictor(Protocol):
         ----------
         start, clean
             First iterates and centres of the balls, (m, H, W, C) of one dtype.
-        wanted, loss, towards
+        wanted
             As for :meth:`value_and_slope`.
-        radius, steps, step_size, norm
-            Radius of the balls, number of steps, length of a step in units of the pixel range, and the norm of both.
+        how
+            The balls, the steps and the loss.
         """
         current = start
-        for _ in range(steps):
-            _, _, gradient = self.value_and_slope(current, wanted, loss=loss, towards=towards)
-            moved = current + step_size * ascent_direction(gradient, norm, current).astype(clean.dtype)
-            current = project(moved, clean, radius, norm)
+        for _ in range(how["steps"]):
+            _, _, gradient = self.value_and_slope(current, wanted, loss=how["loss"], towards=how["towards"])
+            moved = current + how["step_size"] * ascent_direction(gradient, how["norm"], current).astype(clean.dtype)
+            current = project(moved, clean, how["radius"], how["norm"])
         return current
 
 

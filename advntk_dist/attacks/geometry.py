@@ -25,10 +25,15 @@ def perturbation_size(adversarial: Images, clean: Images, norm: Norm) -> NDArray
     return np.asarray(np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1))
 
 
+def largest_distance(x: Images, norm: Norm) -> float:
+    """The radius within which every image lies of every other, for images shaped as x, (m, H, W, C)."""
+    pixels = float(np.prod(x.shape[1:]))
+    return {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
+
+
 def rounding_of(x: Images, norm: Norm) -> float:
     """What rounding of pixels of size up to 1/2 may add to the size of a perturbation of images x (m, H, W, C)."""
-    pixels = float(np.prod(x.shape[1:]))
-    return 4 * float(np.finfo(x.dtype).eps) * {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
+    return 4 * float(np.finfo(x.dtype).eps) * largest_distance(x, norm)
 
 
 def keys_of(indices: ArrayLike | None, images: int) -> NDArray[np.int64]:
@@ -64,7 +69,8 @@ def random_start(
     for image, key, start in zip(x, keys, out, strict=True):
         rng = stream(seed, int(key), restart)
         if norm == "l1":
-            step = uniform_l1(rng, image.shape, radius)
+            step = rng.exponential(size=image.shape) * rng.choice([-1.0, 1.0], size=image.shape)
+            step *= radius * rng.uniform() ** (1 / image.size) / np.abs(step).sum()
         elif norm == "linf":
             step = rng.uniform(-radius, radius, image.shape)
         else:
@@ -82,7 +88,7 @@ def project(x: AnyImages, centre: AnyImages, radius: float, norm: Norm) -> AnyIm
     Of NumPy or JAX arrays, as is :func:`ascent_direction`; in the dtype of x.
     """
     if norm == "l1":
-        return project_l1(x, centre, radius, LOW, HIGH)
+        return project_l1(x, centre, radius)  # type: ignore[no-any-return]
     xp = x.__array_namespace__()
     step = x - centre
     if norm == "linf":
@@ -90,29 +96,30 @@ def project(x: AnyImages, centre: AnyImages, radius: float, norm: Norm) -> AnyIm
     else:
         sizes = xp.linalg.norm(step.reshape(len(x), -1).astype(xp.float64), axis=1)
         factor = xp.minimum(1.0, radius / xp.maximum(sizes, float(np.finfo(np.float64).tiny)))
-        step = step * _per_image(factor, step)
+        step = step * per_image(factor, step)
     return xp.clip(centre + step, LOW, HIGH).astype(x.dtype)  # type: ignore[no-any-return]
 
 
-def ascent_direction(gradient: AnyImages, norm: Norm, at: AnyImages | None = None) -> AnyImages:
+def ascent_direction(gradient: AnyImages, norm: Norm, at: AnyImages | None = None, entries: Any = None) -> AnyImages:
     """The steepest direction of unit size in the norm; 0 where the gradient is 0.
 
-    For l1 a sparse one (:func:`sparse_direction`), along pixels that can still move if the
-    current iterate is given as ``at``.
+    For l1 :func:`sparse_direction`, which takes ``at`` and ``entries``; by default along a hundredth of the entries.
     """
     if norm == "l1":
-        return sparse_direction(gradient, pgd_entries(int(np.prod(gradient.shape[1:]))), at, LOW, HIGH)
+        few = max(1, int(np.ceil(SHARE * np.prod(gradient.shape[1:]))))
+        return sparse_direction(gradient, few if entries is None else entries, at)  # type: ignore[no-any-return]
     xp = gradient.__array_namespace__()
     if norm == "linf":
         return xp.sign(gradient)  # type: ignore[no-any-return]
     # The largest entry is divided out first: the squares of tiny gradients would vanish.
     largest = xp.abs(gradient).reshape(len(gradient), -1).max(axis=1)
-    scaled = gradient / _per_image(xp.where(largest > 0, largest, 1.0), gradient)
+    scaled = gradient / per_image(xp.where(largest > 0, largest, 1.0), gradient)
     sizes = xp.linalg.norm(scaled.reshape(len(scaled), -1), axis=1)
-    return scaled / _per_image(xp.where(sizes > 0, sizes, 1.0), gradient)  # type: ignore[no-any-return]
+    return scaled / per_image(xp.where(sizes > 0, sizes, 1.0), gradient)  # type: ignore[no-any-return]
 
 
-def _per_image(values: Any, like: Any) -> Any:
+def per_image(values: Any, like: Any) -> Any:
+    """One number an image, (m,), in the dtype of images (m, H, W, C) and of a shape that multiplies them."""
     return values.reshape(-1, *([1] * (like.ndim - 1))).astype(like.dtype)
 
 
@@ -120,19 +127,19 @@ SHARE = 0.01
 """Share of the pixels that a step of PGD changes (Tramer & Boneh 2019)."""
 
 
-def project_l1(x: Any, centre: Any, radius: Any, low: float, high: float) -> Any:
-    """The nearest point to x, (m, ...), in the l1 ball around ``centre`` and in [low, high] at once.
+def project_l1(x: Any, centre: Any, radius: Any) -> Any:
+    """The nearest point to x, (m, ...), in the l1 ball around ``centre`` and in the pixel range at once.
 
-    The projection is delta_i = clip(sign(u_i) max(|u_i| - lambda, 0), low - c_i, high - c_i) with u = x - c and the
+    The projection is delta_i = clip(sign(u_i) max(|u_i| - lambda, 0), LOW - c_i, HIGH - c_i) with u = x - c and the
     smallest lambda >= 0 that makes the size at most ``radius`` (Croce & Hein 2021, proposition 2.1). The size falls
     piecewise linearly in lambda, so that lambda comes from sorting the 2 d points where its slope changes. In
     float64; the result is rounded towards the centre to the dtype of x, so that it does not leave the ball.
-    ``centre`` must lie in [low, high].
+    ``centre`` must lie in the pixel range.
     """
     xp = x.__array_namespace__()
     c = centre.reshape(len(x), -1).astype(xp.float64)
     u = x.reshape(len(x), -1).astype(xp.float64) - c
-    room = xp.where(u > 0, high - c, c - low)
+    room = xp.where(u > 0, HIGH - c, c - LOW)
     size = xp.abs(u)
     # From above: coordinate i grows with slope 1 below |u_i|, until it meets the edge at |u_i| - room_i.
     corners = xp.concat([size, size - room], axis=1)
@@ -147,18 +154,18 @@ def project_l1(x: Any, centre: Any, radius: Any, low: float, high: float) -> Any
     inside = xp.minimum(size, room).sum(axis=1)[:, None] <= radius
     step = xp.minimum(xp.maximum(size - xp.where(inside, 0.0, threshold), 0.0), room)
     # Edges are met exactly: sparse steps leave pixels there alone, and would be caught by one that rounding keeps off.
-    ends = xp.where(step < room, c + xp.sign(u) * step, xp.where(u > 0, high, low))
-    moved = xp.clip(ends.astype(x.dtype), low, high).astype(x.dtype)
+    ends = xp.where(step < room, c + xp.sign(u) * step, xp.where(u > 0, HIGH, LOW))
+    moved = xp.clip(ends.astype(x.dtype), LOW, HIGH).astype(x.dtype)
     middle = c.astype(x.dtype)
     too_far = xp.abs(moved.astype(xp.float64) - c) > step
     return xp.where(too_far, xp.nextafter(moved, middle), moved).reshape(x.shape)
 
 
-def sparse_direction(gradient: Any, entries: Any, at: Any, low: float, high: float) -> Any:
+def sparse_direction(gradient: Any, entries: Any, at: Any) -> Any:
     """A direction of unit l1 size: equal steps along the ``entries`` largest entries of a gradient (m, ...).
 
     The steepest direction changes one pixel; a few at once are the field's choice, for that one soon meets the edge
-    of its range. Pixels that a step could only push out of [low, high] are left alone. 0 where no entry is left.
+    of its range. Pixels that a step could only push out of their range are left alone. 0 where no entry is left.
 
     Parameters
     ----------
@@ -168,28 +175,15 @@ def sparse_direction(gradient: Any, entries: Any, at: Any, low: float, high: flo
         Number of entries, (m,) integers from 1 to the size of an image, or one for all images.
     at
         Where the step starts, shaped as ``gradient``, or None if all pixels are free.
-    low, high
-        Range of pixels.
     """
     xp = gradient.__array_namespace__()
     g = gradient.reshape(len(gradient), -1)
     if at is not None:
         here = at.reshape(g.shape)
-        g = xp.where(((here >= high) & (g > 0)) | ((here <= low) & (g < 0)), 0.0, g)
+        g = xp.where(((here >= HIGH) & (g > 0)) | ((here <= LOW) & (g < 0)), 0.0, g)
     size = xp.abs(g)
     place = xp.zeros((len(g), 1), dtype=int) + g.shape[1] - xp.asarray(entries).reshape(-1, 1)
     least = xp.take_along_axis(xp.sort(size, axis=1), place, axis=1)
     chosen = xp.sign(g) * ((size >= least) & (size > 0))
     count = xp.maximum(xp.abs(chosen).sum(axis=1), 1.0)
     return (chosen / count[:, None]).astype(gradient.dtype).reshape(gradient.shape)
-
-
-def pgd_entries(size: int) -> int:
-    """Entries that a step of PGD changes in images of ``size`` pixels."""
-    return max(1, int(np.ceil(SHARE * size)))
-
-
-def uniform_l1(rng: np.random.Generator, shape: tuple[int, ...], radius: float) -> Any:
-    """A point drawn uniformly from the l1 ball around 0."""
-    step = rng.exponential(size=shape) * rng.choice([-1.0, 1.0], size=shape)
-    return step * (radius * rng.uniform() ** (1 / step.size) / np.abs(step).sum())

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advntk_dist.attacks.base import Loss, Norm
 from advntk_dist.attacks.geometry import ascent_direction, project
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.kernels.backend import KernelBackend, Prepared
 from advntk_dist.kernels.combine import gradient, values
 from advntk_dist.kernels.scope import compiler_options
+from advntk_dist.spec import Loss, Norm
 
 
 def projected_ascent(

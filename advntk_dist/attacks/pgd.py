@@ -1,11 +1,15 @@
-"""Projected gradient descent as the field defines it (Madry et al. 2018), and its single step, FGSM."""
+"""Projected gradient descent as the field defines it (Madry et al. 2018), its single step, FGSM, and the paper's."""
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import HIGH, LOW, Images
+from advntk_dist.attacks.registry import PAPER
 from advntk_dist.attacks.request import AttackRequest, Rows
+from advntk_dist.spec import Loss, Norm
 
 
 def pgd(
@@ -93,10 +97,10 @@ def fgsm(
 ) -> Images:
     """One step of steepest ascent of a loss, from the clean image or from a random start (Goodfellow et al. 2015).
 
+    What is not named here, the result and the errors are those of :func:`pgd`.
+
     Parameters
     ----------
-    predictor, x, y, radius, norm, seed, indices, loss, towards
-        As for :func:`pgd`.
     steps
         Not used: there is one step.
     step_size
@@ -105,16 +109,6 @@ def fgsm(
         Number of starts: with more than one, the further ones are random, and each image keeps the worst result.
     random
         Whether the first start is random, too (Wong et al. 2020, who take steps of 1.25 times the radius).
-
-    Returns
-    -------
-    numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5].
-
-    Raises
-    ------
-    RequestError
-        If an argument is impossible.
     """
     size = radius if step_size is None else step_size
     request = AttackRequest.of(
@@ -126,3 +120,40 @@ def fgsm(
         return part.ascend(part.random_start(restart) if random or restart else part.clean, 1, size)
 
     return request.worst_of(attempt, restarts)
+
+
+def pgd_reference(
+    predictor: DifferentiablePredictor,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    radius: float,
+    steps: int = 10,
+    step_size: float | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    indices: ArrayLike | None = None,
+    loss: Loss = "squared-error",
+    restarts: int = 1,
+) -> Images:
+    """The JAX attack of the paper's own code, for comparing with published numbers; it is not PGD.
+
+    One gradient at the random start is used in every step, in a ball around the random start, so that the result may
+    lie up to twice the radius from the clean image. Parameters and errors are those of :func:`pgd`; the norm must be
+    "linf", the loss the squared error, from one start.
+    """
+    size = radius / 5 if step_size is None else step_size
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts,
+    )  # fmt: skip
+    PAPER.require_possible(norm=norm, loss=loss, restarts=restarts)
+    start = request.random_start(0)
+    if not steps:
+        return start
+    direction = np.sign(request.predictor.value_and_slope(start, request.wanted)[2])
+    current = start
+    for _ in range(steps):
+        moved = current + direction.dtype.type(size) * direction
+        current = np.clip(np.clip(moved, start - radius, start + radius), LOW, HIGH).astype(start.dtype)
+    return current

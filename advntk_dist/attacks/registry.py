@@ -156,19 +156,14 @@ class AttackSpec:
         """Whether a key of [attack] that only some attacks have means anything to this one."""
         return key in self.options.values()
 
-    def tries(self, options: AttackOptions) -> int:
-        """How many starts an image that withstands them all meets, over all classes to move towards."""
-        return options.restarts * (options.targets if self.uses("targets") else 1)
-
-    def overhead(self, options: AttackOptions) -> int:
-        """Value passes that rank classes and compare the results of several starts."""
-        tries = self.tries(options)
-        return self.ranks + (tries if tries > 1 else 0)
-
     def cost(self, options: AttackOptions) -> Passes:
-        """Passes for one image that withstands the attack, those of the final judgement included."""
-        tries, start = self.tries(options), self.start(options)
-        return Passes(1 + self.overhead(options) + tries * start.queries, tries * start.steps)
+        """Passes for one image that withstands the attack, those of the final judgement included.
+
+        It meets every start towards every class; the results of several are compared by a value pass each.
+        """
+        tries, start = options.restarts * (options.targets if self.uses("targets") else 1), self.start(options)
+        compared = tries if tries > 1 else 0
+        return Passes(1 + self.ranks + compared + tries * start.queries, tries * start.steps)
 
     def name_in_tier(self, loss: Loss) -> str:
         """What its outcomes under a loss are called within a tier."""
@@ -185,6 +180,11 @@ class AttackSpec:
             limits += ["restarts = 1"] if self.one_start else []
             return f"{self.name} exists for {' and '.join(limits)} only"
         return None
+
+    def require_possible(self, *, norm: Norm, loss: Loss, restarts: int) -> None:
+        """Raise RequestError where :meth:`refusal` says why."""
+        if refusal := self.refusal(norm=norm, loss=loss, restarts=restarts):
+            raise RequestError(f"attack: {refusal}")
 
 
 def _quoted(text: str) -> str:
@@ -234,7 +234,7 @@ _OURS = (
         tier_keys=lambda tier, classes: [{"steps": 10}],
     ),
     AttackSpec(
-        "pgd-reference", "the attack of the paper's code", f"{_FOLDER}.pgd_reference:pgd_reference",
+        "pgd-reference", "the attack of the paper's code", f"{_FOLDER}.pgd:pgd_reference",
         "The attack of the paper's code: one gradient at a random start, used in every step.",
         start=lambda options: Passes(0, 1),
         options=_OF_A_LENGTH,
@@ -283,9 +283,9 @@ _OURS = (
 )  # fmt: skip
 ATTACKS: dict[str, AttackSpec] = {spec.name: spec for spec in _OURS}
 """Attacks by the names that configurations use; a tier has them in this order, cheap ones first."""
-SINGLE_STEP, DEFAULT, PAPER, STRONGEST, _, BLACK_BOX = _OURS
+SINGLE_STEP, DEFAULT, PAPER, STRONGEST, AIMED, BLACK_BOX = _OURS
 """The attack of one step; that of configurations that name none; that of the paper's code; the strongest that moves
-towards no class; and the one that asks for outputs only."""
+towards no class; the one that moves towards classes; and the one that asks for outputs only."""
 
 
 def find(name: str) -> AttackSpec:
@@ -407,8 +407,3 @@ TIER_NAMES = (*TIERS, AUTOATTACK.name)
 def keeps_ball(name: str) -> bool:
     """Whether the outcomes of an attack, or of a tier of outside code, are those of images within the radius."""
     return name == AUTOATTACK.name or find(name).keeps_ball
-
-
-def known_names() -> set[str]:
-    """Every name of an attack that the package knows."""
-    return {*ATTACKS, AUTOATTACK.name, *AUTOATTACK.parts}

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import HIGH, Attack, DifferentiablePredictor, Images, Loss, Norm, Values, completed
-from advntk_dist.attacks.geometry import keys_of, perturbation_size, random_start, rounding_of
+from advntk_dist.attacks.base import Attack, DifferentiablePredictor, Values, completed
+from advntk_dist.attacks.geometry import HIGH, Images, keys_of, perturbation_size, random_start, rounding_of
 from advntk_dist.attacks.losses import check_loss, loss_and_slope
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import RequestError
-from advntk_dist.spec import NORMS
+from advntk_dist.spec import NORMS, Loss, Norm
 
 Rows = NDArray[np.int64]
 

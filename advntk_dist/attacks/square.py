@@ -7,10 +7,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import HIGH, LOW, DifferentiablePredictor, Images, Loss, Norm
-from advntk_dist.attacks.geometry import stream
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import HIGH, LOW, Images, stream
+from advntk_dist.attacks.registry import BLACK_BOX
 from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.errors import RequestError
+from advntk_dist.spec import Loss, Norm
 
 
 def square(
@@ -29,13 +31,12 @@ def square(
 ) -> Images:
     """Search at random for squares that raise the margin of the best wrong class; asks for outputs only.
 
-    No more is asked about an image that is misclassified.
+    No more is asked about an image that is misclassified. All random numbers of image i come from the stream
+    (seed, indices[i]). The result is the misclassified point, or that of largest margin. Its form, the errors and the
+    other parameters are those of :func:`advntk_dist.attacks.pgd.pgd`.
 
     Parameters
     ----------
-    predictor, x, y, radius, seed, indices, restarts
-        As for :func:`advntk_dist.attacks.pgd.pgd`; all random numbers of image i come from the stream
-        (seed, indices[i]).
     steps
         Queries an image and a start, the first point included.
     step_size
@@ -44,25 +45,14 @@ def square(
         "linf" or "l2".
     loss
         "margin".
-
-    Returns
-    -------
-    numpy.ndarray
-        Perturbed images, shaped as x, floats in [-0.5, 0.5]: the misclassified point, or that of largest margin.
-
-    Raises
-    ------
-    RequestError
-        If an argument is impossible.
     """
     if steps < 1:
         raise RequestError(f"attack.queries: square needs at least 1, got {steps}")
-    if norm == "l1" or loss != "margin":
-        raise RequestError(f"attack: square exists for linf and l2 and for loss margin, got {norm} and {loss}")
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts,
     )  # fmt: skip
+    BLACK_BOX.require_possible(norm=norm, loss=loss, restarts=restarts)
 
     def attempt(part: AttackRequest, _rows: Rows, restart: int) -> Images:
         return _search(part, [stream(seed, int(key), restart) for key in part.keys], steps)

@@ -87,7 +87,7 @@ def settings(
     The seed draws the images, the order of batches and the random starts of attacks.
     """
     name, path = ("npz", dataset) if dataset.endswith(".npz") else (dataset, None)
-    where = f"path = {_quoted(path)}\n" if path else ""
+    where = f"path = '{path}'\n" if path else ""
     times = ", ".join(f"{t:g}" if t < 1 else f"{t:.1f}" for t in TIMES)
     return f"""# {dataset}, {network}, radius {radius:g}/255, settings of the paper.
 [data]
@@ -119,7 +119,3 @@ seed = {seed}
 [evaluation]
 times = [{times}]
 """
-
-
-def _quoted(text: str | None) -> str:
-    return "'" + str(text) + "'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
@@ -365,11 +365,23 @@ IDENTITY_FREE = {
 """Keys that may change between two starts of one run: they say how it is computed, or what follows its own results."""
 
 
-def difference(ours: RunConfig, stored: RunConfig) -> tuple[str, Any, Any] | None:
-    """The first key that tells two runs apart: (section.key, stored value, our value)."""
-    a, b = ours.model_dump(), stored.model_dump()
+def difference(
+    ours: RunConfig, stored: RunConfig, *, sections: Collection[str] = (), free: Collection[tuple[str, str]] = ()
+) -> tuple[str, Any, Any] | None:
+    """The first key that tells two runs apart: (section.key, stored value, our value).
+
+    Parameters
+    ----------
+    ours, stored
+        The two configurations.
+    sections
+        Names of the sections that are compared; by default all of ours.
+    free
+        Pairs (section, key) that may differ besides those of IDENTITY_FREE.
+    """
+    a, b = ours.model_dump(include=set(sections) or None), stored.model_dump()
     for section, keys in a.items():
         for key, value in keys.items():
-            if (section, key) not in IDENTITY_FREE and value != b[section][key]:
+            if (section, key) not in {*IDENTITY_FREE, *free} and value != b[section][key]:
                 return f"{section}.{key}", b[section][key], value
     return None

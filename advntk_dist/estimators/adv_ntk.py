@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from advntk_dist.attacks.base import BoundAttack, Images, Norm
+from advntk_dist.attacks.base import BoundAttack
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.pgd import pgd
 from advntk_dist.config import TrainConfig
 from advntk_dist.dynamics import ATDynamics
@@ -22,6 +23,7 @@ from advntk_dist.errors import RequestError
 from advntk_dist.estimators.base import KernelClassifier
 from advntk_dist.evaluation.evaluator import is_right
 from advntk_dist.predictor import KernelPredictor
+from advntk_dist.spec import Norm
 from advntk_dist.training import StepRecord, train_adv_ntk
 from advntk_dist.training.recipes import recipe_of
 

@@ -45,8 +45,6 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     memory: int
     store: str | Path | None
 
-    _predictor: KernelPredictor | None
-
     def fit(self, X: ArrayLike, y: ArrayLike) -> KernelClassifier:
         """Train on X (n, features) or (n, H, W, C) and labels y (n,).
 
@@ -57,7 +55,8 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         SolverError
             If a solve misses its tolerance.
         """
-        rows, shape, labels = self._training_data(X, y)
+        flat, shape = _flat(X)
+        rows, labels = validate_data(self, flat, y, dtype=_DTYPES)
         check_classification_targets(labels)
         self.classes_, encoded = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -70,23 +69,10 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return self
 
     @property
-    def predictor_(self) -> KernelPredictor:
-        """The predictor, for attacks on images from :meth:`images`."""
-        check_is_fitted(self)
-        if self._predictor is None:
-            self._predictor = KernelPredictor(self._net, self._x, self.dual_coef_)
-        return self._predictor
-
-    @property
     def _net(self) -> Network:
         return network(
             self.network, W_std=self.W_std, b_std=self.b_std, activation=self.activation, classes=len(self.classes_)
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Compiled functions and arrays on a device do not travel; they are made again.
-        state: dict[str, Any] = super().__getstate__()
-        return state | {"_predictor": None} if "_predictor" in state else state
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Outputs of the network: (m, classes), or (m,) for two classes, positive for the second one.
@@ -130,8 +116,8 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Set the coefficients, and what belongs to the subclass."""
 
     def _set(self, x: NDArray[Any], coefficients: Array) -> None:
-        self._x, self.dual_coef_ = x, coefficients
-        self._predictor = KernelPredictor(self._net, x, coefficients)
+        self.predictor_ = KernelPredictor(self._net, x, coefficients)
+        self.dual_coef_ = self.predictor_.coefficients
 
     @contextmanager
     def _dynamics(self, x: NDArray[Any], labels: NDArray[np.int64]) -> Iterator[ATDynamics]:
@@ -150,11 +136,6 @@ class KernelClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 built = build_gram(self._net, x, store=path, dtype=str(x.dtype))
                 theta = cleanup.enter_context(operator_for_store(built, memory=self.memory))
             yield ATDynamics(theta, targets, ridge=self.ridge, memory=self.memory)
-
-    def _training_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], tuple[int, ...] | None, NDArray[Any]]:
-        flat, shape = _flat(X)
-        rows, labels = validate_data(self, flat, y, dtype=_DTYPES)
-        return rows, shape, labels
 
 
 def _flat(X: Any) -> tuple[Any, tuple[int, ...] | None]:

@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from advntk_dist.attacks import registry
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import rounding_of
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import largest_distance, rounding_of
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.examined_predictor import (
     LEVEL,
@@ -65,7 +65,7 @@ def black_box(subject: ExaminedPredictor, queries: int = 1000) -> Check:
 
 def radius_sweep(subject: ExaminedPredictor) -> Check:
     """Accuracy falls with the radius, and no image is robust where the attack may choose any image."""
-    whole = _whole_range(subject.x, subject.attack.norm)
+    whole = largest_distance(subject.x, subject.attack.norm)
     radii = [r for m in MULTIPLES if (r := m * subject.attack.radius) < whole] + [whole]
     flags = [subject.clean, *(_strongest(subject, r).robust for r in radii)]
     robust = [float(f.mean()) for f in flags]
@@ -148,12 +148,6 @@ def _robust_under(subject: ExaminedPredictor, attacks: Sequence[AttackConfig]) -
 
 def _strongest(subject: ExaminedPredictor, radius: float) -> Outcome:
     return subject.under(subject.config(registry.STRONGEST.name, loss=PLAIN, steps=AUTO_STEPS, radius=radius))
-
-
-def _whole_range(x: Images, norm: Norm) -> float:
-    """The radius within which every image lies of every other."""
-    pixels = float(np.prod(x.shape[1:]))
-    return {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[norm]
 
 
 def _alone(name: str, usual: tuple[str, Flags], other: tuple[str, Flags], keys: tuple[str, str]) -> Check:

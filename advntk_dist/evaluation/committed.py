@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from advntk_dist import metrics
-from advntk_dist.evaluation.evaluator import Batch, Task
+from advntk_dist.evaluation.evaluator import Batch, Evaluator, Task
 from advntk_dist.grid import spans
 from advntk_dist.storage import Records
 
@@ -70,10 +70,21 @@ class CommittedRows:
         """Indices of the images that are in no committed span, ascending."""
         return np.array([i for s in self._open for i in range(s.start, s.stop)], dtype=np.int64)
 
-    def batches(self, indices: NDArray[np.int64], task: Task) -> Iterator[Batch]:
-        """Images by index, a span's number of them at a time, as batches for an evaluator."""
-        for s in spans(len(indices), self._span):
-            yield Batch(indices[s], task)
+    def fill(self, evaluator: Evaluator, indices: NDArray[np.int64], task: Task, columns: slice = slice(None)) -> None:
+        """Let an evaluator judge images by a task, a span's number of them at a time, and commit what is known.
+
+        Parameters
+        ----------
+        evaluator, task
+            Where, and what is found out of the images; errors are those of the evaluator.
+        indices
+            Images (m,).
+        columns
+            The columns that the results fill; by default all.
+        """
+        for batch, found in evaluator.map(Batch(indices[s], task) for s in spans(len(indices), self._span)):
+            self.table[batch.indices, columns] = found
+            self.commit()
 
     def commit(self) -> None:
         """Write every span of which all rows are known, and which is not written yet."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.registry import Passes
 from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
@@ -31,12 +32,7 @@ class Priced:
     @classmethod
     def of(cls, attack: AttackConfig) -> Priced:
         """Of one of our attacks."""
-        return cls(passes_of(attack), attack.spec.meets_all)
-
-
-def passes_of(attack: AttackConfig) -> Passes:
-    """What an attack asks of the predictor for one image that withstands it, the judgement of its result included."""
-    return attack.spec.cost(attack)
+        return cls(attack.spec.cost(attack), attack.spec.meets_all)
 
 
 @dataclass(frozen=True)

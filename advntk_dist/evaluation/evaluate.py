@@ -14,10 +14,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import Evaluator, InProcess, Withstands, is_right
 from advntk_dist.evaluation.statistics import COLUMNS, Accuracy, MethodResult
+from advntk_dist.spec import Norm
 
 
 def evaluate(
@@ -49,36 +51,22 @@ def evaluate(
         Norm of the attack, to measure its perturbations; seed of its random starts.
     group, name
         Zarr group and array name of the committed outcomes, (m, 3) as COLUMNS says.
-    batch
-        Images predicted and committed at once, and images attacked at once.
+    batch, of
+        As for :func:`evaluate_sequence`, as are the errors.
     on_batch
         Called after each batch with its number of images, and whether it was computed now or was there before.
     evaluator
         Where batches are judged; by default in this process, by ``predictor``, which is not called otherwise.
-    of
-        Seal of the predictor's coefficients where these are committed: outcomes of any others are not met again.
-
-    Raises
-    ------
-    StoreError
-        If a batch cannot be committed.
-    EvaluationError
-        If the evaluator cannot judge a batch.
     """
     where = evaluator or InProcess(predictor, x, y)
     rows = CommittedRows(group, name, len(x), len(COLUMNS), batch, counted(on_batch), of)
-    for work, found in where.map(rows.batches(rows.missing, is_right)):
-        rows.table[work.indices] = np.where(found > 0, [1.0, np.nan, np.nan], 0.0)
+    rows.fill(where, rows.missing, is_right, slice(0, 1))
+    rows.table[rows.table[:, 0] == 0] = 0.0
     rows.commit()
     waiting = rows.missing[rows.table[rows.missing, 0] > 0]
-    for work, found in where.map(rows.batches(waiting, Withstands(attack, norm, seed))):
-        rows.table[work.indices, 1:] = found
-        rows.commit()
+    rows.fill(where, waiting, Withstands(attack, norm, seed), slice(1, None))
     table = rows.table
     return MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
-
-
-Outcomes = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -189,9 +177,7 @@ def evaluate_sequence(
         return CommittedRows(group, f"{name}_{stage}", n, columns, batch, told, of)
 
     rows = committed("clean", 1)
-    for work, found in evaluator.map(rows.batches(rows.missing, is_right)):
-        rows.table[work.indices] = found
-        rows.commit()
+    rows.fill(evaluator, rows.missing, is_right)
     clean = rows.table[:, 0] > 0
     alive, outcomes = clean, []
     for attack in attacks:
@@ -199,9 +185,7 @@ def evaluate_sequence(
         rows.table[rows.missing[~alive[rows.missing]]] = 0.0
         rows.commit()
         waiting = rows.missing[alive[rows.missing]]
-        for work, found in evaluator.map(rows.batches(waiting, Withstands(attack.attack, norm, attack.seed))):
-            rows.table[work.indices] = found
-            rows.commit()
+        rows.fill(evaluator, waiting, Withstands(attack.attack, norm, attack.seed))
         robust = alive & (rows.table[:, 0] > 0)
         largest = float(rows.table[:, 1].max())
         outcome = AttackOutcome(

@@ -1,4 +1,4 @@
-"""Where batches of images are judged: the interface, and the evaluator that works in this process."""
+"""Where batches of images are judged, the evaluator that works in this process, and what is found out of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import perturbation_size
+from advntk_dist.attacks.base import BoundAttack, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images, perturbation_size
 from advntk_dist.data.dataset import to_unit_range
+from advntk_dist.data.duplicates import EQUAL
+from advntk_dist.grid import spans
+from advntk_dist.predictor import KernelPredictor
+from advntk_dist.spec import Norm
 
 Array = NDArray[np.float64]
 
@@ -109,3 +113,53 @@ class Withstands:
         adversarial = self.attack(predictor, x, y, seed=self.seed, indices=indices)
         size = perturbation_size(adversarial, to_unit_range(x), self.norm)
         return np.column_stack([is_right(predictor, adversarial, y)[:, 0], size])
+
+
+BLOCK = 8192
+"""Training images whose kernel values are in memory at once."""
+FARTHEST = 2.0
+"""Distance of an image that has no other training image: that of opposite features."""
+
+
+@dataclass(frozen=True, eq=False)
+class NearestTraining:
+    """Task: the distance of each image to the nearest training image that it does not equal, and its index, (m, 2).
+
+    Attributes
+    ----------
+    scale
+        Theta(x, x)^(-1/2) of the training images, (n,).
+    """
+
+    scale: NDArray[np.float64]
+
+    def __call__(
+        self,
+        predictor: DifferentiablePredictor,
+        x: Images,
+        y: NDArray[np.int64],  # noqa: ARG002 - of the protocol
+        indices: NDArray[np.int64],  # noqa: ARG002
+    ) -> Array:
+        """Compare the images (m, H, W, C) with all training images of a kernel predictor."""
+        assert isinstance(predictor, KernelPredictor)
+        own = np.diagonal(predictor.net.ntk(x, x)).astype(np.float64) ** -0.5
+        found = np.column_stack([np.full(len(x), FARTHEST), np.zeros(len(x))])
+        for s in spans(predictor.n, BLOCK):
+            values = predictor.net.ntk(x, predictor.x_train[s])
+            nearer(found, distances(values, own, self.scale[s]), s.start)
+        return found
+
+
+def distances(values: NDArray[np.floating], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Array:
+    """1 - cosine (m, n) of kernel values (m, n), given Theta(x, x)^(-1/2) of both sides; FARTHEST for equal images."""
+    found = 1.0 - values * rows[:, None] * columns
+    found[found <= EQUAL] = FARTHEST
+    return np.asarray(found, dtype=np.float64)
+
+
+def nearer(found: Array, distance: Array, start: int) -> None:
+    """Take over into ``found`` (m, 2) what is nearer among distances (m, k) to images from ``start`` on."""
+    at = distance.argmin(axis=1)
+    least = distance[np.arange(len(distance)), at]
+    better = least < found[:, 0]
+    found[better] = np.column_stack([least, start + at])[better]

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from advntk_dist.attacks.base import HIGH, LOW, BoundAttack, DifferentiablePredictor, Images
-from advntk_dist.attacks.geometry import perturbation_size
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import HIGH, LOW, Images, perturbation_size
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.evaluator import is_right
+from advntk_dist.grid import spans
 
 Flags = NDArray[np.bool_]
 
@@ -59,8 +60,6 @@ class ExaminedPredictor:
         The run's attack: radius, norm and seed of all others.
     batch
         Images attacked at once.
-    bind
-        Makes an attack of a configuration; for tests.
     on_outcome
         Called after each attack.
     """
@@ -73,11 +72,10 @@ class ExaminedPredictor:
         attack: AttackConfig,
         *,
         batch: int = 128,
-        bind: Callable[[AttackConfig], BoundAttack] = bind_attack,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.predictor, self.x, self.y, self.attack = predictor, x, y, attack
-        self._batch, self._bind, self._on_outcome = batch, bind, on_outcome
+        self._batch, self._on_outcome = batch, on_outcome
         self._kept: dict[str, Outcome] = {}
         self.clean = is_right(predictor, x, y)[:, 0] > 0
 
@@ -106,10 +104,10 @@ class ExaminedPredictor:
 
     def examples(self, predictor: DifferentiablePredictor, attack: AttackConfig) -> Images:
         """Twins (n, H, W, C) that an attack on a predictor finds; of clean errors, the images themselves."""
-        out, call = self.x.copy(), self._bind(attack)
+        out, call = self.x.copy(), bind_attack(attack)
         met = np.flatnonzero(self.clean)
-        for start in range(0, len(met), self._batch):
-            i = met[start : start + self._batch]
+        for s in spans(len(met), self._batch):
+            i = met[s]
             out[i] = call(predictor, self.x[i], self.y[i], seed=attack.seed, indices=i)
         return out
 

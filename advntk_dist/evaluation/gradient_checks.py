@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
-from advntk_dist.attacks.geometry import random_start
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images, random_start
 from advntk_dist.attacks.losses import LEAST_OUTPUTS, loss_and_slope
 from advntk_dist.attacks.registry import UNTARGETED
 from advntk_dist.attacks.request import targets
 from advntk_dist.evaluation.examined_predictor import Check
+from advntk_dist.spec import Norm
 
 SLOPE_ERROR = 1e-4
 """Relative difference allowed between input gradients and finite differences, both in float64."""

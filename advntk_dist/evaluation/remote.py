@@ -11,7 +11,7 @@ import numpy as np
 import ray
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.distributed.autoscaling import Autoscaling
 from advntk_dist.distributed.pool import PING_SECONDS, ActorPool, Call

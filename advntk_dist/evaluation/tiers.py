@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from advntk_dist.attacks import registry
 from advntk_dist.attacks.autoattack import autoattack, output_scale
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Norm
+from advntk_dist.attacks.base import DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.cost import Priced
 from advntk_dist.evaluation.evaluate import NamedAttack
+from advntk_dist.spec import Norm
 
 
 def tier_attacks(tier: str, attack: AttackConfig, classes: int) -> tuple[AttackConfig, ...]:
@@ -64,7 +66,9 @@ def part_price(part: str, norm: Norm) -> Priced:
     return Priced(registry.AUTOATTACK.part_cost(part, norm), registry.AUTOATTACK.meets_all(part))
 
 
-class StandardParts:
+def standard_parts(
+    x: Images, *, radius: float, norm: Norm, seed: int, on_flag: Callable[[str, str], None]
+) -> tuple[NamedAttack, ...]:
     """The parts of AutoAttack against one predictor.
 
     Parameters
@@ -76,36 +80,31 @@ class StandardParts:
     on_flag
         Called with the name of a part and with what it says against its own result.
     """
+    scale: float | None = None
 
-    def __init__(self, x: Images, *, radius: float, norm: Norm, seed: int, on_flag: Callable[[str, str], None]) -> None:
-        self._x, self._radius, self._norm, self._seed, self._on_flag = x, radius, norm, seed, on_flag
-        self._scale: float | None = None
-
-    def named(self) -> tuple[NamedAttack, ...]:
-        """The parts as :func:`~advntk_dist.evaluation.evaluate.evaluate_sequence` takes them."""
-        return tuple(NamedAttack(part, partial(self._attack, part), self._seed) for part in registry.AUTOATTACK.parts)
-
-    def _attack(
-        self,
+    def attack(
         part: str,
         predictor: DifferentiablePredictor,
-        x: Images,
+        images: Images,
         y: NDArray[np.int64],
         *,
         seed: int,
-        indices: Any,  # noqa: ARG002 - of the interface; its random numbers go by batch
+        indices: Any,  # noqa: ARG001 - of the interface; its random numbers go by batch
     ) -> Images:
-        if self._scale is None:
-            self._scale = output_scale(predictor, self._x)
+        nonlocal scale
+        if scale is None:
+            scale = output_scale(predictor, x)
         return autoattack(
             predictor,
-            x,
+            images,
             y,
-            radius=self._radius,
-            norm=self._norm,
+            radius=radius,
+            norm=norm,
             seed=seed,
             batch=len(y),
             attacks=[part],
-            scale=self._scale,
-            on_flag=partial(self._on_flag, part),
+            scale=scale,
+            on_flag=partial(on_flag, part),
         )
+
+    return tuple(NamedAttack(part, partial(attack, part), seed) for part in registry.AUTOATTACK.parts)

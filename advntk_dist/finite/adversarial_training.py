@@ -14,8 +14,7 @@ import optax
 import zarr
 from numpy.typing import NDArray
 
-from advntk_dist.attacks.base import Images
-from advntk_dist.attacks.geometry import random_start, step_seed
+from advntk_dist.attacks.geometry import Images, random_start, step_seed
 from advntk_dist.attacks.registry import bind_attack
 from advntk_dist.attacks.request import targets
 from advntk_dist.config import AttackConfig
@@ -23,11 +22,12 @@ from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import SolverError, StoreDamagedError
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.evaluate import evaluate
-from advntk_dist.finite.networks import FiniteNetwork, flatten, unflatten
+from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.finite.predictor import FinitePredictor, ascend
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.storage import Records
 from advntk_dist.training.loop import batch_of_epochs
+from advntk_dist.training.optimiser import flatten, unflatten
 
 LEAD = 8
 """Steps that may be waiting in the device's queue, each with its images: the count of steps is right up to these."""
@@ -115,9 +115,7 @@ def train_adversarially(
     wanted = targets(y, network.classes).astype(x.dtype)
     size, plan = min(config.batch, len(x)), evaluation_steps(config)
     program = _step(network, config, attack)
-    with kernel_scope():
-        params = network.init(seed, x.shape[1:], x.dtype.name)
-        state = params, optimiser(config).init(params)
+    state = _drawn(network, seed, x, config)
     history = Records(group, "history", len(plan), (len(fields(PointRecord)),))
     saved = Records(group, "state", 2, (len(flatten(state)) + 1,))  # the last two, in turn: one is always whole
     fresh, (done, state) = state, _resume(saved, state)
@@ -167,9 +165,7 @@ def trained_predictor(
     StoreDamagedError
         If no sound state is committed.
     """
-    with kernel_scope():
-        params = network.init(seed, images.shape[1:], images.dtype.name)
-        fresh = params, optimiser(config).init(params)
+    fresh = _drawn(network, seed, images, config)
     saved = Records(group, "state", 2, (len(flatten(fresh)) + 1,))
     done, state = _resume(saved, fresh)
     if not done:
@@ -236,6 +232,13 @@ def _step(network: FiniteNetwork, config: AdversarialTrainingConfig, attack: Att
         return (moved, inner), seen
 
     return jax.jit(step)
+
+
+def _drawn(network: FiniteNetwork, seed: int, images: Images, config: AdversarialTrainingConfig) -> Any:
+    """Weights for such images, and the optimiser's state, before the first step."""
+    with kernel_scope():
+        params = network.init(seed, images.shape[1:], images.dtype.name)
+        return params, optimiser(config).init(params)
 
 
 def _resume(saved: Records, like: Any) -> tuple[int, Any]:

@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import NDArray
 
 from advntk_dist.architectures import Parameterization, Triple, build
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
@@ -90,23 +88,6 @@ def _triple(network: FiniteNetwork) -> Triple:
         width=network.width,
         parameterization=network.parameterization,
     )
-
-
-def flatten(tree: Any) -> NDArray[np.float64]:
-    """Every number of a tree of arrays as one float64 vector; exact for float32 and small integers."""
-    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
-    return np.concatenate([np.zeros(0), *leaves])
-
-
-def unflatten(vector: NDArray[np.float64], like: Any) -> Any:
-    """The tree that :func:`flatten` made a vector of; shapes and dtypes from ``like``."""
-    leaves, structure = jax.tree.flatten(like)
-    made, at = [], 0
-    for leaf in leaves:
-        size = int(np.size(leaf))
-        made.append(jnp.asarray(vector[at : at + size].reshape(np.shape(leaf)), jnp.asarray(leaf).dtype))
-        at += size
-    return jax.tree.unflatten(structure, made)
 
 
 _COLUMNS = 16

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor, Images, Loss, Norm
+from advntk_dist.attacks.base import Ascent, DifferentiablePredictor
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.on_device import projected_ascent
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.finite.networks import FiniteNetwork, Params
 from advntk_dist.grid import spans
+from advntk_dist.kernels.compiled import pad_rows
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.spec import Loss, Norm
 
 
 def ascend(
@@ -88,30 +91,16 @@ class FinitePredictor(DifferentiablePredictor):
         weights = np.asarray(cotangent, self.dtype)
         return self._batched(partial(_vjp, self.network, self.params), self._images(x), weights)
 
-    def ascend(
-        self,
-        start: Images,
-        clean: Images,
-        wanted: NDArray[np.float64],
-        *,
-        radius: float,
-        steps: int,
-        step_size: float,
-        norm: Norm,
-        loss: Loss,
-        towards: NDArray[np.int64],
-    ) -> Images:
+    def ascend(self, start: Images, clean: Images, wanted: NDArray[np.float64], **how: Unpack[Ascent]) -> Images:
         """The last iterates of projected gradient ascent, as the protocol says, with all steps on the device."""
         if start.dtype != self.dtype:
-            return super().ascend(
-                start, clean, wanted, radius=radius, steps=steps, step_size=step_size, norm=norm, loss=loss,
-                towards=towards,
-            )  # fmt: skip
+            return super().ascend(start, clean, wanted, **how)
 
         def run(*rows: Any) -> jax.Array:
-            return _ascend(self.network, norm, loss, self.params, *rows, radius, steps, step_size)
+            numbers = how["radius"], how["steps"], how["step_size"]
+            return _ascend(self.network, how["norm"], how["loss"], self.params, *rows, *numbers)
 
-        return self._batched(run, start, clean, wanted.astype(self.dtype), towards)
+        return self._batched(run, start, clean, wanted.astype(self.dtype), how["towards"])
 
     def _images(self, x: ArrayLike) -> Images:
         return to_unit_range(np.asarray(x)).astype(self.dtype, copy=False)
@@ -121,8 +110,6 @@ class FinitePredictor(DifferentiablePredictor):
         out = []
         with kernel_scope():
             for span in spans(len(parts[0]), self.batch):
-                rows = [part[span] for part in parts]
-                missing = self.batch - len(rows[0])
-                full = [np.concatenate([r, np.repeat(r[:1], missing, axis=0)]) if missing else r for r in rows]
-                out.append(np.asarray(program(*full))[: len(rows[0])])
+                full = program(*(pad_rows(part[span], self.batch) for part in parts))
+                out.append(np.asarray(full)[: span.stop - span.start])
         return np.concatenate(out)

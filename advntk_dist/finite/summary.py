@@ -52,7 +52,7 @@ def flow_summary(
         {"width": width, "seed": seed} | dict(zip(FLOW_FIELDS, map(float, row), strict=True))
         for (width, seed), row in sorted(numbers.items())
     ]
-    slopes = {f: fit_slope([r["width"] for r in rows], [r[f] for r in rows]).as_dict() for f in FALLING}
+    slopes = {f: asdict(fit_slope([r["width"] for r in rows], [r[f] for r in rows])) for f in FALLING}
     comparison = []
     for width in flow.widths:
         ensemble = np.stack([outputs[width, seed] for seed in range(flow.seeds)])
@@ -61,18 +61,8 @@ def flow_summary(
         start = ensemble[:, :1]
         decayed = start - response @ start[:, :, : len(y)]
         sharp = compare_with_closed_form(ensemble - decayed, closed)
-        comparison.append(
-            {
-                "width": width,
-                "distance": found.distance.tolist(),
-                "standard_error": found.standard_error.tolist(),
-                "within": found.within.tolist(),
-                "start_removed": {
-                    "distance": sharp.distance.tolist(),
-                    "standard_error": sharp.standard_error.tolist(),
-                },
-            }
-        )
+        del sharp["within"]
+        comparison.append({"width": width} | found | {"start_removed": sharp})
     size = float(np.sqrt((closed**2).mean(axis=(1, 2))).max())
     return {
         "rows": rows,
@@ -123,12 +113,9 @@ def method_rows(trials: dict[int, list[TrainingPoint]]) -> dict[str, dict[str, A
         return max(points, key=lambda point: (point.validation.robust.value, -point.record.step))
 
     return {
-        name: _row([choose(points) for points in trials.values()]) for name, choose in ((LAST, _last), (BEST, stopped))
+        LAST: _row([points[-1] for points in trials.values()]),
+        BEST: _row([stopped(points) for points in trials.values()]),
     }
-
-
-def _last(points: list[TrainingPoint]) -> TrainingPoint:
-    return points[-1]
 
 
 def _row(points: Sequence[TrainingPoint]) -> dict[str, Any]:
@@ -156,10 +143,6 @@ class Slope:
     intercept: float
     trials: int
 
-    def as_dict(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
-
 
 def fit_slope(widths: ArrayLike, values: ArrayLike) -> Slope:
     """Fit a power of the width to one positive value a trial.
@@ -179,27 +162,16 @@ def fit_slope(widths: ArrayLike, values: ArrayLike) -> Slope:
     return Slope(float(line.slope), float(line.slope) - half, float(line.slope) + half, float(line.intercept), len(x))
 
 
-@dataclass(frozen=True, eq=False)
-class EnsembleComparison:
-    """Networks of one width against the closed form, time by time.
+def compare_with_closed_form(outputs: Array, closed_form: Array) -> dict[str, Any]:
+    """Compare outputs of seeds (seeds, times, m, k), at least two seeds, with the closed form (times, m, k).
 
-    Attributes
-    ----------
-    distance
-        Root mean square over images and outputs of (mean over seeds - closed form), (times,).
-    standard_error
-        Root mean square of the mean's standard error, (times,): the distance that chance alone would make.
-    within
-        Fraction of entries whose closed form lies in the mean's 95% t interval, (times,); 0.95 for exact agreement.
+    Returns
+    -------
+    dict
+        Lists of one number a time. "distance": root mean square over images and outputs of (mean over seeds - closed
+        form). "standard_error": that of the mean's standard error, the distance that chance alone would make. "within":
+        fraction of entries whose closed form lies in the mean's 95% t interval; 0.95 for exact agreement.
     """
-
-    distance: Array
-    standard_error: Array
-    within: Array
-
-
-def compare_with_closed_form(outputs: Array, closed_form: Array) -> EnsembleComparison:
-    """Compare outputs of seeds (seeds, times, m, k), at least two seeds, with the closed form (times, m, k)."""
     seeds = len(outputs)
     if seeds < 2:
         raise ValueError(f"a standard error needs two seeds, got {seeds}")
@@ -207,6 +179,8 @@ def compare_with_closed_form(outputs: Array, closed_form: Array) -> EnsembleComp
     error = outputs.std(axis=0, ddof=1) / np.sqrt(seeds)
     inside = np.abs(difference) <= float(t.ppf(0.975, seeds - 1)) * error
     axes = (1, 2)
-    return EnsembleComparison(
-        np.sqrt((difference**2).mean(axis=axes)), np.sqrt((error**2).mean(axis=axes)), inside.mean(axis=axes)
-    )
+    return {
+        "distance": np.sqrt((difference**2).mean(axis=axes)).tolist(),
+        "standard_error": np.sqrt((error**2).mean(axis=axes)).tolist(),
+        "within": inside.mean(axis=axes).tolist(),
+    }

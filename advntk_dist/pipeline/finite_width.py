@@ -111,9 +111,7 @@ def infinite_rows(config: FiniteWidthConfig, path: str | Location) -> dict[str, 
     """
     folder = RunDirectory.at(path)
     stored = folder.stored_config()
-    network = config.network.model_copy(update={"backend": stored.network.backend})
-    ours = {"data": config.data, "network": network, "attack": config.attack}
-    other = difference(stored.model_copy(update=ours), stored)
+    other = difference(config, stored, sections=("data", "network", "attack"), free=[("network", "backend")])
     if other is not None:
         raise StoreMismatchError(str(folder.root), *other)
     results, _ = read_results(folder, stored)

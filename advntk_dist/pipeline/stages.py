@@ -16,7 +16,7 @@ from advntk_dist.distributed.session import ray_announced
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
-from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances, nearer
+from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances, nearer
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
 from advntk_dist.pipeline.context import Part, Problem, RunContext
@@ -288,9 +288,7 @@ def near_equal_images(run: OpenRun) -> NearEqual:
             with run.context.events.stage("solve"):
                 task = NearestTraining(_scale(store()))
                 judged = run.outcomes.workers.evaluator(CommittedCoefficients(uniform(run), 0), part)
-                for batch, found in judged.map(rows.batches(rows.missing, task)):
-                    rows.table[batch.indices] = found
-                    rows.commit()
+                rows.fill(judged, rows.missing, task)
         nearest[name] = rows.table
     return find_near_equal(problem.dataset, problem.rows, nearest, float(typical[0, 0]))
 

@@ -20,7 +20,7 @@ from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, Timed, pred
 from advntk_dist.evaluation.evaluate import AttackOutcome, NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import Batch, Evaluator, InProcess
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
-from advntk_dist.evaluation.tiers import StandardParts, named, part_price, short_name, tier_attacks
+from advntk_dist.evaluation.tiers import named, part_price, short_name, standard_parts, tier_attacks
 from advntk_dist.pipeline.coefficients import CommittedCoefficients
 from advntk_dist.pipeline.context import Part, RunContext
 from advntk_dist.pipeline.directory import READ_ONLY
@@ -400,7 +400,7 @@ class AutoAttackWork(TierWork):
                 group.attrs[f"{method}_flags"] = flags | {part: [*flags.get(part, []), flag]}
 
         a = self._attack
-        return StandardParts(self.test.x, radius=a.radius, norm=a.norm, seed=a.seed, on_flag=on_flag).named()
+        return standard_parts(self.test.x, radius=a.radius, norm=a.norm, seed=a.seed, on_flag=on_flag)
 
     def remarks(self, group: zarr.Group, method: str, sequence: SequenceResult) -> dict[str, Any]:
         """Its flags, each once, by part, and the versions of its packages."""

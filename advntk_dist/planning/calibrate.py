@@ -28,7 +28,6 @@ from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.environment import environment, usable_cores
 from advntk_dist.errors import DatasetError
-from advntk_dist.evaluation.cost import passes_of
 from advntk_dist.gram import build_gram
 from advntk_dist.kernels.compiled import block_edge
 from advntk_dist.networks import Network, network
@@ -174,7 +173,7 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
         return lambda: attack(predictor, x, labels, seed=0, indices=indices)
 
     first_attack, _ = _clock(attacked(1))
-    one, asked = _pace(attacked(1)), passes_of(short(1))
+    one, asked = _pace(attacked(1)), config.attack.spec.cost(short(1))
     wanted = targets(labels, data.images.classes, batch)
     predictor.value_and_slope(x, wanted)
     gradient = _pace(lambda: predictor.value_and_slope(x, wanted))

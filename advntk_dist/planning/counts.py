@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from advntk_dist.config import RunConfig
-from advntk_dist.evaluation.cost import passes_of
 from advntk_dist.gram.plan import GramPlan, plan_gram
 
 
@@ -130,7 +129,7 @@ def plan_build(config: RunConfig, images: Images, workers: int) -> GramPlan:
 
 def total(config: RunConfig, parts: Iterable[tuple[int, float]]) -> Scored:
     """Attacked images of several parts, each (images, fraction that is right)."""
-    batch, passes = config.evaluation.batch, passes_of(config.attack)
+    batch, passes = config.evaluation.batch, config.attack.spec.cost(config.attack)
     found = Scored()
     for images, right in parts:
         attacked = round(images * right)
@@ -146,7 +145,7 @@ def total(config: RunConfig, parts: Iterable[tuple[int, float]]) -> Scored:
 
 
 def _training(config: RunConfig) -> Scored:
-    passes = passes_of(config.attack)
+    passes = config.attack.spec.cost(config.attack)
     batches = sum(steps * -(-images // config.evaluation.batch) for steps, images in step_images(config))
     every = sum(steps * images for steps, images in step_images(config))
     return Scored(every, batches, every, batches, every * passes.steps, every * passes.queries)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from advntk_dist.config import RunConfig
-from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, passes_of, predict_cost
+from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, predict_cost
 from advntk_dist.evaluation.tiers import tier_attacks
 from advntk_dist.grid import TileGrid
 from advntk_dist.kernels.compiled import block_edge
@@ -241,7 +241,7 @@ class _Predictor:
     def _attack(self, share: float) -> float:
         """Seconds in which the run's own attack is made on a batch; ``share`` as above."""
         attack, batch = self.config.attack, self._batch(share)
-        asked = passes_of(attack)
+        asked = attack.spec.cost(attack)
         step = self.costs.step * batch.batch * self.n * share
         compared = asked.queries - 1 if asked.steps else 0  # the last one is counted among the predictions
         return attack.restarts * self.costs.attack + asked.units * step + compared * batch.query_seconds

@@ -2,6 +2,6 @@
 
 from advntk_dist.training.cross_fit import CrossFitRecipe
 from advntk_dist.training.loop import StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.paper import PaperRecipe
+from advntk_dist.training.recipes import PaperRecipe
 
 __all__ = ["CrossFitRecipe", "PaperRecipe", "StepRecord", "TrainingRun", "train_adv_ntk"]

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import BoundAttack, Images
-from advntk_dist.attacks.geometry import step_seed
+from advntk_dist.attacks.base import BoundAttack
+from advntk_dist.attacks.geometry import Images, step_seed
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.training.loop import StepRecord, batch_of_epochs
@@ -145,14 +145,7 @@ class CrossFitRecipe:
             return value, slope
 
         value, gradient = dynamics.value_and_gradient(varpi, loss, self._tolerance)
-        record = StepRecord(
-            loss=value,
-            grad_norm=float(np.linalg.norm(gradient)),
-            robust=robust,
-            varpi_mean=float(np.exp(a).mean()),
-            varpi_max=float(np.exp(a).max()),
-            passes=float(dynamics.operator.passes - before),
-        )
+        record = StepRecord.of(value, gradient, robust, np.exp(a), dynamics.operator.passes - before)
         return record, gradient * varpi  # in log varpi; of the fold that is left out, 0
 
 

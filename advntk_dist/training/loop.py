@@ -32,6 +32,13 @@ class StepRecord:
     passes: float
     """Passes over the Gram matrix."""
 
+    @classmethod
+    def of(cls, loss: float, gradient: Array, robust: float, varpi: Array, passes: int) -> StepRecord:
+        """The record of a loss whose gradient in varpi is known, at effective training times varpi, (n,) both."""
+        return cls(
+            loss, float(np.linalg.norm(gradient)), robust, float(varpi.mean()), float(varpi.max()), float(passes)
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:

@@ -43,32 +43,38 @@ class Optimiser:
     def __init__(self, transformation: optax.GradientTransformation, n: int) -> None:
         self._transformation = transformation
         with kernel_scope():
-            state = self._transformation.init(jnp.zeros(n, jnp.float64))
-        self._leaves, self._structure = jax.tree.flatten(state)
+            self._initial = self._transformation.init(jnp.zeros(n, jnp.float64))
 
     @property
     def state_size(self) -> int:
         """Numbers in the flat state."""
-        return sum(int(np.size(leaf)) for leaf in self._leaves)
+        return len(self.initial_state())
 
     def initial_state(self) -> Array:
         """The flat state before the first step."""
-        return self._flatten(self._leaves)
+        return flatten(self._initial)
 
     def step(self, a: Array, gradient: Array, state: Array) -> tuple[Array, Array]:
         """Parameters and flat state after one step."""
         with kernel_scope():
-            updates, after = self._transformation.update(jnp.asarray(gradient), self._unflatten(state), jnp.asarray(a))
+            before = unflatten(state, self._initial)
+            updates, after = self._transformation.update(jnp.asarray(gradient), before, jnp.asarray(a))
             moved = optax.apply_updates(jnp.asarray(a), updates)
-            return np.array(moved, np.float64), self._flatten(jax.tree.leaves(after))
+            return np.array(moved, np.float64), flatten(after)
 
-    def _flatten(self, leaves: list[Any]) -> Array:
-        return np.concatenate([np.zeros(0), *[np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves]])
 
-    def _unflatten(self, state: Array) -> Any:
-        leaves, at = [], 0
-        for leaf in self._leaves:
-            size = int(np.size(leaf))
-            leaves.append(jnp.asarray(state[at : at + size].reshape(np.shape(leaf)), jnp.asarray(leaf).dtype))
-            at += size
-        return jax.tree.unflatten(self._structure, leaves)
+def flatten(tree: Any) -> Array:
+    """Every number of a tree of arrays as one float64 vector; exact for float32 and small integers."""
+    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([np.zeros(0), *leaves])
+
+
+def unflatten(vector: Array, like: Any) -> Any:
+    """The tree that :func:`flatten` made a vector of; shapes and dtypes from ``like``."""
+    leaves, structure = jax.tree.flatten(like)
+    made, at = [], 0
+    for leaf in leaves:
+        size = int(np.size(leaf))
+        made.append(jnp.asarray(vector[at : at + size].reshape(np.shape(leaf)), jnp.asarray(leaf).dtype))
+        at += size
+    return jax.tree.unflatten(structure, made)

@@ -335,7 +335,8 @@ def test_a_configured_attack_runs(quadratic: Make, name: str) -> None:
         ({"radius": np.inf}, "radius"),
         ({"restarts": 0}, "attack.restarts"),
         ({"norm": "l3"}, "linf, l2|linf and l2"),
-        ({"indices": np.arange(3)}, "attack.indices"),
+        ({"indices": np.arange(3)}, "attack.indices.*shorter"),
+        ({"indices": np.arange(99)}, "attack.indices.*longer"),
     ],
 )
 def test_requests_that_are_possible_for_no_attack(
@@ -351,13 +352,14 @@ def test_requests_that_are_possible_for_no_attack(
     [
         *((attack, {"step_size": size}, "step_size") for attack in (pgd, pgd_reference) for size in (-0.1, np.nan)),
         *((attack, {"steps": -1}, "steps") for attack in (pgd, pgd_reference, apgd)),
+        (pgd_reference, {"norm": "l2"}, 'norm = "linf"'),
         (pgd_reference, {"restarts": 2}, "squared-error"),
         (pgd_reference, {"loss": "margin"}, "squared-error"),
         (apgd_targeted, {"targets": 0}, "attack.targets"),
-        (apgd_targeted, {"loss": "dlr"}, "margin-targeted or dlr-targeted"),
+        (apgd_targeted, {"loss": "dlr"}, '"margin-targeted" or "dlr-targeted" only'),
         (square, {"steps": 0}, "attack.queries"),
-        (square, {"norm": "l1"}, "linf and l2"),
-        (square, {"loss": "dlr"}, "loss margin"),
+        (square, {"norm": "l1"}, 'norm = "linf" or "l2"'),
+        (square, {"loss": "dlr"}, 'loss = "margin"'),
         (pgd, {"loss": "margin-targeted"}, "one class an image"),
         (apgd, {"loss": "hinge"}, "no loss 'hinge'"),
     ],

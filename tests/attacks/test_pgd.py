@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from advntk_dist import pgd
+from advntk_dist import pgd, pgd_reference
 from advntk_dist.attacks import on_device
-from advntk_dist.attacks.base import Norm
 from advntk_dist.attacks.geometry import ascent_direction, perturbation_size, project, random_start
 from advntk_dist.errors import AdvNTKError
 from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
+from advntk_dist.spec import Norm
 from tests.kernels.unoptimised import unoptimised
 
 Array = NDArray[np.float64]
@@ -211,14 +211,15 @@ def test_seeds_and_indices_give_streams_of_their_own() -> None:
     assert not np.array_equal(draw(large), draw(large + 1)), "seeds above 2^53 keep all their bits"
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_start_fills_the_ball(norm: Any) -> None:
-    x = np.zeros((400, 2, 1, 1))
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_start_fills_the_ball(norm: Any, d: int) -> None:
+    x = np.zeros((400, d, 1, 1))
     start = random_start(x, 0.3, norm, 0, None)
     sizes = perturbation_size(start, x, norm)
-    assert sizes.max() <= 0.3
-    # Uniform in a ball of two dimensions: the size is below half of the radius a quarter of the time.
-    assert abs((sizes < 0.15).mean() - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+    assert sizes.max() <= 0.3 * (1 + 1e-12)
+    share = 0.5**d  # uniform in a ball: how often the size is below half of the radius
+    assert abs((sizes < 0.15).mean() - share) < 4 * (share * (1 - share) / 400) ** 0.5
     np.testing.assert_allclose(start.mean(axis=0), 0.0, atol=4 * 0.3 / 400**0.5)
 
 
@@ -284,6 +285,38 @@ def test_images_that_are_none(quadratic: Make, x: NDArray[Any]) -> None:
         pgd(quadratic(), x, Y, radius=0.1)
 
 
-def test_indices_must_fit(quadratic: Make) -> None:
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        pgd(quadratic(), X, Y, radius=0.1, indices=np.arange(3))
+INNER = _RNG.uniform(-0.3, 0.3, (12, *SHAPE))
+"""Images that no step of the attack of the paper's code takes out of the pixel range."""
+
+
+def test_reaches_beyond_the_radius_but_not_beyond_twice(quadratic: Make) -> None:
+    sizes = perturbation_size(pgd_reference(quadratic(), INNER, Y[:12], radius=0.1), INNER, "linf")
+    assert (sizes > 0.1).all()
+    assert (sizes <= 0.2 + 1e-12).all()
+    assert (perturbation_size(pgd(quadratic(), INNER, Y[:12], radius=0.1), INNER, "linf") <= 0.1 + 1e-12).all()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 10])
+def test_takes_one_gradient(quadratic: Make, steps: int) -> None:
+    predictor = quadratic()
+    pgd_reference(predictor, INNER, Y[:12], radius=0.1, steps=steps)
+    assert predictor.gradient_calls == min(steps, 1)
+    pgd(predictor, INNER, Y[:12], radius=0.1, steps=steps)
+    assert predictor.gradient_calls == min(steps, 1) + steps
+
+
+def test_moves_from_the_start_along_the_sign_of_its_gradient(quadratic: Make) -> None:
+    predictor = quadratic(curvature=2.0)
+    start = random_start(INNER, 0.1, "linf", 3, None)
+    sign = np.sign(predictor.vjp(start, predictor.predict(start) - np.eye(3)[Y[:12]]))
+    for steps, reach in ((0, 0.0), (1, 0.03), (2, 0.06), (5, 0.1)):
+        expected = np.clip(start + reach * sign, -0.5, 0.5)
+        adversarial = pgd_reference(predictor, INNER, Y[:12], radius=0.1, steps=steps, step_size=0.03, seed=3)
+        np.testing.assert_allclose(adversarial, expected, atol=1e-12)
+
+
+def test_stays_in_the_pixel_range_and_in_its_dtype(quadratic: Make) -> None:
+    x = np.clip(2 * INNER, -0.5, 0.5).astype(np.float32)
+    adversarial = pgd_reference(quadratic(), x, Y[:12], radius=0.3)
+    assert adversarial.dtype == np.float32
+    assert np.abs(adversarial).max() <= 0.5

@@ -15,7 +15,7 @@ import optax
 from numpy.typing import NDArray
 
 from ablation_lab import CLASSES, FOLDS, MARGIN, SQUARED, TOLERANCE, Array, Lab
-from advntk_dist.attacks.base import Images
+from advntk_dist.attacks.geometry import Images
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import Records, guarded_group

@@ -35,6 +35,23 @@ class Masked(DifferentiablePredictor):
         return self.gradient(np.asarray(x), self.inner.vjp(x, cotangent))
 
 
+class Bright(DifferentiablePredictor):
+    """Says class 1 for bright pixels."""
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+        bright = np.asarray(x, np.float64).ravel()
+        return np.stack([-bright, bright], axis=1)
+
+    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Array:
+        u = np.asarray(cotangent)
+        return np.asarray((u[:, 1] - u[:, 0]).reshape(np.shape(x)))
+
+
+def none(_: Array, g: Array) -> Array:
+    """No gradient."""
+    return np.zeros_like(g)
+
+
 class Problem:
     """Digits, and predictors on 200 of them, in float32 and float64."""
 

@@ -15,7 +15,7 @@ from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.registry import AUTOATTACK
 from advntk_dist.evaluation.evaluate import evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess, is_right
-from advntk_dist.evaluation.tiers import StandardParts, part_price
+from advntk_dist.evaluation.tiers import part_price, standard_parts
 
 needed = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "autoattack")),
@@ -64,10 +64,10 @@ def test_part_by_part_it_fells_what_it_fells_in_one_call() -> None:
     predictor, x = Waves(1.0), np.random.default_rng(2).uniform(-0.4, 0.4, (16, *SHAPE)).astype(np.float32)
     y = predictor.predict(x).argmax(axis=1)
     flags: list[Any] = []
-    parts = StandardParts(x, radius=0.012, norm="linf", seed=3, on_flag=lambda *told: flags.append(told))
+    parts = standard_parts(x, radius=0.012, norm="linf", seed=3, on_flag=lambda *told: flags.append(told))
     group = zarr.create_group(zarr.storage.MemoryStore(), zarr_format=3)
     evaluator = InProcess(lambda: predictor, x, y)
-    result = evaluate_sequence(evaluator, 16, parts.named(), norm="linf", group=group, name="a", batch=16)
+    result = evaluate_sequence(evaluator, 16, parts, norm="linf", group=group, name="a", batch=16)
     whole = autoattack(predictor, x, y, radius=0.012, seed=3, batch=16, scale=output_scale(predictor, x))
     left = is_right(predictor, whole, y)[:, 0] > 0
     np.testing.assert_array_equal(result.result.robust_right, left)

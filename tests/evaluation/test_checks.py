@@ -24,11 +24,7 @@ from advntk_dist.evaluation.checks import (
 )
 from advntk_dist.evaluation.examined_predictor import Check, ExaminedPredictor
 from advntk_dist.evaluation.statistics import Accuracy
-from tests.evaluation.conftest import Problem
-
-
-def none(_: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
-    return np.zeros_like(g)
+from tests.evaluation.conftest import Problem, none
 
 
 @pytest.mark.slow
@@ -78,14 +74,18 @@ def test_vanished_gradients_do_not_reach_zero(problem: Problem, honest: Examined
     assert fine.details["robust"][0] == honest.clean.mean()
 
 
-def test_accuracy_that_rises_with_the_radius_fails_the_sweep(problem: Problem) -> None:
+BIND = "advntk_dist.evaluation.examined_predictor.bind_attack"
+
+
+def test_accuracy_that_rises_with_the_radius_fails_the_sweep(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients vanish between half the radius and the whole: too weak there, right again further out."""
 
     def bind(attack: AttackConfig) -> Any:
         weak = 0.5 * problem.attack.radius < attack.radius <= problem.attack.radius
         return bind_attack(attack if not weak else attack.model_copy(update={"radius": 1e-3}))
 
-    found = radius_sweep(ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack, bind=bind))
+    monkeypatch.setattr(BIND, bind)
+    found = radius_sweep(ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack))
     assert not found.passed
     assert found.details["robust"][-1] == 0, "the end is right; the rise is what is wrong"
 
@@ -133,7 +133,9 @@ def test_masked_gradients_fail_the_transfer_check(problem: Problem, honest: Exam
 
 
 @pytest.mark.parametrize("fault", ["radius", "range"])
-def test_one_image_out_of_bounds_fails(problem: Problem, honest: ExaminedPredictor, fault: str) -> None:
+def test_one_image_out_of_bounds_fails(
+    problem: Problem, honest: ExaminedPredictor, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     def bind(attack: AttackConfig) -> Any:
         def beyond(predictor: Any, x: Any, y: Any, **told: Any) -> Any:
             found = bind_attack(attack)(predictor, x, y, **told)
@@ -145,8 +147,10 @@ def test_one_image_out_of_bounds_fails(problem: Problem, honest: ExaminedPredict
 
         return beyond
 
-    subject = ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack, bind=bind)
-    subject.under(subject.config("fgsm"))
+    subject = ExaminedPredictor(problem.predictor, problem.x, problem.y, problem.attack)
+    with monkeypatch.context() as patch:
+        patch.setattr(BIND, bind)
+        subject.under(subject.config("fgsm"))
     found = within_bounds(subject)
     assert not found.passed
     assert (found.details["over_radius"] > 1e-3) == (fault == "radius")

@@ -11,24 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.errors import StoreMismatchError
 from advntk_dist.evaluation import Accuracy, MethodResult
+from advntk_dist.evaluation.committed import CommittedSeconds
 from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.storage import guarded_group
+from tests.evaluation.conftest import Bright
 
 M, BATCH = 11, 4
 X = np.linspace(-0.4, 0.4, M).reshape(M, 1, 1, 1).astype(np.float32)
 Y = (X.ravel() > 0).astype(np.int64)
 Y[0] = 1  # one clean error
-
-
-class Threshold:
-    """Says class 1 for bright pixels."""
-
-    calls = 0
-
-    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
-        self.calls += 1
-        bright = np.asarray(x, np.float64).ravel()
-        return np.stack([-bright, bright], axis=1)
 
 
 class Attack:
@@ -45,7 +36,7 @@ class Attack:
 
 def _evaluate(folder: Path, attack: Attack, **keywords: Any) -> MethodResult:
     keywords = {"norm": "linf", "seed": 9, "name": "ntk", "batch": BATCH, **keywords}
-    predictor = keywords.pop("predictor", Threshold)
+    predictor = keywords.pop("predictor", Bright)
     group = guarded_group(folder, {"attack": "toy"})
     return evaluate(predictor, keywords.pop("x", X), Y, attack, group=group, **keywords)
 
@@ -79,7 +70,7 @@ def test_each_image_has_its_own_index(tmp_path: Path) -> None:
 
 
 def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path) -> None:
-    class Dark(Threshold):
+    class Dark(Bright):
         """Says class 0 of every image: only those are attacked."""
 
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -92,7 +83,7 @@ def test_misclassified_images_are_not_attacked_and_change_nothing(tmp_path: Path
     assert all(len(indices) == BATCH for _, indices in attack.asked[:-1])
     assert result.clean.value == result.robust.value == pytest.approx(len(zeros) / M)
 
-    class Wrong(Threshold):
+    class Wrong(Bright):
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
             wrong = np.asarray(x).ravel() <= 0
             return np.stack([~wrong, wrong], axis=1).astype(float)
@@ -137,10 +128,10 @@ def test_only_missing_batches_are_attacked(tmp_path: Path) -> None:
 
 
 def test_finished_evaluation_makes_no_predictor(tmp_path: Path) -> None:
-    made: list[Threshold] = []
+    made: list[Bright] = []
 
-    def predictor() -> Threshold:
-        made.append(Threshold())
+    def predictor() -> Bright:
+        made.append(Bright())
         return made[-1]
 
     first = _evaluate(tmp_path / "e", Attack(), predictor=predictor)
@@ -191,7 +182,7 @@ def test_size_of_perturbations_of_uint8_images(tmp_path: Path) -> None:
 def test_l2_perturbations(tmp_path: Path) -> None:
     x = np.zeros((M, 2, 1, 1), np.float32) + 0.3
 
-    class Pair(Threshold):
+    class Pair(Bright):
         def predict(self, x: ArrayLike) -> NDArray[np.float64]:
             return super().predict(np.asarray(x).mean(axis=(1, 2, 3)))
 
@@ -225,3 +216,33 @@ def test_result_as_plain_values(tmp_path: Path) -> None:
     assert values["clean_interval"][0] <= values["clean"] <= values["clean_interval"][1]
     assert values["robust_interval"][0] <= values["robust"] <= values["robust_interval"][1]
     assert all(type(v) in (int, float, list) for v in values.values())
+
+
+def test_seconds_add_up_over_starts_and_lose_what_follows_the_last_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, now = guarded_group(tmp_path / "g", {"of": "toy"}), [100.0]
+    monkeypatch.setattr("advntk_dist.evaluation.committed.time.monotonic", lambda: now[0])
+    first = CommittedSeconds(group, "a_seconds")
+    assert first.total == 0.0
+    now[0] += 5
+    first.commit()
+    now[0] += 2
+    first.commit()
+    now[0] += 1000  # killed here
+    second = CommittedSeconds(guarded_group(tmp_path / "g", {"of": "toy"}), "a_seconds")
+    assert second.total == 7.0
+    now[0] += 3
+    second.commit()
+    assert second.total == CommittedSeconds(group, "a_seconds").total == 10.0
+    assert CommittedSeconds(group, "b_seconds").total == 0.0
+
+
+def test_a_damaged_clock_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    group = guarded_group(tmp_path / "g", {"of": "toy"})
+    CommittedSeconds(group, "a_seconds").commit()
+    chunk = next(p for p in (tmp_path / "g" / "a_seconds").rglob("*") if p.is_file() and p.name != "zarr.json")
+    chunk.write_bytes(bytes(np.frombuffer(chunk.read_bytes(), np.uint8) ^ 1))
+    assert CommittedSeconds(group, "a_seconds").total == 0.0
+    (said,) = caplog.messages
+    assert "a_seconds: rows 0 to 1 do not count as done" in said

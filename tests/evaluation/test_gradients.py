@@ -11,13 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.evaluation.examined_predictor import Check
 from advntk_dist.evaluation.gradient_checks import finite_differences, single_precision
-from tests.evaluation.conftest import Masked, Problem
+from tests.evaluation.conftest import Masked, Problem, none
 
 FEW = slice(0, 6)
-
-
-def none(_: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
-    return np.zeros_like(g)
 
 
 @pytest.mark.parametrize(

@@ -8,29 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike, NDArray
 
-from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.evaluation.evaluate import NamedAttack, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.storage import guarded_group
+from tests.evaluation.conftest import Bright
 
 M, BATCH = 13, 4
 X = np.linspace(-0.42, 0.42, M).reshape(M, 1, 1, 1).astype(np.float32)
 Y = (X.ravel() > 0).astype(np.int64)
 Y[0] = 1  # one clean error
-
-
-class Bright(DifferentiablePredictor):
-    """Says class 1 for bright pixels."""
-
-    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
-        bright = np.asarray(x, np.float64).ravel()
-        return np.stack([-bright, bright], axis=1)
-
-    def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> NDArray[np.float64]:
-        u = np.asarray(cotangent)
-        return np.asarray((u[:, 1] - u[:, 0]).reshape(np.shape(x)))
 
 
 class Shift:

@@ -14,7 +14,7 @@ from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.registry import TIERS, Tier, bind_attack
 from advntk_dist.config import AttackConfig
-from advntk_dist.evaluation.cost import BatchSeconds, Cost, Priced, Timed, passes_of, predict_cost
+from advntk_dist.evaluation.cost import BatchSeconds, Cost, Priced, Timed, predict_cost
 from advntk_dist.evaluation.evaluate import AttackOutcome, SequenceResult, evaluate_sequence
 from advntk_dist.evaluation.evaluator import InProcess
 from advntk_dist.evaluation.tiers import named, short_name, tier_attacks
@@ -65,7 +65,7 @@ def test_an_attack_that_breaks_nothing_costs_what_is_predicted(attack: AttackCon
     predictor = Counted()
     adversarial = bind_attack(attack)(predictor, IMAGES, np.zeros(6, np.int64), seed=0, indices=np.arange(6))
     predictor.predict(adversarial)
-    passes = passes_of(attack)
+    passes = attack.spec.cost(attack)
     assert (predictor.queries / 6, predictor.steps / 6) == (passes.queries, passes.steps)
 
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 import advntk_dist as advntk
 from advntk_dist.data import Dataset
 from advntk_dist.data.duplicates import PART, NearEqual, find_near_equal
-from advntk_dist.evaluation.nearest import FARTHEST, NearestTraining, distances
+from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances
 from advntk_dist.gram import GramStore
 from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.run import run
