@@ -27,15 +27,11 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(_escaped(c) if _commands(c) else c for c in text)
+    return "".join(c.encode("unicode_escape").decode("ascii") if _commands(c) else c for c in text)
 
 
 def _commands(character: str) -> bool:
     return unicodedata.category(character) in _UNPRINTED or unicodedata.bidirectional(character) in _TURNING
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -259,73 +259,46 @@ def test_values_that_are_not_finite_are_refused_as_by_a_build() -> None:
 OUTPUTS, DRAWS = 32, 32
 
 
-def _finite(name: str, activation: str, outputs: int, width: int) -> Any:
-    family, depth = parse_name(name) or ("mlp", 2)
-    return architectures.build(
-        family,
-        depth,
-        classes=outputs,
-        W_std=1.3,
-        b_std=0.4,
-        activation=activation,  # type: ignore[arg-type]
-        width=width,
-    )
-
-
-def _drawn(one: Any, seed: int) -> NDArray[np.float64]:
-    """one(key) for DRAWS keys."""
-    keys = jax.random.split(jax.random.key(seed), DRAWS)
-    return np.asarray(jax.jit(partial(jax.lax.map, one), compiler_options=options())(keys), np.float64)
-
-
-def _within_statistics(draws: NDArray[np.float64], expected: NDArray[np.float64], bias: float) -> None:
-    """The mean over draws lies within 4.5 standard errors and the known bias of a finite width."""
-    error = draws.std(axis=0, ddof=1) / len(draws) ** 0.5
-    excess = np.abs(draws.mean(axis=0) - expected) / (4.5 * error + bias * np.abs(expected).max())
-    assert excess.max() < 1, f"{excess.max():.2f} times the allowance; statistical error {error.max():.1e}"
-    assert error.max() < 0.1 * np.abs(expected).max(), "too few draws to tell anything"
-
-
 @pytest.mark.parametrize(
-    ("name", "activation", "width"),
+    ("kind", "name", "activation", "width"),
     [
-        pytest.param("mlp-3", "relu", 64, marks=pytest.mark.slow),
-        pytest.param("mlp-3", "relu", 256, marks=pytest.mark.slow),
-        pytest.param("mlp-3", "gelu", 64, marks=pytest.mark.slow),
-        ("mlp-3", "erf", 64),
-        pytest.param("mlp-3", "sigmoid", 64, marks=pytest.mark.slow),
-        pytest.param("cnn-2", "relu", 32, marks=pytest.mark.slow),
-        pytest.param("resnet-18", "relu", 32, marks=pytest.mark.slow),
+        pytest.param("nngp", "mlp-3", "relu", 64, marks=pytest.mark.slow),
+        pytest.param("nngp", "mlp-3", "relu", 256, marks=pytest.mark.slow),
+        pytest.param("nngp", "mlp-3", "gelu", 64, marks=pytest.mark.slow),
+        ("nngp", "mlp-3", "erf", 64),
+        pytest.param("nngp", "mlp-3", "sigmoid", 64, marks=pytest.mark.slow),
+        pytest.param("nngp", "cnn-2", "relu", 32, marks=pytest.mark.slow),
+        pytest.param("nngp", "resnet-18", "relu", 32, marks=pytest.mark.slow),
+        ("ntk", "mlp-3", "relu", 256),
+        ("ntk", "cnn-1", "relu", 32),
+        pytest.param("ntk", "cnn-2", "relu", 32, marks=pytest.mark.slow),
     ],
 )
-def test_nngp_is_the_covariance_of_finite_networks(name: str, activation: str, width: int) -> None:
-    init_fn, apply_fn, _ = _finite(name, activation, OUTPUTS, width)
+def test_kernels_are_what_finite_networks_converge_to(kind: str, name: str, activation: Any, width: int) -> None:
+    """The mean over draws lies within 4.5 standard errors and the known bias of a finite width."""
+    family, depth = parse_name(name) or ("mlp", 2)
+    classes = OUTPUTS if kind == "nngp" else 1
+    init_fn, apply_fn, _ = architectures.build(
+        family, depth, classes=classes, W_std=1.3, b_std=0.4, activation=activation, width=width
+    )
     x = jnp.asarray(X1[:3], jnp.float32)
 
     def covariance(key: jax.Array) -> Any:
         f = apply_fn(init_fn(key, x.shape)[1], x)
         return f @ f.T / OUTPUTS
 
-    draws = _drawn(covariance, seed=1)
-    net = network(name, W_std=1.3, b_std=0.4, activation=activation)
-    _within_statistics(draws, net.nngp(X1[:3], X1[:3]), bias=2 / width)
-
-
-@pytest.mark.parametrize(
-    ("name", "activation", "width"),
-    [("mlp-3", "relu", 256), ("cnn-1", "relu", 32), pytest.param("cnn-2", "relu", 32, marks=pytest.mark.slow)],
-)
-def test_ntk_is_the_tangent_kernel_of_finite_networks(name: str, activation: str, width: int) -> None:
-    init_fn, apply_fn, _ = _finite(name, activation, 1, width)
-    x = jnp.asarray(X1[:3], jnp.float32)
-
     def tangent(key: jax.Array) -> Any:
         jacobian = jax.jacobian(lambda p: apply_fn(p, x)[:, 0])(init_fn(key, x.shape)[1])
         return sum(j.reshape(3, -1) @ j.reshape(3, -1).T for j in jax.tree.leaves(jacobian))
 
-    draws = _drawn(tangent, seed=2)
-    net = network(name, W_std=1.3, b_std=0.4, activation=activation)
-    _within_statistics(draws, net.ntk(X1[:3], X1[:3]), bias=2 / width)
+    one, seed = (covariance, 1) if kind == "nngp" else (tangent, 2)
+    keys = jax.random.split(jax.random.key(seed), DRAWS)
+    draws = np.asarray(jax.jit(partial(jax.lax.map, one), compiler_options=options())(keys), np.float64)
+    expected = getattr(network(name, W_std=1.3, b_std=0.4, activation=activation), kind)(X1[:3], X1[:3])
+    error = draws.std(axis=0, ddof=1) / DRAWS**0.5
+    excess = np.abs(draws.mean(axis=0) - expected) / (4.5 * error + 2 / width * np.abs(expected).max())
+    assert excess.max() < 1, f"{excess.max():.2f} times the allowance; statistical error {error.max():.1e}"
+    assert error.max() < 0.1 * np.abs(expected).max(), "too few draws to tell anything"
 
 
 def test_version_of_neural_tangents_is_known() -> None:

@@ -354,14 +354,9 @@ def exclusive_lock(lock: Location, guards: Location, busy: str) -> Iterator[None
         held.release()
 
 
-def lock_path(store: Location) -> Location:
-    """Where the lock of a store lies: beside it, so that the store itself can be moved into place whole."""
-    return store.with_name(store.name + ".lock")
-
-
 @contextmanager
 def builder_lock(store: Location) -> Iterator[None]:
-    """Hold the lock of the store at ``store``.
+    """Hold the lock of the store at ``store``: beside it, so that the store itself can be moved into place whole.
 
     Raises
     ------
@@ -370,5 +365,5 @@ def builder_lock(store: Location) -> Iterator[None]:
     """
     store.parent.mkdir(parents=True, exist_ok=True)
     busy = f"{store}: another process is building this store; wait until it ends, or watch it with `advntk gram status`"
-    with exclusive_lock(lock_path(store), store, busy):
+    with exclusive_lock(store.with_name(f"{store.name}.lock"), store, busy):
         yield

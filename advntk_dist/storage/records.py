@@ -135,11 +135,11 @@ def _require_ours(path: Location, why: object) -> None:
 
 
 def _is_table(entry: Location) -> bool:
-    return (entry / "zarr.json").exists() or (entry / "c").exists() or not any(True for _ in _below(entry))
-
-
-def _below(entry: Location) -> Any:
-    return (e for e in entry.iterdir() if not e.name.endswith(PARTIAL)) if entry.is_dir() else iter((entry,))
+    """Whether an entry of a group may be an array: a folder with one, or with nothing but what was never finished."""
+    if not entry.is_dir():
+        return False
+    names = {below.name for below in entry.iterdir() if not below.name.endswith(PARTIAL)}
+    return not names or not names.isdisjoint(("zarr.json", "c"))
 
 
 def _is_foreign(description: Location) -> bool:

@@ -94,7 +94,7 @@ def reason(error: BaseException) -> str:
 
 
 class RetryPolicy:
-    """The tries of one operation.
+    """How often, and with which pauses, one operation is tried.
 
     Parameters
     ----------
@@ -165,12 +165,6 @@ def no_bucket(where: str) -> StoreError:
     return StoreError(f"{where}: there is no such bucket; make it, or give another one")
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    from obstore.exceptions import BaseError
-
-    return (BaseError,)
-
-
 def with_retries(where: str, operation: Callable[[], T]) -> T:
     """The result of an operation on an object store, tried again while its failures may pass.
 
@@ -188,13 +182,15 @@ def with_retries(where: str, operation: Callable[[], T]) -> T:
     StoreError, StoreUnreachableError
         As :meth:`RetryPolicy.pause`.
     """
+    from obstore.exceptions import BaseError
+
     tries = RetryPolicy(where)
     while True:
         try:
             return operation()
         except FileNotFoundError:
             break
-        except _failures() as error:
+        except BaseError as error:
             failure = error  # raised outside of here, what this says must not trail behind the error that is raised
         time.sleep(tries.pause(failure))
     raise FileNotFoundError(errno.ENOENT, "no such object", where)
@@ -202,10 +198,12 @@ def with_retries(where: str, operation: Callable[[], T]) -> T:
 
 async def with_retries_async(where: str, operation: Callable[[], Awaitable[T]]) -> T:
     """:func:`with_retries` for the event loop of Zarr."""
+    from obstore.exceptions import BaseError
+
     tries = RetryPolicy(where)
     while True:
         try:
             return await operation()
-        except _failures() as error:
+        except BaseError as error:
             failure = error
         await asyncio.sleep(tries.pause(failure))

@@ -18,8 +18,8 @@ from advntk_dist.distributed.worker import FAKE_GPUS, unused_gpu, worker_environ
 
 DRIVER = """
 import json, os, sys
-from pathlib import Path
 import numpy as np
+import psutil
 import ray
 from advntk_dist.gram.build import build_gram
 from advntk_dist.networks import network
@@ -27,13 +27,9 @@ from advntk_dist.networks import network
 ray.init("local", num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False)
 seen, events = {}, []
 
-def environ(pid):
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\\0")
-    return dict(p.decode(errors="replace").split("=", 1) for p in pairs if b"=" in p)
-
 def progress(done, total, receipt):
     if receipt is not None and receipt.pid not in seen:
-        seen[receipt.pid] = environ(receipt.pid)
+        seen[receipt.pid] = psutil.Process(receipt.pid).environ()
         seen[receipt.pid]["free"] = ray.available_resources().get("GPU", 0)
 
 x = np.random.default_rng(0).integers(0, 256, (240, 4, 4, 1), dtype=np.uint8)

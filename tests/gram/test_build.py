@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from ray.util import placement_group, remove_placement_group
@@ -208,7 +209,7 @@ def test_stopped_worker_is_replaced(
     )  # fmt: skip
     assert verify_gram(store).ok
     assert {e["reason"] for e in events if e["event"] == "worker_lost"} == {"no result for 3 s"}
-    wait_until(lambda: not Path(f"/proc/{stopped[0]}").exists())
+    wait_until(lambda: not psutil.pid_exists(stopped[0]))
 
 
 def test_image_that_is_not_finite_fails_before_the_first_tile(no_ray: None, net: Network, tmp_path: Path) -> None:

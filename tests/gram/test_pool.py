@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ def test_one_worker_builds_one_store_after_another(builds: Builds, net: Network,
     assert len(set(builds.pids)) == 1
     assert [e["worker"] for e in builds.events if e["event"] == "worker_started"] == [0] * 5, "numbered in each build"
     builds.pool.close()
-    wait_until(lambda: not Path(f"/proc/{builds.pids[0]}").exists(), why="it outlives the pool")
+    wait_until(lambda: not psutil.pid_exists(builds.pids[0]), why="it outlives the pool")
     wait_until(lambda: ray.available_resources().get("CPU") == 2, why="its core is not free")
 
 
@@ -89,7 +90,7 @@ def test_a_worker_that_dies_at_rest_is_replaced(builds: Builds, net: Network, im
     builds("a", net, images)
     (pid,) = builds.pids
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until(lambda: not psutil.pid_exists(pid))
     builds.events.clear()
     builds("b", net, images)
     (lost,) = [e for e in builds.events if e["event"] == "worker_lost"]
