@@ -69,12 +69,12 @@ def every_command(group: click.Group = advntk, words: tuple[str, ...] = ()) -> I
 
 def _commands() -> Iterator[str]:
     yield "## Commands"
-    root = click.Context(advntk, info_name="advntk")
+    root = click.Context(advntk, info_name="advntk", **advntk.context_settings)
     common = {name for parameter in advntk.get_params(root) for name in parameter.opts}
     yield f"{_summary(advntk)} Before or after every command:"
     yield _options(advntk, root, set())
     for words, command in every_command():
-        context = click.Context(command, info_name=f"advntk {words}")
+        context = click.Context(command, parent=root, info_name=words)
         usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()
         yield f"### advntk {words}"
         yield f"`advntk {words}{f' {usage}' if usage else ''}`"
