@@ -154,6 +154,16 @@ def speed() -> Iterator[str]:
     yield f"with `mlp-5` ({gain:.1f} times neural-tangents) and {slow:.1f} with `cnn-3` ({more:.1f} times;"
 
 
+def kept_speed() -> Iterator[str]:
+    """Ratios to an earlier commit, and how many pairs of runs each is the median of."""
+    report = stored("before")
+    rows = {what: row for what, row in report.items() if what not in ("environment", "commits")}
+    (pairs,) = {len(row["ratios"]) for row in rows.values()}
+    yield f"commit {report['commits']['other']}, median of {WORDS[pairs]} pairs"
+    for what, row in rows.items():
+        yield f"| {what} | {row['ratio']:.2f} |"
+
+
 def whole_run() -> Iterator[str]:
     whole = stored("end-to-end")
     (size,) = [s.partition("=")[2] for s in whole["runs"]["auto"]["settings"] if s.startswith("data.n_train=")]
@@ -356,8 +366,8 @@ def digits() -> Iterator[str]:
 FIGURES: dict[str, tuple[Callable[[], Iterator[str]], ...]] = {
     README: (needs, shown_job, shown_table, shown_difference),
     BENCHMARKS: (
-        machine, plan, speed, whole_run, recipe_table, recipe_differences, stronger_attacks, check_and_autoattack,
-        ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
+        machine, plan, speed, kept_speed, whole_run, recipe_table, recipe_differences, stronger_attacks,
+        check_and_autoattack, ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
     ),
 }  # fmt: skip
 
