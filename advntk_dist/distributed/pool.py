@@ -280,7 +280,7 @@ class ActorPool:
             try:
                 outcome = ray.get(reference)
             except LOST as error:
-                self.forget(number)
+                del self._members[number]
                 outcome = Lost(ray_error_summary(error))
             except RayTaskError as error:
                 raise self.error(f"a worker failed: {error.cause or error}") from error
@@ -308,15 +308,11 @@ class ActorPool:
                 events.append(PoolEvent(number, None, Lost(f"no sign of life for {self._patience:.0f} s")))
         return events
 
-    def forget(self, worker: int) -> None:
-        """Drop a worker and whatever it still owes."""
-        self._members.pop(worker, None)
-
     def kill(self, worker: int) -> None:
         """End a worker that hangs, even one whose process is stopped, so that Ray frees its cores."""
         member = self._members.pop(worker)
         _kill(member.actor)
-        if member.info is not None and member.keys:
+        if member.info is not None and member.keys and ray.is_initialized():  # a task would start another Ray
             # A stopped process never reads Ray's message: a task on its own node has to send the signal.
             place = NodeAffinitySchedulingStrategy(member.info.node, soft=False)
             task = ray.remote(end_process).options(num_cpus=0, scheduling_strategy=place, max_retries=0)

@@ -214,9 +214,9 @@ class _Job:
             self.plan = replace(self.plan, workers=self.wanted.planned, seconds=seconds)
             self.on_plan(self.plan)
         if event["event"] == "task_again":
-            event = {**event, "event": "tile_again", "tile": list(event.pop("task"))}
+            event |= {"event": "tile_again", "tile": list(event.pop("task"))}
         elif event["event"] == "worker_lost":
-            event = {**event, "tiles": [list(place) for place in event.pop("tasks")]}
+            event["tiles"] = [list(place) for place in event.pop("tasks")]
         self.watch.event(event)
         self.on_event(event)
 
