@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from advntk_dist.attacks.apgd import apgd as apgd
     from advntk_dist.attacks.apgd import apgd_targeted as apgd_targeted
+    from advntk_dist.attacks.linear import linear as linear
     from advntk_dist.attacks.pgd import fgsm as fgsm
     from advntk_dist.attacks.pgd import pgd as pgd
     from advntk_dist.attacks.pgd import pgd_reference as pgd_reference
@@ -75,6 +76,7 @@ _HOMES = {
     "fgsm": "attacks.pgd",
     "load_config": "config",
     "load_dataset": "data",
+    "linear": "attacks.linear",
     "log_xi": "theory.xi",
     "network": "networks",
     "open_gram": "gram",
@@ -99,6 +101,7 @@ __all__ = [
     "apgd_targeted",
     "build_gram",
     "fgsm",
+    "linear",
     "load_config",
     "load_dataset",
     "log_xi",

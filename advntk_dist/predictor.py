@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import Ascent, DifferentiablePredictor
 from advntk_dist.attacks.geometry import Images
-from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient
+from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient, compiled_values_and_jacobian
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
 from advntk_dist.grid import spans
@@ -175,6 +175,35 @@ class KernelPredictor(DifferentiablePredictor):
             f[s], value[s], grad[s] = (np.asarray(a)[: s.stop - s.start] for a in found)
         self._refuse_unless(bool(np.isfinite(grad).all()))
         return f, value, grad
+
+    @property
+    def shares_gradients(self) -> bool:
+        """True of convolutions; MLPs take a product over the pixels more for each output."""
+        return self.net.family in ("cnn", "resnet") and self.net.backend.name == "xla"
+
+    def value_and_jacobian(self, x: ArrayLike) -> tuple[NDArray[np.float64], Images]:
+        """f(x) and the derivatives of every output, as the protocol says, from one pass over the kernel.
+
+        Derivatives are in the dtype of the training images.
+
+        Raises
+        ------
+        SolverError
+            If a derivative was not finite.
+        """
+        images = self._images(x)
+        f, slopes = (
+            np.empty((len(images), self.outputs)),
+            np.empty((len(images), self.outputs, *self.image_shape), self.dtype),
+        )
+        for s in spans(len(images), self.batch):
+            with kernel_scope():
+                found = compiled_values_and_jacobian()(
+                    self.net.backend, pad_rows(images[s], self.batch), self._prepared, self._coefficients
+                )
+            f[s], slopes[s] = (np.asarray(a)[: s.stop - s.start] for a in found)
+        self._refuse_unless(bool(np.isfinite(slopes).all()))
+        return f, slopes
 
     def _refuse_unless(self, finite: bool) -> None:
         if not finite:

@@ -89,6 +89,17 @@ class DifferentiablePredictor(Protocol):
         value, slope = loss_and_slope(loss, f, wanted, towards)
         return f, value, self.vjp(x, slope)
 
+    @property
+    def shares_gradients(self) -> bool:
+        """Whether :meth:`value_and_jacobian` takes about as long as the gradient of one output."""
+        return False
+
+    def value_and_jacobian(self, x: Images) -> tuple[Values, Images]:
+        """Outputs (m, k) in float64, and their derivatives in the images, (m, k, H, W, C), for images (m, H, W, C)."""
+        f = self.predict(x)
+        slopes = [self.vjp(x, np.broadcast_to(row, f.shape)) for row in np.eye(f.shape[1])]
+        return f, np.stack(slopes, axis=1)
+
     def ascend(self, start: Images, clean: Images, wanted: Values, **how: Unpack[Ascent]) -> Images:
         """The last iterates (m, H, W, C) of projected gradient ascent of a loss.
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from advntk_dist.attacks.geometry import ascent_direction, project
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.kernels.backend import KernelBackend, Prepared
-from advntk_dist.kernels.combine import gradient, values
+from advntk_dist.kernels.combine import gradient, values, values_and_jacobian
 from advntk_dist.kernels.scope import compiler_options
 from advntk_dist.spec import Loss, Norm
 
@@ -115,6 +115,12 @@ def value_and_gradient(
     f, residuals = values(backend, x, prepared, coefficients, budget=budget)
     value, slope = loss_and_slope(loss, f, targets, towards)
     return f, value, gradient(backend, x, prepared, coefficients, slope, residuals)
+
+
+@cache
+def compiled_values_and_jacobian() -> Any:
+    """:func:`advntk_dist.kernels.combine.values_and_jacobian`, compiled once for each backend and shape."""
+    return jax.jit(values_and_jacobian, static_argnames="backend", compiler_options=compiler_options())
 
 
 @cache

@@ -119,6 +119,9 @@ class AttackSpec:
         Keys of [attack] for each of its places in a tier, for so many classes; None where no tier has it.
     named_by_loss
         Whether it has several places in a tier, told apart by their losses.
+    training_options, training_passes
+        Keyword arguments with which training calls the function, and the passes that it then takes: training needs an
+        attacked image, and no proof that there is no worse one. None where these are those of evaluation.
     note
         What a reader of its figures must know, or None.
     """
@@ -140,7 +143,13 @@ class AttackSpec:
     white_box: bool = False
     tier_keys: Callable[[Tier, int], Sequence[Keys]] | None = None
     named_by_loss: bool = False
+    training_options: Mapping[str, Any] = field(default_factory=dict)
+    training_passes: Passes | None = None
     note: str | None = None
+
+    def cost_in_training(self, options: AttackOptions) -> Passes:
+        """Passes for one image that training attacks."""
+        return self.training_passes or self.cost(options)
 
     @property
     def call(self) -> Attack:
@@ -218,6 +227,19 @@ _OF_A_LENGTH = _STEPS | {"step_size": "step_size"}
 _FOLDER = "advntk_dist.attacks"
 _OURS = (
     AttackSpec(
+        "linear", "the linearised attack", f"{_FOLDER}.linear:linear",
+        "The worst point of the margin linearised at the clean image, over all classes; PGD where the margin is not "
+        "linear.",
+        start=lambda options: Passes(2, 4),
+        options=_OF_A_LENGTH,
+        losses=("margin",),
+        one_start=True,
+        meets_all=True,
+        tier_keys=lambda tier, classes: [{"steps": 10}] if classes > 1 else [],
+        training_options={"proved": False},
+        training_passes=Passes(0, 1),
+    ),
+    AttackSpec(
         "fgsm", "FGSM", f"{_FOLDER}.pgd:fgsm",
         "One step of steepest ascent from the clean image (Goodfellow et al. 2015).",
         start=lambda options: Passes(0, 1),
@@ -283,9 +305,16 @@ _OURS = (
 )  # fmt: skip
 ATTACKS: dict[str, AttackSpec] = {spec.name: spec for spec in _OURS}
 """Attacks by the names that configurations use; a tier has them in this order, cheap ones first."""
-SINGLE_STEP, DEFAULT, PAPER, STRONGEST, AIMED, BLACK_BOX = _OURS
-"""The attack of one step; that of configurations that name none; that of the paper's code; the strongest that moves
-towards no class; the one that moves towards classes; and the one that asks for outputs only."""
+LINEAR, SINGLE_STEP, PLAIN, PAPER, STRONGEST, AIMED, BLACK_BOX = _OURS
+"""The attack on the linearised margin, of configurations that name none; that of one step; that of several steps, which
+takes every loss and several starts; that of the paper's code; the strongest that moves towards no class; the one that
+moves towards classes; and the one that asks for outputs only."""
+
+
+def default_attack(*, norm: Norm, loss: Loss | None, restarts: int) -> AttackSpec:
+    """The attack where none is named: LINEAR or, of a loss or a number of starts that it does not take, PLAIN."""
+    refused = LINEAR.refusal(norm=norm, loss=loss or LINEAR.usual_loss, restarts=restarts)
+    return LINEAR if refused is None else PLAIN
 
 
 def find(name: str) -> AttackSpec:
@@ -310,13 +339,14 @@ def find(name: str) -> AttackSpec:
     raise RequestError(f"attack.name: no attack {name!r}{did_you_mean(name, ATTACKS)}; there are {known}")
 
 
-def bind_attack(config: Any) -> BoundAttack:
-    """The attack that an :class:`~advntk_dist.config.AttackConfig` describes.
+def bind_attack(config: Any, *, training: bool = False) -> BoundAttack:
+    """The attack that an :class:`~advntk_dist.config.AttackConfig` describes, or its form in training.
 
     Predictor, images, labels, seed and indices are still to be given.
     """
     spec = find(config.name)
     options = {argument: getattr(config, key) for argument, key in spec.options.items()}
+    options |= spec.training_options if training else {}
     shared = {"radius": config.radius, "norm": config.norm, "loss": config.loss, "restarts": config.restarts}
     if config.name in ATTACKS:
         return partial(spec.call, **shared, **options)

@@ -40,7 +40,7 @@ class _WithAttacks(click.Command):
 
 @click.command(cls=_WithAttacks, short_help="Attack the methods of a finished run again.")
 @click.argument("folder", type=PlaceParameter(), metavar="RUN")
-@click.option("--attack", "name", default=registry.DEFAULT.name, show_default=True, help=_ATTACK)
+@click.option("--attack", "name", default=registry.PLAIN.name, show_default=True, help=_ATTACK)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [attack], such as radius or steps."
 )
@@ -78,7 +78,7 @@ def evaluate(
             raise click.UsageError("--images and --method belong to --tier")
         path, results = evaluate_again(folder, name, overrides, address=address, workers=workers, display=display())
     else:
-        if overrides or name != registry.DEFAULT.name:
+        if overrides or name != registry.PLAIN.name:
             raise click.UsageError("--tier takes radius, norm and seed from the run; leave out --attack and --set")
         from advntk_dist.pipeline.tier import evaluate_run_tier
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from advntk_dist.attacks.registry import DEFAULT
+from advntk_dist.attacks.registry import PLAIN
 from advntk_dist.config.sections import Positive, RunConfig, Section, Seed
 from advntk_dist.spec import parse_name
 
@@ -100,8 +100,8 @@ class FiniteWidthConfig(RunConfig):
     def _possible(self) -> FiniteWidthConfig:
         if parse_name(self.network.name) is None:
             raise ValueError(f"network.name: {self.network.name!r} has no widths; give mlp-, cnn- or resnet-x")
-        if self.attack.name != DEFAULT.name:
-            raise ValueError(f"attack.name: finite networks are trained by {DEFAULT.name!r}, not {self.attack.name!r}")
+        if self.attack.name != PLAIN.name:
+            raise ValueError(f"attack.name: finite networks are trained by {PLAIN.name!r}, not {self.attack.name!r}")
         for key, value, wanted in (
             ("attack.loss", self.attack.loss, "squared-error"),
             ("attack.restarts", self.attack.restarts, 1),

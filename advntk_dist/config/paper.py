@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from advntk_dist.attacks.registry import DEFAULT
+from advntk_dist.attacks.registry import PLAIN
 from advntk_dist.errors import ConfigError
 from advntk_dist.spec import parse_name
 from advntk_dist.text import did_you_mean
@@ -76,7 +76,7 @@ def settings(
     network: str,
     radius: float,
     *,
-    attack: str = DEFAULT.name,
+    attack: str = PLAIN.name,
     n_train: int = N_TRAIN,
     n_val: int = N_VAL,
     n_test: int = N_TEST,

@@ -130,7 +130,7 @@ class SolverConfig(Section):
 _OTHER_LOSSES = ", ".join(
     f"for {attack.name} {attack.usual_loss}"
     for attack in registry.ATTACKS.values()
-    if attack.usual_loss != registry.DEFAULT.usual_loss
+    if attack.usual_loss != registry.LINEAR.usual_loss
 )
 
 
@@ -138,13 +138,14 @@ class AttackConfig(Section):
     """The attack of training, selection and evaluation."""
 
     name: str = Field(
-        default=registry.DEFAULT.name,
-        description=f"{', '.join(registry.ATTACKS)}, or package.module:attack for one of your own.",
+        default=registry.LINEAR.name,
+        description=f"{', '.join(registry.ATTACKS)}, or package.module:attack for one of your own; by default "
+        f"{registry.LINEAR.name}, for a loss or restarts that it does not take {registry.PLAIN.name}.",
     )
     radius: Annotated[Pixels, Field(ge=0)] = 0.2
     """Largest change of an image, where the range of a pixel is 1; "8/255" is understood."""
     steps: Annotated[int, Field(ge=0)] = 10
-    """Gradient steps a start."""
+    """Gradient steps a start; the linearised attack takes them where the margin is not linear."""
     step_size: Annotated[Pixels, Field(ge=0)] | None = None
     """Length of a step, where the range of a pixel is 1; by default a fifth of the radius."""
     norm: Norm = "linf"
@@ -152,8 +153,8 @@ class AttackConfig(Section):
     seed: Seed = 0
     """Seed of the random starts."""
     loss: Loss = Field(
-        default=registry.DEFAULT.usual_loss,
-        description=f"What is maximised; by default {registry.DEFAULT.usual_loss}, {_OTHER_LOSSES}, "
+        default=registry.LINEAR.usual_loss,
+        description=f"What is maximised; by default {registry.LINEAR.usual_loss}, {_OTHER_LOSSES}, "
         'for train.recipe = "paper" squared-error.',
     )
     restarts: Annotated[int, Field(ge=1)] = 1
@@ -169,8 +170,11 @@ class AttackConfig(Section):
         if not isinstance(values, Mapping):
             return values
         resolved = dict(values)
+        if values.get("name") is None:
+            asked = {key: values.get(key, cls.model_fields[key].default) for key in ("norm", "restarts")}
+            resolved["name"] = registry.default_attack(**asked, loss=values.get("loss")).name
         if values.get("loss") is None:
-            resolved["loss"] = registry.ATTACKS.get(str(values.get("name")), registry.DEFAULT).usual_loss
+            resolved["loss"] = registry.ATTACKS.get(str(resolved["name"]), registry.LINEAR).usual_loss
         if values.get("step_size") is None:
             radius = fraction(values.get("radius", cls.model_fields["radius"].default))
             if isinstance(radius, int | float) and not isinstance(radius, bool) and radius >= 0:
@@ -320,7 +324,7 @@ class RunConfig(Section):
         if not isinstance(values, Mapping) or (loss := cls._usual_loss(values.get("train"))) is None:
             return values
         attack = values.get("attack", {})
-        usual = registry.DEFAULT.name
+        usual = registry.PLAIN.name
         if not isinstance(attack, Mapping) or attack.get("loss") is not None or attack.get("name", usual) != usual:
             return values
         return {**values, "attack": {**attack, "loss": loss}}

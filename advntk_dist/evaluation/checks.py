@@ -44,7 +44,7 @@ TARGETS = 3
 
 def single_step(subject: ExaminedPredictor) -> Check:
     """Iterative attacks are not weaker than one step of the same loss."""
-    step, usual = registry.SINGLE_STEP, registry.DEFAULT
+    step, usual = registry.SINGLE_STEP, registry.PLAIN
     one, many = subject.under(subject.config(step.name, loss=PLAIN)), subject.under(plain_pgd(subject))
     return _alone(
         "iterative attack not weaker than a single step",
@@ -131,7 +131,7 @@ def white_box(subject: ExaminedPredictor) -> Flags:
 def plain_pgd(subject: ExaminedPredictor, *, steps: int = STEPS, restarts: int = 1, share: float = 0.1) -> AttackConfig:
     """PGD of the margin from a random start, steps of a tenth of the radius unless told otherwise."""
     size = share * subject.attack.radius
-    return subject.config(registry.DEFAULT.name, loss=PLAIN, steps=steps, restarts=restarts, step_size=size)
+    return subject.config(registry.PLAIN.name, loss=PLAIN, steps=steps, restarts=restarts, step_size=size)
 
 
 def apgd(subject: ExaminedPredictor, steps: int = AUTO_STEPS) -> list[AttackConfig]:

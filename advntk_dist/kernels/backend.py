@@ -67,6 +67,17 @@ class CombiningTiles(TileKernels, Protocol):
         ...
 
 
+@runtime_checkable
+class JacobianTiles(TileKernels, Protocol):
+    """Tiles of a backend that differentiates every output for little more than one of them."""
+
+    def combine_jacobian(
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C)."""
+        ...
+
+
 @dataclass(frozen=True)
 class NeuralTangentsBackend:
     """Analytic kernels of any network that neural-tangents can describe, differentiated by JAX.

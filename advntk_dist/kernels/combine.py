@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advntk_dist.kernels.backend import CombiningTiles, Prepared, TileKernels
+from advntk_dist.kernels.backend import CombiningTiles, JacobianTiles, Prepared, TileKernels
 
 Residuals = Any
 """What a value pass leaves for the gradient at the same images, stacked block by block; None if nothing."""
@@ -66,6 +66,25 @@ def gradient(
     return _over_blocks(block, jnp.zeros_like(x), (prepared, coefficients, residuals))[0]
 
 
+def values_and_jacobian(
+    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """K c in float64, (b, k), and its derivatives in x, (b, k, H, W, C) in the dtype of x, from one pass.
+
+    Arguments are those of :func:`values`.
+    """
+
+    def block(
+        total: tuple[jax.Array, jax.Array], part: tuple[Prepared, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        value, slopes = combine_jacobian(backend, x, *part)
+        return (total[0] + value, total[1] + slopes), None
+
+    b, k = x.shape[0], coefficients.shape[-1]
+    start = jnp.zeros((b, k), jnp.float64), jnp.zeros((b, k, *x.shape[1:]), x.dtype)
+    return _over_blocks(block, start, (prepared, coefficients))[0]
+
+
 def combine(
     backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
 ) -> tuple[jax.Array, Residuals]:
@@ -87,6 +106,21 @@ def combine_vjp(
     if isinstance(backend, CombiningTiles):
         return backend.combine_vjp(x, prepared, coefficients, cotangent, residual)
     return backend.tile_vjp(x, prepared, (cotangent @ coefficients.T).astype(x.dtype))[1]
+
+
+def combine_jacobian(
+    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The backend's own ``combine_jacobian`` or, of one that has none, one pull-back for each output."""
+    if isinstance(backend, JacobianTiles):
+        return backend.combine_jacobian(x, prepared, coefficients)
+
+    def output(c: jax.Array) -> tuple[jax.Array, jax.Array]:
+        tile, slope = backend.tile_vjp(x, prepared, jnp.broadcast_to(c.astype(x.dtype), (x.shape[0], c.shape[0])))
+        return tile.astype(jnp.float64) @ c, slope
+
+    value, slopes = jax.lax.map(output, coefficients.T)
+    return value.T, jnp.moveaxis(slopes, 0, 1)
 
 
 def _over_blocks(block: Callable[[_State, Any], tuple[_State, Any]], start: _State, stacked: Any) -> tuple[_State, Any]:

@@ -200,7 +200,7 @@ def train(run: OpenRun, title: str = "Adv-NTK") -> TrainingRun:
             config.train,
             problem.train,
             problem.val,
-            bind_attack(config.attack),
+            bind_attack(config.attack, training=True),
             lambda: config.evaluation.times[select(run)[0]],
             config.solver.tolerance,
         )

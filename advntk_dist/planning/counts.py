@@ -145,7 +145,7 @@ def total(config: RunConfig, parts: Iterable[tuple[int, float]]) -> Scored:
 
 
 def _training(config: RunConfig) -> Scored:
-    passes = config.attack.spec.cost(config.attack)
+    passes = config.attack.spec.cost_in_training(config.attack)
     batches = sum(steps * -(-images // config.evaluation.batch) for steps, images in step_images(config))
     every = sum(steps * images for steps, images in step_images(config))
     return Scored(every, batches, every, batches, every * passes.steps, every * passes.queries)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advntk_dist.attacks.registry import DEFAULT, PAPER
+from advntk_dist.attacks.registry import PAPER, PLAIN
 from advntk_dist.config import AttackConfig, RunConfig, paper, parse_config
 from advntk_dist.config.finite_width import AdversarialTrainingConfig
 from advntk_dist.errors import DatasetError, NetworkError, RequestError, StoreMismatchError
@@ -20,7 +20,7 @@ from advntk_dist.spec import parse_name
 from advntk_dist.text import duration
 
 METHODS = ("ntk", "early-stopped", "adv-ntk", "at")
-ATTACKS = (DEFAULT.name, PAPER.name)
+ATTACKS = (PLAIN.name, PAPER.name)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Cell:
         """Predicted seconds on two cores, without the Gram matrix."""
         s = self.subject.sizes
         if self.method == "at":
-            return s.at_steps * typical_at_step(self.subject.network) if self.attack == DEFAULT.name else 5.0
+            return s.at_steps * typical_at_step(self.subject.network) if self.attack == PLAIN.name else 5.0
         costs = typical_costs(self.subject.network)
         attack = Priced.of(AttackConfig.model_validate({"name": self.attack, "steps": 10}))
         batch = costs.batch_seconds(BATCH, s.n_train)

@@ -82,22 +82,22 @@ def test_what_a_specification_says_is_so(name: str) -> None:
 
 def test_an_attack_added_to_the_registry_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     added = registry.AttackSpec(
-        "linear",
-        "the linear attack",
+        "tangent",
+        "the tangent attack",
         "advntk_dist.attacks.pgd:fgsm",
         "One gradient.",
         start=lambda options: registry.Passes(0, 1),
         tier_keys=lambda tier, classes: [{}],
     )
-    monkeypatch.setitem(ATTACKS, "linear", added)
-    config = AttackConfig.model_validate({"name": "linear", "loss": "dlr"})
+    monkeypatch.setitem(ATTACKS, "tangent", added)
+    config = AttackConfig.model_validate({"name": "tangent", "loss": "dlr"})
     assert config.described()["steps"] == 1
-    assert config.label == "linear_linf_r0.2_s0.04_n10_seed0_dlr"
+    assert config.label == "tangent_linf_r0.2_s0.04_n10_seed0_dlr"
     assert config.spec.cost(config) == registry.Passes(1, 1)
     names = [keys["name"] for keys in registry.tier(registry.TIERS["standard"], "linf", 10)]
-    assert names[-1] == "linear"
-    with pytest.raises(ConfigError, match=r"no attack 'liner'; did you mean 'linear'\?"):
-        parse_config('[attack]\nname = "liner"', where="test")
+    assert names[-1] == "tangent"
+    with pytest.raises(ConfigError, match=r"no attack 'tangen'; did you mean 'tangent'\?"):
+        parse_config('[attack]\nname = "tangen"', where="test")
 
 
 def further(predictor: Any, x: Any, y: Any, *, radius: float, **options: Any) -> Any:
@@ -181,7 +181,7 @@ def test_what_describes_an_attack_has_only_what_it_does(name: str) -> None:
     found = _parsed(name=name, steps=7).attack.described()
     steps = {"fgsm": 1, "square": None}.get(name, 7)
     assert found.get("steps") == steps
-    assert ("step_size" in found) == name.startswith("pgd")
+    assert ("step_size" in found) == (name == "linear" or name.startswith("pgd"))
     assert ("queries" in found) == (name == "square")
     assert ("targets" in found) == (name == "apgd-targeted")
     assert {"name", "loss", "radius", "norm", "restarts", "seed"} <= found.keys()
@@ -190,6 +190,9 @@ def test_what_describes_an_attack_has_only_what_it_does(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "loss", "label"),
     [
+        ({}, "margin", "linear_linf_r0.2_s0.04_n10_seed0_margin"),
+        ({"restarts": 2}, "margin", "pgd_linf_r0.2_s0.04_n10_seed0_margin_x2"),
+        ({"loss": "dlr"}, "dlr", "pgd_linf_r0.2_s0.04_n10_seed0_dlr"),
         ({"name": "pgd", "loss": "margin"}, "margin", "pgd_linf_r0.2_s0.04_n10_seed0_margin"),
         ({"name": "pgd", "restarts": 5}, "margin", "pgd_linf_r0.2_s0.04_n10_seed0_margin_x5"),
         ({"name": "fgsm"}, "margin", "fgsm_linf_r0.2_s0.04_n10_seed0_margin"),
@@ -209,11 +212,12 @@ def test_losses_by_default_names_of_files_and_the_way_back(values: dict[str, Any
     ("key", "value"), [("loss", "dlr"), ("restarts", 2), ("targets", 3), ("queries", 9), ("norm", "l1")]
 )
 def test_other_attacks_are_other_runs(key: str, value: Any) -> None:
-    found = difference(_parsed(**{key: value}), RunConfig())
+    attack = {"targets": "apgd-targeted", "queries": "square"}.get(key, "pgd")
+    there, here = _parsed(name=attack), _parsed(name=attack, **{key: value})
+    found = difference(here, there)
     assert found is not None
     assert found[0] == f"attack.{key}"
-    assert difference(RunConfig(), _parsed(**{key: value})) is not None
-    attack = {"targets": "apgd-targeted", "queries": "square"}.get(key, "pgd")
+    assert difference(there, here) is not None
     labels = {_parsed(name=attack, **more).attack.label for more in ({}, {key: value})}
     assert len(labels) == 2
 
@@ -224,6 +228,8 @@ def test_other_attacks_are_other_runs(key: str, value: Any) -> None:
         ({"name": "pgd-reference", "loss": "margin"}, "pgd-reference exists"),
         ({"name": "pgd-reference", "restarts": 2}, "pgd-reference exists"),
         ({"name": "pgd-reference", "norm": "l2"}, "pgd-reference exists for .*linf"),
+        ({"name": "linear", "loss": "dlr"}, "linear exists for .*margin"),
+        ({"name": "linear", "restarts": 2}, "linear exists for .*restarts = 1"),
         ({"name": "pgd", "loss": "margin-targeted"}, "apgd-targeted"),
         ({"name": "apgd-targeted", "loss": "dlr"}, "margin-targeted"),
         ({"name": "square", "norm": "l1"}, "square exists"),

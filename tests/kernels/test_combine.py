@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advntk_dist.kernels.combine import gradient, values
+from advntk_dist.kernels.combine import gradient, values, values_and_jacobian
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.kernels.xla import XlaBackend, dense
 from advntk_dist.networks import network
@@ -76,6 +76,23 @@ def test_sums_over_blocks_equal_whole_tiles(name: str, blocks: int, block: int, 
             f, slope = by_blocks(x, prepared, c, u, budget=budget)
             np.testing.assert_allclose(f, expected[0], rtol=1e-12, atol=1e-12)
             np.testing.assert_allclose(slope, expected[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "block"), [("mlp-2", 1, 6), ("mlp-3", 2, 4), ("cnn-1", 2, 12), ("erf", 1, 5)]
+)
+def test_a_jacobian_is_the_gradient_of_every_output(name: str, blocks: int, block: int) -> None:
+    x, _, prepared, c, _ = _problem(name, blocks, block)
+    by_blocks, backend = _functions(name)[0], BACKENDS[name]
+    jit = partial(jax.jit, compiler_options=unoptimised.options())
+    with kernel_scope():
+        f, slopes = jit(partial(values_and_jacobian, backend))(x, prepared, c)
+        assert slopes.shape == (B, K, *SHAPE)
+        for output in range(K):
+            cotangent = jnp.zeros((B, K)).at[:, output].set(1.0)
+            expected = by_blocks(x, prepared, c, cotangent, budget=0)
+            np.testing.assert_allclose(f, expected[0], rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(slopes[:, output], expected[1], rtol=1e-10, atol=1e-12)
 
 
 def test_residuals_are_kept_within_the_budget_only() -> None:

@@ -86,6 +86,12 @@ class XlaBackend:
         """d sum(cotangent * (tile @ coefficients)) / d x1, for a cotangent (b1, k) in float64."""
         return combine_vjp(self._kernel, x1, prepared, coefficients, cotangent, residual)
 
+    def combine_jacobian(
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C)."""
+        return self._kernel.combine_jacobian(x1, prepared, coefficients)
+
     @cached_property
     def _kernel(self) -> DenseTile | ConvolutionalTile:
         if self.architecture == "mlp":

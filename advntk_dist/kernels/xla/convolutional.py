@@ -7,6 +7,7 @@ pixel. Sums over right images are then plain accumulation, and the working array
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,6 +23,8 @@ BLOCK_BYTES = {"cpu": 2**18}
 """Size of one array of a block of pairs: several of them fit the level-2 cache of a CPU core."""
 BLOCK_BYTES_ELSEWHERE = 2**23
 _FEWEST_ROWS = 16
+_GROUP = 8
+"""Right-hand images whose derivatives meet the coefficients in one product: sums of all outputs exceed the cache."""
 
 
 class Stack(Protocol):
@@ -95,6 +98,13 @@ class _Block(NamedTuple):
     norms: Norms
 
 
+class _Sums(NamedTuple):
+    """Sums over right-hand images: adjoints of the left variances as the stack lays them out, and of the pixels."""
+
+    q: Any
+    x: jax.Array
+
+
 @dataclass(frozen=True)
 class ConvolutionalTile:
     """A first 3x3 convolution, a stack, a last ReLU, Flatten, Dense.
@@ -131,34 +141,83 @@ class ConvolutionalTile:
         tile, gradient = jax.lax.map(lambda part: self._block_vjp(part[0], prepared, part[1].T), blocks)
         return _unblock(tile, x1.shape[0]), _unblock(gradient, x1.shape[0])
 
+    def combine_jacobian(
+        self, x1: jax.Array, prepared: PreparedImages, coefficients: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C).
+
+        The derivative of a pair is shared by all outputs.
+        """
+        tile, slopes = jax.lax.map(lambda block: self._block_jacobian(block, prepared, coefficients), _blocks(x1, x1))
+        value = _unblock(tile, x1.shape[0]).astype(jnp.float64) @ coefficients
+        return value, _unblock(slopes, x1.shape[0])
+
     def _block_vjp(self, images: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         left = self._block(images)
-        readout, end = self._readout(left.x), self.stack.relus - 1
 
         def against(
-            state: tuple[Any, jax.Array, PairState], right: tuple[PreparedImages, jax.Array]
-        ) -> tuple[tuple[Any, jax.Array, PairState], jax.Array]:
-            q, x, buffer = state
-            one, w = right
-            there = _broadcast(one.n)
-            buffer = self.stack.record(self._first(left, one), left.norms, there, buffer)
-            last, ends = at(buffer, end), (at(left.norms, end), at(there, end))
-            y = jnp.broadcast_to(readout * w, last.e.shape)
-            below = adjoint(last, *ends, y, y, signed=self.stack.signed_end)
-            value = self._value(last, *ends, "ntk")
-            k, q = self.stack.backward(buffer, left.norms, there, below, q)
-            x += box_sum(k)[:, :, None] * (one.x[..., None] - left.x)
-            return (q, x, buffer), value
+            state: tuple[_Sums, PairState], right: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[_Sums, PairState], jax.Array]:
+            sums, buffer = state
+            value, sums, buffer = self._pair(left, *right, sums, buffer)
+            return (sums, buffer), value
 
-        one_pair = left.x[:, :, 0]
-        buffer = empty_buffer(PairState(one_pair, one_pair), self.stack.relus)
-        start = (self.stack.shares(one_pair), jnp.zeros_like(left.x), buffer)
-        (q, x, _), tile = jax.lax.scan(against, start, (prepared, weight))
+        start = self._no_sums(left), self._buffer(left)
+        (sums, _), tile = jax.lax.scan(against, start, (prepared, weight))
+        return tile.T, self._gradient(left, sums, weight.sum(axis=0))
+
+    def _block_jacobian(
+        self, images: jax.Array, prepared: PreparedImages, coefficients: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        left, c = self._block(images), coefficients.astype(images.dtype)
+        group = next(size for size in range(_GROUP, 0, -1) if len(c) % size == 0)
+        one = jnp.ones((), c.dtype)
+
+        def pair(buffer: PairState, right: PreparedImages) -> tuple[PairState, tuple[jax.Array, _Sums]]:
+            value, sums, buffer = self._pair(left, right, one, self._no_sums(left), buffer)
+            return buffer, (value, sums)
+
+        def add(
+            state: tuple[_Sums, PairState], part: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[_Sums, PairState], jax.Array]:
+            totals, buffer = state
+            buffer, (values, sums) = jax.lax.scan(pair, buffer, part[0])
+            totals = jax.tree.map(lambda total, own: total + jnp.tensordot(part[1], own, (0, 0)), totals, sums)
+            return (totals, buffer), values
+
+        grouped = jax.tree.map(lambda a: a.reshape(-1, group, *a.shape[1:]), (prepared, c))
+        start = empty_buffer(self._no_sums(left), c.shape[1]), self._buffer(left)
+        (totals, _), tile = jax.lax.scan(add, start, grouped)
+        slopes = jax.vmap(partial(self._gradient, left))(totals, c.sum(axis=0))
+        return tile.reshape(len(c), -1).T, jnp.moveaxis(slopes, 0, 1)
+
+    def _pair(
+        self, left: _Block, right: PreparedImages, weight: jax.Array, sums: _Sums, buffer: PairState
+    ) -> tuple[jax.Array, _Sums, PairState]:
+        """NTK (p,) with one right-hand image, the sums with what weight * NTK adds to them, and the buffer."""
+        end, there = self.stack.relus - 1, _broadcast(right.n)
+        buffer = self.stack.record(self._first(left, right), left.norms, there, buffer)
+        last, ends = at(buffer, end), (at(left.norms, end), at(there, end))
+        y = jnp.broadcast_to(self._readout(left.x) * weight, last.e.shape)
+        below = adjoint(last, *ends, y, y, signed=self.stack.signed_end)
+        k, q = self.stack.backward(buffer, left.norms, there, below, sums.q)
+        x = sums.x + box_sum(k)[:, :, None] * (right.x[..., None] - left.x)
+        return self._value(last, *ends, "ntk"), _Sums(q, x), buffer
+
+    def _gradient(self, left: _Block, sums: _Sums, weight: jax.Array) -> jax.Array:
+        """The gradient (p, H, W, C) of the images of a block, from its sums and the sum of their weights."""
+        end = self.stack.relus - 1
         # The readout sums s kappa_1 itself, not the distances whose variances the adjoint counts in.
-        q = add_at(self.stack.in_order(q), end, 0.5 * readout * weight.sum(axis=0))
+        q = add_at(self.stack.in_order(sums.q), end, 0.5 * self._readout(left.x) * weight)
         _, through_variance = jax.vjp(self._variances, left.x)
-        gradient = self._per_tap(left.x) * x + through_variance(q)[0]
-        return tile.T, jnp.moveaxis(gradient, -1, 0)
+        return jnp.moveaxis(self._per_tap(left.x) * sums.x + through_variance(q)[0], -1, 0)
+
+    def _no_sums(self, left: _Block) -> _Sums:
+        return _Sums(self.stack.shares(left.x[:, :, 0]), jnp.zeros_like(left.x))
+
+    def _buffer(self, left: _Block) -> PairState:
+        one_pair = left.x[:, :, 0]
+        return empty_buffer(PairState(one_pair, one_pair), self.stack.relus)
 
     def _values(self, left: _Block, right: PreparedImages, kind: KernelKind) -> jax.Array:
         there, end = _broadcast(right.n), self.stack.relus - 1

@@ -131,6 +131,33 @@ class DenseTile:
         gradient = k.reshape(products.shape).T @ prepared.x + per_row[:, None] * left.x
         return (gradient * self._per_pixel(left.x)).reshape(x1.shape)
 
+    def combine_jacobian(
+        self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C).
+
+        The layers are differentiated once a pair; each output adds one product over the pixels.
+        """
+        left = self.prepare(x1)
+        value, products = self.combine(x1, prepared, coefficients)
+        across, c = left.side.across(), coefficients.astype(x1.dtype)
+
+        def adjoints(rows: tuple[jax.Array, Side, jax.Array, jax.Array]) -> jax.Array:
+            first = self._first(rows[0], left.x)
+            return jax.lax.complex(*self._chain.adjoint(first, jnp.ones_like(first), across, rows[1].down()))
+
+        def add(
+            total: tuple[jax.Array, jax.Array], both: jax.Array, rows: tuple[jax.Array, Side, jax.Array, jax.Array]
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            weighted = (both.real.T[:, None] * rows[2].T).reshape(-1, both.shape[0])
+            return (total[0] + stored(weighted) @ rows[3], total[1] + 2.0 * (both.imag.T @ rows[2])), None
+
+        shape = x1.shape[0], coefficients.shape[1]
+        start = jnp.zeros((shape[0] * shape[1], left.x.shape[1]), x1.dtype), jnp.zeros(shape, x1.dtype)
+        (through_pairs, per_row), _ = _over_parts(adjoints, add, start, (products, prepared.side, c, prepared.x))
+        gradient = through_pairs.reshape(*shape, -1) + per_row[:, :, None] * left.x[:, None]
+        return value, (gradient * self._per_pixel(left.x)).reshape(*shape, *x1.shape[1:])
+
     @cached_property
     def _chain(self) -> Chain:
         return Chain(self.depth - 1, self.W_std**2 / 2, self.b_std**2)

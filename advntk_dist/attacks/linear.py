@@ -1,0 +1,228 @@
+"""The attack on the linearised margin: a gradient at the clean image, and more only where the margin is not linear.
+
+A kernel predictor of an infinitely wide network is nearly linear within the radii in use, so that the worst point of
+its linearisation (as DeepFool and FAB take it; Moosavi-Dezfooli et al. 2016, Croce & Hein 2020) is the worst point but
+for a small error. The error is measured for each image by the exact predictor, and decides what the image still meets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advntk_dist.attacks.base import DifferentiablePredictor, Values
+from advntk_dist.attacks.geometry import Images
+from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, steepest_point
+from advntk_dist.attacks.registry import LINEAR
+from advntk_dist.attacks.request import AttackRequest, Rows
+from advntk_dist.spec import NORMS, Loss, Norm
+
+REACH = 4.0
+"""A margin counts as out of reach where it is this many times the error of the linearisation or more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """Outputs of a predictor and their derivatives at clean images.
+
+    Attributes
+    ----------
+    clean
+        Clean images (m, H, W, C).
+    classes
+        True classes (m,).
+    outputs, slopes
+        (m, k) in float64, and (m, k, H, W, C).
+    """
+
+    clean: Images
+    classes: Rows
+    outputs: Values
+    slopes: Images
+
+    @classmethod
+    def at(cls, predictor: DifferentiablePredictor, clean: Images, classes: Rows) -> Linearisation:
+        """The linearisation at clean images (m, H, W, C) of these classes (m,), from one pass over the kernel."""
+        return cls(clean, classes, *predictor.value_and_jacobian(clean))
+
+    def margins(self, radius: float, norm: Norm) -> Values:
+        """The largest linear f_k - f_y within a radius, (m, k); minus infinity for k = y."""
+        gain = largest_gain(self._directions, self.clean[:, None], radius, norm)
+        return self._but_own(self._above + gain, -np.inf)
+
+    def worst_points(self, margins: Values, radius: float, norm: Norm) -> tuple[Images, Rows]:
+        """For each image the point where the largest of its :meth:`margins` is reached, and the class k (m,)."""
+        towards, rows = margins.argmax(axis=1), np.arange(len(self.clean))
+        return steepest_point(self._directions[rows, towards], self.clean, radius, norm), towards
+
+    def radii(self) -> Values:
+        """The linear robust radius in each norm of NORMS, (m, 3): below it no class overtakes the true one."""
+        needed = -self._but_own(self._above, -np.inf)
+        columns = [
+            self._but_own(radius_to_gain(self._directions, self.clean[:, None], needed, norm), np.inf).min(axis=1)
+            for norm in NORMS
+        ]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def _directions(self) -> Images:
+        rows = np.arange(len(self.clean))
+        return np.asarray(self.slopes - self.slopes[rows, self.classes][:, None])
+
+    @cached_property
+    def _above(self) -> Values:
+        rows = np.arange(len(self.clean))
+        return np.asarray(self.outputs - self.outputs[rows, self.classes][:, None])
+
+    def _but_own(self, values: Values, own: float) -> Values:
+        return np.where(np.arange(values.shape[1]) == self.classes[:, None], own, values)
+
+
+@dataclass(eq=False)
+class LinearAttack:
+    """What became of images under the attack.
+
+    Attributes
+    ----------
+    images
+        The worst point found of each image, (m, H, W, C).
+    margins
+        The largest f_k - f_y there, (m,): positive where the image is misclassified.
+    errors
+        |margin expected of the linearisation - true one| at the point that it named, (m,).
+    towards
+        The class whose linear margin named it, (m,).
+    """
+
+    images: Images
+    margins: Values
+    errors: Values
+    towards: Rows
+
+    def uncertain(self, rows: Rows, errors: Values) -> Rows:
+        """Those of some rows (r,) that are classified correctly with a margin below REACH times an error (r,)."""
+        margins = self.margins[rows]
+        return rows[(margins < 0) & (-margins < REACH * errors)]
+
+    def keep_worse(self, rows: Rows, images: Images, margins: Values) -> None:
+        """Take over images (r, H, W, C) of some rows (r,) where their margins (r,) are larger."""
+        worse = margins > self.margins[rows]
+        self.images[rows[worse]], self.margins[rows[worse]] = images[worse], margins[worse]
+
+
+def linear(
+    predictor: DifferentiablePredictor,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    radius: float,
+    steps: int = 10,
+    step_size: float | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    indices: ArrayLike | None = None,
+    loss: Loss = "margin",
+    restarts: int = 1,
+    proved: bool = True,
+) -> Images:
+    """Move each image to where its linearised margin is worst within the ball, as far as the margin is linear.
+
+    What is not named here, the result and the errors are those of :func:`advntk_dist.attacks.pgd.pgd`; nothing is
+    random, and the loss is the margin.
+
+    1. To the worst point of the linearised margin to the runner-up: the exact maximum over ball and pixel range.
+    2. What is still classified correctly: to the worst point over all classes. Where a predictor differentiates all
+       outputs at once (convolutions) this comes first.
+    3. Where the margin there is within REACH times what the linearisation missed: linearised anew at that point, and
+       then ``steps`` steps of PGD towards the same class.
+
+    Of all points that an image met, the one with the largest true margin is returned.
+
+    Parameters
+    ----------
+    steps, step_size
+        Of the steps of PGD; the step size is by default a fifth of the radius.
+    proved
+        Whether to go beyond 1. Training needs an attacked image, no more.
+    """
+    size = radius / 5 if step_size is None else step_size
+    request = AttackRequest.of(
+        predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
+        restarts=restarts,
+    )  # fmt: skip
+    LINEAR.require_possible(norm=norm, loss=loss, restarts=restarts)
+    if not proved:
+        return _runner_up(request)[0]
+    return attack_linear(request, steps, size).images
+
+
+def attack_linear(request: AttackRequest, steps: int, step_size: float) -> LinearAttack:
+    """:func:`linear`, with what it found out of each image."""
+    predictor = request.predictor
+    if predictor.shares_gradients:
+        found = _towards_worst(request)
+    else:
+        found = _towards_runner_up(request)
+        if len(rows := np.flatnonzero(found.margins < 0)):
+            others = _towards_worst(request.only(rows))
+            found.errors[rows], found.towards[rows] = others.errors, others.towards
+            found.keep_worse(rows, others.images, others.margins)
+    if len(rows := found.uncertain(np.arange(len(found.margins)), found.errors)):
+        part = _aimed(request, rows, found.towards)
+        here = found.images[rows]
+        _, value, slope = predictor.value_and_slope(here, part.wanted, loss=part.loss, towards=part.towards)
+        again = steepest_point(slope, part.clean, part.radius, part.norm)
+        met = _met(part, again, value + _inner(slope, again - here), part.towards)
+        found.keep_worse(rows, again, met.margins)
+        rows = found.uncertain(rows, met.errors)
+    if steps and len(rows):
+        part = _aimed(request, rows, found.towards)
+        last = part.ascend(found.images[rows], steps, step_size)
+        found.keep_worse(rows, last, _above(part, last).max(axis=1))
+    return found
+
+
+def _runner_up(request: AttackRequest) -> tuple[Images, Values, Rows]:
+    """The worst points of the margins linearised at the clean images, the margins (m,) expected there, the classes."""
+    clean, rows = request.clean, np.arange(len(request.clean))
+    f, value, slope = request.predictor.value_and_slope(clean, request.wanted, loss="margin")
+    images = steepest_point(slope, clean, request.radius, request.norm)
+    f[rows, request.classes] = -np.inf
+    return images, value + _inner(slope, images - clean), f.argmax(axis=1)
+
+
+def _towards_runner_up(request: AttackRequest) -> LinearAttack:
+    return _met(request, *_runner_up(request))
+
+
+def _towards_worst(request: AttackRequest) -> LinearAttack:
+    linearisation = Linearisation.at(request.predictor, request.clean, request.classes)
+    expected = linearisation.margins(request.radius, request.norm)
+    images, towards = linearisation.worst_points(expected, request.radius, request.norm)
+    return _met(request, images, expected.max(axis=1), towards)
+
+
+def _met(request: AttackRequest, images: Images, expected: Values, towards: Rows) -> LinearAttack:
+    """What perturbed images are to the predictor, and how far the margin of their class is from what was expected."""
+    above = _above(request, images)
+    return LinearAttack(images, above.max(axis=1), np.abs(expected - above[np.arange(len(images)), towards]), towards)
+
+
+def _above(request: AttackRequest, images: Images) -> Values:
+    """f_k - f_y of perturbed images, (m, k); minus infinity for k = y."""
+    f, rows = request.predictor.predict(images), np.arange(len(images))
+    above = f - f[rows, request.classes][:, None]
+    above[rows, request.classes] = -np.inf
+    return above
+
+
+def _aimed(request: AttackRequest, rows: Rows, towards: Rows) -> AttackRequest:
+    """The request for some rows, with the loss f_k - f_y of the classes that ``towards`` (m,) names."""
+    return replace(request.only(rows), loss="margin-targeted", towards=towards[rows])
+
+
+def _inner(slope: Images, step: Images) -> NDArray[np.float64]:
+    return np.asarray((slope * step).reshape(len(slope), -1).sum(axis=1, dtype=np.float64))
