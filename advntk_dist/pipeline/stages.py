@@ -17,6 +17,7 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.committed import CommittedRows
 from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances, nearer
+from advntk_dist.evaluation.radius_curve import LinearRobustness, RadiusCurve
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
 from advntk_dist.pipeline.context import Part, Problem, RunContext
@@ -244,6 +245,23 @@ def methods(run: OpenRun, chosen: int, attack: AttackConfig) -> dict[str, Method
             method: run.outcomes.evaluate(name, test, coefficients, attack, advance)
             for method, (name, coefficients) in found.items()
         }
+
+
+def radius_curves(run: OpenRun, chosen: int) -> dict[str, RadiusCurve]:
+    """Robust accuracy over the radius of each method, on the test images of the degeneration curve."""
+    context, attack, (_, m) = run.context, run.context.config.attack, curve_name(run.context.config)
+    part = context.problem.test.first(m)
+    task, group = LinearRobustness(attack.radius, attack.norm), run.outcomes.group(attack)
+    found = {method: source(run, method, chosen) for method in outcome_names(context.config, chosen)}
+    curves = {}
+    with context.events.stage("evaluate"), context.display.stage("Radius curve", len(found) * m, "images") as advance:
+        for method, (name, coefficients) in found.items():
+            batch = context.config.evaluation.batch
+            rows = CommittedRows(group, f"{name}_radii_{m}", m, task.columns, batch, advance, coefficients.seal)
+            if len(rows.missing):
+                rows.fill(run.outcomes.workers.evaluator(coefficients, part), rows.missing, task)
+            curves[method] = RadiusCurve(rows.table, attack.radius, attack.norm)
+    return curves
 
 
 def examples(run: OpenRun) -> tuple[Array, Array]:
