@@ -17,11 +17,11 @@ from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, stee
 from advntk_dist.attacks.losses import loss_and_slope
 from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.spec import NORMS
+from advntk_dist.spec import NORMS, Norm
 
 Make = Callable[..., Any]
 SHAPE = (4, 3, 2)
-RADII = {"linf": (0.02, 0.3, 1.0), "l2": (0.1, 0.9, 3.5), "l1": (0.1, 2.0, 9.0)}
+RADII: dict[Norm, tuple[float, ...]] = {"linf": (0.02, 0.3, 1.0), "l2": (0.1, 0.9, 3.5), "l1": (0.1, 2.0, 9.0)}
 BALLS = [(norm, radius) for norm, radii in RADII.items() for radius in radii]
 
 

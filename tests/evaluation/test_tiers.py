@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.losses import loss_and_slope
-from advntk_dist.attacks.registry import TIERS, Tier, bind_attack
+from advntk_dist.attacks.registry import JACOBIAN, TIERS, Tier, bind_attack
 from advntk_dist.config import AttackConfig
 from advntk_dist.evaluation.cost import BatchSeconds, Cost, Priced, Timed, predict_cost
 from advntk_dist.evaluation.evaluate import AttackOutcome, SequenceResult, evaluate_sequence
@@ -50,6 +50,11 @@ class Counted(DifferentiablePredictor):
         value, slope = loss_and_slope(loss, f, wanted, towards)
         return f, value, (slope @ self.weights.T).reshape(x.shape).astype(x.dtype)
 
+    def value_and_jacobian(self, x: Any) -> Any:
+        self.steps += JACOBIAN * len(x)
+        slopes = np.broadcast_to(self.weights.T.reshape(-1, *x.shape[1:]), (len(x), self.outputs, *x.shape[1:]))
+        return self._values(x), slopes.astype(x.dtype)
+
 
 IMAGES = np.random.default_rng(1).uniform(-0.4, 0.4, (6, 4, 4, 1)).astype(np.float32)
 
@@ -72,15 +77,15 @@ def test_an_attack_that_breaks_nothing_costs_what_is_predicted(attack: AttackCon
 def test_the_attacks_of_a_tier() -> None:
     assert tier_attacks("fast", RUN, 10) == (RUN,)
     standard, full = tier_attacks("standard", RUN, 10), tier_attacks("full", RUN, 10)
-    order = ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
+    order = ["linear", "fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
     for attacks in (standard, full):
         assert [short_name(a) for a in attacks] == order
         assert {(a.radius, a.norm) for a in attacks} == {(0.2, "linf")}
-        assert [a.seed for a in attacks] == list(range(5, 11))
-    assert [(a.steps, a.restarts) for a in standard[2:4]] == [(100, 1)] * 2
-    assert [(a.steps, a.restarts) for a in full[2:4]] == [(100, 5)] * 2
-    assert (standard[4].targets, standard[5].queries) == (3, 1000)
-    assert (full[4].targets, full[5].queries) == (9, 5000)
+        assert [a.seed for a in attacks] == list(range(5, 12))
+    assert [(a.steps, a.restarts) for a in standard[3:5]] == [(100, 1)] * 2
+    assert [(a.steps, a.restarts) for a in full[3:5]] == [(100, 5)] * 2
+    assert (standard[5].targets, standard[6].queries) == (3, 1000)
+    assert (full[5].targets, full[6].queries) == (9, 5000)
     assert set(TIERS) == {"fast", "standard", "full"}
     with pytest.raises(KeyError):
         tier_attacks("best", RUN, 10)
@@ -88,11 +93,11 @@ def test_the_attacks_of_a_tier() -> None:
 
 def test_few_classes_and_l1_have_the_attacks_that_exist_for_them() -> None:
     two = [short_name(a) for a in tier_attacks("standard", RUN, 2)]
-    assert two == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-margin", "square"]
-    three = tier_attacks("full", RUN, 3)[4]
+    assert two == ["linear", "fgsm", "pgd", "apgd-cross-entropy", "apgd-margin", "square"]
+    three = tier_attacks("full", RUN, 3)[5]
     assert (three.loss, three.targets) == ("margin-targeted", 2)
     l1 = [short_name(a) for a in tier_attacks("standard", AttackConfig(norm="l1", radius=2.0), 10)]
-    assert l1 == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted"]
+    assert l1 == ["linear", "fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted"]
 
 
 def test_cost_adds_up_and_bounds_the_expectation() -> None:
