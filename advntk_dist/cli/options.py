@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from advntk_dist.storage.paths import location
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
+    from advntk_dist.results.schema import Attacked, MethodRow, PairRow
 
 
 class PlaceParameter(click.Path):
@@ -121,53 +122,47 @@ def display() -> Display:
     return Display(quiet=is_quiet())
 
 
-def print_results(results: dict[str, Any], run: object = "RUN") -> None:
+def print_results(results: Attacked, run: object = "RUN") -> None:
     """Print the table of the methods of a run, under the worst of all attacks that they have met."""
-    from advntk_dist.report.attacks import (
-        alone_words,
-        attack_words,
-        attacks_met,
-        attacks_words,
-        under_attack,
-        worst_results,
-    )
+    from advntk_dist.report.attacks import alone_words, attack_words, attacks_words, under_attack
     from advntk_dist.report.sentences import ALONE, image_warnings, tier_words
+    from advntk_dist.results.schema import RunResults
 
-    worst, met = worst_results(results), attacks_met(results)
+    met = results.met
     click.echo(
-        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; under "
-        f"{under_attack(results, {})}, largest perturbation "
-        f"{max(row['max_perturbation'] for row in worst['methods'].values()):.4g}"
+        f"{results.dataset}, {results.network}, {results.n_train} training images; under {under_attack(met, {})}, "
+        f"largest perturbation {max(row.max_perturbation for row in met.methods.values()):.4g}"
     )
-    if len(met) > 1:
-        for words in attacks_words(met, {}):
+    if len(met.attacks) > 1:
+        for words in attacks_words(met.attacks, {}):
             click.echo(f"  {words}")
-    print_methods(worst)
-    for line in alone_words(results, {}):
+    print_methods(met.methods, met.paired)
+    for line in alone_words(met, {}):
         click.echo(line)
-    if len(met) > 1:
-        click.echo(f"under the run's own attack alone, {attack_words(results['attack'], {})}:")
-        print_methods(results)
-    elif "tier" in results:
+    if not isinstance(results, RunResults):
+        return
+    if len(met.attacks) > 1:
+        click.echo(f"under the run's own attack alone, {attack_words(results.attack, {})}:")
+        print_methods(results.methods, results.paired)
+    else:
         click.echo(f"{ALONE} {tier_words(results, str(run))}")
     for line in image_warnings(results)[0]:
         click.echo(line)
 
 
-def print_methods(results: dict[str, Any]) -> None:
-    """Print a line for each method, and their differences on the same images where the results have them."""
+def print_methods(methods: Mapping[str, MethodRow], pairs: Sequence[PairRow]) -> None:
+    """Print a line for each method, and their differences on the same images where there are some."""
     from advntk_dist.text import signed_with_interval
 
     click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}")
-    for name, row in results["methods"].items():
-        cells = []
-        for key in ("clean", "robust"):
-            low, high = row[f"{key}_interval"]
-            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
-        click.echo(f"{name:<15}{''.join(cells)}{row['n_test']:>7}")
-    for pair in results.get("paired", ()):
-        clean, robust = (signed_with_interval(pair[kind], pair[f"{kind}_interval"]) for kind in ("clean", "robust"))
-        click.echo(f"{pair['method']} - {pair['against']}, the same images: clean {clean}, robust {robust} points")
+    for name, row in methods.items():
+        accuracies = ((row.clean, row.clean_interval), (row.robust, row.robust_interval))
+        cells = (f"{100 * at:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}" for at, (low, high) in accuracies)
+        click.echo(f"{name:<15}{''.join(cells)}{row.n_test:>7}")
+    for pair in pairs:
+        clean = signed_with_interval(pair.clean, pair.clean_interval)
+        robust = signed_with_interval(pair.robust, pair.robust_interval)
+        click.echo(f"{pair.method} - {pair.against}, the same images: clean {clean}, robust {robust} points")
 
 
 _QUIET, _VERBOSE, _JSON = "advntk.quiet", "advntk.verbose", "advntk.json"

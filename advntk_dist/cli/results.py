@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from advntk_dist.cli.options import (
     print_results,
 )
 from advntk_dist.storage.paths import Location
+
+if TYPE_CHECKING:
+    from advntk_dist.results.schema import TierResults
 
 _ATTACK = "Name of an attack below, or package.module:attack for one of your own."
 
@@ -71,6 +74,8 @@ def evaluate(
 
     advntk evaluate runs/digits --tier standard --images 1000
     """
+    from advntk_dist.results.schema import AttackedAgain, TierResults
+
     if tier is None:
         from advntk_dist.pipeline.evaluate import evaluate_again
 
@@ -88,29 +93,32 @@ def evaluate(
     if as_json:
         print_json(results | {"written": str(path)})
         return
-    (print_results if tier is None else _print_tier)(results)
+    if tier is None:
+        print_results(AttackedAgain.model_validate(results))
+    else:
+        _print_tier(TierResults.model_validate(results))
     _say_where(path, folder)
 
 
-def _print_tier(results: dict[str, Any]) -> None:
-    attack, attacks = results["attack"], [a["called"] for a in results["attacks"]]
-    largest = max(row["max_perturbation"] for row in results["methods"].values())
+def _print_tier(results: TierResults) -> None:
+    attack, attacks = results.attack, [a["called"] for a in results.attacks]
+    largest = max(row.max_perturbation for row in results.methods.values())
     click.echo(
-        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; tier {results['tier']} on "
-        f"{results['images']} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
+        f"{results.dataset}, {results.network}, {results.n_train} training images; tier {results.tier} on "
+        f"{results.images} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
         f"largest perturbation {largest:.4g}"
     )
-    print_methods(results)
+    print_methods(results.methods, results.paired)
     click.echo("robust after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
-    for name, row in results["methods"].items():
-        robust = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
+    for name, row in results.methods.items():
+        robust = "".join(f"{100 * a.robust:>19.1f}%" for a in row.attacks)
         click.echo(f"{name:<15}{robust}")
-    for name, row in results["methods"].items():
-        for part, flags in row.get("flags", {}).items():
+    for name, row in results.methods.items():
+        for part, flags in (row.flags or {}).items():
             for flag in flags:
                 click.echo(f"{name}, {part} says: {flag}")
-    if "note" in results:
-        click.echo(f"note: {results['note']}")
+    if results.note is not None:
+        click.echo(f"note: {results.note}")
 
 
 @click.command(short_help="Write a run's report again, or compare runs.")

@@ -41,6 +41,7 @@ def run(
     from advntk_dist.config import load_config
     from advntk_dist.pipeline.directory import RunDirectory
     from advntk_dist.pipeline.finished import finished_results
+    from advntk_dist.results.schema import RunResults
 
     config = load_config(source, overrides)
     folder = RunDirectory.at(f"runs/{Path(source).stem}" if out is None else out)
@@ -59,7 +60,7 @@ def run(
     if as_json:
         print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": worked})
         return
-    print_results(results, folder.root)
+    print_results(RunResults.model_validate(results), folder.root)
     click.echo(f"report: {folder.report}")
 
 
@@ -198,6 +199,7 @@ def finite_width(
     from advntk_dist.config import read_config
     from advntk_dist.config.finite_width import FiniteWidthConfig
     from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
+    from advntk_dist.results.schema import FiniteWidthResults
 
     config = read_config(FiniteWidthConfig, source, overrides)
     folder = FiniteRunDirectory.at(f"runs/finite-{Path(source).stem}" if out is None else out)
@@ -208,7 +210,7 @@ def finite_width(
     if as_json:
         print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": outcome.worked})
         return
-    print_results(results)
+    print_results(FiniteWidthResults.model_validate(results))
     click.echo(f"{'power of width':<15}{'slope':>7}  95% interval")
     for name, line in results["flow"]["slopes"].items():
         click.echo(f"{name:<15}{line['slope']:>7.3f}  {line['low']:.3f} to {line['high']:.3f}")
