@@ -95,10 +95,6 @@ class Cell:
         """Its file in the folder of a grid."""
         return root / CELLS / f"{self.name}.json"
 
-    def read(self, root: Path) -> schema.CellResults | None:
-        """What is committed of it, or None; StoreDamagedError if it is no cell, or was changed."""
-        return sealed.read(self.path(root), schema.CellResults, REMEDY)
-
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
         s = self.subject.sizes
@@ -245,7 +241,7 @@ _SHOWN = 12
 
 
 def read_cells(root: Path) -> dict[Path, schema.CellResults]:
-    """Every committed cell of a folder, in the order of the paths; errors as :meth:`Cell.read`."""
+    """Every committed cell of a folder, in the order of the paths; StoreDamagedError if one was changed, or is none."""
     found = {path: sealed.read(path, schema.CellResults, REMEDY) for path in sorted((root / CELLS).glob("*/*.json"))}
     return {path: cell for path, cell in found.items() if cell is not None}
 
@@ -277,12 +273,13 @@ def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    for path, cell in read_cells(root).items():
+    committed = read_cells(root)
+    for path, cell in committed.items():
         wanted = data.get(cell.dataset, cell.data)
         if cell.data != wanted:
             stored, asked = (f"{cell.dataset} with fingerprint {short(f)}" for f in (cell.data, wanted))
             raise StoreMismatchError(str(path), "dataset", stored, asked)
-    left = [[cell for cell in group if cell.read(root) is None] for group in plan]
+    left = [[cell for cell in group if cell.path(root) not in committed] for group in plan]
     return [group for group in left if group]
 
 
