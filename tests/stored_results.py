@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.results.schema import MethodRow
 
 DESCRIBED: dict[str, Any] = {"dataset": "digits", "network": "mlp-3", "n_train": 60, "n_val": 20, "n_test": 40}
@@ -19,6 +20,14 @@ def method(robust: float = 0.4, n: int = 40, **more: Any) -> dict[str, Any]:
         "n_test": n,
         "max_perturbation": 0.2,
     } | more
+
+
+def accuracies(clean: float, robust: float, n: int) -> MethodRow:
+    """Accuracies of n images with their 95% intervals."""
+    return MethodRow(
+        clean=clean, clean_interval=wilson_interval(clean, n), robust=robust,
+        robust_interval=wilson_interval(robust, n), n_test=n, max_perturbation=0.2,
+    )  # fmt: skip
 
 
 def under_one_attack(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from advntk_dist.cli.options import PlaceParameter, answer, configured, display, json_before, json_option, print_json
+from advntk_dist.cli.options import Answer, PlaceParameter, answers, configured, display, json_before, json_option
 from advntk_dist.storage.paths import Location
 
 
@@ -27,8 +27,8 @@ def gram() -> None:
 
 @gram.command("build", short_help="Build a run's Gram matrix, or what is missing of it.")
 @configured(default_out=False)
-@json_option
-def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
+@answers
+def gram_build(source: str, out: str, overrides: Sequence[str], address: str | None) -> Answer:
     """Build DIR/gram.zarr, the store that `run` would build, or what is missing of it.
 
     Example: advntk gram build digits --out runs/digits
@@ -39,13 +39,13 @@ def gram_build(source: str, out: str, overrides: Sequence[str], address: str | N
     store = build_gram_only(load_config(source, overrides), out, address=address, display=display())
     status = store.status()
     text = f"{store.path}: {status.done} of {len(store.grid)} tiles"
-    answer({"path": str(store.path)} | status.as_dict(), text, as_json)
+    return Answer({"path": str(store.path)} | status.as_dict(), [text])
 
 
 @gram.command("status", short_help="Say how far a build has got.")
 @click.argument("path", type=PlaceParameter(), metavar="RUN|GRAM.zarr")
-@json_option
-def gram_status(path: Location, as_json: bool) -> None:
+@answers
+def gram_status(path: Location) -> Answer:
     """Say how far a build has got: tiles, rate, time left, workers; any terminal may ask while it runs.
 
     Example: advntk gram status runs/digits
@@ -53,13 +53,13 @@ def gram_status(path: Location, as_json: bool) -> None:
     from advntk_dist.pipeline.gram import open_store
 
     status = open_store(path).status()
-    answer(status.as_dict(), str(status), as_json)
+    return Answer(status.as_dict(), [str(status)])
 
 
 @gram.command("info", short_help="Print what a store belongs to.")
 @click.argument("path", type=PlaceParameter(), metavar="RUN|GRAM.zarr")
-@json_option
-def gram_info(path: Location, as_json: bool) -> None:
+@answers
+def gram_info(path: Location) -> Answer:
     """Print what a store belongs to, as JSON.
 
     Example: advntk gram info runs/digits
@@ -67,7 +67,7 @@ def gram_info(path: Location, as_json: bool) -> None:
     from advntk_dist.pipeline.gram import open_store
 
     fingerprint = open_store(path).fingerprint
-    answer(fingerprint, json.dumps(fingerprint, indent=2), as_json)
+    return Answer(fingerprint, [json.dumps(fingerprint, indent=2)])
 
 
 @gram.command("verify", short_help="Check every byte, and values against float64.")
@@ -81,7 +81,7 @@ def gram_info(path: Location, as_json: bool) -> None:
     help="Largest relative difference that passes for rounding.  [default: 1e-3 in float32, 1e-6 in float64]",
 )
 @json_option
-def gram_verify(path: Location, tiles: int, seed: int, passes: int, limit: float | None, as_json: bool) -> None:
+def gram_verify(path: Location, tiles: int, seed: int, passes: int, limit: float | None) -> None:
     """Check every stored byte, and a sample of values against float64.
 
     Exit 3 if a tile is damaged, or missing of a matrix that a run was done with, or if a value differs from float64 by
@@ -95,11 +95,13 @@ def gram_verify(path: Location, tiles: int, seed: int, passes: int, limit: float
     from advntk_dist.pipeline.gram import verify
 
     found = verify(path, tiles=tiles, seed=seed, passes=passes, limit=limit)
-    if as_json:
-        values = None if found.values is None else asdict(found.values) | {"within_limit": found.values.within_limit}
-        print_json({"path": str(found.store.path)} | asdict(found.bytes) | {"values": values, "why_not": found.why_not})
-    else:
-        click.echo(f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet")
-        click.echo(str(found.values) if found.values else f"values not compared with float64: {found.why_not}")
+    values = None if found.values is None else asdict(found.values) | {"within_limit": found.values.within_limit}
+    Answer(
+        {"path": str(found.store.path)} | asdict(found.bytes) | {"values": values, "why_not": found.why_not},
+        (
+            f"{found.store.path}: {found.bytes.checked} tiles are sound, {found.bytes.missing} not built yet",
+            str(found.values) if found.values else f"values not compared with float64: {found.why_not}",
+        ),
+    ).show()
     if found.values is not None:
         found.values.raise_if_wrong(found.store.path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -15,6 +17,7 @@ from advntk_dist.storage.paths import location
 
 if TYPE_CHECKING:
     from advntk_dist.progress import Display
+    from advntk_dist.results.schema import Attacked, MethodRow, PairRow
 
 
 class PlaceParameter(click.Path):
@@ -77,6 +80,7 @@ PUBLISHED = Word("dataset", _published)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
 SET = click.option(
@@ -101,17 +105,29 @@ def configured(default_out: bool, source: click.ParamType | None = None) -> Call
     return decorate
 
 
-def print_json(found: Any) -> None:
-    """One JSON object on standard output, on one line."""
-    click.echo(json.dumps(found, default=str))
+@dataclass(frozen=True)
+class Answer:
+    """What a command has found.
 
+    Attributes
+    ----------
+    found
+        The object that --json prints, on one line of standard output.
+    lines
+        The same for reading; what makes them is not run for --json.
+    code
+        Exit code.
+    """
 
-def answer(found: Any, text: str, as_json: bool) -> None:
-    """Print what was found, as one JSON object or as text."""
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(text)
+    found: Any
+    lines: Iterable[str]
+    code: int = 0
+
+    def show(self) -> int:
+        """Print it as --json has it; returns the exit code."""
+        for line in [json.dumps(self.found, default=str)] if is_json() else self.lines:
+            click.echo(line)
+        return self.code
 
 
 def display() -> Display:
@@ -121,53 +137,44 @@ def display() -> Display:
     return Display(quiet=is_quiet())
 
 
-def print_results(results: dict[str, Any], run: object = "RUN") -> None:
-    """Print the table of the methods of a run, under the worst of all attacks that they have met."""
-    from advntk_dist.report.attacks import (
-        alone_words,
-        attack_words,
-        attacks_met,
-        attacks_words,
-        under_attack,
-        worst_results,
-    )
+def results_lines(results: Attacked, run: object = "RUN") -> Iterator[str]:
+    """The table of the methods of a run, under the worst of all attacks that they have met."""
+    from advntk_dist.report.attacks import alone_words, attack_words, attacks_words, under_attack
     from advntk_dist.report.sentences import ALONE, image_warnings, tier_words
+    from advntk_dist.results.schema import RunResults
 
-    worst, met = worst_results(results), attacks_met(results)
-    click.echo(
-        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; under "
-        f"{under_attack(results, {})}, largest perturbation "
-        f"{max(row['max_perturbation'] for row in worst['methods'].values()):.4g}"
+    met = results.met
+    yield (
+        f"{results.dataset}, {results.network}, {results.n_train} training images; under {under_attack(met, {})}, "
+        f"largest perturbation {max(row.max_perturbation for row in met.methods.values()):.4g}"
     )
-    if len(met) > 1:
-        for words in attacks_words(met, {}):
-            click.echo(f"  {words}")
-    print_methods(worst)
-    for line in alone_words(results, {}):
-        click.echo(line)
-    if len(met) > 1:
-        click.echo(f"under the run's own attack alone, {attack_words(results['attack'], {})}:")
-        print_methods(results)
-    elif "tier" in results:
-        click.echo(f"{ALONE} {tier_words(results, str(run))}")
-    for line in image_warnings(results)[0]:
-        click.echo(line)
+    if len(met.attacks) > 1:
+        yield from (f"  {words}" for words in attacks_words(met.attacks, {}))
+    yield from methods_lines(met.methods, met.paired)
+    yield from alone_words(met, {})
+    if not isinstance(results, RunResults):
+        return
+    if len(met.attacks) > 1:
+        yield f"under the run's own attack alone, {attack_words(results.attack, {})}:"
+        yield from methods_lines(results.methods, results.paired)
+    else:
+        yield f"{ALONE} {tier_words(results, str(run))}"
+    yield from image_warnings(results)[0]
 
 
-def print_methods(results: dict[str, Any]) -> None:
-    """Print a line for each method, and their differences on the same images where the results have them."""
+def methods_lines(methods: Mapping[str, MethodRow], pairs: Sequence[PairRow]) -> Iterator[str]:
+    """A line for each method, and their differences on the same images where there are some."""
     from advntk_dist.text import signed_with_interval
 
-    click.echo(f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}")
-    for name, row in results["methods"].items():
-        cells = []
-        for key in ("clean", "robust"):
-            low, high = row[f"{key}_interval"]
-            cells.append(f"{100 * row[key]:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}")
-        click.echo(f"{name:<15}{''.join(cells)}{row['n_test']:>7}")
-    for pair in results.get("paired", ()):
-        clean, robust = (signed_with_interval(pair[kind], pair[f"{kind}_interval"]) for kind in ("clean", "robust"))
-        click.echo(f"{pair['method']} - {pair['against']}, the same images: clean {clean}, robust {robust} points")
+    yield f"{'method':<15}{'clean':>7}  {'95% interval':<15}{'robust':>7}  {'95% interval':<15}{'images':>7}"
+    for name, row in methods.items():
+        accuracies = ((row.clean, row.clean_interval), (row.robust, row.robust_interval))
+        cells = (f"{100 * at:>6.1f}%  {f'{100 * low:.1f} to {100 * high:.1f}':<15}" for at, (low, high) in accuracies)
+        yield f"{name:<15}{''.join(cells)}{row.n_test:>7}"
+    for pair in pairs:
+        clean = signed_with_interval(pair.clean, pair.clean_interval)
+        robust = signed_with_interval(pair.robust, pair.robust_interval)
+        yield f"{pair.method} - {pair.against}, the same images: clean {clean}, robust {robust} points"
 
 
 _QUIET, _VERBOSE, _JSON = "advntk.quiet", "advntk.verbose", "advntk.json"
@@ -185,15 +192,33 @@ def loudness(command: F) -> F:
 
 
 def json_option(command: F) -> F:
-    """The flag --json, as ``as_json``, with --quiet and --verbose."""
-    text = "Print one JSON object; progress goes elsewhere."
-    return click.option("--json", "as_json", is_flag=True, callback=_noted(_JSON), help=text)(loudness(command))
+    """The flag --json with --quiet and --verbose; :func:`is_json` tells it."""
+    return _json_flag(command, "Print one JSON object; progress goes elsewhere.")
 
 
 def json_before(group: F) -> F:
     """The flags of a group, which hold for its commands."""
-    text = "Print one JSON object, of commands that print results."
-    return click.option("--json", is_flag=True, expose_value=False, callback=_noted(_JSON), help=text)(loudness(group))
+    return _json_flag(group, "Print one JSON object, of commands that print results.")
+
+
+def _json_flag(command: F, text: str) -> F:
+    option = click.option("--json", is_flag=True, expose_value=False, callback=_noted(_JSON), help=text)
+    return option(loudness(command))
+
+
+def answers(command: Callable[P, Answer]) -> Callable[P, int]:
+    """The flags of :func:`json_option`, and the print of what the command returns."""
+
+    @wraps(command)
+    def show(*values: P.args, **options: P.kwargs) -> int:
+        return command(*values, **options).show()
+
+    return json_option(show)
+
+
+def is_json() -> bool:
+    """Whether --json was given to the command that runs, or to a group of it."""
+    return bool(click.get_current_context().meta.get(_JSON))
 
 
 def is_quiet() -> bool:
@@ -206,8 +231,8 @@ def is_verbose() -> bool:
     return bool(click.get_current_context().meta.get(_VERBOSE))
 
 
-def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
-    def note(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def note(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001
         meta = context.meta  # one for a command and its groups
         if value:
             meta[key] = True
@@ -215,7 +240,6 @@ def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], bool]:
                 raise click.UsageError("-q and -v contradict each other; give one of them")
             if key == _VERBOSE:
                 library_logs.show()
-        return bool(meta.get(key))
 
     return note
 

@@ -23,7 +23,7 @@ from advntk_dist.cli import advntk
 from advntk_dist.config import RunConfig
 from advntk_dist.config.finite_width import FiniteWidthConfig
 from advntk_dist.pipeline.directory import RunDirectory
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 
 FILE = Path(__file__).with_name("README.md")
 
@@ -147,7 +147,7 @@ def _run_directory() -> Iterator[str]:
 def _json_files() -> Iterator[str]:
     yield "## JSON files"
     yield (
-        f"Every file holds `format` (now {schema.FORMAT}), the number of its format, and `checksum`, the crc32c of "
+        f"Every file holds `format` (now {sealed.FORMAT}), the number of its format, and `checksum`, the crc32c of "
         "all else. Accuracies are fractions from 0 to 1, times are seconds, sizes are bytes."
     )
     parts = (name for file in FILES for name in (file.__name__, *file.model_json_schema().get("$defs", {})))

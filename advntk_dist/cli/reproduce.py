@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
-from advntk_dist.cli.options import ADDRESS, WORKERS, display, json_option, print_json
+from advntk_dist.cli.options import ADDRESS, WORKERS, Answer, F, answers, display
 from advntk_dist.errors import RequestError
 from advntk_dist.storage.paths import local, location
 
 
+def _repeated(*names: str, help: str) -> Callable[[F], F]:
+    """An option that repeats and takes lists with commas: every word that is given, once."""
+
+    def words(_: click.Context, __: click.Parameter, values: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
+
+    return click.option(*names, multiple=True, callback=words, help=help)
+
+
 @click.command(short_help="Run any part of the paper's experiments.")
-@click.option("--dataset", "datasets", multiple=True, help="cifar10, svhn or FILE.npz; repeatable. [default: cifar10]")
-@click.option("--network", "networks", multiple=True, help="mlp-3, cnn-5, ...; repeatable. [default: mlp-3 to mlp-10]")
-@click.option("--method", "methods", multiple=True, help="ntk, early-stopped, adv-ntk, at. [default: all]")
-@click.option("--attack", "attacks", multiple=True, help="pgd, pgd-reference. [default: both]")
-@click.option("--radius", "radii", multiple=True, help="4/255 or 8/255; repeatable. [default: both]")
+@_repeated("--dataset", "datasets", help="cifar10, svhn or FILE.npz; repeatable. [default: cifar10]")
+@_repeated("--network", "networks", help="mlp-3, cnn-5, ...; repeatable. [default: mlp-3 to mlp-10]")
+@_repeated("--method", "methods", help="ntk, early-stopped, adv-ntk, at. [default: all]")
+@_repeated("--attack", "attacks", help="pgd, pgd-reference. [default: both]")
+@_repeated("--radius", "radii", help="4/255 or 8/255; repeatable. [default: both]")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--n-train", type=int, help="Training images. [default: 10000, the paper's]")
 @click.option("--n-val", type=int, help="Validation images. [default: 2000, the paper's]")
@@ -28,26 +37,22 @@ from advntk_dist.storage.paths import local, location
 @ADDRESS
 @click.option("--keep-grams", is_flag=True, help="Keep Gram matrices on disk.")
 @click.option("--dry-run", is_flag=True, help="List what is missing with its predicted time.")
-@json_option
+@answers
 def reproduce(
-    datasets: Sequence[str],
-    networks: Sequence[str],
-    methods: Sequence[str],
-    attacks: Sequence[str],
-    radii: Sequence[str],
+    datasets: list[str],
+    networks: list[str],
+    methods: list[str],
+    attacks: list[str],
+    radii: list[str],
     seeds: int,
-    n_train: int | None,
-    n_val: int | None,
-    n_test: int | None,
-    at_steps: int | None,
     path: str | None,
     out: str,
     workers: int | None,
     address: str | None,
     keep_grams: bool,
     dry_run: bool,
-    as_json: bool,
-) -> None:
+    **sizes: int | None,
+) -> Answer:
     """Run any part of the paper's experiments over seeds, and write table.md, .csv, .html, .json.
 
     Options that repeat also take lists with commas. Each cell is committed when it is done; the same command resumes,
@@ -71,15 +76,14 @@ def reproduce(
     )
     from advntk_dist.text import duration
 
-    asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "at_steps": at_steps}
     grid = Grid(
-        _listed(datasets) or ["cifar10"],
-        _listed(networks) or [n for n in paper.NETWORKS if n.startswith("mlp")],
-        _listed(methods) or list(METHODS),
-        [_radius(r) for r in _listed(radii)] or list(paper.RADII),
+        datasets or ["cifar10"],
+        networks or [n for n in paper.NETWORKS if n.startswith("mlp")],
+        methods or METHODS,
+        [_radius(text) for text in radii] or paper.RADII,
         seeds,
-        Sizes(**{k: v for k, v in asked.items() if v is not None}),
-        _listed(attacks) or list(ATTACKS),
+        Sizes(**{name: size for name, size in sizes.items() if size is not None}),
+        attacks or ATTACKS,
         path,
     )
     root, shown = local(location(out)), display()
@@ -87,31 +91,20 @@ def reproduce(
     if dry_run:
         plan = grid.plan()
         left = missing(plan, root, known_data(grid, root, shown))
-        if as_json:
-            cells = {cell.name: cell.seconds() for group in left for cell in group}
-            grams = {group[0].subject.name: gram_seconds(group) for group in left}
-            print_json({"cells": cells, "grams": grams, "seconds": predicted(left)})
-            return
+        cells = {cell.name: cell.seconds() for group in left for cell in group}
+        grams = {group[0].subject.name: gram_seconds(group) for group in left}
+        lines = []
         for group in left:
-            click.echo(f"{group[0].subject.name}  Gram matrix {duration(gram_seconds(group))}")
-            for cell in group:
-                click.echo(f"  {cell.name.rpartition('/')[2]:<36}{duration(cell.seconds())}")
-        click.echo(left_line(plan, left))
-        return
+            name = group[0].subject.name
+            lines.append(f"{name}  Gram matrix {duration(grams[name])}")
+            lines += [f"  {cell.name.rpartition('/')[2]:<36}{duration(cells[cell.name])}" for cell in group]
+        return Answer({"cells": cells, "grams": grams, "seconds": predicted(left)}, [*lines, left_line(plan, left)])
     from advntk_dist.reproduce.job import reproduce as run
     from advntk_dist.reproduce.table import cells_of, markdown
 
     rows = run(grid, out, display=shown, keep_grams=keep_grams, workers=workers, address=address)
-    if as_json:
-        print_json({"rows": rows, "table": str(root / "table.md")})
-        return
-    click.echo(markdown(*cells_of(rows)))
-    click.echo(f"table: {root / 'table.md'}")
-
-
-def _listed(values: Sequence[str]) -> list[str]:
-    """Repeated options and lists with commas, each name once."""
-    return list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
+    table = root / "table.md"
+    return Answer({"rows": rows, "table": str(table)}, [markdown(*cells_of(rows)), f"table: {table}"])
 
 
 def _radius(text: str) -> float:

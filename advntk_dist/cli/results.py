@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,15 +13,17 @@ from advntk_dist.attacks import registry
 from advntk_dist.cli.options import (
     ADDRESS,
     WORKERS,
+    Answer,
     PlaceParameter,
-    answer,
+    answers,
     display,
-    json_option,
-    print_json,
-    print_methods,
-    print_results,
+    methods_lines,
+    results_lines,
 )
 from advntk_dist.storage.paths import Location
+
+if TYPE_CHECKING:
+    from advntk_dist.results.schema import CheckResults, TierResults
 
 _ATTACK = "Name of an attack below, or package.module:attack for one of your own."
 
@@ -53,7 +56,7 @@ class _WithAttacks(click.Command):
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
 @WORKERS
 @ADDRESS
-@json_option
+@answers
 def evaluate(
     folder: Location,
     name: str,
@@ -63,14 +66,15 @@ def evaluate(
     methods: Sequence[str],
     workers: int | None,
     address: str | None,
-    as_json: bool,
-) -> None:
+) -> Answer:
     """Attack the methods of a finished run again, with another attack, another strength, or a tier of attacks.
 
     Examples: advntk evaluate runs/digits --attack pgd --set steps=50 --set radius=0.1
 
     advntk evaluate runs/digits --tier standard --images 1000
     """
+    from advntk_dist.results.schema import AttackedAgain, TierResults
+
     if tier is None:
         from advntk_dist.pipeline.evaluate import evaluate_again
 
@@ -85,32 +89,32 @@ def evaluate(
         path, results = evaluate_run_tier(
             folder, tier, images=images, methods=methods, address=address, workers=workers, display=display()
         )
-    if as_json:
-        print_json(results | {"written": str(path)})
-        return
-    (print_results if tier is None else _print_tier)(results)
-    _say_where(path, folder)
+    lines = (
+        results_lines(AttackedAgain.model_validate(results))
+        if tier is None
+        else _tier_lines(TierResults.model_validate(results))
+    )
+    return Answer(results | {"written": str(path)}, chain(lines, [_where(path, folder)]))
 
 
-def _print_tier(results: dict[str, Any]) -> None:
-    attack, attacks = results["attack"], [a["called"] for a in results["attacks"]]
-    largest = max(row["max_perturbation"] for row in results["methods"].values())
-    click.echo(
-        f"{results['dataset']}, {results['network']}, {results['n_train']} training images; tier {results['tier']} on "
-        f"{results['images']} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
+def _tier_lines(results: TierResults) -> Iterator[str]:
+    attack, attacks = results.attack, [a["called"] for a in results.attacks]
+    largest = max(row.max_perturbation for row in results.methods.values())
+    yield (
+        f"{results.dataset}, {results.network}, {results.n_train} training images; tier {results.tier} on "
+        f"{results.images} test images, {attack['norm']} radius {attack['radius']:.4g}, seed {attack['seed']}, "
         f"largest perturbation {largest:.4g}"
     )
-    print_methods(results)
-    click.echo("robust after".ljust(15) + "".join(f"{a:>20}" for a in attacks))
-    for name, row in results["methods"].items():
-        robust = "".join(f"{100 * a['robust']:>19.1f}%" for a in row["attacks"])
-        click.echo(f"{name:<15}{robust}")
-    for name, row in results["methods"].items():
-        for part, flags in row.get("flags", {}).items():
-            for flag in flags:
-                click.echo(f"{name}, {part} says: {flag}")
-    if "note" in results:
-        click.echo(f"note: {results['note']}")
+    yield from methods_lines(results.methods, results.paired)
+    yield "robust after".ljust(15) + "".join(f"{a:>20}" for a in attacks)
+    for name, row in results.methods.items():
+        robust = "".join(f"{100 * a.robust:>19.1f}%" for a in row.attacks)
+        yield f"{name:<15}{robust}"
+    for name, row in results.methods.items():
+        for part, flags in (row.flags or {}).items():
+            yield from (f"{name}, {part} says: {flag}" for flag in flags)
+    if results.note is not None:
+        yield f"note: {results.note}"
 
 
 @click.command(short_help="Write a run's report again, or compare runs.")
@@ -121,8 +125,8 @@ def _print_tier(results: dict[str, Any]) -> None:
     type=PlaceParameter(dir_okay=False),
     help="With --compare: the page to write.  [default: comparison.html]",
 )
-@json_option
-def report(folders: Sequence[Location], compare: bool, out: Location | None, as_json: bool) -> None:
+@answers
+def report(folders: Sequence[Location], compare: bool, out: Location | None) -> Answer:
     """Write the report of a finished run again, or compare runs.
 
     Examples: advntk report runs/digits
@@ -133,14 +137,13 @@ def report(folders: Sequence[Location], compare: bool, out: Location | None, as_
         from advntk_dist.pipeline.compare import compare_runs
 
         path = compare_runs(folders, out or Path("comparison.html"), display=display())
-        answer({"comparison": str(path)}, f"comparison: {path}", as_json)
-        return
+        return Answer({"comparison": str(path)}, [f"comparison: {path}"])
     if len(folders) > 1 or out is not None:
         raise click.UsageError("several runs and --out belong to --compare")
     from advntk_dist.pipeline.run import rebuild_report
 
     path = rebuild_report(folders[0], display=display())
-    answer({"report": str(path)}, f"report: {path}", as_json)
+    return Answer({"report": str(path)}, [f"report: {path}"])
 
 
 @click.command(short_help="Examine a finished run for gradient masking.")
@@ -149,40 +152,39 @@ def report(folders: Sequence[Location], compare: bool, out: Location | None, as_
     "--images", type=click.IntRange(min=1), default=200, show_default=True, help="The first so many test images."
 )
 @click.option("--method", default="adv_ntk", show_default=True, help="adv_ntk, early_stopped or ntk.")
-@json_option
-def check(folder: Location, images: int, method: str, as_json: bool) -> int:
+@answers
+def check(folder: Location, images: int, method: str) -> Answer:
     """Examine a finished run for gradient masking; exit 0 if every check passes, 1 if one fails.
 
     Example: advntk check runs/digits --method early_stopped
     """
     from advntk_dist.pipeline.evaluate import check_run
+    from advntk_dist.results.schema import CheckResults
 
     path, report = check_run(folder, images=images, method=method, display=display())
-    if as_json:
-        print_json(report)
-        return 0 if report["passed"] else 1
-    click.echo(f"{report['dataset']}, {report['network']}, {report['method']}, {report['images']} test images")
-    for row in report["checks"]:
-        click.echo(f"{'pass' if row['passed'] else 'FAIL'}  {row['name']}")
-        click.echo(f"      {row['value']}")
-        click.echo(f"      wanted: {row['criterion']}")
-    own, white = report["own_attack"], report["white_box"]
-    if own is not None:
-        click.echo(
-            f"{100 * own['robust']:.1f}% are robust under the run's own attack, {100 * white['robust']:.1f}% under the "
-            "white-box attacks of these checks together"
+    lines = _check_lines(CheckResults.model_validate(report))
+    return Answer(report, chain(lines, [_where(path, folder)]), 0 if report["passed"] else 1)
+
+
+def _check_lines(report: CheckResults) -> Iterator[str]:
+    yield f"{report.dataset}, {report.network}, {report.method}, {report.images} test images"
+    for row in report.checks:
+        yield f"{'pass' if row.passed else 'FAIL'}  {row.name}"
+        yield f"      {row.value}"
+        yield f"      wanted: {row.criterion}"
+    if report.own_attack is not None:
+        yield (
+            f"{100 * report.own_attack.robust:.1f}% are robust under the run's own attack, "
+            f"{100 * report.white_box.robust:.1f}% under the white-box attacks of these checks together"
         )
-    _say_where(path, folder)
-    return 0 if report["passed"] else 1
 
 
-def _say_where(path: Location, run: Location) -> None:
+def _where(path: Location, run: Location) -> str:
     from advntk_dist.pipeline.directory import RunDirectory
 
     if RunDirectory.at(run).is_read_only:
-        click.echo(f"read: {path}")
-    else:
-        click.echo(f"written: {path}; `advntk report {run}` brings the run's page up to date")
+        return f"read: {path}"
+    return f"written: {path}; `advntk report {run}` brings the run's page up to date"
 
 
 @click.command(short_help="Follow both kinds of training over all times.")
@@ -199,8 +201,8 @@ def _say_where(path: Location, run: Location) -> None:
 @click.option("--duration", type=float, help="Time a schedule takes. [default: the middle of the grid of times]")
 @click.option("--pieces", default=4, show_default=True, help="Pieces of an interval for the exact answer.")
 @click.option("--images", type=int, help="Test and validation images to attack. [default: as the run did]")
-@json_option
-def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
+@answers
+def dynamics(folder: Location, **values: Any) -> Answer:
     """Standard and adversarial training of a run's network over time: robust overfitting and where to stop.
 
     Times and attack are those of the run; it needs a finished Gram matrix. The same command resumes.
@@ -211,23 +213,23 @@ def dynamics(folder: Location, as_json: bool, **values: Any) -> None:
     from advntk_dist.pipeline.dynamics import dynamics as compute
 
     path, results = compute(folder, DynamicsRequest(**values), display=display())
-    if as_json:
-        print_json(results | {"written": str(path)})
-        return
+    lines = chain(_dynamics_lines(results), [f"written: {path}, dynamics.csv and dynamics.svg"])
+    return Answer(results | {"written": str(path)}, lines)
+
+
+def _dynamics_lines(results: dict[str, Any]) -> Iterator[str]:
     for name, flow in results["flows"].items():
         stop, solver = flow["early_stopping"], flow["solver"]
         bases = "one Krylov basis" if solver["bases"] == 1 else f"{solver['bases']} Krylov bases"
-        click.echo(
+        yield (
             f"{name}: stop at t = {stop['t']:.4g} (effective {stop['effective_time']:.4g}, "
             f"chosen on {stop['chosen_on']}): "
             f"clean {100 * stop['test_clean']:.1f}%, robust {100 * stop['test_robust']:.1f}%; "
             f"{solver['passes']} passes over the matrix for {bases}"
         )
     end = results["flows"]["standard"]["rows"][-1]
-    click.echo(f"both end at the plain NTK: clean {100 * end['clean']:.1f}%, robust {100 * end['robust']:.1f}%")
-    for remark in results["remarks"]:
-        click.echo(remark)
+    yield f"both end at the plain NTK: clean {100 * end['clean']:.1f}%, robust {100 * end['robust']:.1f}%"
+    yield from results["remarks"]
     if results["exactness"] is not None:
         largest = results["exactness"]["largest_distance"]
-        click.echo(f"largest distance of the closed form to the exact flow: {largest:.2g}")
-    click.echo(f"written: {path}, dynamics.csv and dynamics.svg")
+        yield f"largest distance of the closed form to the exact flow: {largest:.2g}"

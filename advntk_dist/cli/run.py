@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,25 +14,25 @@ from advntk_dist.cli.options import (
     FINITE_WIDTH_SOURCE,
     SET,
     SOURCE,
+    Answer,
     PlaceParameter,
-    answer,
+    answers,
     configured,
     display,
-    json_option,
-    print_json,
-    print_results,
+    results_lines,
 )
 from advntk_dist.errors import RequestError
 from advntk_dist.storage.paths import Location
+
+if TYPE_CHECKING:
+    from advntk_dist.pipeline.directory import RunDirectory
 
 
 @click.command(short_help="Do the whole job, from images to a report.")
 @configured(default_out=True)
 @click.option("--fetch", is_flag=True, help="Download a published dataset first, where `advntk data fetch` puts it.")
-@json_option
-def run(
-    source: str, out: str | None, overrides: Sequence[str], address: str | None, fetch: bool, as_json: bool
-) -> None:
+@answers
+def run(source: str, out: str | None, overrides: Sequence[str], address: str | None, fetch: bool) -> Answer:
     """Do the whole job: Gram matrix, training, evaluation, report. The same command resumes.
 
     Examples: advntk run digits --set attack.radius=0.15
@@ -41,32 +42,35 @@ def run(
     from advntk_dist.config import load_config
     from advntk_dist.pipeline.directory import RunDirectory
     from advntk_dist.pipeline.finished import finished_results
+    from advntk_dist.results.schema import RunResults
 
     config = load_config(source, overrides)
     folder = RunDirectory.at(f"runs/{Path(source).stem}" if out is None else out)
     results = finished_results(folder, config)
     worked = results is None
-    if results is not None:
-        if not as_json:
-            click.echo(f"{folder.root}: finished before, nothing to do")
-    else:
+    if results is None:
         from advntk_dist.data.download import fetch_if_missing
         from advntk_dist.pipeline.run import run as run_job
 
         if fetch:
             fetch_if_missing(config.data.name, config.data.path, display=display())
         results = run_job(config, folder.root, address=address, display=display()).results
-    if as_json:
-        print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": worked})
-        return
-    print_results(results, folder.root)
-    click.echo(f"report: {folder.report}")
+    return finished(folder, results, worked, results_lines(RunResults.model_validate(results), folder.root))
+
+
+def finished(folder: RunDirectory, results: dict[str, Any], worked: bool, lines: Iterable[str]) -> Answer:
+    """The results of a run that is finished, and whether it was so before; ``lines`` say them."""
+    before = () if worked else (f"{folder.root}: finished before, nothing to do",)
+    return Answer(
+        results | {"run": str(folder.root), "report": str(folder.report), "worked": worked},
+        chain(before, lines, (f"report: {folder.report}",)),
+    )
 
 
 @click.command(short_help="List presets, or print one with all its keys.")
 @click.argument("name", required=False, type=SOURCE)
-@json_option
-def presets(name: str | None, as_json: bool) -> None:
+@answers
+def presets(name: str | None) -> Answer:
     """List the built-in configurations, or print one of them as TOML with every key and what it means.
 
     What is printed is a file for `advntk run`, to be changed at will. Presets of finite-width are printed as
@@ -83,23 +87,20 @@ def presets(name: str | None, as_json: bool) -> None:
     if name is not None:
         kind = FiniteWidthConfig if name.startswith(_FINITE) else RunConfig
         preset = read_config(kind, name.removeprefix(_FINITE))
-        answer(preset.model_dump(mode="json"), explained(preset).removesuffix("\n"), as_json)
-        return
+        return Answer(preset.model_dump(mode="json"), [explained(preset).removesuffix("\n")])
     runs, finite = (
         {name: preset_text(name, kind).splitlines()[0].removeprefix("# ") for name in preset_names(kind)}
         for kind in (RunConfig, FiniteWidthConfig)
     )
-    if as_json:
-        print_json({"run": runs, "paper": paper.names(), "finite-width": finite})
-        return
-    click.echo("advntk run, gram build, plan:")
-    for name, text in runs.items():
-        click.echo(f"  {name:<20}{text}")
-    click.echo(f"  {paper.summary()}")
-    click.echo(f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (--fetch or data.path)")
-    click.echo("advntk finite-width:")
-    for name, text in finite.items():
-        click.echo(f"  {name:<20}{text}")
+    lines = (
+        "advntk run, gram build, plan:",
+        *(f"  {name:<20}{text}" for name, text in runs.items()),
+        f"  {paper.summary()}",
+        f"  {'':<20}every experiment of the paper, for example paper/cifar10-mlp-5-r8 (--fetch or data.path)",
+        "advntk finite-width:",
+        *(f"  {name:<20}{text}" for name, text in finite.items()),
+    )
+    return Answer({"run": runs, "paper": paper.names(), "finite-width": finite}, lines)
 
 
 _FINITE = "finite-width/"
@@ -119,16 +120,15 @@ _FINITE = "finite-width/"
 @click.option("--network", type=float, metavar="GB/S", help="Into or out of a node.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Use this measurement, of a node of the cluster.")
 @click.option("--save-calibration", "save", type=click.Path(path_type=Path), help="Keep the measurement in a file.")
-@json_option
+@answers
 def plan(
     source: str,
     overrides: Sequence[str],
     out: Location | None,
     calibration: Path | None,
     save: Path | None,
-    as_json: bool,
     **cluster: Any,
-) -> None:
+) -> Answer:
     """Predict tiles, disk, memory, passes and time by stage of a run, and advise on its settings.
 
     Nothing of the run is done. Kernels, solves and one attack are measured here on a few images, which takes seconds
@@ -158,13 +158,13 @@ def plan(
     made, measured = plan_run(config, nodes, calibration=known, out=place, say=display().say)
     if save is not None:
         measured.write(save)
-    answer(made.as_dict(), str(made), as_json)
+    return Answer(made.as_dict(), [str(made)])
 
 
 @click.command(short_help="Say how far a run is.")
 @click.argument("folder", metavar="RUN")
-@json_option
-def status(folder: str, as_json: bool) -> None:
+@answers
+def status(folder: str) -> Answer:
     """Say how far a run is: stages, tiles, steps, attacked images, pace, and whether a process works on it.
 
     Reads what the run has stored and disturbs nothing.
@@ -174,7 +174,7 @@ def status(folder: str, as_json: bool) -> None:
     from advntk_dist.pipeline.status import run_status
 
     found = run_status(folder)
-    answer(asdict(found), str(found), as_json)
+    return Answer(asdict(found), [str(found)])
 
 
 @click.command("finite-width", short_help="Train networks of finite width beside infinite width.")
@@ -184,10 +184,10 @@ def status(folder: str, as_json: bool) -> None:
     metavar="RUN",
     help="A finished `advntk run` of the same data, network, attack and recipe. [default: that job, in OUT/infinite]",
 )
-@json_option
+@answers
 def finite_width(
-    source: str, out: str | None, overrides: Sequence[str], address: str | None, infinite: str | None, as_json: bool
-) -> None:
+    source: str, out: str | None, overrides: Sequence[str], address: str | None, infinite: str | None
+) -> Answer:
     """Train networks of finite width: the theorem's flow against width, and the paper's adversarial training.
 
     Presets: digits (minutes), cifar10-small (CIFAR-10, 2,000 images, tens of minutes), cifar10-mlp5 and cifar10-cnn5
@@ -198,18 +198,15 @@ def finite_width(
     from advntk_dist.config import read_config
     from advntk_dist.config.finite_width import FiniteWidthConfig
     from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
+    from advntk_dist.results.schema import FiniteWidthResults
 
     config = read_config(FiniteWidthConfig, source, overrides)
     folder = FiniteRunDirectory.at(f"runs/finite-{Path(source).stem}" if out is None else out)
     outcome = run_finite_width(config, folder.root, infinite=infinite, address=address, display=display())
-    if not outcome.worked and not as_json:
-        click.echo(f"{folder.root}: finished before, nothing to do")
-    results = outcome.results
-    if as_json:
-        print_json(results | {"run": str(folder.root), "report": str(folder.report), "worked": outcome.worked})
-        return
-    print_results(results)
-    click.echo(f"{'power of width':<15}{'slope':>7}  95% interval")
-    for name, line in results["flow"]["slopes"].items():
-        click.echo(f"{name:<15}{line['slope']:>7.3f}  {line['low']:.3f} to {line['high']:.3f}")
-    click.echo(f"report: {folder.report}")
+    results = FiniteWidthResults.model_validate(outcome.results)
+    slopes = (
+        f"{name:<15}{line['slope']:>7.3f}  {line['low']:.3f} to {line['high']:.3f}"
+        for name, line in results.flow["slopes"].items()
+    )
+    lines = chain(results_lines(results), [f"{'power of width':<15}{'slope':>7}  95% interval"], slopes)
+    return finished(folder, outcome.results, outcome.worked, lines)

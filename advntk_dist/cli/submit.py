@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from advntk_dist.cli.options import SET, SOURCE, json_option, print_json
+from advntk_dist.cli.options import SET, SOURCE, Answer, is_json, json_option
 
 if TYPE_CHECKING:
     from advntk_dist.jobs.client import JobServer
@@ -36,7 +36,6 @@ def submit(
     overrides: Sequence[str],
     follow: bool,
     ask: str | None,
-    as_json: bool,
 ) -> int:
     """Run on a Ray cluster as a job, which needs nothing but this package there; it fetches published datasets.
 
@@ -60,14 +59,13 @@ def submit(
         server.stop(name)
     elif follow:
         click.echo(f"{name}: {_WORD[new]} {server.address}", err=True)
-        ended = follow_job(server, name, lambda text: click.echo(text, nl=False, err=as_json))
-        _print(ended, as_json)
+        ended = follow_job(server, name, lambda text: click.echo(text, nl=False, err=is_json()))
+        _answer(ended).show()
         return ended.our_exit_code
     now = wait_for_start(server, name, _START_SECONDS) if new else state(server, name)
-    _print(now, as_json)
-    if not as_json and ask is None and not now.ended:
-        click.echo(f"follow it with: advntk submit {name} --address {server.address} --follow")
-    return now.our_exit_code if now.ended and ask is None and new else 0
+    follow_it = f"follow it with: advntk submit {name} --address {server.address} --follow"
+    go_on = [follow_it] if ask is None and not now.ended else []
+    return _answer(now, go_on, now.our_exit_code if now.ended and ask is None and new else 0).show()
 
 
 _WORD = {True: "submitted to", False: "followed at"}
@@ -98,10 +96,5 @@ def _found(
     return latest.submission_id, server, False
 
 
-def _print(state: JobState, as_json: bool) -> None:
-    if as_json:
-        print_json(state.as_dict())
-        return
-    for line in state.tail:
-        click.echo(f"  {line}")
-    click.echo(str(state))
+def _answer(state: JobState, go_on: Sequence[str] = (), code: int = 0) -> Answer:
+    return Answer(state.as_dict(), (*(f"  {line}" for line in state.tail), str(state), *go_on), code)

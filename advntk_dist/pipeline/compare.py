@@ -15,7 +15,7 @@ from advntk_dist.pipeline.worst_case import WorstCase
 from advntk_dist.progress import Display
 from advntk_dist.report.compare import ComparedRun, differs, write_comparison
 from advntk_dist.report.judgements import title_of
-from advntk_dist.results.schema import PairRow
+from advntk_dist.results.schema import PairRow, RunResults, WorstCaseResults
 from advntk_dist.storage.paths import Location, location
 
 
@@ -50,7 +50,7 @@ def compare_runs(
             raise folder.unfinished()
         cases.append(None if met is None else met.worst_case(config))
         images = None if met is None else met.images
-        runs.append(ComparedRun(name, results, json.loads(config.model_dump_json()), images))
+        runs.append(ComparedRun(name, RunResults.model_validate(results), json.loads(config.model_dump_json()), images))
     runs, cases = _under_the_same(runs, cases)
     (display or Display(quiet=True)).say("writing the comparison")
     return write_comparison(runs, location(target), _pairs(runs, cases))
@@ -69,10 +69,14 @@ def _under_the_same(
         return runs, cases
     same = [WorstCase(tuple(s for s in case.sets if s.attacks in common), ()) for case in known]
     told = [
-        replace(run, results=run.results | {"worst_case": shared.as_dict()}, also=_more(whole, shared))
+        replace(run, results=_with_worst_case(run.results, shared), also=_more(whole, shared))
         for run, whole, shared in zip(runs, known, same, strict=True)
     ]
     return told, list(same)
+
+
+def _with_worst_case(results: RunResults, shared: WorstCase) -> RunResults:
+    return results.model_copy(update={"worst_case": WorstCaseResults.model_validate(shared.as_dict())})
 
 
 def _more(whole: WorstCase, shared: WorstCase) -> str:

@@ -21,7 +21,7 @@ from advntk_dist.config import IDENTITY_FREE, RunConfig, difference, parse_confi
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.registry import READERS
 from advntk_dist.errors import ConfigError, ImagesChangedError, RequestError, StoreDamagedError, StoreMismatchError
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.locks import exclusive_lock
 from advntk_dist.storage.paths import Location, location, remove_tree
@@ -220,8 +220,9 @@ class RunDirectory:
         return parse_stored(self.config, parse_config)
 
     def read_results(self) -> dict[str, Any] | None:
-        """What results.json says, or None where the run is not finished; errors as of :func:`results.schema.read`."""
-        return schema.read(self.results, self.kind, self.remedy)
+        """What results.json says, or None where the run is not finished; errors as of :func:`results.sealed.read`."""
+        found = sealed.read(self.results, self.kind, self.remedy)
+        return None if found is None else sealed.plain(found)
 
     def unfinished(self) -> RequestError:
         """The error of a command that needs the results of the run, where there are none."""

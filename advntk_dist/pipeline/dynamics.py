@@ -24,7 +24,7 @@ from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.pipeline.stages import OpenRun, dynamics_on_free_cores, uniform
 from advntk_dist.progress import Display
 from advntk_dist.report.dynamics import write_dynamics_plot
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.theory.flows import Flow, adversarial_flow, class_distances
@@ -59,8 +59,8 @@ def dynamics(
     with folder.claimed(config), run.context as context, context.events.stage("dynamics"):
         results = _work(run, request)
         path = folder.root / "dynamics.json"
-        write_dynamics_plot(results, folder.root)
-        schema.write(path, schema.DynamicsResults, results)
+        write_dynamics_plot(schema.DynamicsResults.model_validate(results), folder.root)
+        sealed.write(path, schema.DynamicsResults, results)
     if folder.results.exists():
         from advntk_dist.pipeline.run import rebuild_report
 

@@ -22,7 +22,7 @@ from advntk_dist.pipeline.stages import OpenRun, methods, sources
 from advntk_dist.pipeline.worst_case import keeps
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Display
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
@@ -61,8 +61,8 @@ def evaluate_again(
     context, folder = run.context, run.context.folder
     asked_attack = _asked(context.config, attack, overrides)
     path = folder.root / f"results-{asked_attack.label}.json"
-    if folder.is_read_only and (found := schema.read(path, schema.AttackedAgain, READ_ONLY)) is not None:
-        return path, found
+    if folder.is_read_only and (stored := sealed.read(path, schema.AttackedAgain, READ_ONLY)) is not None:
+        return path, sealed.plain(stored)
     with folder.claimed(context.config), context:
         found = methods(run, chosen, asked_attack)
         largest = max(m.max_perturbation for m in found.values())
@@ -71,7 +71,7 @@ def evaluate_again(
             "methods": {name: result.as_dict() for name, result in found.items()},
             "paired": paired_differences(found),
         }
-        schema.write(path, schema.AttackedAgain, results)
+        sealed.write(path, schema.AttackedAgain, results)
         refresh_results(folder, context.config, context.display.say)
     return path, results
 
@@ -152,9 +152,9 @@ def check_run(
         raise RequestError(f"--method: no method {method!r}; there are {', '.join(known)}")
 
     path = folder.root / "check.json"
-    done = schema.read(path, schema.CheckResults, READ_ONLY) if folder.is_read_only else None
-    if done and (done["method"], done["images"], done["attack"]) == (method, len(test.y), attack.described()):
-        return path, done
+    done = sealed.read(path, schema.CheckResults, READ_ONLY) if folder.is_read_only else None
+    if done is not None and (done.method, done.images, done.attack) == (method, len(test.y), attack.described()):
+        return path, sealed.plain(done)
 
     def exact() -> KernelPredictor:
         train = problem.train.raw.astype(np.float64) / 255 - 0.5
@@ -193,7 +193,7 @@ def check_run(
             "white_box": _accuracy(white if own is None else white & own.robust),
             "environment": environment(),
         }
-        schema.write(path, schema.CheckResults, report)
+        sealed.write(path, schema.CheckResults, report)
         _commit(run.outcomes, method, subject, coefficients[method])
         refresh_results(folder, context.config, context.display.say)
     return path, report

@@ -13,7 +13,7 @@ from advntk_dist.errors import StoreDamagedError, StoreMismatchError
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.pipeline.directory import RunDirectory, digest, load_images, require_same_images
 from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets, read_outcome
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group, read_seal
@@ -151,7 +151,7 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
         If the file or the outcomes are of another format or configuration.
     """
     outcomes = read_outcomes(folder, config)
-    stored = schema.parsed(folder.results, folder.remedy)
+    stored = sealed.parsed(folder.results, folder.remedy)
     if stored is None or outcomes is None:
         return folder.read_results(), outcomes
     counted = _counted(stored, config.attack.label, outcomes.methods)
@@ -166,7 +166,7 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
             folder.evaluation,
             ", ".join(gone),
         )
-    place = schema.first_difference(stored, expected)
+    place = sealed.first_difference(stored, expected)
     if place is not None:
         raise StoreDamagedError(f"{folder.results}: {place}, which the committed outcomes give; {folder.remedy}")
     results = folder.read_results()
@@ -177,7 +177,7 @@ def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any
 
 def _counted(stored: dict[str, Any], own: str, methods: Collection[str]) -> Counted | None:
     """The methods of each set of further attacks that results.json counts; None where it was changed, or says none."""
-    if not schema.is_as_written(stored):
+    if not sealed.is_as_written(stored):
         return None
     worst = stored.get("worst_case")
     sets, alone = (worst.get("sets"), worst.get("alone")) if isinstance(worst, dict) else (None, None)
@@ -202,7 +202,7 @@ def refresh_results(folder: RunDirectory, config: RunConfig, say: Callable[[str]
     before = folder.read_results()
     if results is None or before is None or results == before:
         return
-    schema.write(folder.results, schema.RunResults, results)
+    sealed.write(folder.results, schema.RunResults, results)
     now, then = (r["worst_case"]["images"] for r in (results, before))
     if now < then:
         say(

@@ -24,7 +24,7 @@ from advntk_dist.pipeline.directory import RunDirectory, parse_stored
 from advntk_dist.pipeline.finished import read_results
 from advntk_dist.pipeline.run import RunOutcome, run
 from advntk_dist.progress import Display
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage import Records
 from advntk_dist.storage.paths import Location
 
@@ -141,8 +141,8 @@ def _work(context: RunContext, config: FiniteWidthConfig, rows: dict[str, Any] |
         "seconds": context.events.seconds(),
         "environment": environment(),
     }
-    write_finite_report(results, config.to_toml(), root)
-    schema.write(context.folder.results, schema.FiniteWidthResults, results)
+    write_finite_report(schema.FiniteWidthResults.model_validate(results), config.to_toml(), root)
+    sealed.write(context.folder.results, schema.FiniteWidthResults, results)
     return results
 
 

@@ -18,8 +18,8 @@ from advntk_dist.pipeline.finished import finished_run, read_outcomes, read_resu
 from advntk_dist.pipeline.stages import OpenRun
 from advntk_dist.pipeline.tier import decided_tier, end_with_tier
 from advntk_dist.progress import Display
-from advntk_dist.report import DegenerationCurve, Examples, ReportInputs, TrainingHistory, extremes_of
-from advntk_dist.results import schema
+from advntk_dist.report import Examples, ReportInputs, TrainingHistory, extremes_of
+from advntk_dist.results import schema, sealed
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage.paths import Location
 from advntk_dist.training import TrainingRun
@@ -130,7 +130,7 @@ def _write(opened: OpenRun, results: dict[str, Any]) -> Location:
     from advntk_dist.report.page import replace_file
 
     page = _report(opened, results, stages.train(opened))
-    replace_file(opened.context.folder.results, schema.as_text(schema.RunResults, results).encode())
+    replace_file(opened.context.folder.results, sealed.as_text(schema.RunResults, results).encode())
     return page
 
 
@@ -168,21 +168,11 @@ def _results(opened: OpenRun, tier: dict[str, Any]) -> dict[str, Any]:
 def _report(opened: OpenRun, results: dict[str, Any], training: TrainingRun) -> Location:
     context, problem = opened.context, opened.context.problem
     context.display.say("writing the report")
-    curve, methods = results["curve"], results["methods"]
     twins, guesses = stages.examples(opened)
     m = len(twins)
     inputs = ReportInputs(
-        results=results,
+        results=schema.RunResults.model_validate(results),
         config_toml=context.config.to_toml(),
-        curve=DegenerationCurve(
-            times=np.array(curve["times"]),
-            clean=np.array([row["clean"] for row in curve["test"]]),
-            robust=np.array([row["robust"] for row in curve["test"]]),
-            clean_ntk=methods["ntk"]["clean"],
-            robust_ntk=methods["ntk"]["robust"],
-            chosen_t=methods["early_stopped"]["t"],
-            n_test=curve["test"][0]["n_test"],
-        ),
         training=_history(context.config, training),
         varpi=training.varpi,
         y_train=problem.train.y,

@@ -29,7 +29,7 @@ from advntk_dist.pipeline.finished import outcome_names, refresh_results, tier_l
 from advntk_dist.pipeline.stages import OpenRun, sources
 from advntk_dist.pipeline.worst_case import foreign_outcomes_named
 from advntk_dist.progress import Display
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import duration
@@ -222,13 +222,13 @@ class TierJob:
             }
             if self._work.note is not None:
                 results["note"] = self._work.note
-            schema.write(self.path, schema.TierResults, results)
+            sealed.write(self.path, schema.TierResults, results)
 
     def results(self) -> dict[str, Any]:
         """What the JSON file holds."""
-        results = schema.read(self.path, schema.TierResults, READ_ONLY)
+        results = sealed.read(self.path, schema.TierResults, READ_ONLY)
         assert results is not None
-        return results
+        return sealed.plain(results)
 
     def _attack(
         self, group: zarr.Group, clock: CommittedSeconds, method: str, coefficients: CommittedCoefficients
@@ -292,10 +292,11 @@ class TierJob:
 def _earlier(path: Location, context: RunContext) -> dict[str, Any]:
     """What the file has from before; nothing where it is damaged, as it is written again from the outcomes."""
     try:
-        found = schema.read(path, schema.TierResults, "it is written again")
-        if found is not None:
-            schema.require_owner(path, found, context.identity, "it is written again")
-        return found or {}
+        found = sealed.read(path, schema.TierResults, "it is written again")
+        if found is None:
+            return {}
+        sealed.require_owner(path, found, context.identity, "it is written again")
+        return sealed.plain(found)
     except StoreDamagedError as error:
         context.display.say(str(error))
         return {}

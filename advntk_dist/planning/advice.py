@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advntk_dist.config import RunConfig
 from advntk_dist.gram.plan import BASE_BYTES
 from advntk_dist.grid import TileGrid
-from advntk_dist.planning.cluster import Cluster, OperatorPlan
-from advntk_dist.planning.counts import Counts, Images, plan_build
-from advntk_dist.planning.predict import COMPUTE, IDLE, START, Prediction
+from advntk_dist.planning.counts import plan_build
+from advntk_dist.planning.predict import COMPUTE, IDLE, START
 from advntk_dist.text import duration, size
+
+if TYPE_CHECKING:
+    from advntk_dist.planning.plan import RunPlan
 
 TILES_A_WORKER = 4
 """Tiles a worker from which the last ones leave few cores idle."""
@@ -26,55 +28,37 @@ _WASTED = 0.3
 _SHARE = 0.3
 
 
-def advise(
-    config: RunConfig,
-    images: Images,
-    cluster: Cluster,
-    counts: Counts,
-    operator: OperatorPlan,
-    free_disk: int | None,
-    prediction: Prediction | None,
-) -> list[str]:
-    """Sentences, the most urgent first; none where nothing is to be said.
-
-    ``free_disk`` is the bytes that are free where the run will lie; it and ``prediction`` are None where they are not
-    known.
-    """
-    return [
-        *_disk(counts, free_disk),
-        *_worker_memory(config, images, cluster, counts),
-        *_tile(config, cluster, counts, prediction),
-        *_operator(cluster, operator),
-        *_batch(config, counts),
-        *_time(config, cluster, prediction),
-    ]
+def advise(plan: RunPlan) -> Iterator[str]:
+    """Sentences on a plan, the most urgent first; none where nothing is to be said."""
+    for part in (_disk, _worker_memory, _tile, _operator, _batch, _time):
+        yield from part(plan)
 
 
-def _disk(counts: Counts, free: int | None) -> Iterator[str]:
-    need = counts.gram.disk_bytes
+def _disk(plan: RunPlan) -> Iterator[str]:
+    need, free = plan.counts.gram.disk_bytes, plan.free_disk
     if free is not None and need > free:
         yield f"disk: the Gram matrix needs {size(need)} and {size(free)} are free; give an --out on another disk"
 
 
-def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: Counts) -> Iterator[str]:
-    plan = counts.gram
-    if plan.memory_bytes <= cluster.memory:
+def _worker_memory(plan: RunPlan) -> Iterator[str]:
+    config, cluster, gram = plan.config, plan.cluster, plan.counts.gram
+    if gram.memory_bytes <= cluster.memory:
         return
-    room = cluster.memory - 2 * plan.image_bytes
-    fitting = room // plan.worker_bytes
+    room = cluster.memory - 2 * gram.image_bytes
+    fitting = room // gram.worker_bytes
     smaller = config.gram.tile
     while smaller > 128:
         smaller //= 2
         less = plan_build(
-            config.model_copy(update={"gram": config.gram.model_copy(update={"tile": smaller})}), images, 1
+            config.model_copy(update={"gram": config.gram.model_copy(update={"tile": smaller})}), plan.images, 1
         )
-        if plan.workers * less.worker_bytes <= room:
+        if gram.workers * less.worker_bytes <= room:
             break
     else:
         smaller = 0
     ways = [f"gram.tile={smaller}"] if smaller else []
     ways += [f"gram.workers={fitting * cluster.nodes}"] if fitting >= 1 else []
-    what = f"memory: {plan.workers} workers and the images take {size(plan.memory_bytes)}, a node has "
+    what = f"memory: {gram.workers} workers and the images take {size(gram.memory_bytes)}, a node has "
     how = (
         f"set {' or '.join(ways)}"
         if ways
@@ -83,9 +67,10 @@ def _worker_memory(config: RunConfig, images: Images, cluster: Cluster, counts: 
     yield f"{what}{size(cluster.memory)}; {how}"
 
 
-def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Prediction | None) -> Iterator[str]:
-    workers = cluster.workers(config.gram.workers)
-    tiles, n = counts.gram.tiles, config.data.n_train
+def _tile(plan: RunPlan) -> Iterator[str]:
+    config, prediction = plan.config, plan.prediction
+    workers = plan.cluster.workers(config.gram.workers)
+    tiles, n = plan.counts.gram.tiles, config.data.n_train
     if tiles > MANY_TILES:
         larger = config.gram.tile
         while len(TileGrid.square(n, larger)) > MANY_TILES:
@@ -95,7 +80,7 @@ def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Predi
             f"{len(TileGrid.square(n, larger)):,}"
         )
         return
-    if tiles >= TILES_A_WORKER * workers or counts.gram.pairs < 4e6:  # a small matrix is done before it matters
+    if tiles >= TILES_A_WORKER * workers or plan.counts.gram.pairs < 4e6:  # a small matrix is done before it matters
         return
     if prediction is not None:
         gram = prediction.parts["gram"]
@@ -111,7 +96,8 @@ def _tile(config: RunConfig, cluster: Cluster, counts: Counts, prediction: Predi
         )
 
 
-def _operator(cluster: Cluster, operator: OperatorPlan) -> Iterator[str]:
+def _operator(plan: RunPlan) -> Iterator[str]:
+    cluster, operator = plan.cluster, plan.operator
     whole, stored = operator.whole_bytes, operator.stored_bytes
     if not operator.fits and operator.name == "memory":
         yield (
@@ -133,7 +119,8 @@ def _operator(cluster: Cluster, operator: OperatorPlan) -> Iterator[str]:
         )
 
 
-def _batch(config: RunConfig, counts: Counts) -> Iterator[str]:
+def _batch(plan: RunPlan) -> Iterator[str]:
+    config, counts = plan.config, plan.counts
     batch, d = config.evaluation.batch, config.data
     smallest = min(d.n_val, d.n_test)
     if batch > smallest:
@@ -159,7 +146,8 @@ def _batch(config: RunConfig, counts: Counts) -> Iterator[str]:
             )
 
 
-def _time(config: RunConfig, cluster: Cluster, prediction: Prediction | None) -> Iterator[str]:
+def _time(plan: RunPlan) -> Iterator[str]:
+    config, cluster, prediction = plan.config, plan.cluster, plan.prediction
     if prediction is None:
         return
     total = max(prediction.total, 1e-9)

@@ -31,10 +31,10 @@ class RunPlan:
         What multiplies with the matrix.
     driver_bytes
         Memory of the process that trains and solves, about.
+    free_disk
+        Bytes that are free where the run will lie; None where that is not known.
     prediction
         Seconds; None where no calibration fits the cluster.
-    advice
-        Sentences.
     remarks
         On what the figures rest.
     """
@@ -45,9 +45,14 @@ class RunPlan:
     counts: Counts
     operator: OperatorPlan
     driver_bytes: int
+    free_disk: int | None
     prediction: Prediction | None
-    advice: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def advice(self) -> list[str]:
+        """What to change, the most urgent first."""
+        return list(advise(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -68,7 +73,7 @@ class RunPlan:
                 "driver": self.driver_bytes,
             },
             "prediction": None if self.prediction is None else self.prediction.as_dict(),
-            "advice": list(self.advice),
+            "advice": self.advice,
             "remarks": list(self.remarks),
         }
 
@@ -158,7 +163,6 @@ def plan_run(
         counts = count(config, measured.images, workers, outlook(config, measured))
     operator = operator_plan(config, cluster)
     strength = config.evaluation.times[-1] * config.data.n_train
-    free = free_disk(out.resolve()) if out is not None else None
     plan = RunPlan(
         config,
         measured.images,
@@ -166,8 +170,8 @@ def plan_run(
         counts,
         operator,
         driver_bytes(config, measured.images, measured.pilot.passes(strength), operator),
+        None if out is None else free_disk(out.resolve()),
         prediction,
-        tuple(advise(config, measured.images, cluster, counts, operator, free, prediction)),
         tuple(_remarks(measured, cluster, fits)),
     )
     return plan, measured

@@ -1,4 +1,4 @@
-"""The attacks of results.json in words, and the methods under the worst of all that a run has met."""
+"""The attacks of results in words, as a page and a terminal say them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advntk_dist.report.judgements import title_of
+from advntk_dist.results.schema import WorstCaseResults
 from advntk_dist.text import as_number, as_percent, as_radius
 
 TYPESET = {"linf": "l∞"}
 """Norms as a page shows them; a terminal shows their names."""
 
 
-def worst_results(results: dict[str, Any]) -> dict[str, Any]:
-    """``results`` with the methods and their differences under the worst of all attacks that the run has met.
-
-    Without a worst case among the results, as where there was one attack only, they are what they are.
-    """
-    worst = results.get("worst_case")
-    if worst is None:
-        return results
-    methods = {name: results["methods"].get(name, {}) | row for name, row in worst["methods"].items()}
-    return results | {"methods": methods, "paired": worst["paired"]}
-
-
-def attacks_met(results: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Every attack that all methods have met, the run's own first."""
-    worst = results.get("worst_case")
-    return (results["attack"],) if worst is None else tuple(worst["attacks"])
-
-
-def under_attack(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> str:
-    """What the robust accuracies of :func:`worst_results` are under, to follow "under"."""
-    met = attacks_met(results)
-    if len(met) <= 1:
-        return attack_words(met[0], norms)
-    images = f"{results['worst_case']['images']:,} test images"
-    return f"the worst of {len(met)} attacks on each of {images} ({ball_words(met[0], norms)})"
+def under_attack(met: WorstCaseResults, norms: Mapping[str, str] = TYPESET) -> str:
+    """What robust accuracies are under, to follow "under"."""
+    own = met.attacks[0]
+    if len(met.attacks) == 1:
+        return attack_words(own, norms)
+    images = f"{met.images:,} test images"
+    return f"the worst of {len(met.attacks)} attacks on each of {images} ({ball_words(own, norms)})"
 
 
 def attacks_words(attacks: Sequence[Mapping[str, Any]], norms: Mapping[str, str] = TYPESET) -> list[str]:
@@ -50,21 +33,19 @@ def attacks_words(attacks: Sequence[Mapping[str, Any]], norms: Mapping[str, str]
 
 def attack_words(attack: Mapping[str, Any], norms: Mapping[str, str] = TYPESET, *, ball: bool = True) -> str:
     """An attack in full: name and loss, steps or queries, starts, norm and radius, so far as they are known."""
-    words, more = str(attack["name"]), list[str]()
-    if attack.get("part") is not None:
-        words += f", {attack.get('version', '')} version, {attack['part']}"
-    if attack.get("loss") is not None:
-        words += f" on {str(attack['loss']).replace('-', ' ')}"
-    if attack.get("queries") is not None:
-        more.append(f"{as_number(attack['queries'])} queries")
-    if attack.get("steps") is not None:
-        length = "" if attack.get("step_size") is None else f" of {as_radius(attack['step_size'])}"
-        more.append(f"{_counted(attack['steps'], 'step')}{length}")
-    if attack.get("targets") is not None:
-        more.append(_counted(attack["targets"], "target"))
-    if attack.get("restarts") is not None:
-        more.append(_counted(attack["restarts"], "start"))
-    if ball and attack.get("radius") is not None:
+    known = {key: value for key, value in attack.items() if value is not None}
+    words, more = str(known["name"]), list[str]()
+    if "part" in known:
+        words += f", {known.get('version', '')} version, {known['part']}"
+    if "loss" in known:
+        words += f" on {str(known['loss']).replace('-', ' ')}"
+    if "queries" in known:
+        more.append(f"{as_number(known['queries'])} queries")
+    if "steps" in known:
+        length = f" of {as_radius(known['step_size'])}" if "step_size" in known else ""
+        more.append(f"{_counted(known['steps'], 'step')}{length}")
+    more += [_counted(known[key], what) for key, what in (("targets", "target"), ("restarts", "start")) if key in known]
+    if ball and "radius" in known:
         more.append(ball_words(attack, norms))
     return f"{words} ({', '.join(more)})" if more else words
 
@@ -79,12 +60,11 @@ def ball_words(attack: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) ->
     return f"{norms.get(norm, norm)} radius {as_radius(attack['radius'])}".strip()
 
 
-def alone_words(results: Mapping[str, Any], norms: Mapping[str, str] = TYPESET) -> list[str]:
+def alone_words(met: WorstCaseResults, norms: Mapping[str, str] = TYPESET) -> list[str]:
     """Sentences on attacks that only some methods have met, which no ranking may rest on."""
-    rows = (results.get("worst_case") or {}).get("alone", ())
     return [
-        f"{title_of(row['method'])} has met further attacks, which not all methods have: {as_percent(row['robust'])} "
-        f"of {row['n_test']:,} test images are robust under all that it has met. They are "
-        f"{'; '.join(attacks_words(row['attacks'], norms))}."
-        for row in rows
+        f"{title_of(row.method)} has met further attacks, which not all methods have: {as_percent(row.robust)} "
+        f"of {row.n_test:,} test images are robust under all that it has met. They are "
+        f"{'; '.join(attacks_words(row.attacks, norms))}."
+        for row in met.alone
     ]

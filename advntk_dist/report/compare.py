@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from advntk_dist.errors import RequestError
-from advntk_dist.report.attacks import attacks_met, attacks_words, worst_results
-from advntk_dist.report.judgements import MethodScore, method_scores, told_apart
-from advntk_dist.report.page import StageTime, flatten, render, replace_file, stages, total
+from advntk_dist.report.attacks import attacks_words
+from advntk_dist.report.judgements import MethodScore, MethodsTable, run_scores, told_apart
+from advntk_dist.report.page import flatten, render, replace_file, stages
 from advntk_dist.report.style import (
     CLEAN,
+    DASHED,
     INK,
     MUTED,
     ROBUST,
     accuracy_axis,
     accuracy_legend,
     log_axis,
-    new_figure,
     plot,
+    single_axes,
 )
-from advntk_dist.results.schema import PairRow
+from advntk_dist.results.schema import PairRow, RunResults
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import as_percent
 
@@ -48,7 +48,7 @@ class ComparedRun:
     """
 
     name: str
-    results: dict[str, Any]
+    results: RunResults
     config: dict[str, Any]
     images: dict[str, Any] | None = None
     also: str = ""
@@ -57,15 +57,25 @@ class ComparedRun:
     def recorded(self) -> dict[str, Any]:
         """The same as far as the results and the configuration tell."""
         return {
-            "data": self.results["dataset"],
-            "split": {k: v for k, v in (self.config.get("data") or {}).items() if k not in ("name", "path")},
+            "data": self.results.dataset,
+            "split": {k: v for k, v in self.config["data"].items() if k not in ("name", "path")},
         }
 
     @property
-    def met(self) -> tuple[int | None, list[dict[str, Any]]]:
-        """Number of test images that have met all attacks (None: all there are), and the attacks."""
-        attacks = [{k: v for k, v in attack.items() if k != "max_perturbation"} for attack in attacks_met(self.results)]
-        return (self.results.get("worst_case") or {}).get("images"), attacks
+    def scores(self) -> tuple[MethodScore, ...]:
+        """The methods under all attacks that the run has met, each with the key that differences between runs have."""
+        scores = run_scores(self.results, self.results.met.methods)
+        return tuple(score.model_copy(update={"key": f"{self.name}: {score.title}"}) for score in scores)
+
+    @property
+    def best(self) -> MethodScore:
+        """The most robust method."""
+        return max(self.scores, key=lambda score: score.robust)
+
+    @property
+    def attacks(self) -> list[dict[str, Any]]:
+        """What the attacks are that the run has met."""
+        return [{k: v for k, v in attack.items() if k != "max_perturbation"} for attack in self.results.met.attacks]
 
 
 @dataclass(frozen=True)
@@ -93,28 +103,19 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
         "infinity (dashed, robust).",
         "Robust and clean accuracy against training time, one colour a run; the numbers are in the table above.",
     )
-    scores = [
-        score.model_copy(update={"title": f"{run.name}: {score.title}"})
-        for run in runs
-        for score in method_scores(worst_results(run.results))
-    ]
+    scores = [score.model_copy(update={"title": score.key}) for run in runs for score in run.scores]
     verdict = headline(runs, pairs)
     data = [str(run.images["data"])[:12] if run.images else "–" for run in runs]
     page = render(
         "compare.html",
         headline=verdict.words,
-        pairs=pairs,
         names=[run.name for run in runs],
-        scores=scores,
-        best={verdict.winner},
+        table=MethodsTable(scores, pairs, frozenset(filter(None, [verdict.winner]))),
         curves=drawn,
-        attacks=[
-            (run.name, " ".join(filter(None, ("; ".join(attacks_words(attacks_met(run.results))), run.also))))
-            for run in runs
-        ],
+        attacks=[(run.name, f"{'; '.join(attacks_words(run.results.met.attacks))} {run.also}".strip()) for run in runs],
         settings=_differing([{"data fingerprint": found} | run.config for found, run in zip(data, runs, strict=True)]),
         same_data="–" not in data,
-        versions=_differing([run.results["environment"] for run in runs]),
+        versions=_differing([run.results.environment for run in runs]),
         times=_times(runs),
     )
     try:
@@ -127,20 +128,15 @@ def write_comparison(runs: Sequence[ComparedRun], target: Location, pairs: Seque
     return target
 
 
-def scores_of(run: ComparedRun) -> tuple[MethodScore, ...]:
-    """The methods of a run, the most robust first, each named as differences between runs name it."""
-    ranked = sorted(method_scores(worst_results(run.results)), key=lambda score: -score.robust)
-    return tuple(score.model_copy(update={"key": f"{run.name}: {score.title}"}) for score in ranked)
-
-
 def differs(one: ComparedRun, other: ComparedRun) -> str | None:
     """What keeps the accuracies of two runs from one another: attacks, data, test images; None for nothing known."""
-    if one.met[1] != other.met[1]:
+    if one.attacks != other.attacks:
         return "attacks"
     before, after = (one.images, other.images) if one.images and other.images else (one.recorded, other.recorded)
     if before["data"] != after["data"]:
         return "data"
-    return "test images" if (before["split"], one.met[0]) != (after["split"], other.met[0]) else None
+    same = before["split"] == after["split"] and one.results.met.images == other.results.met.images
+    return None if same else "test images"
 
 
 def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairRow] = ()) -> ComparisonVerdict:
@@ -149,17 +145,15 @@ def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairRow] = ()) -> Comp
     Where two runs met the same images, the interval of the difference decides, if it is among ``pairs``; otherwise
     whether the intervals of the two accuracies overlap. Under other attacks or on other data there is no winner.
     """
-    best = sorted(runs, key=lambda run: -scores_of(run)[0].robust)
-    winner, first = best[0], scores_of(best[0])[0]
-    others = [(run, differs(winner, run)) for run in best[1:]]
+    winner, *rest = sorted(runs, key=lambda run: -run.best.robust)
+    first, others = winner.best, [(run, differs(winner, run)) for run in rest]
     for kind in ("attacks", "data"):
         if any(what == kind for _, what in others):
             return ComparisonVerdict(f"No winner: the runs met different {kind}")
     other_images = any(what is not None for _, what in others)
     for run, what in others:
-        second = scores_of(run)[0]
-        apart = told_apart(first, second, () if what else pairs)
-        if not apart:
+        second = run.best
+        if not told_apart(first, second, () if what else pairs):
             both = " and ".join(
                 f"{score.title} of {of.name} ({as_percent(score.robust)})"
                 for score, of in ((first, winner), (second, run))
@@ -175,20 +169,19 @@ def headline(runs: Sequence[ComparedRun], pairs: Sequence[PairRow] = ()) -> Comp
 
 def curves_figure(runs: Sequence[ComparedRun]) -> Figure:
     """Robust and clean accuracy against t, one colour a run."""
-    figure = new_figure(3.6)
-    axes = figure.add_subplot()
+    figure, axes = single_axes(3.6)
     log_axis(axes.xaxis)
     highest = 0.0
     for run, colour, marker in zip(runs, cycle((ROBUST, CLEAN, INK, MUTED)), cycle("osD^"), strict=False):
-        curve = run.results["curve"]
+        curve = run.results.curve
         for kind, style, face in (("robust", "-", colour), ("clean", ":", "none")):
-            values = np.array([row[kind] for row in curve["test"]])
-            highest = max(highest, float(values.max()))
+            values = [getattr(row, kind) for row in curve.test]
+            highest = max(highest, *values)
             axes.plot(
-                curve["times"], values, color=colour, linestyle=style, marker=marker, markersize=3.5,
+                curve.times, values, color=colour, linestyle=style, marker=marker, markersize=3.5,
                 markerfacecolor=face, label=run.name if kind == "robust" else None,
             )  # fmt: skip
-        axes.axhline(run.results["methods"]["ntk"]["robust"], color=colour, linestyle=(0, (4, 3)), linewidth=1.0)
+        axes.axhline(run.results.methods["ntk"].robust, color=colour, linestyle=DASHED, linewidth=1.0)
     accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
     accuracy_legend(figure)
@@ -203,12 +196,8 @@ def _differing(values: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [row for row in rows if len(set(row[1])) > 1]
 
 
-def _durations(rows: Sequence[StageTime]) -> dict[str, str]:
-    return {row.title: row.duration for row in rows} | ({"Total": total(rows)} if rows else {})
-
-
 def _times(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
-    tables = [_durations(stages(run.results["seconds"])) for run in runs]
+    tables = [{row.title: row.duration for row in stages(run.results.seconds)} for run in runs]
     names = dict.fromkeys(name for table in tables for name in table)
     ordered = sorted(names, key=lambda name: name == "Total")  # which a stage that only some runs have would follow
     return [(name, [table.get(name, "–") for table in tables]) for name in ordered]

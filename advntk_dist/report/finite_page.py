@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.attacks import attack_words
-from advntk_dist.report.judgements import MethodScore, method_scores
-from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
-from advntk_dist.report.run_plots import methods_figure, methods_rows
-from advntk_dist.report.sentences import methods_caption
+from advntk_dist.report.judgements import MethodScore, MethodsTable, made, method_scores
+from advntk_dist.report.page import facts, flatten, render, stages, write_page
+from advntk_dist.report.run_plots import methods_plot
 from advntk_dist.report.style import (
     CLEAN,
+    DASHED,
     INK,
     ROBUST,
     Plot,
@@ -26,61 +24,55 @@ from advntk_dist.report.style import (
     log_axis,
     new_figure,
     plot,
+    single_axes,
     title,
 )
+from advntk_dist.results.schema import FiniteNetworksRow, FiniteWidthResults
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import as_number, as_percent, as_points, disjoint, join
 
-_TITLES = {"finite_at": "Finite AT, last step", "finite_at_best": "Finite AT, best step"}
+
+def finite_scores(results: FiniteWidthResults) -> tuple[MethodScore, ...]:
+    """Rows of the table, those of finite networks with what they are."""
+    details = {}
+    for key, row in results.methods.items():
+        if isinstance(row, FiniteNetworksRow):
+            networks = f"mean of {len(row.steps)} networks" if len(row.steps) > 1 else "one network"
+            steps = ", ".join(f"{step:,}" for step in row.steps)
+            details[key] = f"width {results.training['width']}, {networks}, step {steps}"
+        else:
+            details[key] = made(key, row)
+    return method_scores(results.methods, details)
 
 
-def finite_scores(results: dict[str, Any]) -> tuple[MethodScore, ...]:
-    """Rows of the table, those of finite networks with their names and what they are."""
-    width, seeds = results["training"]["width"], len(results["training"]["seeds"])
-    rows = []
-    for score in method_scores(results):
-        if score.key in _TITLES:
-            steps = ", ".join(f"{step:,}" for step in results["methods"][score.key]["steps"])
-            networks = f"mean of {seeds} networks" if seeds > 1 else "one network"
-            detail = f"width {width}, {networks}, step {steps}"
-            score = score.model_copy(update={"title": _TITLES[score.key], "detail": detail})
-        rows.append(score)
-    return tuple(rows)
-
-
-def make_plots(results: dict[str, Any]) -> dict[str, Plot]:
+def make_plots(results: FiniteWidthResults) -> dict[str, Plot]:
     """Every plot in page order."""
-    scores, flow, training = finite_scores(results), results["flow"], results["training"]
-    seeds = len({row["seed"] for row in flow["rows"]})
+    flow, training = results.flow, results.training
+    closed, seeds = flow["closed_form"], len({row["seed"] for row in flow["rows"]})
     return {
         "finite_width": plot(
             lambda: width_figure(flow),
             flow["rows"],
-            width_caption(flow),
+            width_caption(flow["slopes"]),
             "Four plots of a quantity against width on log axes with fitted lines; the slopes are in the table below.",
         ),
         "ensemble": plot(
-            lambda: ensemble_figure(flow["closed_form"]),
-            ensemble_rows(flow["closed_form"]),
-            ensemble_caption(flow["closed_form"], seeds),
+            lambda: ensemble_figure(closed),
+            ensemble_rows(closed),
+            ensemble_caption(closed, seeds),
             "Distance of the mean of finite networks from the closed form over training time, with its standard error.",
         ),
         "adversarial_training": plot(
             lambda: training_figure(training),
             [{"seed": seed} | point for seed, points in training["seeds"].items() for point in points],
-            training_caption(training, results["n_test"]),
+            training_caption(training, results.n_test),
             "Clean and robust accuracy over the steps of adversarial training.",
         ),
-        "methods": plot(
-            lambda: methods_figure(scores),
-            methods_rows(scores),
-            methods_caption(attack_words(results["attack"])),
-            "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
-        ),
+        "methods": methods_plot(finite_scores(results), attack_words(results.attack)),
     }
 
 
-def write_finite_report(results: dict[str, Any], config_toml: str, folder: Location) -> Location:
+def write_finite_report(results: FiniteWidthResults, config_toml: str, folder: Location) -> Location:
     """Write report.html and its plots into a run directory; the same results give the same bytes.
 
     Raises
@@ -88,29 +80,28 @@ def write_finite_report(results: dict[str, Any], config_toml: str, folder: Locat
     RequestError
         If the folder cannot be written to.
     """
-    plots, scores = make_plots(results), finite_scores(results)
+    plots, scores, under = make_plots(results), finite_scores(results), attack_words(results.attack)
     page = render(
         "finite_width.html",
-        headline=headline(scores, attack_words(results["attack"])),
-        facts=[*facts(results), ("Attack", attack_words(results["attack"]))],
-        scores=scores,
-        best={max(scores, key=lambda score: score.robust).title},
+        headline=headline(scores, under),
+        facts=[*facts(results), ("Attack", under)],
+        table=MethodsTable(scores, (), frozenset({max(scores, key=lambda score: score.robust).title})),
         plots=plots,
-        slopes=results["flow"]["slopes"],
-        stages=(timings := stages(results["seconds"])),
-        total=total(timings),
+        slopes=results.flow["slopes"],
+        stages=stages(results.seconds),
         config=config_toml,
-        environment=flatten(results["environment"]),
+        environment=flatten(results.environment),
     )
     return write_page(folder, page, plots)
 
 
 PANELS = (
-    ("gap_train", "gap of outputs, training images"),
-    ("gap_test", "gap of outputs, test images"),
-    ("ntk_change", "relative change of the NTK"),
-    ("ark_change", "relative change of ARK"),
+    ("gap_train", "gap of outputs, training images", "the gap on training images"),
+    ("gap_test", "gap of outputs, test images", "the gap on test images"),
+    ("ntk_change", "relative change of the NTK", "the change of the NTK"),
+    ("ark_change", "relative change of ARK", "the change of ARK"),
 )
+"""Quantities that a power law is fitted to: their keys, and what they are called in a title and in a sentence."""
 
 
 def width_figure(flow: dict[str, Any]) -> Figure:
@@ -119,7 +110,7 @@ def width_figure(flow: dict[str, Any]) -> Figure:
     panels = figure.subplots(2, 2, sharex=True)
     widths = np.array([row["width"] for row in flow["rows"]], dtype=np.float64)
     ends = np.array([widths.min(), widths.max()])
-    for axes, (field, label) in zip(panels.flat, PANELS, strict=True):
+    for axes, (field, label, _) in zip(panels.flat, PANELS, strict=True):
         line = flow["slopes"][field]
         log_axis(axes.xaxis)
         log_axis(axes.yaxis)
@@ -134,22 +125,17 @@ def width_figure(flow: dict[str, Any]) -> Figure:
             fontsize=8,
         )
         axes.margins(y=0.3)
-        _plain_widths(axes, sorted(set(widths.tolist())))
+        axes.xaxis.set_major_locator(FixedLocator(sorted(set(widths.tolist()))))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     for axes in panels[1]:
         axes.set_xlabel("width")
     return figure
 
 
-def _plain_widths(axes: Axes, widths: Sequence[float]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(widths))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-
-
 def ensemble_figure(closed: dict[str, Any]) -> Figure:
     """Distance of the seeds' mean from the closed form over time, and what chance makes, for the extreme widths."""
-    figure = new_figure(2.9)
-    axes = figure.add_subplot()
+    figure, axes = single_axes(2.9)
     times = np.asarray(closed["times"], dtype=np.float64)
     drawn = times > 0
     log_axis(axes.xaxis)
@@ -157,7 +143,7 @@ def ensemble_figure(closed: dict[str, Any]) -> Figure:
         sharp = found["start_removed"]
         distance, error = (np.asarray(sharp[key], dtype=np.float64)[drawn] for key in ("distance", "standard_error"))
         axes.plot(times[drawn], distance, "o-", color=colour, markersize=3, label=f"width {found['width']}")
-        axes.plot(times[drawn], error, color=colour, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.plot(times[drawn], error, color=colour, linestyle=DASHED, linewidth=1.2)
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel("training time t")
     axes.set_ylabel("distance, root mean square")
@@ -177,8 +163,7 @@ def ensemble_rows(closed: dict[str, Any]) -> list[dict[str, Any]]:
 
 def training_figure(training: dict[str, Any]) -> Figure:
     """Clean and robust test accuracy, and robust accuracy on the training batches, over the steps; a line a seed."""
-    figure = new_figure(3.1)
-    axes = figure.add_subplot()
+    figure, axes = single_axes(3.1)
     for place, points in enumerate(training["seeds"].values()):
         steps = [point["step"] for point in points]
         for label, field, colour, style in (
@@ -203,19 +188,11 @@ def training_figure(training: dict[str, Any]) -> Figure:
     return figure
 
 
-_NAMES = {
-    "gap_train": "the gap on training images",
-    "gap_test": "the gap on test images",
-    "ntk_change": "the change of the NTK",
-    "ark_change": "the change of ARK",
-}
-
-
-def width_caption(flow: dict[str, Any]) -> str:
+def width_caption(slopes: dict[str, Any]) -> str:
     """Sentence under the plot against width."""
-    falls = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] < 0]
-    rest = [name for field, name in _NAMES.items() if flow["slopes"][field]["high"] >= 0]
-    gap = flow["slopes"]["gap_test"]
+    falls = [name for field, _, name in PANELS if slopes[field]["high"] < 0]
+    rest = [name for field, _, name in PANELS if slopes[field]["high"] >= 0]
+    gap = slopes["gap_test"]
     verdict = f"{join(falls)} fall{'s' if len(falls) == 1 else ''} with width" if falls else "nothing falls with width"
     doubt = f"; for {join(rest)} these networks do not show it" if rest else ""
     return (
@@ -263,8 +240,8 @@ def training_caption(training: dict[str, Any], n_test: int) -> str:
 
 def headline(scores: tuple[MethodScore, ...], attack: str) -> str:
     """The best of the finite networks and the best of the infinite-width methods, under this attack alone."""
-    finite = max((s for s in scores if s.key.startswith("finite_at")), key=lambda s: s.robust)
-    infinite = max((s for s in scores if not s.key.startswith("finite_at")), key=lambda s: s.robust)
+    ranked = sorted(scores, key=lambda score: -score.robust)
+    finite, infinite = (next(s for s in ranked if s.key.startswith("finite_at") == is_) for is_ in (True, False))
     gain = finite.robust - infinite.robust
     side = "ahead of" if gain > 0 else "behind" if gain < 0 else "level with"
     by = "" if gain == 0 else f"{as_points(gain)} "

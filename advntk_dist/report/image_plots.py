@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from advntk_dist.report.inputs import Examples, Extremes, FloatArray
-from advntk_dist.report.style import INK, MUTED, ROBUST, WIDTH, note, short
+from advntk_dist.report.judgements import title_of
+from advntk_dist.report.style import INK, MUTED, ROBUST, WIDTH, Plot, note, plot, short
 from advntk_dist.text import as_number
 
 _DARKER, _BRIGHTER = to_rgb("#7d8694"), to_rgb("#dc6a36")
@@ -87,6 +88,22 @@ def _draw_difference(grid: _Grid, row: int, column: int, difference: FloatArray)
     grid.image(row, column, np.concatenate([colours, np.abs(2 * mean)], axis=-1))
 
 
+def examples_plot(examples: Examples, classes: tuple[str, ...]) -> Plot:
+    """Test images with their twins: the class of each, the answers given, and the largest difference of a pixel."""
+    named = {"class": examples.labels, "clean": examples.predicted_clean, "adversarial": examples.predicted_adversarial}
+    return plot(
+        lambda: examples_figure(examples, classes),
+        [
+            {"image": i}
+            | {kind: classes[int(labels[i])] for kind, labels in named.items()}
+            | {"largest_difference": float(np.abs(examples.adversarial[i] - examples.clean[i]).max())}
+            for i in range(examples.shown)
+        ],
+        _examples_caption(examples),
+        "Test images in columns: clean, adversarial twin, magnified difference.",
+    )
+
+
 _COLUMNS = 6  # images side by side: on a phone each is still a fingertip wide
 
 
@@ -118,26 +135,42 @@ def examples_figure(examples: Examples, classes: tuple[str, ...]) -> Figure:
     return grid.figure
 
 
-def examples_rows(examples: Examples, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The class of each shown image, the answers given, and the largest difference of a pixel."""
-    named = {"class": examples.labels, "clean": examples.predicted_clean, "adversarial": examples.predicted_adversarial}
-    return [
-        {"image": i}
-        | {kind: classes[int(labels[i])] for kind, labels in named.items()}
-        | {"largest_difference": float(np.abs(examples.adversarial[i] - examples.clean[i]).max())}
-        for i in range(examples.shown)
-    ]
+def _examples_caption(examples: Examples) -> str:
+    count = examples.shown
+    right = np.asarray(examples.predicted_clean[:count]) == np.asarray(examples.labels[:count])
+    fooled = int(np.count_nonzero(right & (examples.predicted_adversarial[:count] != examples.labels[:count])))
+    grey = "" if examples.clean.shape[-1] == 3 else " (orange: brighter, grey: darker)"
+    return (
+        f"Test images, their twins attacked against {title_of(examples.method)}, and the difference magnified "
+        f"{as_number(examples.scale)} times{grey}; on top the true class in bold, above "
+        f"each image the answer given, ✗ where wrong: "
+        f"the attack turns {fooled} of {int(np.count_nonzero(right))} right answers."
+    )
+
+
+def extremes_plot(extremes: Extremes, varpi: FloatArray, classes: tuple[str, ...]) -> Plot:
+    """The end, the class and the time of each image; ``varpi`` are the times of all training images."""
+    return plot(
+        lambda: extremes_figure(extremes, classes),
+        [
+            {"end": name, "class": classes[int(label)], "varpi": float(time)}
+            for name, end in extremes._asdict().items()
+            for time, label in zip(end.times, end.labels, strict=True)
+        ],
+        extremes_caption(extremes, varpi),
+        "Training images with the longest and the shortest effective training times.",
+    )
 
 
 def extremes_figure(extremes: Extremes, classes: tuple[str, ...]) -> Figure:
     """Two bands of images, longest and shortest times, with class and time above each."""
-    count = max(len(extremes.longest), len(extremes.shortest))
+    count = len(extremes.longest.times)
     columns = min(5, count)
     bands = -(-count // columns)
     grid = _Grid(columns, 3, (2,) * 2 * bands)
-    for half, (name, images, times, labels) in enumerate(_ends(extremes)):
+    for half, (name, end) in enumerate(extremes._asdict().items()):
         grid.side(half * bands, f"{name} ϖ")
-        for index, (image, time, label) in enumerate(zip(images, times, labels, strict=True)):
+        for index, (image, time, label) in enumerate(zip(*end, strict=True)):
             row, column = half * bands + index // columns, index % columns
             _draw(grid, row, column, np.asarray(image))
             grid.text(row, column, short(classes[int(label)], 12), 7, INK, line=1)
@@ -145,17 +178,23 @@ def extremes_figure(extremes: Extremes, classes: tuple[str, ...]) -> Figure:
     return grid.figure
 
 
-def extremes_rows(extremes: Extremes, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The end, the class and the time of each image."""
-    return [
-        {"end": name, "class": classes[int(label)], "varpi": float(time)}
-        for name, _, times, labels in _ends(extremes)
-        for time, label in zip(times, labels, strict=True)
-    ]
+_LEFT_OUT = 0.01  # of the median time
 
 
-def _ends(extremes: Extremes) -> tuple[tuple[str, FloatArray, FloatArray, Any], ...]:
-    return (
-        ("longest", extremes.longest, extremes.longest_times, extremes.longest_labels),
-        ("shortest", extremes.shortest, extremes.shortest_times, extremes.shortest_labels),
+def extremes_caption(extremes: Extremes, varpi: FloatArray) -> str:
+    """Sentence under the images; ``varpi`` are the times of all training images."""
+    longest, shortest = float(np.max(extremes.longest.times)), float(np.min(extremes.shortest.times))
+    median = float(np.median(varpi))
+    ends = (f"up to {as_number(longest)}", f"from {as_number(shortest)}")
+    if median > 0:
+        ends = (f"{ends[0]}, {_times(longest / median)}", f"{ends[1]}, {_times(shortest / median)}")
+    text = (
+        f"The training images with the longest times ({ends[0]}) and the shortest ({ends[1]}), class and ϖ above each"
     )
+    if float(np.max(extremes.shortest.times)) < _LEFT_OUT * median:
+        text += ": the shortest are all but left out"
+    return f"{text}."
+
+
+def _times(ratio: float) -> str:
+    return f"{as_number(ratio)} times the median of all"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from advntk_dist.results.schema import MethodRow, RunResults
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,12 +17,12 @@ class ReportInputs:
 
     Attributes
     ----------
-    results : dict
-        What results.json says, as :class:`advntk_dist.results.schema.RunResults` has it.
+    results : RunResults
+        What results.json says.
     config_toml : str
         The resolved configuration.
-    curve, training, examples
-        The degeneration curve, the training history, the adversarial examples.
+    training, examples
+        The training history, the adversarial examples.
     varpi : (n,) float
         Trained time of each training sample, finite and >= 0.
     y_train : (n,) int
@@ -35,9 +37,8 @@ class ReportInputs:
         More to show under the title, as the day of the run.
     """
 
-    results: dict[str, Any]
+    results: RunResults
     config_toml: str
-    curve: DegenerationCurve
     training: TrainingHistory
     varpi: FloatArray
     y_train: IntArray
@@ -49,35 +50,34 @@ class ReportInputs:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-COUNT = 10
-"""Images at either end of the training times."""
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class DegenerationCurve:
-    """Accuracy of the uniformly stopped NTK against its training time: the degeneration curve.
+    """Accuracies of the uniformly stopped NTK over its training time: the degeneration curve.
 
     Attributes
     ----------
-    times : (T,) float
-        Finite, strictly ascending, not negative; in units of the closed form's t.
-    clean, robust : (T,) float
-        Accuracy at each time, as fractions of ``n_test`` images.
-    clean_ntk, robust_ntk : float
-        The same at t = infinity, the plain NTK regressor.
-    chosen_t : float
-        The time that the validation images chose; ``inf`` is allowed.
-    n_test : int
-        Images behind each point.
+    times
+        Positive and ascending, in units of the closed form's t.
+    rows
+        Accuracies at each time.
+    limit
+        Accuracies at t = infinity, of the plain NTK regressor.
+    chosen_t
+        The time that the validation images chose.
     """
 
-    times: FloatArray
-    clean: FloatArray
-    robust: FloatArray
-    clean_ntk: float
-    robust_ntk: float
+    times: tuple[float, ...]
+    rows: tuple[MethodRow, ...]
+    limit: MethodRow
     chosen_t: float
-    n_test: int
+
+    @classmethod
+    def of(cls, results: RunResults) -> DegenerationCurve:
+        """The curve of a run, under its own attack alone."""
+        curve, methods = results.curve, results.methods
+        chosen = methods["early_stopped"].t
+        assert chosen is not None
+        return cls(tuple(curve.times), tuple(curve.test), methods["ntk"], chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,33 +147,25 @@ class Examples:
         return 0.5 / largest if largest > 0 else 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Extremes:
-    """Images at both ends of the training times, the most extreme first.
+class TimedImages(NamedTuple):
+    """Training images (m, H, W, C) in [-0.5, 0.5], the varpi (m,) and the class (m,) of each."""
 
-    Attributes
-    ----------
-    longest, shortest : (m, H, W, C) float
-        Images in [-0.5, 0.5].
-    longest_times, shortest_times : (m,) float
-        Their varpi.
-    longest_labels, shortest_labels : (m,) int
-        Their classes.
-    """
-
-    longest: FloatArray
-    longest_times: FloatArray
-    longest_labels: IntArray
-    shortest: FloatArray
-    shortest_times: FloatArray
-    shortest_labels: IntArray
+    images: FloatArray
+    times: FloatArray
+    labels: IntArray
 
 
-def extremes_of(x: FloatArray, varpi: FloatArray, y: IntArray, count: int = COUNT) -> Extremes:
-    """Pick the ends out of all training images (n, H, W, C); ties go to the earlier image."""
-    order = np.argsort(np.asarray(varpi), kind="stable")
-    low, high = order[:count], np.argsort(-np.asarray(varpi), kind="stable")[:count]
-    return Extremes(x[high], varpi[high], y[high], x[low], varpi[low], y[low])
+class Extremes(NamedTuple):
+    """Images at both ends of the training times, the most extreme first."""
+
+    longest: TimedImages
+    shortest: TimedImages
+
+
+def extremes_of(x: FloatArray, varpi: FloatArray, y: IntArray, count: int = 10) -> Extremes:
+    """Pick ``count`` images at either end out of all training images (n, H, W, C); ties go to the earlier image."""
+    orders = (np.argsort(values, kind="stable")[:count] for values in (-np.asarray(varpi), np.asarray(varpi)))
+    return Extremes(*(TimedImages(x[at], varpi[at], y[at]) for at in orders))
 
 
 @dataclass(frozen=True, eq=False)

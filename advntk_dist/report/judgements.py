@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from advntk_dist.report.inputs import DegenerationCurve, IntArray, KernelSpectrum
-from advntk_dist.results.schema import MethodRow, PairRow
+from advntk_dist.results.schema import MethodRow, PairRow, RunMethodRow, RunResults
 from advntk_dist.text import as_number, as_percent, beyond_chance, disjoint, join, with_interval
 
-_TITLES = {"ntk": "NTK", "early_stopped": "Early-stopped NTK", "adv_ntk": "Adv-NTK"}
+_TITLES = {
+    "ntk": "NTK",
+    "early_stopped": "Early-stopped NTK",
+    "adv_ntk": "Adv-NTK",
+    "finite_at": "Finite AT, last step",
+    "finite_at_best": "Finite AT, best step",
+}
 
 
 class MethodScore(MethodRow):
@@ -23,24 +29,25 @@ class MethodScore(MethodRow):
     detail: str
 
 
-def method_scores(results: Mapping[str, Any]) -> tuple[MethodScore, ...]:
-    """The methods of a file of results: those known in their usual order, then any others by name."""
-    methods = results["methods"]
+def method_scores(
+    methods: Mapping[str, MethodRow], details: Mapping[str, str] | None = None
+) -> tuple[MethodScore, ...]:
+    """The methods of a file: those known in their usual order, then others by name; ``details`` are said of some."""
     known = [key for key in _TITLES if key in methods]
     return tuple(
         MethodScore(
+            **methods[key].model_dump(include=set(MethodRow.model_fields)),
             key=key,
             title=title_of(key),
-            detail=_detail(key, methods[key]),
-            **{name: methods[key][name] for name in MethodRow.model_fields},
+            detail=(details or {}).get(key, ""),
         )
-        for key in known + sorted(set(methods) - set(known))
+        for key in known + sorted(methods.keys() - known)
     )
 
 
-def pairs_of(results: Mapping[str, Any]) -> tuple[PairRow, ...]:
-    """The differences between methods on the same images."""
-    return tuple(PairRow(**row) for row in results["paired"])
+def run_scores(results: RunResults, methods: Mapping[str, MethodRow]) -> tuple[MethodScore, ...]:
+    """Methods of a run under some attacks, each with how the run made it."""
+    return method_scores(methods, {key: made(key, row) for key, row in results.methods.items()})
 
 
 def pair_of(pairs: Sequence[PairRow], method: str, against: str) -> PairRow:
@@ -53,14 +60,15 @@ def title_of(key: str) -> str:
     return _TITLES.get(key, key)
 
 
-def _detail(key: str, row: Mapping[str, Any]) -> str:
+def made(key: str, row: RunMethodRow) -> str:
+    """How a run made a method, in words."""
     if key == "ntk":
         return "t = ∞"
-    if key == "early_stopped" and "t" in row:
-        return f"one t = {as_number(row['t'])} for all samples"
-    if key == "adv_ntk" and "steps" in row:
-        recipe = {"paper": "the paper's recipe", "cross-fit": "cross-fit"}[row["recipe"]]
-        return f"one time a sample; {recipe}, {row['steps']} steps, lr {as_number(row['lr'])}"
+    if row.t is not None:
+        return f"one t = {as_number(row.t)} for all samples"
+    if row.recipe is not None and row.steps is not None and row.lr is not None:
+        recipe = {"paper": "the paper's recipe", "cross-fit": "cross-fit"}[row.recipe]
+        return f"one time a sample; {recipe}, {row.steps} steps, lr {as_number(row.lr)}"
     return ""
 
 
@@ -105,6 +113,19 @@ def highlighted(scores: Sequence[MethodScore], pairs: Sequence[PairRow] = ()) ->
     return frozenset(score.title for score in best) if len(best) < len(scores) else frozenset()
 
 
+class MethodsTable(NamedTuple):
+    """Methods under some attacks, their differences on the same images, and the titles to set off."""
+
+    scores: Sequence[MethodScore]
+    pairs: Sequence[PairRow]
+    best: frozenset[str]
+
+
+def methods_table(scores: Sequence[MethodScore], pairs: Sequence[PairRow] = ()) -> MethodsTable:
+    """The table of methods, with those set off that :func:`highlighted` names."""
+    return MethodsTable(scores, pairs, highlighted(scores, pairs))
+
+
 def headline(scores: Sequence[MethodScore], pairs: Sequence[PairRow], chance: Chance, attack: str) -> str:
     """One sentence that names the most robust method and the attack, and claims no more than the intervals bear out."""
     first, *level = leaders(scores, pairs)
@@ -147,7 +168,7 @@ def warnings(
         if curve.chosen_t == end:
             found.append(
                 f"The chosen time is the edge of the grid, its {name}: extend evaluation.times {side} "
-                f"{as_number(float(end))}, as a better one may lie there."
+                f"{as_number(end)}, as a better one may lie there."
             )
             break
     if 0 < (reached := float(spectrum.eigenvalues[0]) * curve.chosen_t) < 1:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from advntk_dist.errors import RequestError
 from advntk_dist.report.judgements import title_of
 from advntk_dist.report.style import Plot
+from advntk_dist.results.schema import Described
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import as_percent, as_radius, duration, signed
@@ -94,39 +94,28 @@ _STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class StageTime:
-    """Seconds of one stage and its share (0 to 1) of the recorded total; ``name`` as in results.json."""
+class StageTime(NamedTuple):
+    """A stage in words, its time for reading, and its share (0 to 1) of the total."""
 
-    name: str
-    seconds: float
+    title: str
     duration: str
     share: float
 
-    @property
-    def title(self) -> str:
-        """What the stage does, in words."""
-        return _STAGES.get(self.name, self.name)
-
 
 def stages(seconds: Mapping[str, float]) -> tuple[StageTime, ...]:
-    """The stages of a run in the file's order."""
+    """The stages of a run in the file's order; the last row is their total."""
     total = sum(seconds.values())
-    return tuple(
-        StageTime(name, value, duration(value), value / total if total > 0 else 0.0) for name, value in seconds.items()
+    return (
+        *(StageTime(_STAGES.get(name, name), duration(time), time / (total or 1.0)) for name, time in seconds.items()),
+        StageTime("Total", duration(total), 1.0),
     )
 
 
-def total(rows: Sequence[StageTime]) -> str:
-    """The time of all stages, for reading."""
-    return duration(sum(row.seconds for row in rows))
-
-
-def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(results: Described) -> list[tuple[str, str]]:
     """The few settings shown under the title."""
-    sizes = (("training", "n_train"), ("validation", "n_val"), ("test", "n_test"))
+    sizes = (("training", results.n_train), ("validation", results.n_val), ("test", results.n_test))
     return [
-        ("Data", results["dataset"]),
-        ("Network", results["network"]),
-        ("Images", ", ".join(f"{results[key]:,} {label}" for label, key in sizes)),
+        ("Data", results.dataset),
+        ("Network", results.network),
+        ("Images", ", ".join(f"{count:,} {label}" for label, count in sizes)),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report.inputs import (
     DegenerationCurve,
     FloatArray,
@@ -23,42 +23,68 @@ from advntk_dist.report.inputs import (
 from advntk_dist.report.judgements import MethodScore
 from advntk_dist.report.style import (
     CLEAN,
+    DOTTED,
     INK,
+    KINDS,
     MUTED,
     ROBUST,
+    Plot,
     accuracy_axis,
     accuracy_legend,
+    accuracy_lines,
     headroom,
+    limit_lines,
     log_axis,
     new_figure,
     note,
     percent_axis,
+    plot,
     ratio_axis,
     short,
+    single_axes,
     title,
 )
 from advntk_dist.results.schema import MethodRow
 from advntk_dist.text import as_number, as_percent
 
-_DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _CLASSES = 20  # more boxes than this cannot be told apart
 _FAR = 4.0  # times that differ by more than this factor want a log axis
 
+Rows = Sequence[Mapping[str, Any]]
+"""The rows of a CSV, which a figure draws."""
 
-def methods_figure(scores: tuple[MethodScore, ...]) -> Figure:
-    """Clean and robust accuracy of each method side by side, with the 95% intervals."""
-    figure = new_figure(3.1)
-    axes = figure.add_subplot()
-    centres = np.arange(len(scores), dtype=np.float64)
-    bars = (
-        ("clean", -0.2, CLEAN, [(s.clean, *s.clean_interval) for s in scores]),
-        ("robust", 0.2, ROBUST, [(s.robust, *s.robust_interval) for s in scores]),
+
+def flat(row: MethodRow) -> dict[str, Any]:
+    """Accuracies with the ends of their intervals in columns of their own, and the number of images."""
+    kinds = (("clean", row.clean, row.clean_interval), ("robust", row.robust, row.robust_interval))
+    columns = {
+        f"{kind}{end}": value
+        for kind, accuracy, ends in kinds
+        for end, value in zip(("", "_low", "_high"), (accuracy, *ends), strict=True)
+    }
+    return columns | {"n_test": row.n_test}
+
+
+def methods_plot(scores: Sequence[MethodScore], under: str) -> Plot:
+    """Clean and robust accuracy of each method side by side; ``under`` names the attacks."""
+    return plot(
+        lambda: methods_figure(scores),
+        [{"method": score.key} | flat(score) for score in scores],
+        f"Accuracy on clean test images (grey) and under {under} (colour); the lines are 95% intervals.",
+        "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
     )
-    for label, offset, colour, values in bars:
-        axes.bar(centres + offset, [value for value, _, _ in values], width=0.36, color=colour, label=label)
-        for x, (value, low, high) in zip(centres + offset, values, strict=True):
+
+
+def methods_figure(scores: Sequence[MethodScore]) -> Figure:
+    """Clean and robust accuracy of each method side by side, with the 95% intervals."""
+    figure, axes = single_axes(3.1)
+    centres, rows = np.arange(len(scores), dtype=np.float64), [flat(score) for score in scores]
+    for (kind, colour, _), offset in zip(KINDS, (-0.2, 0.2), strict=True):
+        axes.bar(centres + offset, [row[kind] for row in rows], width=0.36, color=colour, label=kind)
+        for x, row in zip(centres + offset, rows, strict=True):
+            low, high = row[f"{kind}_low"], row[f"{kind}_high"]
             axes.plot([x, x], [low, high], color=INK, linewidth=1.3, solid_capstyle="butt")
-            note(axes, as_percent(value), (x, high), (0, 2), INK, ha="center", va="bottom")
+            note(axes, as_percent(row[kind]), (x, high), (0, 2), INK, ha="center", va="bottom")
     axes.set_xticks(centres, [textwrap.fill(short(score.title, 28), 14) for score in scores])
     axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=INK)
     axes.grid(visible=False, axis="x")
@@ -67,92 +93,71 @@ def methods_figure(scores: tuple[MethodScore, ...]) -> Figure:
     return figure
 
 
-def methods_rows(scores: tuple[MethodScore, ...]) -> list[dict[str, Any]]:
-    """The accuracies of each method, the ends of an interval in columns of their own."""
-    return [{"method": score.key} | flat(score) for score in scores]
-
-
-def flat(row: MethodRow) -> dict[str, Any]:
-    """Accuracies with the ends of their intervals, and the number of images."""
-    return {
-        f"{kind}{end}": value
-        for kind, accuracy, ends in (
-            ("clean", row.clean, row.clean_interval),
-            ("robust", row.robust, row.robust_interval),
-        )
-        for end, value in zip(("", "_low", "_high"), (accuracy, *ends), strict=True)
-    } | {"n_test": row.n_test}
-
-
-def degeneration_figure(curve: DegenerationCurve) -> Figure:
-    """Clean and robust accuracy against t on a log axis, t = infinity as dashed lines, the chosen t marked."""
-    figure = new_figure(3.1)
-    axes = figure.add_subplot()
-    times = np.asarray(curve.times, dtype=np.float64)
-    drawn = times > 0  # t = 0 has no place on a log axis
-    times = times[drawn]
-    log_axis(axes.xaxis)
-    lines = (
-        ("clean", curve.clean, curve.clean_ntk, CLEAN, "s"),
-        ("robust", curve.robust, curve.robust_ntk, ROBUST, "o"),
+def degeneration_plot(curve: DegenerationCurve) -> Plot:
+    """Accuracies over one training time for all samples; the last row is t = infinity, "inf"."""
+    limit = flat(curve.limit)
+    points = [{"t": t} | flat(row) for t, row in zip(curve.times, curve.rows, strict=True)]
+    best = max(row.robust for row in curve.rows)
+    images = curve.rows[0].n_test
+    return plot(
+        lambda: degeneration_figure(points, limit, curve.chosen_t),
+        [*points, {"t": math.inf} | limit],
+        "One training time t for all samples: dashed lines are the plain NTK, the limit of t to infinity; bands are "
+        f"95% intervals of {images:,} test images; the validation images chose t = {as_number(curve.chosen_t)}.",
+        f"Clean and robust accuracy against training time: robust accuracy is at most {as_percent(best)} at a finite "
+        f"time and {as_percent(curve.limit.robust)} at infinity; clean accuracy at infinity is "
+        f"{as_percent(curve.limit.clean)}.",
     )
-    for label, values, at_infinity, colour, marker in lines:
-        accuracy = np.asarray(values, dtype=np.float64)[drawn]
-        low, high = _band(accuracy, curve.n_test)
-        axes.fill_between(times, low, high, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(times, accuracy, color=colour, marker=marker, markersize=3, label=f"{label}, stopped at t")
-        axes.axhline(at_infinity, color=colour, linestyle=_DASHED, linewidth=1.2)
-    if math.isfinite(curve.chosen_t) and curve.chosen_t > 0:
-        axes.axvline(curve.chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
-        at = (curve.chosen_t, 1.0)
-        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
-        note(axes, f"chosen t = {as_number(curve.chosen_t)}", at, (0, 2), INK, **where)
-    low_t, high_t = float(times[0]), float(times[-1])
+
+
+def degeneration_figure(points: Rows, limit: Mapping[str, Any], chosen_t: float) -> Figure:
+    """Clean and robust accuracy against t on a log axis, t = infinity as dashed lines, the chosen t marked."""
+    figure, axes = single_axes(3.1)
+    log_axis(axes.xaxis)
+    accuracy_lines(axes, points, "t", "{}, stopped at t")
+    limit_lines(axes, limit)
+    axes.axvline(chosen_t, color=INK, linewidth=1.0, linestyle=DOTTED)
+    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+    note(axes, f"chosen t = {as_number(chosen_t)}", (chosen_t, 1.0), (0, 2), INK, **where)
+    low_t, high_t = points[0]["t"], points[-1]["t"]
     if low_t == high_t:
         axes.set_xlim(low_t / 10, high_t * 10)
-    highest = max(curve.clean_ntk, curve.robust_ntk, float(np.max([curve.clean, curve.robust])))
-    _label_infinity(axes, curve, headroom(highest))
+    highest = max(row[kind] for row in (*points, limit) for kind, _, _ in KINDS)
+    _label_infinity(axes, limit, headroom(highest))
     accuracy_axis(axes, highest)
     axes.set_xlabel("training time t (one for all samples)")
     accuracy_legend(figure)
     return figure
 
 
-def degeneration_rows(curve: DegenerationCurve) -> list[dict[str, Any]]:
-    """The accuracies with their intervals at each time; the last is t = infinity, "inf"."""
-    times = [*map(float, curve.times), math.inf]
-    found: dict[str, FloatArray] = {}
-    for kind, values, end in (("clean", curve.clean, curve.clean_ntk), ("robust", curve.robust, curve.robust_ntk)):
-        found[kind] = np.append(values, end)
-        found[f"{kind}_low"], found[f"{kind}_high"] = _band(found[kind], curve.n_test)
-    return [
-        {"t": t} | {name: float(values[i]) for name, values in found.items()} | {"n_test": curve.n_test}
-        for i, t in enumerate(times)
-    ]
-
-
-def _band(accuracy: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
-    low, high = np.array([wilson_interval(float(value), n) for value in accuracy]).T
-    return low, high
-
-
-def _label_infinity(axes: Axes, curve: DegenerationCurve, top: float) -> None:
+def _label_infinity(axes: Axes, limit: Mapping[str, Any], top: float) -> None:
     """Write the values at t = infinity beside the axes, pushed apart where they would touch."""
     room, end = 0.15 * top, 0.06 * top  # of the axis, for two lines of text and for half of that
-    upper, lower = sorted((curve.clean_ntk, curve.robust_ntk), reverse=True)
+    kinds = sorted(KINDS, key=lambda kind: -limit[kind[0]])
+    upper, lower = (limit[kind] for kind, _, _ in kinds)
     if upper - lower < room:
         lower = min(max(0.5 * (upper + lower - room), end), top - end - room)
         upper = lower + room
-    clean_at, robust_at = (upper, lower) if curve.clean_ntk >= curve.robust_ntk else (lower, upper)
-    chosen = ", chosen" if math.isinf(curve.chosen_t) else ""
-    for at, value, colour in ((clean_at, curve.clean_ntk, CLEAN), (robust_at, curve.robust_ntk, ROBUST)):
+    for (kind, colour, _), at in zip(kinds, (upper, lower), strict=True):
         place = (1.0, min(max(at, end), top - end))
-        text = f"{as_percent(value)}\nat t = ∞{chosen}"
+        text = f"{as_percent(limit[kind])}\nat t = ∞"
         note(axes, text, place, (5, 0), colour, xycoords=("axes fraction", "data"), va="center")
 
 
 _LEVELS = ("loss, attacked batch", "robust accuracy, batch")
 """Panels in which the steps of a cycle have their own levels."""
+
+
+def training_plot(history: TrainingHistory) -> Plot:
+    """What was recorded after each step of Adv-NTK."""
+    fields = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
+    columns = zip(*(map(float, getattr(history, field)) for field in fields), strict=True)
+    return plot(
+        lambda: training_figure(history),
+        [{"step": i} | dict(zip(fields, row, strict=True)) for i, row in enumerate(columns, 1)],
+        training_caption(history),
+        "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
+    )
 
 
 def training_figure(history: TrainingHistory) -> Figure:
@@ -190,13 +195,38 @@ def training_figure(history: TrainingHistory) -> Figure:
     return figure
 
 
-def training_rows(history: TrainingHistory) -> list[dict[str, Any]]:
-    """What was recorded after each step."""
-    fields = ("loss", "grad_norm", "robust", "varpi_mean", "varpi_max")
-    return [
-        {"step": i + 1} | {field: float(getattr(history, field)[i]) for field in fields}
-        for i in range(np.size(history.loss))
-    ]
+def training_caption(history: TrainingHistory) -> str:
+    """Sentence under the training curves."""
+    steps, mean = np.size(history.loss), as_number(float(history.varpi_mean[-1]))
+    opening = f"Over {steps:,} step{'' if steps == 1 else 's'} of Adv-NTK"
+    return f"{opening} {_loss(history)}, and ϖ reaches a mean of {mean}."
+
+
+def _loss(history: TrainingHistory) -> str:
+    """What became of the loss on attacked batches, from whole cycles, which saw the same kinds of images."""
+    steps, cycle = np.size(history.loss), history.cycle
+    if cycle > 1 and steps < 2 * cycle:
+        return f"the loss is not compared, as there are less than two cycles of {cycle} steps"
+    width = cycle if cycle > 1 else max(1, steps // 10)
+    means = running_mean(history.loss, width)
+    start, end = as_number(float(means[0])), as_number(float(means[-1]))
+    of = f"a cycle of {cycle} steps (bold)" if cycle > 1 else f"{width} steps"
+    which = f", the mean of {of}," if width > 1 else ""
+    change = "falls" if means[-1] < means[0] else "rises"
+    return f"the loss on attacked batches{which} " + (
+        f"stays at {end}" if start == end else f"{change} from {start} to {end}"
+    )
+
+
+def varpi_plot(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Plot:
+    """The distribution of the training times, and the class and the time of each training sample."""
+    rows = enumerate(zip(y, varpi, strict=True))
+    return plot(
+        lambda: varpi_figure(varpi, y, classes),
+        [{"sample": i, "class": classes[int(label)], "varpi": time} for i, (label, time) in rows],
+        _varpi_caption(varpi, y, classes),
+        "Histogram of the training times of all samples, with a box for each class.",
+    )
 
 
 def varpi_figure(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Figure:
@@ -213,7 +243,7 @@ def varpi_figure(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Fi
     logarithmic = low > 0 and top > _FAR * low
     bins = np.geomspace(low / 1.02, 1.02 * top, 41) if logarithmic else np.linspace(0.0, 1.02 * top, 41)
     panels[0].hist(values, bins=bins.tolist(), color=ROBUST, histtype="stepfilled")
-    panels[0].axvline(float(np.median(values)), color=INK, linewidth=1.0, linestyle=_DOTTED)
+    panels[0].axvline(float(np.median(values)), color=INK, linewidth=1.0, linestyle=DOTTED)
     panels[0].yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     panels[0].set_ylabel("samples")
     title(panels[0], "all samples (dotted: median)")
@@ -223,12 +253,6 @@ def varpi_figure(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> Fi
     panels[-1].set_xlim(float(bins[0]), float(bins[-1]))
     panels[-1].set_xlabel("ϖ, the training time of a sample")
     return figure
-
-
-def varpi_rows(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The class and the time of each training sample."""
-    rows = enumerate(zip(y, varpi, strict=True))
-    return [{"sample": i, "class": classes[int(label)], "varpi": time} for i, (label, time) in rows]
 
 
 def _class_boxes(axes: Axes, groups: list[tuple[str, FloatArray]], complete: bool) -> None:
@@ -263,26 +287,50 @@ def _by_class(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> list[
     return groups
 
 
+def _varpi_caption(varpi: FloatArray, y: IntArray, classes: tuple[str, ...]) -> str:
+    values = np.asarray(varpi, dtype=np.float64)
+    low, middle, high = (as_number(float(value)) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+    text = f"Nine in ten of the {values.size:,} samples train for a time between {low} and {high} (median {middle})"
+    zeros = int(np.count_nonzero(values == 0))
+    if zeros:
+        text += f"; {zeros:,} are never trained on (ϖ = 0)"
+    medians = {int(label): float(np.median(values[y == label])) for label in np.unique(y)}
+    if len(medians) > 1:
+        longest, shortest = (pick(medians, key=lambda label: medians[label]) for pick in (max, min))
+        text += (
+            f"; class {classes[longest]} gets the longest times (median {as_number(medians[longest])}), "
+            f"class {classes[shortest]} the shortest ({as_number(medians[shortest])})"
+        )
+    return f"{text}."
+
+
+def spectrum_plot(spectrum: KernelSpectrum, chosen_t: float) -> Plot:
+    """Each leading eigenvalue with the bound of its error."""
+    values, pairs = np.asarray(spectrum.eigenvalues), zip(spectrum.eigenvalues, spectrum.errors, strict=True)
+    learned = int((values * chosen_t >= 1).sum())
+    whole = f"{learned}" if learned < len(values) else f"all {learned} of these and perhaps more"
+    return plot(
+        lambda: spectrum_figure(spectrum, chosen_t),
+        [{"number": i, "eigenvalue": float(v), "error": float(e)} for i, (v, e) in enumerate(pairs, start=1)],
+        f"The {len(values)} largest eigenvalues of the {spectrum.n:,} x {spectrum.n:,} Gram matrix fall from "
+        f"{as_number(float(values[0]))} to {as_number(float(values[-1]))}; a mode of eigenvalue λ is learned by the "
+        f"time 1/λ: at the time that validation chose these are {whole}.",
+        "The largest eigenvalues of the Gram matrix against their number.",
+    )
+
+
 def spectrum_figure(spectrum: KernelSpectrum, chosen_t: float) -> Figure:
     """Eigenvalues against their number on log axes; modes above 1/t are learned by the time t."""
-    figure = new_figure(2.7)
-    axes = figure.add_subplot()
+    figure, axes = single_axes(2.7)
     values, number = np.asarray(spectrum.eigenvalues), np.arange(1, len(spectrum.eigenvalues) + 1)
     log_axis(axes.xaxis)
     log_axis(axes.yaxis)
     low = np.maximum(values - spectrum.errors, values / 10)
     axes.fill_between(number, low, values + spectrum.errors, color=ROBUST, alpha=0.2, linewidth=0)
     axes.plot(number, values, color=ROBUST, marker="o", markersize=2.5)
-    if math.isfinite(chosen_t) and chosen_t > 0:
-        axes.axhline(1 / chosen_t, color=INK, linewidth=1.0, linestyle=_DOTTED)
-        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-        note(axes, f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), (0, 2), INK, **where)
+    axes.axhline(1 / chosen_t, color=INK, linewidth=1.0, linestyle=DOTTED)
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    note(axes, f"1/t at the chosen t = {as_number(chosen_t)}", (1.0, 1 / chosen_t), (0, 2), INK, **where)
     axes.set_xlabel("number of the eigenvalue")
     axes.set_ylabel("eigenvalue of the Gram matrix")
     return figure
-
-
-def spectrum_rows(spectrum: KernelSpectrum) -> list[dict[str, Any]]:
-    """Each eigenvalue with the bound of its error."""
-    pairs = zip(spectrum.eigenvalues, spectrum.errors, strict=True)
-    return [{"number": i, "eigenvalue": float(v), "error": float(e)} for i, (v, e) in enumerate(pairs, start=1)]

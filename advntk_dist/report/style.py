@@ -28,6 +28,12 @@ FONT = "DejaVu Sans"  # matplotlib brings it along, so plots are laid out the sa
 SURFACE, INK, MUTED, LINE, CLEAN, ROBUST = "#ffffff", "#1b1e23", "#59616d", "#e3e5e9", "#6b7480", "#b8430f"
 """Colours of a light page, those of its style sheet: ground, text, axes, grid, clean and robust accuracy."""
 
+KINDS = (("clean", CLEAN, "s"), ("robust", ROBUST, "o"))
+"""Accuracies, their colours and markers."""
+
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
+"""Styles of lines."""
+
 DARK = {
     SURFACE: "#1b1e24",
     INK: "#e9ebee",
@@ -120,6 +126,39 @@ def new_figure(height: float) -> Figure:
     """Make an empty figure of the standard width and ``height`` inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
     return Figure(figsize=(WIDTH, height), layout=layout)
+
+
+def single_axes(height: float) -> tuple[Figure, Axes]:
+    """A figure as of :func:`new_figure` with one pair of axes."""
+    figure = new_figure(height)
+    return figure, figure.add_subplot()
+
+
+def accuracy_lines(axes: Axes, rows: Sequence[Mapping[str, Any]], over: str, label: str = "{}") -> None:
+    """Draw clean and robust accuracy with their 95% bands over a column of rows.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    rows
+        Finite values of ``over``, and for ``clean`` and ``robust`` each the accuracy, ``_low`` and ``_high``.
+    over
+        The key of the horizontal axis.
+    label
+        What the legend calls a line, with ``{}`` for its kind.
+    """
+    at = [row[over] for row in rows]
+    for kind, colour, marker in KINDS:
+        low, high, value = ([row[f"{kind}{end}"] for row in rows] for end in ("_low", "_high", ""))
+        axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(at, value, color=colour, marker=marker, markersize=3, label=label.format(kind))
+
+
+def limit_lines(axes: Axes, row: Mapping[str, Any]) -> None:
+    """Draw the accuracies of a row, those at t = infinity, as dashed lines across."""
+    for kind, colour, _ in KINDS:
+        axes.axhline(row[kind], color=colour, linestyle=DASHED, linewidth=1.2)
 
 
 def percent_axis(axes: Axes) -> None:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 from advntk_dist.report import image_plots, run_plots, sentences
-from advntk_dist.report.attacks import attack_words, attacks_met, attacks_words, under_attack, worst_results
+from advntk_dist.report.attacks import attack_words, attacks_words, under_attack
 from advntk_dist.report.dynamics import dynamics_plot, read_dynamics
-from advntk_dist.report.inputs import ReportInputs
-from advntk_dist.report.judgements import MethodScore, highlighted, method_scores, pairs_of, title_of
-from advntk_dist.report.page import facts, flatten, render, stages, total, write_page
-from advntk_dist.report.style import Plot, plot
-from advntk_dist.results import schema
+from advntk_dist.report.inputs import DegenerationCurve, ReportInputs
+from advntk_dist.report.judgements import MethodsTable, method_scores, methods_table, run_scores, title_of
+from advntk_dist.report.page import facts, flatten, render, stages, write_page
+from advntk_dist.report.style import Plot
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import as_percent
 
 NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")
 """Plots of a run's report; that of `advntk dynamics` comes beside them."""
-
-
-class TierTable(NamedTuple):
-    """A tier, the words of its attacks, and its methods with what each attack in turn left of them."""
-
-    name: str
-    images: int
-    attacks: list[str]
-    scores: tuple[MethodScore, ...]
-    pairs: tuple[schema.PairRow, ...]
 
 
 def write_report(inputs: ReportInputs, folder: Location) -> Location:
@@ -54,153 +43,107 @@ def write_report(inputs: ReportInputs, folder: Location) -> Location:
 
 def make_plots(inputs: ReportInputs) -> dict[str, Plot]:
     """Draw every plot of a run."""
-    scores, classes = method_scores(worst_results(inputs.results)), inputs.classes
-    curve, history, varpi, y = inputs.curve, inputs.training, inputs.varpi, inputs.y_train
-    examples, extremes, spectrum = inputs.examples, inputs.extremes, inputs.spectrum
-    drawn = (
-        plot(
-            lambda: run_plots.methods_figure(scores),
-            run_plots.methods_rows(scores),
-            sentences.methods_caption(under_attack(inputs.results)),
-            "Bars of clean and robust accuracy of each method; the numbers are in the table above.",
-        ),
-        plot(
-            lambda: run_plots.degeneration_figure(curve),
-            run_plots.degeneration_rows(curve),
-            sentences.curve_caption(curve),
-            sentences.curve_alt(curve),
-        ),
-        plot(
-            lambda: run_plots.training_figure(history),
-            run_plots.training_rows(history),
-            sentences.training_caption(history),
-            "Loss, gradient norm, robust accuracy and ϖ over the steps of Adv-NTK.",
-        ),
-        plot(
-            lambda: run_plots.varpi_figure(varpi, y, classes),
-            run_plots.varpi_rows(varpi, y, classes),
-            sentences.varpi_caption(varpi, y, classes),
-            "Histogram of the training times of all samples, with a box for each class.",
-        ),
-        plot(
-            lambda: image_plots.extremes_figure(extremes, classes),
-            image_plots.extremes_rows(extremes, classes),
-            sentences.extremes_caption(extremes, varpi),
-            "Training images with the longest and the shortest effective training times.",
-        ),
-        plot(
-            lambda: image_plots.examples_figure(examples, classes),
-            image_plots.examples_rows(examples, classes),
-            sentences.examples_caption(examples, title_of(examples.method)),
-            "Test images in columns: clean, adversarial twin, magnified difference.",
-        ),
-        plot(
-            lambda: run_plots.spectrum_figure(spectrum, curve.chosen_t),
-            run_plots.spectrum_rows(spectrum),
-            sentences.spectrum_caption(spectrum, curve.chosen_t),
-            "The largest eigenvalues of the Gram matrix against their number.",
-        ),
-    )
-    return dict(zip(NAMES, drawn, strict=True))
+    met, classes, curve = inputs.results.met, inputs.classes, DegenerationCurve.of(inputs.results)
+    return {
+        "methods": run_plots.methods_plot(method_scores(met.methods), under_attack(met)),
+        "degeneration": run_plots.degeneration_plot(curve),
+        "training": run_plots.training_plot(inputs.training),
+        "varpi": run_plots.varpi_plot(inputs.varpi, inputs.y_train, classes),
+        "extremes": image_plots.extremes_plot(inputs.extremes, inputs.varpi, classes),
+        "examples": image_plots.examples_plot(inputs.examples, classes),
+        "spectrum": run_plots.spectrum_plot(inputs.spectrum, curve.chosen_t),
+    }
 
 
 def render_page(
     inputs: ReportInputs,
     plots: Mapping[str, Plot],
-    checked: dict[str, Any] | None = None,
-    tiers: tuple[TierTable, ...] = (),
+    checked: schema.CheckResults | None = None,
+    tiers: Sequence[schema.TierResults] = (),
 ) -> str:
     """Render the page as HTML text; everything from the inputs is escaped."""
-    results = worst_results(inputs.results)
-    scores, pairs = method_scores(results), pairs_of(results)
-    own_scores, own_pairs = method_scores(inputs.results), pairs_of(inputs.results)
-    timings = stages(results["seconds"])
+    results, met = inputs.results, inputs.results.met
     return render(
         "report.html",
         summary=sentences.summarise(inputs),
-        facts=[*facts(results), ("Under attack", under_attack(results)), *inputs.facts],
-        scores=scores,
-        pairs=pairs,
-        best=highlighted(scores, pairs),
-        under=under_attack(results),
-        own_attack=attack_words(results["attack"]),
-        own_scores=own_scores if len(attacks_met(results)) > 1 else (),
-        own_pairs=own_pairs,
-        own_best=highlighted(own_scores, own_pairs),
+        facts=[*facts(results), ("Under attack", under_attack(met)), *inputs.facts],
+        table=methods_table(run_scores(results, met.methods), met.paired),
+        under=under_attack(met),
+        own_attack=attack_words(results.attack),
+        own=methods_table(run_scores(results, results.methods), results.paired) if len(met.attacks) > 1 else None,
         more=_no_tier(results),
         plots=plots,
-        checks=() if checked is None else checked["checks"],
-        checked=None if checked is None else check_words(checked),
-        tiers=[(tier, highlighted(tier.scores, tier.pairs)) for tier in tiers],
-        stages=timings,
-        total=total(timings),
+        checked=checked,
+        passed=None if checked is None else check_words(checked),
+        tiers=[(tier, _tier_attacks(tier), _tier_table(tier)) for tier in tiers],
+        stages=stages(results.seconds),
         config=inputs.config_toml,
-        environment=flatten(results["environment"]),
-        numbers=flatten(inputs.results),
+        environment=flatten(results.environment),
+        numbers=flatten(sealed.plain(results)),
     )
 
 
-def _no_tier(results: dict[str, Any]) -> str:
+def _no_tier(results: schema.RunResults) -> str:
     """What the page says in place of the tables of tiers, where there are none."""
-    if len(attacks_met(results)) > 1:
+    if len(results.met.attacks) > 1:
         return "No table of a tier lies beside this run; `advntk evaluate RUN --tier TIER` writes it again."
     return f"Not held to a tier of attacks yet: {sentences.tier_words(results)}"
 
 
-def read_check(folder: Location, owner: dict[str, Any]) -> dict[str, Any] | None:
-    """What check.json says, of the run that ``owner`` names; None where there is no such file.
+def _tier_attacks(tier: schema.TierResults) -> list[str]:
+    return attacks_words([{key: value for key, value in row.items() if key != "called"} for row in tier.attacks])
+
+
+def _tier_table(tier: schema.TierResults) -> MethodsTable:
+    """The methods under a tier, with what each attack in turn left of them."""
+    left = {
+        key: ", ".join(f"{attack.name} leaves {as_percent(attack.robust)}" for attack in row.attacks)
+        for key, row in tier.methods.items()
+    }
+    return methods_table(method_scores(tier.methods, left), tier.paired)
+
+
+def read_check(folder: Location, owner: schema.Described) -> schema.CheckResults | None:
+    """What check.json says, of the run that ``owner`` is of; None where there is no such file.
 
     Raises
     ------
     StoreError
-        If it was changed since it was written, or is of another format.
+        If it was changed since it was written, or is of another format or another run.
     """
-    path, remedy = folder / "check.json", f"`advntk check {folder}` writes it again; or remove it"
-    found = schema.read(path, schema.CheckResults, remedy)
-    if found is not None:
-        schema.require_owner(path, found, owner, remedy)
-    return found
+    return sealed.read_beside(
+        folder / "check.json", schema.CheckResults, owner, f"`advntk check {folder}` writes it again; or remove it"
+    )
 
 
-def check_words(found: dict[str, Any]) -> str:
+def check_words(found: schema.CheckResults) -> str:
     """How many checks passed, and how many images are robust, in a sentence or three."""
-    rows = found["checks"]
-    failed = [row["name"] for row in rows if not row["passed"]]
-    method = title_of(found["method"])
-    words = f"{len(rows) - len(failed)} of {len(rows)} checks of {method} on {found['images']} test images passed."
+    failed = [row.name for row in found.checks if not row.passed]
+    words = (
+        f"{len(found.checks) - len(failed)} of {len(found.checks)} checks of {title_of(found.method)} on "
+        f"{found.images} test images passed."
+    )
     if failed:
         words += f" Failed: {'; '.join(failed)}."
-    said = (("own_attack", "under the run's own attack"), ("white_box", "under all white-box attacks"))
-    robust = [f"{as_percent(found[key]['robust'])} {under}" for key, under in said if found[key] is not None]
+    said = ((found.own_attack, "under the run's own attack"), (found.white_box, "under all white-box attacks"))
+    robust = [f"{as_percent(accuracy.robust)} {under}" for accuracy, under in said if accuracy is not None]
     return f"{words} Robust accuracy: {', '.join(robust)}."
 
 
-def read_tiers(folder: Location, owner: dict[str, Any]) -> tuple[TierTable, ...]:
-    """Every tier below ``evaluation`` of the run that ``owner`` names, by name.
-
-    Raises
-    ------
-    StoreError
-        If a file was changed since it was written, or is of another format.
-    """
+def read_tiers(folder: Location, owner: schema.Described) -> list[schema.TierResults]:
+    """Every tier below ``evaluation`` of the run that ``owner`` is of, by name; errors as of :func:`read_check`."""
     place = folder / "evaluation"
     if not place.is_dir():
-        return ()
+        return []
     paths = sorted((path for path in place.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
-    return tuple(_tier(path, folder, owner) for path in paths)
-
-
-def _tier(path: Location, folder: Location, owner: dict[str, Any]) -> TierTable:
-    tier = path.name.partition("_")[0]
-    remedy = f"`advntk evaluate {folder} --tier {tier}` with the same number of images writes it again; or remove it"
-    found = schema.read(path, schema.TierResults, remedy)
-    assert found is not None
-    schema.require_owner(path, found, owner, remedy)
-    scores = [score.model_copy(update={"detail": _left(found["methods"][score.key])}) for score in method_scores(found)]
-    attacks = [{key: value for key, value in row.items() if key != "called"} for row in found["attacks"]]
-    return TierTable(found["tier"], found["images"], attacks_words(attacks), tuple(scores), pairs_of(found))
-
-
-def _left(row: dict[str, Any]) -> str:
-    """What each attack in turn left of a method."""
-    return ", ".join(f"{a['name']} leaves {as_percent(a['robust'])}" for a in row["attacks"])
+    found = [
+        sealed.read_beside(
+            path,
+            schema.TierResults,
+            owner,
+            f"`advntk evaluate {folder} --tier {path.name.partition('_')[0]}` with the same number of images writes it "
+            "again; or remove it",
+        )
+        for path in paths
+    ]
+    return [tier for tier in found if tier is not None]

@@ -15,7 +15,7 @@ from advntk_dist.errors import DatasetError, NetworkError, RequestError, StoreMi
 from advntk_dist.evaluation.cost import Priced, predict_cost
 from advntk_dist.planning.calibration import TYPICAL_CORES, typical_at_step, typical_costs
 from advntk_dist.progress import Display
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.spec import parse_name
 from advntk_dist.text import duration
 
@@ -94,10 +94,6 @@ class Cell:
     def path(self, root: Path) -> Path:
         """Its file in the folder of a grid."""
         return root / CELLS / f"{self.name}.json"
-
-    def read(self, root: Path) -> dict[str, Any] | None:
-        """What is committed of it, or None; StoreDamagedError if it is no cell, or was changed."""
-        return schema.read(self.path(root), schema.CellResults, REMEDY)
 
     def seconds(self) -> float:
         """Predicted seconds on two cores, without the Gram matrix."""
@@ -244,9 +240,9 @@ _SHOWN = 12
 """Digits of a fingerprint that people are shown."""
 
 
-def read_cells(root: Path) -> dict[Path, dict[str, Any]]:
-    """Every committed cell of a folder, in the order of the paths; errors as :meth:`Cell.read`."""
-    found = {path: schema.read(path, schema.CellResults, REMEDY) for path in sorted((root / CELLS).glob("*/*.json"))}
+def read_cells(root: Path) -> dict[Path, schema.CellResults]:
+    """Every committed cell of a folder, in the order of the paths; StoreDamagedError if one was changed, or is none."""
+    found = {path: sealed.read(path, schema.CellResults, REMEDY) for path in sorted((root / CELLS).glob("*/*.json"))}
     return {path: cell for path, cell in found.items() if cell is not None}
 
 
@@ -277,12 +273,13 @@ def missing(plan: list[list[Cell]], root: Path, data: Mapping[str, str]) -> list
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    for path, cell in read_cells(root).items():
-        label = cell["dataset"]
-        if label in data and cell["data"] != data[label]:
-            stored, wanted = (f"{label} with fingerprint {short(f)}" for f in (cell["data"], data[label]))
-            raise StoreMismatchError(str(path), "dataset", stored, wanted)
-    left = [[cell for cell in group if cell.read(root) is None] for group in plan]
+    committed = read_cells(root)
+    for path, cell in committed.items():
+        wanted = data.get(cell.dataset, cell.data)
+        if cell.data != wanted:
+            stored, asked = (f"{cell.dataset} with fingerprint {short(f)}" for f in (cell.data, wanted))
+            raise StoreMismatchError(str(path), "dataset", stored, asked)
+    left = [[cell for cell in group if cell.path(root) not in committed] for group in plan]
     return [group for group in left if group]
 
 
@@ -298,7 +295,7 @@ def known_data(grid: Grid, root: Path, display: Display) -> dict[str, str]:
     """
     from advntk_dist.data import load_dataset
 
-    found, there = {}, {cell["dataset"] for cell in read_cells(root).values()}
+    found, there = {}, {cell.dataset for cell in read_cells(root).values()}
     for dataset in grid.datasets:
         label, path = label_of(dataset), None if dataset.endswith(".npz") else grid.path
         if label in there:

@@ -33,7 +33,7 @@ from advntk_dist.reproduce.grid import (
     missing,
 )
 from advntk_dist.reproduce.table import write_tables
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import guarded_group
 from advntk_dist.storage.paths import local, location
@@ -91,7 +91,7 @@ def reproduce(
         clock = Clock(plan, left)
 
         def commit(cell: Cell, result: dict[str, Any]) -> None:
-            schema.write(cell.path(root), schema.CellResults, result)
+            sealed.write(cell.path(root), schema.CellResults, result)
             shown.say(clock.line(cell, result))
 
         for group in left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import defaultdict
+from collections.abc import Iterable
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,7 +13,7 @@ from advntk_dist.environment import environment
 from advntk_dist.evaluation.statistics import student_interval
 from advntk_dist.pipeline.directory import RunDirectory
 from advntk_dist.reproduce.grid import ATTACKS, METHODS, read_cells, short
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage.paths import local
 from advntk_dist.text import csv_text
 
@@ -37,21 +38,22 @@ _OF_AT = ("at_steps", "width")
 """What only adversarially trained networks have."""
 
 
-def collect(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def collect(cells: Iterable[schema.CellResults]) -> list[dict[str, Any]]:
     """Rows of the table from committed cells."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[schema.CellResults]] = defaultdict(list)
     for cell in cells:
-        known = cell if cell["method"] == "at" else cell | dict.fromkeys(_OF_AT)
-        groups[tuple(known[k] for k in _KEY)].append(cell)
+        left_out = () if cell.method == "at" else _OF_AT
+        groups[tuple(None if k in left_out else getattr(cell, k) for k in _KEY)].append(cell)
     rows = []
     for key, members in groups.items():
         row: dict[str, Any] = dict(zip(_KEY, key, strict=True))
         for attack in ATTACKS:
-            of = sorted((c for c in members if c["attack"] == attack), key=lambda c: int(c["seed"]))
+            of = sorted((cell for cell in members if cell.attack == attack), key=lambda cell: cell.seed)
             row[attack] = {
-                "seeds": [c["seed"] for c in of],
-                "max_perturbation": max((c["max_perturbation"] for c in of), default=None),
-                **{k: _spread([100 * c[k] for c in of]) for k in ("clean", "robust")},
+                "seeds": [cell.seed for cell in of],
+                "max_perturbation": max((cell.max_perturbation for cell in of), default=None),
+                "clean": _spread([100 * cell.clean for cell in of]),
+                "robust": _spread([100 * cell.robust for cell in of]),
             }
         row["differs"] = differs(row)
         rows.append(row)
@@ -89,10 +91,10 @@ def write_tables(folder: RunDirectory) -> list[dict[str, Any]]:
     StoreDamagedError
         If a cell cannot be parsed.
     """
-    rows = collect(list(read_cells(local(folder.root)).values()))
+    rows = collect(read_cells(local(folder.root)).values())
     head, body = cells_of(rows)
     texts = {
-        "json": schema.as_text(
+        "json": sealed.as_text(
             schema.TableResults, {"caption": f"{CAPTION} {INTERVALS}", "environment": environment(), "rows": rows}
         ),
         "csv": _csv(rows),

@@ -1,22 +1,14 @@
-"""The JSON files of a run directory: what each of them holds, how it is written, and how it is read back.
+"""What each JSON file of a run directory holds; :mod:`advntk_dist.results.sealed` writes and reads them.
 
-Every file carries the number of its format and a checksum of all that it says, so that a reader tells what was written
-from what was changed since. Accuracies are fractions in [0, 1], each with its 95% interval and number of images.
+Accuracies are fractions in [0, 1], each with its 95% interval and number of images.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from advntk_dist.errors import OtherFormatError, StoreDamagedError
-from advntk_dist.storage.durable import json_checksum, write_durable
-from advntk_dist.storage.paths import Location
-
-FORMAT = 4
-"""Number of the format of every JSON file of a run directory."""
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 ADV_NTK = "adv_ntk"
 """Key of Adv-NTK among the methods of a run."""
@@ -85,6 +77,14 @@ class RunMethodRow(MethodRow):
     lr: float | None = Field(None, description="Of Adv-NTK: train.lr.")
 
 
+class FiniteNetworksRow(MethodRow):
+    """Networks of finite width: the means over seeds, with the intervals of the test images at that mean."""
+
+    clean_by_seed: list[Fraction] = Field(description="Clean accuracy of each network.")
+    robust_by_seed: list[Fraction] = Field(description="Robust accuracy of each network.")
+    steps: list[Count] = Field(description="Step of training at which each was evaluated.")
+
+
 class AttackRow(_Section):
     """What one attack of a tier did to the images that are robust under those before it."""
 
@@ -127,7 +127,7 @@ class CurveResults(_Section):
     test: list[MethodRow] = Field(description="Accuracies on test images, one row a time.")
 
 
-class _Described(_Section):
+class Described(_Section):
     """Which run a file is about: what it is made of, and digests of its configuration and of its images."""
 
     configuration: str | None = None
@@ -160,9 +160,23 @@ class WorstCaseResults(_Section):
     images: Images = Field(description="Number of test images, the first of the test part.")
     sets: list[str] = Field(min_length=1, description="Names of the outcomes below evaluation.zarr.")
     attacks: Attacks = Field(min_length=1)
-    methods: dict[str, MethodRow] = Field(min_length=1, description="Accuracies of each method in the worst case.")
+    methods: Mapping[str, MethodRow] = Field(min_length=1, description="Accuracies of each method in the worst case.")
     paired: list[PairRow] = Field(description="Differences between methods in the worst case.")
     alone: list[AloneRow] = Field(description="Methods under attacks that the others have not met.")
+
+
+class Attacked(Described):
+    """Methods under one attack."""
+
+    attack: Attack
+    methods: Mapping[str, MethodRow] = Field(min_length=1, description="Accuracies of each method under this attack.")
+
+    @property
+    def met(self) -> WorstCaseResults:
+        """The methods under all attacks that each of them has met: under this attack alone, as far as is known."""
+        return WorstCaseResults(
+            images=self.n_test, sets=[""], attacks=[self.attack], methods=self.methods, paired=[], alone=[]
+        )
 
 
 class FinalTier(_Section):
@@ -176,16 +190,15 @@ class FinalTier(_Section):
     run_seconds: Seconds | None = Field(None, description="Time of the run before it.")
 
 
-class RunResults(_Described):
+class RunResults(Attacked):
     """results.json. ``methods``, ``paired`` and ``curve`` are under the run's own attack alone."""
 
-    attack: Attack
-    methods: dict[str, RunMethodRow] = Field(min_length=1)
+    methods: Mapping[str, RunMethodRow] = Field(min_length=1)
     """Accuracies of `ntk`, `early_stopped` and `adv_ntk` under the run's own attack."""
     paired: list[PairRow] = Field(description="Differences between methods under the run's own attack.")
     worst_case: WorstCaseResults = Field(description="Accuracies under all attacks that the methods have met.")
-    tier: FinalTier = Field(description="Stronger attacks that ended the run.")
     curve: CurveResults = Field(description="Accuracies over uniform training times: the degeneration curve.")
+    tier: FinalTier = Field(description="Stronger attacks that ended the run.")
     gram: dict[str, Any] = Field(description="Backend, dtype, tile edge, number of tiles and bytes of the Gram matrix.")
     solver: dict[str, Any]
     """Tolerance, and passes, estimated error and smallest Ritz value of each solve."""
@@ -196,23 +209,31 @@ class RunResults(_Described):
     """Largest resident memory of the process of the run (`driver`) and of a worker."""
     environment: Environment
 
+    @property
+    def met(self) -> WorstCaseResults:
+        """The methods under all attacks that each of them has met."""
+        return self.worst_case
 
-class AttackedAgain(_Described):
+
+class AttackedAgain(Attacked):
     """results-ATTACK.json of ``advntk evaluate --attack``."""
 
-    attack: Attack
-    methods: dict[str, MethodRow] = Field(min_length=1, description="Accuracies of each method under this attack.")
     paired: list[PairRow] = Field(description="Differences between methods under this attack.")
 
+    @property
+    def met(self) -> WorstCaseResults:
+        """The methods under this attack, with their differences."""
+        return super().met.model_copy(update={"paired": self.paired})
 
-class TierResults(_Described):
+
+class TierResults(Described):
     """A file below ``evaluation``, of ``advntk evaluate --tier``."""
 
     tier: str = Field(description="Name of the tier.")
     images: Images = Field(description="Number of test images, the first of the test part.")
     attack: Attack
     attacks: Attacks
-    methods: dict[str, TierMethodRow] = Field(min_length=1)
+    methods: Mapping[str, TierMethodRow] = Field(min_length=1)
     """Accuracies of each method in the worst case over the tier."""
     paired: list[PairRow] = Field(description="Differences between methods under the tier.")
     environment: Environment
@@ -237,7 +258,7 @@ class CheckAccuracy(_Section):
     n_test: Images = Field(description="Images that were checked.")
 
 
-class CheckResults(_Described):
+class CheckResults(Described):
     """check.json of ``advntk check``: one method held to the gradient-masking checklist."""
 
     method: str = Field(description="Method that was checked.")
@@ -282,11 +303,10 @@ class TableResults(_Section):
     environment: Environment
 
 
-class FiniteWidthResults(_Described):
+class FiniteWidthResults(Attacked):
     """results.json of ``advntk finite-width``."""
 
-    attack: Attack
-    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: Mapping[str, RunMethodRow | FiniteNetworksRow] = Field(min_length=1)
     """Accuracies of the finite networks and of the methods of infinite width."""
     flow: dict[str, Any] = Field(description="Gap between finite and infinite width, by width, and its slopes.")
     training: dict[str, Any]
@@ -310,125 +330,3 @@ class DynamicsResults(_Section):
     """Distance of the closed form to the exact flow; null where the closed form is exact."""
     flows: dict[Literal["standard", "adversarial"], dict[str, Any]]
     """Rows over times, the time to stop at, and the work of the solver, of each kind of training."""
-
-
-def as_text(kind: type[BaseModel], values: dict[str, Any]) -> str:
-    """The text of a file of this kind; absent values of optional keys are left out.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If the values are not of this kind, which is an error of the program.
-    """
-    kind.model_validate(values)
-    body = {"format": FORMAT} | json.loads(json.dumps(values, allow_nan=False))
-    return json.dumps(body | {"checksum": checksum(body)}, indent=2) + "\n"
-
-
-def write(path: Location, kind: type[BaseModel], values: dict[str, Any]) -> None:
-    """Write a file of this kind, whole or not at all.
-
-    Raises
-    ------
-    OSError, StoreError
-        If it cannot be written.
-    """
-    write_durable(path, as_text(kind, values).encode())
-
-
-def read(path: Location, kind: type[BaseModel], remedy: str) -> dict[str, Any] | None:
-    """What a file of this kind says, without format number and checksum; None where there is none.
-
-    Parameters
-    ----------
-    path, kind
-        The file, and what it should hold.
-    remedy
-        How it is written again, which ends the message of an error.
-
-    Raises
-    ------
-    OtherFormatError
-        If it is of another format.
-    StoreDamagedError
-        If it cannot be parsed, was changed since it was written, or is of another kind.
-    """
-    found = parsed(path, remedy)
-    if found is None:
-        return None
-    if not is_as_written(found):
-        raise StoreDamagedError(f"{path}: was changed after it was written (its checksum differs); {remedy}")
-    del found["format"], found["checksum"]
-    try:
-        kind.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise StoreDamagedError(f"{path}: {where}: {first['msg']}; {remedy}") from error
-    return found
-
-
-def parsed(path: Location, remedy: str) -> dict[str, Any] | None:
-    """A file's JSON object with format number and checksum, whatever else it says; None where there is none.
-
-    Raises
-    ------
-    OtherFormatError
-        If it is of another format.
-    StoreDamagedError
-        If it cannot be parsed, or is not a file of ours.
-    """
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreDamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
-    if not isinstance(found, dict) or not {"format", "checksum"} <= found.keys():
-        raise StoreDamagedError(f"{path}: lacks its format number or its checksum; {remedy}")
-    if found["format"] != FORMAT and is_as_written(found):
-        raise OtherFormatError(path, found["format"], FORMAT)
-    return found
-
-
-OWNER = ("configuration", "data")
-"""Keys that tell runs apart."""
-
-
-def require_owner(path: Location, found: dict[str, Any], owner: dict[str, Any], remedy: str) -> None:
-    """Raise StoreDamagedError if a file is of another run than the one whose keys these are; ``remedy`` ends it."""
-    for key in OWNER:
-        if owner.get(key) is not None and found.get(key) != owner[key]:
-            raise StoreDamagedError(
-                f"{path}: is of another run ({key} is {found.get(key)}, not {owner[key]}); {remedy}"
-            )
-
-
-def is_as_written(found: dict[str, Any]) -> bool:
-    """Whether a file's JSON object has the checksum of what it says."""
-    return bool(found["checksum"] == checksum({key: value for key, value in found.items() if key != "checksum"}))
-
-
-def checksum(body: dict[str, Any]) -> str:
-    """The crc32c of a JSON object, whatever the order of its keys."""
-    return f"{json_checksum(body):08x}"
-
-
-def first_difference(found: object, expected: object, where: str = "") -> str | None:
-    """The first place at which a JSON value differs from what is expected, and both in words; None where none does.
-
-    Keys that are not expected do not count.
-    """
-    if isinstance(expected, dict) and isinstance(found, dict):
-        inside = [(found.get(key, "nothing"), value, f"{where}.{key}".lstrip(".")) for key, value in expected.items()]
-    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
-        inside = [(a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(found, expected, strict=True))]
-    else:
-        return None if found == expected else f"{where} is {_short(found)} in place of {_short(expected)}"
-    return next((place for item in inside if (place := first_difference(*item)) is not None), None)
-
-
-def _short(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -28,7 +28,7 @@ from advntk_dist.pipeline.context import Problem
 from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_width
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots, training_caption
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from tests.stored_results import method, run_results
 from tests.undrawn import drawn
 
@@ -75,7 +75,7 @@ def infinite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("infinite")
     (folder / "config.toml").write_text(load_run("digits", (*SHARED, *PAPER)).to_toml())
     methods = {name: method(0.2) for name in ("ntk", "early_stopped", "adv_ntk")}
-    schema.write(folder / "results.json", schema.RunResults, run_results(**methods))
+    sealed.write(folder / "results.json", schema.RunResults, run_results(**methods))
     return folder
 
 
@@ -195,8 +195,10 @@ def test_a_lost_trial_is_run_again_on_ray(finished: Path, infinite: Path, tmp_pa
 
 
 def test_plots_are_drawn(finished: Path) -> None:
+    results = sealed.read(finished / "results.json", schema.FiniteWidthResults, "")
+    assert results is not None
     with drawn():
-        plots = make_plots(numbers(finished) | {"seconds": {}})
+        plots = make_plots(results)
     assert set(plots) == set(PLOTS)
     for name, words in zip(
         PLOTS, ("relative change of ARK", "width 64", "robust, training batches", "Finite AT"), strict=True

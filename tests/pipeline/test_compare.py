@@ -13,7 +13,7 @@ import zarr
 from advntk_dist.pipeline.compare import compare_runs
 from advntk_dist.pipeline.directory import RunDirectory, digest
 from advntk_dist.pipeline.finished import read_outcomes
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage import Records, guarded_group
 from advntk_dist.storage.records import read_group
 from tests.pipeline.conftest import Command, Refused, results_of
@@ -75,7 +75,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
                 seals[f"{name} {start}"] = table.seal(start)
     results = results_of(run)
     del results["format"], results["checksum"]
-    schema.write(run / "results.json", schema.RunResults, results | changes)
+    sealed.write(run / "results.json", schema.RunResults, results | changes)
     return identity
 
 

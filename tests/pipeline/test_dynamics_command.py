@@ -55,7 +55,9 @@ def test_files_agree_and_the_run_is_left_as_it_was(worked: Path, finished: Path)
 
 def test_the_plot_shows_both_kinds_of_training(worked: Path) -> None:
     with drawn():
-        plot = dynamics_plot(_results(worked))
+        found = read_dynamics(worked)
+        assert found is not None
+        plot = dynamics_plot(found)
     for words in ("standard training", "adversarial training", "stop here", "effective training time"):
         assert words in plot.svg
     assert plot.csv == (worked / "dynamics.csv").read_text()

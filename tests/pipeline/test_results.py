@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from advntk_dist.results import schema
+from advntk_dist.results import sealed
 from tests.pipeline.conftest import Command, Refused, command_of, results_of
 
 EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
@@ -43,7 +43,7 @@ def edit(run: Path, place: tuple[str | int, ...], value: Any, *, resealed: bool)
     inner[place[-1]] = value
     if resealed:
         del body["checksum"]
-        body["checksum"] = schema.checksum(body)
+        body["checksum"] = sealed.checksum(body)
     path.write_text(json.dumps(body))
 
 
@@ -76,7 +76,7 @@ READERS: dict[str, Callable[[str, str], tuple[str, ...]]] = {
     "json": lambda run, _: ("run", f"{run}/config.toml", "--out", run, "--json"),
 }
 TIME = (("methods", "early_stopped", "t"), 1e-3, "methods.early_stopped.t is 0.001 in place of 0.1")
-OLDER = (("format",), schema.FORMAT - 1, f"has format {schema.FORMAT - 1}, and this release reads format")
+OLDER = (("format",), sealed.FORMAT - 1, f"has format {sealed.FORMAT - 1}, and this release reads format")
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,32 @@ from collections.abc import Callable
 import pytest
 
 from advntk_dist.config import RunConfig, load_config
-from advntk_dist.planning.advice import advise
 from advntk_dist.planning.calibration import Calibration
 from advntk_dist.planning.cluster import Cluster, operator_plan
-from advntk_dist.planning.counts import Images, Outlook, count
-from advntk_dist.planning.predict import predict
+from advntk_dist.planning.counts import Counts, Images, Outlook, count
+from advntk_dist.planning.plan import RunPlan
+from advntk_dist.planning.predict import Prediction, predict
 from tests.planning.conftest import HERE, PAIRS, all_attacked
 
 CIFAR = Images((32, 32, 3), 10)
 GIB = 2**30
 
 
+def planned(
+    config: RunConfig,
+    cluster: Cluster,
+    counts: Counts,
+    free: int | None = None,
+    prediction: Prediction | None = None,
+) -> list[str]:
+    return RunPlan(
+        config, CIFAR, cluster, counts, operator_plan(config, cluster), 0, free, prediction, remarks=()
+    ).advice
+
+
 def advice(config: RunConfig, cluster: Cluster = HERE, free: int | None = None) -> list[str]:
     counts = count(config, CIFAR, cluster.workers_of_a_node(config.gram.workers), all_attacked(config))
-    return advise(config, CIFAR, cluster, counts, operator_plan(config, cluster), free, None)
+    return planned(config, cluster, counts, free)
 
 
 def full(*settings: str) -> RunConfig:
@@ -63,7 +75,7 @@ def test_smaller_tiles_that_are_advised_fit() -> None:
 def test_padding_of_attacked_batches() -> None:
     config = load_config("cifar10-mlp5", ("data.n_val=140", "data.n_test=140"))
     counts = count(config, CIFAR, 2, Outlook((0.5,) * 9, (0.5,) * 9, 0.5, 0.5))
-    found = advise(config, CIFAR, HERE, counts, operator_plan(config, HERE), None, None)
+    found = planned(config, HERE, counts)
     assert any("evaluation.batch: about 45% of attacked batches is padding" in sentence for sentence in found)
 
 
@@ -74,7 +86,7 @@ def test_where_the_time_goes(calibrated: Callable[..., Calibration]) -> None:
 
     def said(config: RunConfig, cluster: Cluster) -> str:
         counts, found = predict(config, cluster, slow)
-        return " ".join(advise(config, CIFAR, cluster, counts, operator_plan(config, cluster), None, found))
+        return " ".join(planned(config, cluster, counts, prediction=found))
 
     assert "evaluation.curve=1000" in said(config, HERE)
     assert "to choose among 12 times" in said(config, HERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from advntk_dist.report import (
     write_report,
 )
 from advntk_dist.report.compare import ComparedRun, write_comparison
-from advntk_dist.results.schema import PairRow
+from advntk_dist.results.schema import PairRow, RunResults
 from advntk_dist.storage.paths import local
-from tests.stored_results import under_one_attack
+from tests.stored_results import accuracies, under_one_attack
 from tests.undrawn import drawn
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 
@@ -89,7 +90,7 @@ def digits_results() -> dict[str, Any]:
         },
         "gram": {"tile": 256, "tiles": 10, "bytes": 2621440, "backend": "neural-tangents", "dtype": "float32"},
         "solver": {"tolerance": 1e-08, "passes": {"select": 31, "train": 812}, "worst_ritz": -1.9073486328125e-06},
-        "curve": {"times": [0.01], "validation": [_method(0.9, 0.3)], "test": [_method(0.9, 0.4)]},
+        "curve": curve_results(degeneration_curve()),
         "tier": {"asked": "none", "worth": False},
         "peak_bytes": {"driver": 123456789, "worker": 0},
     }
@@ -127,8 +128,16 @@ def degeneration_curve(times: int = 24) -> DegenerationCurve:
     place = np.log10(t)
     clean = 0.9899 - 0.45 / (1.0 + np.exp(1.3 * (place + 3.2)))
     robust = 0.2334 + 0.17 * np.exp(-(((place + 2.0) / 1.9) ** 2)) - 0.05 * (place < -3) * (-3 - place)
-    rounded = [np.round(values * N_TEST) / N_TEST for values in (clean, robust)]
-    return DegenerationCurve(t, rounded[0], rounded[1], 0.9899396378269618, 0.23340040241448692, 0.0316227766, N_TEST)
+    rounded = zip(*(np.round(values * N_TEST) / N_TEST for values in (clean, robust)), strict=True)
+    rows = tuple(accuracies(float(at), float(under), N_TEST) for at, under in rounded)
+    limit = accuracies(0.9899396378269618, 0.23340040241448692, N_TEST)
+    return DegenerationCurve(tuple(map(float, t)), rows, limit, 0.0316227766)
+
+
+def curve_results(curve: DegenerationCurve) -> dict[str, Any]:
+    """The curve of ``results.json``."""
+    rows = [row.model_dump(mode="json") for row in curve.rows]
+    return {"times": list(curve.times), "validation": rows[:1], "test": rows}
 
 
 def make_inputs(**changes: object) -> ReportInputs:
@@ -138,7 +147,6 @@ def make_inputs(**changes: object) -> ReportInputs:
     parts: dict[str, Any] = {
         "results": digits_results(),
         "config_toml": '[data]\nname = "digits"\nn_train = 1000\n\n[attack]\nname = "pgd"\nradius = 0.2\n',
-        "curve": degeneration_curve(),
         "training": TrainingHistory(
             loss=0.31 + 0.19 * np.exp(-steps / 9) + 0.008 * random.standard_normal(50),
             grad_norm=2e-2 * np.exp(-steps / 11) + 2e-4 + 2e-5 * random.random(50),
@@ -155,13 +163,28 @@ def make_inputs(**changes: object) -> ReportInputs:
     }
     parts["extremes"] = extremes_of(_digits()[0][:1000], parts["varpi"], parts["y_train"])
     parts.update(changes)
+    parts["results"] = RunResults.model_validate(parts["results"])
     return ReportInputs(**parts)
+
+
+def make_with_curve(curve: DegenerationCurve) -> ReportInputs:
+    """Whole inputs of a digits run whose degeneration curve, plain NTK and chosen time are these."""
+    results = digits_results() | {"curve": curve_results(curve)}
+    results["methods"]["ntk"] = curve.limit.model_dump(mode="json")
+    results["methods"]["early_stopped"]["t"] = curve.chosen_t
+    return make_inputs(results=results)
 
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., ReportInputs]:
     """Whole inputs of a digits run; keywords replace parts."""
     return make_inputs
+
+
+@pytest.fixture(scope="session")
+def with_curve() -> Callable[[DegenerationCurve], ReportInputs]:
+    """Whole inputs of a digits run with a curve of one's own."""
+    return make_with_curve
 
 
 @pytest.fixture
@@ -184,11 +207,9 @@ def compared_run(name: str, shift: float = 0.0, **config: object) -> ComparedRun
     found, curve = digits_results(), degeneration_curve(9)
     found["methods"]["adv_ntk"] = _method(0.97, 0.37 + shift, recipe="paper", steps=50, lr=1.0)
     found |= under_one_attack(found["attack"], found["methods"], found["paired"])
-    found["curve"] = {
-        "times": curve.times.tolist(),
-        "test": [{"clean": c, "robust": r} for c, r in zip(curve.clean, curve.robust + shift, strict=True)],
-    }
-    return ComparedRun(name, found, {"data": {"n_train": 1000, "seed": 0}, **config})
+    rows = tuple(accuracies(row.clean, min(1.0, row.robust + shift), N_TEST) for row in curve.rows)
+    found["curve"] = curve_results(replace(curve, rows=rows))
+    return ComparedRun(name, RunResults.model_validate(found), {"data": {"n_train": 1000, "seed": 0}, **config})
 
 
 @pytest.fixture(scope="session")

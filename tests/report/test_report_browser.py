@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.write import NAMES
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from advntk_dist.storage.paths import local
 from tests.stored_results import check, tier
 from tests.undrawn import drawn
@@ -114,11 +113,13 @@ def examined(make: Callable[..., ReportInputs], tmp_path_factory: pytest.TempPat
     full = tier(["apgd-ce", "apgd-dlr-targeted", "square"], {"adv_ntk": 0.4}, tier="full", images=999)
     value = "0: 92.0%, 0.05: 79.5%, 0.1: 61.5%, 0.2: 27.5%, 0.3: 2.0%, 0.4: 0.0%, 0.8: 0.0%, 1: 0.0%"
     checked = check(("accuracy falls to 0 as the radius grows", False, value, "is 0"))
-    schema.write(folder / "evaluation" / "full.json", schema.TierResults, full)
-    schema.write(folder / "check.json", schema.CheckResults, checked)
-    curve = make().curve
+    sealed.write(folder / "evaluation" / "full.json", schema.TierResults, full)
+    sealed.write(folder / "check.json", schema.CheckResults, checked)
+    inputs = make()
+    methods = dict(inputs.results.methods)
+    methods["early_stopped"] = methods["early_stopped"].model_copy(update={"t": inputs.results.curve.times[0]})
     with drawn():
-        return local(write_report(make(curve=replace(curve, chosen_t=float(curve.times[0]))), folder))
+        return local(write_report(make(results=inputs.results.model_copy(update={"methods": methods})), folder))
 
 
 @pytest.mark.parametrize("width", [390, 1280])

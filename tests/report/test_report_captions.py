@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from advntk_dist.report import Extremes, TrainingHistory
-from advntk_dist.report.dynamics import dynamics_caption
-from advntk_dist.report.inputs import running_mean
-from advntk_dist.report.run_plots import training_figure
-from advntk_dist.report.sentences import extremes_caption, training_caption
+from advntk_dist.report.dynamics import Flows, dynamics_caption
+from advntk_dist.report.image_plots import extremes_caption
+from advntk_dist.report.inputs import TimedImages, running_mean
+from advntk_dist.report.run_plots import training_caption, training_figure
 
 
 def history(loss: list[float], cycle: int) -> TrainingHistory:
@@ -63,7 +63,7 @@ def test_running_means() -> None:
 )
 def test_only_what_is_next_to_nothing_is_left_out(shortest: float, varpi: list[float], says: str, never: str) -> None:
     image, label = np.zeros((1, 8, 8, 1)), np.array([0])
-    ends = Extremes(image, np.array([0.3]), label, image, np.array([shortest]), label)
+    ends = Extremes(*(TimedImages(image, np.array([time]), label) for time in (0.3, shortest)))
     words = extremes_caption(ends, np.array(varpi))
     assert says in words
     assert never not in words
@@ -73,21 +73,19 @@ def row(t: float | None, robust: float) -> dict[str, Any]:
     return {"t": t, "robust": robust, "robust_low": robust - 0.05, "robust_high": robust + 0.05, "n_test": 60}
 
 
-def dynamics(start: float, stop: float, end: float, adversarial: float | None = None) -> dict[str, Any]:
-    stops = {"standard": stop, "adversarial": stop if adversarial is None else adversarial}
+def dynamics(start: float, stop: float, end: float, adversarial: float | None = None) -> Flows:
+    stops: dict[Literal["standard", "adversarial"], float] = {"standard": stop, "adversarial": adversarial or stop}
     return {
-        "flows": {
-            name: {
-                "early_stopping": {"t": 0.1, "effective_time": 0.3, "test_robust": at},
-                "rows": [row(0.001, start), row(0.1, at), row(1.0, 0.9), row(None, end)],
-            }
-            for name, at in stops.items()
+        name: {
+            "early_stopping": {"t": 0.1, "effective_time": 0.3, "test_robust": at},
+            "rows": [row(0.001, start), row(0.1, at), row(1.0, 0.9), row(None, end)],
         }
+        for name, at in stops.items()
     }
 
 
 @pytest.mark.parametrize(
-    ("results", "says"),
+    ("flows", "says"),
     [
         (dynamics(0.1, 0.4, 0.2), "in standard training it rises from 10.0% to 40.0% where validation says to stop"),
         (dynamics(0.1, 0.4, 0.2), "has 20.0%: robust overfitting, beyond the 95% intervals."),
@@ -99,7 +97,7 @@ def dynamics(start: float, stop: float, end: float, adversarial: float | None = 
         (dynamics(0.1, 0.4, 0.2, 0.25), "robust overfitting beyond the 95% intervals in standard training alone"),
     ],
 )
-def test_dynamics_are_told_as_they_go(results: dict[str, Any], says: str) -> None:
-    words = dynamics_caption(results)
+def test_dynamics_are_told_as_they_go(flows: Flows, says: str) -> None:
+    words = dynamics_caption(flows)
     assert says in words
     assert "first rises" not in words

@@ -99,9 +99,9 @@ def test_what_the_results_say_of_the_images_counts_where_nothing_else_does(
 ) -> None:
     runs = [comparable("a"), replace(comparable("b", 0.3), images=images())]
     if key == "dataset":
-        runs[0].results[key] = "other"
+        runs[0].results.dataset = "other"
     else:
-        runs[0].results[key]["radius"] = 0.1
+        runs[0].results.met.attacks[0]["radius"] = 0.1
     assert headline(runs).winner is None
 
 
@@ -119,7 +119,7 @@ def test_other_data_are_a_difference_of_the_page(comparable: Callable[..., Compa
 
 def test_the_total_comes_last_and_names_are_escaped(comparable: Callable[..., ComparedRun], tmp_path: Path) -> None:
     runs = [comparable("<i>x</i>"), comparable("b")]
-    runs[1].results["seconds"]["later stage"] = 1.0
+    runs[1].results.seconds["later stage"] = 1.0
     page = write_comparison(runs, tmp_path / "c.html").read_text("utf-8")
     times = page[page.index("<h2>Time by stage") :]
     assert times.index("Gram matrix") < times.index("later stage") < times.index("Total")

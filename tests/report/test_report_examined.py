@@ -12,8 +12,8 @@ import pytest
 from advntk_dist.errors import OtherFormatError, StoreDamagedError
 from advntk_dist.report import ReportInputs, write_report
 from advntk_dist.report.write import check_words, read_check, read_tiers
-from advntk_dist.results import schema
-from tests.stored_results import check, tier
+from advntk_dist.results import schema, sealed
+from tests.stored_results import DESCRIBED, check, tier
 
 Make = Callable[..., ReportInputs]
 
@@ -21,15 +21,16 @@ CHECK = check(
     ("white box <not> weaker", True, "PGD 24.5%", "at most 1%"),
     ("accuracy falls to 0", False, "1: 3.0%", "0 at the pixel range"),
 )
+OWNER = schema.Described.model_validate(DESCRIBED)
 TIER = tier(["apgd-ce", "square"], {"ntk": 0.15, "adv_ntk": 0.4})
 
 
 def put(folder: Path, check: dict[str, Any] | None = None, **tiers: dict[str, Any]) -> Path:
     (folder / "evaluation").mkdir(parents=True)
     if check is not None:
-        schema.write(folder / "check.json", schema.CheckResults, check)
+        sealed.write(folder / "check.json", schema.CheckResults, check)
     for name, content in tiers.items():
-        schema.write(folder / "evaluation" / f"{name}.json", schema.TierResults, content)
+        sealed.write(folder / "evaluation" / f"{name}.json", schema.TierResults, content)
     return folder
 
 
@@ -59,7 +60,7 @@ def test_the_page_says_how_to_get_what_is_not_there(make: Make, tmp_path: Path) 
 
 def test_all_passed(tmp_path: Path) -> None:
     found = read_check(
-        put(tmp_path, CHECK | {"checks": CHECK["checks"][:1], "method": "early_stopped", "own_attack": None}), {}
+        put(tmp_path, CHECK | {"checks": CHECK["checks"][:1], "method": "early_stopped", "own_attack": None}), OWNER
     )
     assert found is not None
     assert check_words(found) == (
@@ -85,7 +86,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 def resealed(body: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in body.items() if key != "checksum"}
-    return kept | {"checksum": schema.checksum(kept)}
+    return kept | {"checksum": sealed.checksum(kept)}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -94,14 +95,14 @@ def test_what_was_changed_is_named_with_its_remedy(tmp_path: Path, damage: str) 
     change, says = DAMAGE[damage]
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(StoreDamagedError, match=rf"evaluation/x\.json: {says}.*; `advntk evaluate .* writes it again"):
-        read_tiers(tmp_path, {})
+        read_tiers(tmp_path, OWNER)
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = put(tmp_path, CHECK) / "check.json"
     path.write_text(json.dumps(resealed(json.loads(path.read_text()) | {"format": 3})))
     with pytest.raises(OtherFormatError, match=r"check\.json: has format 3, and this release reads format 4 alone"):
-        read_check(tmp_path, {})
+        read_check(tmp_path, OWNER)
 
 
 def test_files_that_were_cut_short_are_named(tmp_path: Path) -> None:
@@ -110,4 +111,4 @@ def test_files_that_were_cut_short_are_named(tmp_path: Path) -> None:
         for content in ("", '{"checks": [', "\udcff{}"):
             (tmp_path / name).write_text(content, errors="surrogateescape")
             with pytest.raises(StoreDamagedError, match=rf"{name}: not valid JSON .*; `advntk .* writes it again"):
-                read(tmp_path, {})
+                read(tmp_path, OWNER)

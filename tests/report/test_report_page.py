@@ -16,9 +16,7 @@ import numpy as np
 import pytest
 
 from advntk_dist.errors import RequestError
-from advntk_dist.evaluation.statistics import wilson_interval
 from advntk_dist.report import (
-    DegenerationCurve,
     Examples,
     KernelSpectrum,
     ReportInputs,
@@ -30,7 +28,7 @@ from advntk_dist.report.image_plots import examples_figure
 from advntk_dist.report.run_plots import varpi_figure
 from advntk_dist.report.style import DARK
 from advntk_dist.report.write import NAMES, make_plots, render_page
-from advntk_dist.results import schema
+from advntk_dist.results import schema, sealed
 from tests.stored_results import under_one_attack
 from tests.undrawn import drawn
 
@@ -80,14 +78,14 @@ def page(written: Path) -> Page:
 
 def test_every_value_of_results_is_in_the_text(page: Page, results: dict[str, Any]) -> None:
     # The rows of the nested table: a path, then its value.
-    first = page.cells.index("n_train")
+    first = page.cells.index("dataset")
     rows = dict(zip(page.cells[first::2], page.cells[first + 1 :: 2], strict=True))
     found = [value for text in rows.values() for value in re.findall(r'[^\s\[\],"]+', text)]
-    expected = [leaf if isinstance(leaf, str) else json.dumps(leaf) for leaf in leaves(results)]
+    run = schema.RunResults.model_validate(results)
+    expected = [leaf if isinstance(leaf, str) else json.dumps(leaf) for leaf in leaves(sealed.plain(run))]
     assert found == expected
     assert rows["methods.early_stopped.robust"] == "0.3903420523138833"
     assert rows["solver.passes.train"] == "812"
-    schema.RunResults.model_validate(results)  # they are those of a run
 
 
 def test_differences_on_the_same_images_are_a_table(page: Page) -> None:
@@ -113,9 +111,9 @@ def test_radii_and_stages_are_as_they_were_meant(page: Page, make: Make, results
     assert 'class="warnings"' not in source
 
 
-def test_warnings_stand_under_the_headline(make: Make) -> None:
-    curve = make().curve
-    page = shown(make(curve=replace(curve, chosen_t=float(curve.times[0]))))
+def test_warnings_stand_under_the_headline(make: Make, results: dict[str, Any]) -> None:
+    results["methods"]["early_stopped"]["t"] = results["curve"]["times"][0]
+    page = shown(make(results=results))
     assert (
         page.index("</h1>") < page.index("is the edge of the grid, its shortest") < page.index('aria-label="Summary"')
     )
@@ -175,14 +173,14 @@ def test_the_data_of_the_figures_are_those_of_the_run(make: Make, written: Path)
             return [float(row[key]) for row in csv.DictReader(file)]
 
     inputs = make()
-    assert column("degeneration", "robust") == [*inputs.curve.robust, inputs.curve.robust_ntk]
-    assert column("degeneration", "t") == [*inputs.curve.times, np.inf]
-    low, high = wilson_interval(inputs.curve.clean_ntk, inputs.curve.n_test)
-    assert (column("degeneration", "clean_low")[-1], column("degeneration", "clean_high")[-1]) == (low, high)
+    curve, limit = inputs.results.curve, inputs.results.methods["ntk"]
+    assert column("degeneration", "robust") == [*(row.robust for row in curve.test), limit.robust]
+    assert column("degeneration", "t") == [*curve.times, np.inf]
+    assert (column("degeneration", "clean_low")[-1], column("degeneration", "clean_high")[-1]) == limit.clean_interval
     assert column("training", "loss") == list(inputs.training.loss)
     assert column("varpi", "varpi") == list(np.asarray(inputs.varpi))
     assert column("spectrum", "eigenvalue") == list(inputs.spectrum.eigenvalues)
-    assert column("methods", "robust_low") == [m["robust_interval"][0] for m in inputs.results["methods"].values()]
+    assert column("methods", "robust_low") == [m.robust_interval[0] for m in inputs.results.methods.values()]
     assert len(column("examples", "largest_difference")) == 6
     assert len(column("extremes", "varpi")) == 20
 
@@ -241,7 +239,7 @@ HOSTILE = '</pre></style><script>alert(1)</script><img src="http://192.0.2.1/x">
 
 
 def test_hostile_strings_stay_text(make: Make, results: dict[str, Any]) -> None:
-    results |= {"dataset": HOSTILE, "network": HOSTILE, HOSTILE: HOSTILE, "environment": {HOSTILE: HOSTILE}}
+    results |= {"dataset": HOSTILE, "network": HOSTILE, "environment": {HOSTILE: HOSTILE}}
     results["attack"] |= {"name": HOSTILE, "norm": HOSTILE}
     results["methods"][HOSTILE] = dict(results["methods"]["ntk"])
     results |= under_one_attack(results["attack"], results["methods"], results["paired"])
@@ -262,14 +260,14 @@ def test_hostile_strings_stay_text(make: Make, results: dict[str, Any]) -> None:
     assert page.text.count(HOSTILE) > 10
 
 
-def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
+def test_colour_images_extreme_curves_and_many_classes(make: Make, results: dict[str, Any]) -> None:
     random = np.random.default_rng(0)
     images = random.uniform(-0.5, 0.5, (9, 32, 32, 3)).astype(np.float32)
     twins = np.clip(images + 8 / 255 * random.choice([-1, 1], images.shape), -0.5, 0.5).astype(np.float32)
     labels = np.arange(9)
     one = np.array([0.3])
     inputs = make(
-        curve=DegenerationCurve(np.array([0.0, 1.0]), np.array([0.1, 0.2]), np.array([0.1, 0.2]), 0.2, 0.2, np.inf, 10),
+        results=results | {"curve": results["curve"] | {key: results["curve"][key][:1] for key in ("times", "test")}},
         training=TrainingHistory(one, one, one, one, one),
         varpi=np.zeros(300),
         y_train=np.arange(300) % 100,
@@ -285,8 +283,6 @@ def test_colour_images_extreme_curves_and_many_classes(make: Make) -> None:
     assert "the attack turns 9 of 9 right answers" in captions["examples"]
     assert "magnified 15.9 times;" in captions["examples"]
     assert "300 are never trained on" in captions["varpi"]
-    assert "chose t = infinity" in captions["degeneration"]
-    assert "t = 0 has no place" in captions["degeneration"]
     assert "Over 1 step of Adv-NTK" in captions["training"]
 
 

@@ -15,9 +15,9 @@ from advntk_dist.data.duplicates import find_duplicates
 from advntk_dist.report import DegenerationCurve, KernelSpectrum, ReportInputs, write_report
 from advntk_dist.report.attacks import attack_words, under_attack
 from advntk_dist.report.judgements import MethodScore, chance_of, headline, highlighted, method_scores, warnings
-from advntk_dist.report.page import flatten, stages, total
+from advntk_dist.report.page import flatten, stages
 from advntk_dist.report.sentences import ALONE, compare, degeneration, summarise
-from advntk_dist.results.schema import PairRow
+from advntk_dist.results.schema import MethodRow, PairRow, WorstCaseResults
 from advntk_dist.text import (
     as_number,
     as_percent,
@@ -28,7 +28,7 @@ from advntk_dist.text import (
     signed_with_interval,
     with_interval,
 )
-from tests.stored_results import under_one_attack
+from tests.stored_results import accuracies, under_one_attack
 
 Make = Callable[..., ReportInputs]
 
@@ -101,8 +101,16 @@ def test_summary_takes_the_pair_of_the_results(make: Make, results: dict[str, An
 
 
 CURVE = DegenerationCurve(
-    np.array([0.01, 0.1, 1.0]), np.array([0.8, 0.9, 0.95]), np.array([0.3, 0.4, 0.3]), 0.99, 0.2, 0.1, n_test=500
+    (0.01, 0.1, 1.0),
+    (accuracies(0.8, 0.3, 500), accuracies(0.9, 0.4, 500), accuracies(0.95, 0.3, 500)),
+    accuracies(0.99, 0.2, 500),
+    0.1,
 )
+
+
+def ending(clean: float = 0.99, robust: float = 0.2) -> DegenerationCurve:
+    """The curve with these accuracies at t = infinity."""
+    return replace(CURVE, limit=accuracies(clean, robust, 500))
 
 
 @pytest.mark.parametrize(
@@ -112,19 +120,19 @@ CURVE = DegenerationCurve(
             CURVE,
             "costs 20.0 points of robust accuracy: 40.0% at t = 0.1 against 20.0% at t = ∞, while clean accuracy rises",
         ),
-        (replace(CURVE, clean_ntk=0.85), "clean accuracy falls from 90.0% to 85.0%"),
-        (replace(CURVE, clean_ntk=0.9), "clean accuracy stays at 90.0%"),
+        (ending(clean=0.85), "clean accuracy falls from 90.0% to 85.0%"),
+        (ending(clean=0.9), "clean accuracy stays at 90.0%"),
         (
-            replace(CURVE, robust_ntk=0.38),
+            ending(robust=0.38),
             "Degeneration is not shown: robust accuracy is 40.0% at t = 0.1 against 38.0%",
         ),
         (
-            replace(CURVE, robust_ntk=0.6),
+            ending(robust=0.6),
             "No degeneration at these times: robust accuracy is 60.0% (95% interval 55.6 to 64.2) at t = ∞, and 40.0% "
             "(95% interval 35.8 to 44.4) at the best finite t, 0.1.",
         ),
         (
-            replace(CURVE, robust_ntk=0.42),
+            ending(robust=0.42),
             "No degeneration is seen at these times, nor ruled out, as the intervals overlap: robust accuracy is 42.0%",
         ),
     ],
@@ -143,14 +151,14 @@ def test_degeneration(curve: DegenerationCurve, says: str) -> None:
     ],
 )
 def test_degeneration_follows_the_same_images(robust_ntk: float, low: float, high: float, says: str) -> None:
-    words = degeneration(replace(CURVE, robust_ntk=robust_ntk), pair(low, high))
+    words = degeneration(ending(robust=robust_ntk), pair(low, high))
     assert says in words
     gain = "20.0 points less" if low < -0.1 else "1.8 points more" if low > 0 else "2.0 points more"
     assert f"The time that validation chose keeps {gain} than t = ∞ (95% interval " in words
     assert ("which may be chance" in words) == (low < 0 < high)
 
 
-def methods(**robust: float) -> dict[str, Any]:
+def methods(**robust: float) -> WorstCaseResults:
     """Methods and their attack, of 400 test images, clean accuracy 0.9."""
     attack = {"name": "fgsm", "loss": "squared-error", "radius": 0.1, "norm": "linf"}
     rows = {
@@ -161,7 +169,7 @@ def methods(**robust: float) -> dict[str, Any]:
         }
         for key, value in robust.items()
     }  # fmt: skip
-    return under_one_attack(attack, rows, [])
+    return WorstCaseResults.model_validate(under_one_attack(attack, rows, [])["worst_case"])
 
 
 @pytest.mark.parametrize(
@@ -197,7 +205,7 @@ def methods(**robust: float) -> dict[str, Any]:
 )
 def test_headline_claims_no_more_than_the_intervals(robust: dict[str, float], says: str, set_off: set[str]) -> None:
     results = methods(**robust)
-    scores = method_scores(results)
+    scores = method_scores(results.methods)
     best = max(scores, key=lambda score: score.robust)
     shown, words = as_percent(best.robust), "fgsm on squared error (l∞ radius 0.1)"
     expected = says.format(attack=words).replace(shown, with_interval(best.robust, best.robust_interval), 1)
@@ -228,10 +236,11 @@ def test_chance_is_the_largest_class(make: Make) -> None:
 def test_what_was_not_learned_is_a_warning() -> None:
     results = methods(ntk=0.0, early_stopped=0.3, adv_ntk=0.36)
     for key, clean in (("early_stopped", 0.32), ("adv_ntk", 0.9)):
-        results["methods"][key] |= {"clean": clean, "clean_interval": [clean - 0.04, clean + 0.04]}
+        row = results.methods[key]
+        row.clean, row.clean_interval = clean, (clean - 0.04, clean + 0.04)
     spectrum = KernelSpectrum(np.array([4.0, 1.0]), np.array([0.1, 0.1]), 50)
     chance = chance_of(3, np.arange(300) % 3)
-    assert warnings(method_scores(results), chance, replace(CURVE, chosen_t=0.01), spectrum) == (
+    assert warnings(method_scores(results.methods), chance, replace(CURVE, chosen_t=0.01), spectrum) == (
         "Not above chance under attack, which is 33.3% (one answer for all, the largest of 3 classes): Early-stopped "
         "NTK 30.0% (95% interval 26.0 to 34.0) and Adv-NTK 36.0% (95% interval 32.0 to 40.0).",
         "Not above chance on clean images either: Early-stopped NTK 32.0% (95% interval 28.0 to 36.0).",
@@ -241,11 +250,11 @@ def test_what_was_not_learned_is_a_warning() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("chosen", "says"), [(0.01, "below 0.01"), (0.1, None), (1.0, "above 1"), (float("inf"), None)]
-)
-def test_a_choice_at_the_edge_of_the_grid_is_a_warning(make: Make, chosen: float, says: str | None) -> None:
-    found = summarise(make(curve=replace(CURVE, chosen_t=chosen))).warnings
+@pytest.mark.parametrize(("chosen", "says"), [(0.01, "below 0.01"), (0.1, None), (1.0, "above 1")])
+def test_a_choice_at_the_edge_of_the_grid_is_a_warning(
+    with_curve: Callable[[DegenerationCurve], ReportInputs], chosen: float, says: str | None
+) -> None:
+    found = summarise(with_curve(replace(CURVE, chosen_t=chosen))).warnings
     assert len(found) == (says is not None)
     assert says is None or f"the edge of the grid, its {'shortest' if chosen < 1 else 'longest'}" in found[0]
     assert says is None or f"extend evaluation.times {says}" in found[0]
@@ -273,9 +282,9 @@ def test_attack_words() -> None:
 
 
 def test_methods_keep_their_usual_order_and_unknown_ones_follow(results: dict[str, Any]) -> None:
-    row = results["methods"]["ntk"]
-    methods = {"zeta": row, "alpha": row, **dict(reversed(results["methods"].items()))}
-    keys = [row.key for row in method_scores({"methods": methods})]
+    row = MethodRow.model_validate(results["methods"]["ntk"])
+    methods = {"zeta": row, "alpha": row, **dict.fromkeys(reversed(results["methods"]), row)}
+    keys = [row.key for row in method_scores(methods)]
     assert keys == ["ntk", "early_stopped", "adv_ntk", "alpha", "zeta"]
 
 
@@ -310,12 +319,10 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_stages_share_the_total() -> None:
     rows = stages({"gram": 1.0, "train": 3.0})
-    assert [(row.name, row.share) for row in rows] == [("gram", 0.25), ("train", 0.75)]
-    assert [row.share for row in stages({"gram": 0.0})] == [0.0]
-    assert stages({}) == ()
-    assert [row.title for row in rows] == ["Gram matrix", "Adv-NTK"]
+    assert [(row.title, row.share) for row in rows] == [("Gram matrix", 0.25), ("Adv-NTK", 0.75), ("Total", 1.0)]
+    assert rows[-1].duration == "4.00 s"
+    assert stages({"gram": 0.0})[0].share == 0.0
     assert stages({"flow": 1.0})[0].title == "flow"
-    assert total(rows) == "4.00 s"
 
 
 def test_flatten_keeps_every_leaf_and_digit() -> None:

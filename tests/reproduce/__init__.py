@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from advntk_dist.cli import main
+from advntk_dist.results.schema import CellResults
 
 TABLES = ("table.md", "table.csv", "table.html", "table.json")
 
@@ -29,11 +30,12 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def cell(method: str, attack: str, seed: int, clean: float, robust: float, **other: Any) -> dict[str, Any]:
+def cell(method: str, attack: str, seed: int, clean: float, robust: float, **other: Any) -> CellResults:
     """A committed cell."""
     usual = {"dataset": "cifar10", "data": "a", "network": "mlp-5", "radius": 8.0, "max_perturbation": 8 / 255}
     if method == "at":
         usual["width"] = 256
     sizes = {"n_train": 10_000, "n_val": 2_000, "n_test": 2_000, "at_steps": 20_000}
     found = {"method": method, "attack": attack, "seed": seed, "clean": clean, "robust": robust}
-    return usual | sizes | found | other
+    intervals = {"clean_interval": (0, 1), "robust_interval": (0, 1), "seconds": 1, "environment": {}}
+    return CellResults.model_validate(usual | sizes | found | intervals | other)

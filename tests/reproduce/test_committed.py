@@ -12,7 +12,7 @@ from rich.console import Console
 from advntk_dist.data import load_dataset
 from advntk_dist.errors import StoreDamagedError
 from advntk_dist.progress import Display
-from advntk_dist.reproduce.grid import Cell, Grid, GridPoint, Sizes, known_data, read_cells
+from advntk_dist.reproduce.grid import Cell, Grid, GridPoint, Sizes, known_data, missing, read_cells
 
 from . import command, files, request
 
@@ -51,7 +51,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(StoreDamagedError, match=r"r8-pgd-ntk\.json: not valid JSON"):
-        wanted.read(tmp_path)
+        missing([[wanted]], tmp_path, {})
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"dataset": "cifar10"}'])
