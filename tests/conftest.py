@@ -94,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     for item in items:
         for marker, why in _OPTIONAL.items():
-            if marker in item.keywords and not config.getoption(f"--run-{marker}"):
+            if item.get_closest_marker(marker) and not config.getoption(f"--run-{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with --run-{marker}"))
     on_ray = {
         item.path

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _Arrays = TypeVar("_Arrays")
 """A pytree of arrays."""
@@ -58,7 +59,12 @@ def copies(a: jax.Array, number: int) -> tuple[jax.Array, ...]:
 
 
 def loop(lower: int, upper: int, body: Callable[[jax.Array, _State], _State], state: _State) -> _State:
-    """``fori_loop`` whose length XLA cannot see: it would write out short loops and merge their steps."""
+    """``fori_loop`` whose length XLA cannot see on a CPU: it would write out short loops and merge their steps.
+
+    For a GPU it does not, and there a length that it cannot see costs each step a wait for the condition to come back.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.fori_loop(np.int32(lower), np.int32(upper), body, state)
     opaque = jax.lax.optimization_barrier(jnp.asarray(upper, jnp.int32))
     return jax.lax.fori_loop(jnp.asarray(lower, jnp.int32), opaque, body, state)
 
