@@ -40,10 +40,27 @@ def under_one_attack(
     return {"attack": attack, "methods": methods, "paired": pairs, "worst_case": worst}
 
 
+def over_radius(robust: float = 0.4) -> dict[str, Any]:
+    """The row of a method over the radius."""
+    row = {
+        "expected": robust,
+        "robust": robust,
+        "robust_interval": [max(0.0, robust - 0.1), robust + 0.1],
+        "n_test": 40,
+    }
+    curve = {"radii": [0.0, 0.1, 0.4], "robust": [0.9, robust, 0.0]}
+    return {
+        "checked": [{"radius": radius} | row for radius in (0.1, 0.2)],
+        "nonlinearity": {"median": 0.01, "high": 0.02},
+        "curves": dict.fromkeys(("linf", "l2", "l1"), curve),
+    }
+
+
 def run_results(**methods: dict[str, Any]) -> dict[str, Any]:
     """results.json of a run with these methods."""
     return DESCRIBED | {
         **under_one_attack({"name": "pgd", "radius": 0.2}, methods, []),
+        "radius": {"images": 40, "methods": {name: over_radius() for name in methods}},
         "tier": {"asked": "none", "worth": False},
         "curve": {"times": [0.1], "validation": [method()], "test": [method()]},
         "gram": {},

@@ -91,14 +91,16 @@ class LinearAttack:
         The worst point found of each image, (m, H, W, C).
     margins
         The largest f_k - f_y there, (m,): positive where the image is misclassified.
-    errors
-        |margin expected of the linearisation - true one| at the point that it named, (m,).
+    expected, errors
+        The margin that the linearisation at the clean image expects at the point that it named, (m,), and
+        |expected - true one| there, (m,).
     towards
         The class whose linear margin named it, (m,).
     """
 
     images: Images
     margins: Values
+    expected: Values
     errors: Values
     towards: Rows
 
@@ -159,16 +161,19 @@ def linear(
     return attack_linear(request, steps, size).images
 
 
-def attack_linear(request: AttackRequest, steps: int, step_size: float) -> LinearAttack:
-    """:func:`linear`, with what it found out of each image."""
+def attack_linear(
+    request: AttackRequest, steps: int, step_size: float, linearisation: Linearisation | None = None
+) -> LinearAttack:
+    """:func:`linear`, with what it found out of each image; ``linearisation`` where it is known."""
     predictor = request.predictor
-    if predictor.shares_gradients:
-        found = _towards_worst(request)
+    if linearisation is not None or predictor.shares_gradients:
+        found = _towards_worst(request, linearisation)
     else:
         found = _towards_runner_up(request)
         if len(rows := np.flatnonzero(found.margins < 0)):
             others = _towards_worst(request.only(rows))
-            found.errors[rows], found.towards[rows] = others.errors, others.towards
+            found.expected[rows], found.errors[rows] = others.expected, others.errors
+            found.towards[rows] = others.towards
             found.keep_worse(rows, others.images, others.margins)
     if len(rows := found.uncertain(np.arange(len(found.margins)), found.errors)):
         part = _aimed(request, rows, found.towards)
@@ -198,17 +203,18 @@ def _towards_runner_up(request: AttackRequest) -> LinearAttack:
     return _met(request, *_runner_up(request))
 
 
-def _towards_worst(request: AttackRequest) -> LinearAttack:
-    linearisation = Linearisation.at(request.predictor, request.clean, request.classes)
-    expected = linearisation.margins(request.radius, request.norm)
-    images, towards = linearisation.worst_points(expected, request.radius, request.norm)
+def _towards_worst(request: AttackRequest, known: Linearisation | None = None) -> LinearAttack:
+    at_clean = known or Linearisation.at(request.predictor, request.clean, request.classes)
+    expected = at_clean.margins(request.radius, request.norm)
+    images, towards = at_clean.worst_points(expected, request.radius, request.norm)
     return _met(request, images, expected.max(axis=1), towards)
 
 
 def _met(request: AttackRequest, images: Images, expected: Values, towards: Rows) -> LinearAttack:
     """What perturbed images are to the predictor, and how far the margin of their class is from what was expected."""
     above = _above(request, images)
-    return LinearAttack(images, above.max(axis=1), np.abs(expected - above[np.arange(len(images)), towards]), towards)
+    errors = np.abs(expected - above[np.arange(len(images)), towards])
+    return LinearAttack(images, above.max(axis=1), expected, errors, towards)
 
 
 def _above(request: AttackRequest, images: Images) -> Values:

@@ -223,8 +223,7 @@ def _per_step(extra: int) -> Callable[[AttackOptions], Passes]:
 
 
 JACOBIAN = 5
-"""Passes with gradients that the derivatives of all outputs count as: for ten outputs of an MLP measured as 5.5 of them,
-for convolutions as 1.7."""
+"""Passes with gradients that the derivatives of all outputs count as; convolutions take less."""
 
 _STEPS = {"steps": "steps"}
 _OF_A_LENGTH = _STEPS | {"step_size": "step_size"}

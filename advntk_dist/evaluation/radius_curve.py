@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import Images, largest_distance
-from advntk_dist.attacks.linear import Linearisation
+from advntk_dist.attacks.linear import Linearisation, attack_linear
+from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.evaluation.evaluator import Array
 from advntk_dist.evaluation.statistics import Accuracy
@@ -28,51 +30,49 @@ class LinearRobustness:
     """Task: how far each image is from a misclassification by the linearised margin, and what is true of that.
 
     A row holds the linear robust radius in each norm of NORMS, then for each of CHECKED the margin that the
-    linearisation expects at its worst point, and the true one there. Margins are max_k f_k - f_y: positive where an
-    image is misclassified. Images that are misclassified without an attack have radius 0; radii that no change of
-    the image reaches are those of the whole pixel range.
+    linearisation expects at its worst point, what it misses of the true one there, and the true margin that the attack
+    ends with (:func:`advntk_dist.attacks.linear.linear`). Margins are max_k f_k - f_y: positive where an image is
+    misclassified. Images that are misclassified without an attack have radius 0; radii that no change of the image
+    reaches are those of the whole pixel range.
 
     Attributes
     ----------
     radius, norm
         Radius whose multiples are checked, and its norm.
+    steps
+        Steps of PGD that the attack takes where the margin is not linear.
     """
 
     radius: float
     norm: Norm
+    steps: int
 
     @property
     def columns(self) -> int:
         """Numbers of a row."""
-        return len(NORMS) + 2 * len(CHECKED)
+        return len(NORMS) + 3 * len(CHECKED)
 
     def __call__(
         self, predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> Array:
         """The rows (m, columns) of images (m, H, W, C) with labels (m,)."""
         images, rows = to_unit_range(x), np.zeros((len(indices), self.columns))
-        f = predictor.predict(images)
-        margins = _margins(f, y)
-        rows[:, len(NORMS) :] = margins[:, None]
-        right = np.flatnonzero(margins < 0)
+        right = np.flatnonzero(predictor.predict(images).argmax(axis=1) == y)
+        rows[:, len(NORMS) :] = np.tile([1.0, 0.0, 1.0], len(CHECKED))
         if not len(right):
             return rows
-        linear = Linearisation.at(predictor, images[right], y[right])
+        linearisation = Linearisation.at(predictor, images[right], y[right])
         most = [largest_distance(images, norm) for norm in NORMS]
-        rows[right, : len(NORMS)] = np.minimum(linear.radii(), most)
-        for i, share in enumerate(CHECKED):
-            expected = linear.margins(share * self.radius, self.norm)
-            points, _ = linear.worst_points(expected, share * self.radius, self.norm)
-            place = len(NORMS) + 2 * i
-            rows[right, place] = expected.max(axis=1)
-            rows[right, place + 1] = _margins(predictor.predict(points), y[right])
+        rows[right, : len(NORMS)] = np.minimum(linearisation.radii(), most)
+        for place, share in enumerate(CHECKED):
+            radius = share * self.radius
+            request = AttackRequest.of(
+                predictor, images[right], y[right], radius=radius, steps=self.steps, norm=self.norm, loss="margin"
+            )
+            found = attack_linear(request, self.steps, radius / 5, linearisation)
+            start = len(NORMS) + 3 * place
+            rows[right, start : start + 3] = np.column_stack([found.expected, found.errors, found.margins])
         return rows
-
-
-def _margins(f: Array, y: NDArray[np.int64]) -> Array:
-    rows, others = np.arange(len(f)), f.copy()
-    others[rows, y] = -np.inf
-    return np.asarray(others.max(axis=1) - f[rows, y])
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,23 +107,33 @@ class RadiusCurve:
         """Each radius that was checked, the robust accuracy that the linear margins expect there, and the exact one."""
         found = []
         for i, share in enumerate(CHECKED):
-            expected, true = self._pair(i)
+            expected, _, true = self._at(i)
             found.append((share * self.radius, float((expected < 0).mean()), Accuracy.of(true < 0)))
         return found
 
     def nonlinearity(self) -> tuple[float, float]:
-        """|expected - true margin| at the attack's radius over the median of |true margin|: median, 95th percentile.
+        """What the linearisation misses at the attack's radius over the median of |margin|: median, 95th percentile.
 
         Of images that are classified correctly; 0 where there are none.
         """
-        expected, true = self._pair(CHECKED.index(1.0))
         right = self.rows[:, 0] > 0
-        if not right.any():
+        expected, errors, _ = (column[right] for column in self._at(CHECKED.index(1.0)))
+        size = float(np.median(np.abs(expected))) if right.any() else 0.0
+        if size == 0:
             return 0.0, 0.0
-        size = float(np.median(np.abs(true[right])))
-        errors = np.abs(expected - true)[right] / (size or 1.0)
-        return float(np.median(errors)), float(np.quantile(errors, 0.95))
+        return float(np.median(errors)) / size, float(np.quantile(errors, 0.95)) / size
 
-    def _pair(self, place: int) -> tuple[Array, Array]:
-        start = len(NORMS) + 2 * place
-        return self.rows[:, start], self.rows[:, start + 1]
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as results.json has them for a method."""
+        median, high = self.nonlinearity()
+        checked = [
+            {"radius": r, "expected": expected, "robust": a.value, "robust_interval": [a.low, a.high], "n_test": a.n}
+            for r, expected, a in self.checked()
+        ]
+        curves = {norm: dict(zip(("radii", "robust"), self.curve(norm), strict=True)) for norm in NORMS}
+        return {"checked": checked, "nonlinearity": {"median": median, "high": high}, "curves": curves}
+
+    def _at(self, place: int) -> tuple[Array, Array, Array]:
+        """Expected margins, their errors and the margins after the attack, (n,) each, at one of CHECKED."""
+        start = len(NORMS) + 3 * place
+        return self.rows[:, start], self.rows[:, start + 1], self.rows[:, start + 2]

@@ -10,9 +10,10 @@ from typing import Any
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
+from advntk_dist.evaluation.radius_curve import RadiusCurve
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.pipeline.directory import RunDirectory, digest, load_images, require_same_images
-from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets, read_outcome
+from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets, read_outcome, read_table
 from advntk_dist.results import schema, sealed
 from advntk_dist.results.schema import ADV_NTK
 from advntk_dist.storage import Records
@@ -38,6 +39,8 @@ class RunOutcomes:
         Index of the time of early stopping: the most robust one on validation images.
     methods
         The methods of results.json, on all test images.
+    radii
+        Their robustness over the radius, on the test images of the degeneration curve.
     others
         Further attacks that test images have met.
     """
@@ -47,6 +50,7 @@ class RunOutcomes:
     curve: list[MethodResult]
     chosen: int
     methods: dict[str, MethodResult]
+    radii: dict[str, RadiusCurve]
     others: tuple[AttackSet, ...] = ()
 
     def worst_case(self, config: RunConfig, counted: Counted | None = None) -> WorstCase:
@@ -75,6 +79,10 @@ class RunOutcomes:
                 "validation": [result.as_dict() for result in self.validation],
                 "test": [result.as_dict() for result in self.curve],
             },
+            "radius": {
+                "images": self.curve[0].clean.n,
+                "methods": {name: curve.as_dict() for name, curve in self.radii.items()},
+            },
         }
 
 
@@ -96,6 +104,11 @@ def curve_name(config: RunConfig) -> tuple[str, int]:
     """The name of the outcomes of the degeneration curve, and how many test images it has."""
     m = config.evaluation.curve
     return ("test", config.data.n_test) if m is None or m == config.data.n_test else (f"curve{m}", m)
+
+
+def radii_name(outcomes: str, images: int) -> str:
+    """The name of the committed rows over the radius, of a method whose outcomes have this name."""
+    return f"{outcomes}_radii{images}"
 
 
 def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None:
@@ -131,13 +144,19 @@ def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None
     found = {method: read_outcome(group, name, tests, seals[method]) for method, name in names.items()}
     on_curve = [result for result in curve if result is not None]
     methods = {method: result for method, result in found.items() if result is not None}
-    if len(on_curve) < len(curve) or len(methods) < len(found):
+    tables = {method: read_table(group, radii_name(name, m), m, seals[method]) for method, name in names.items()}
+    radii = {
+        method: RadiusCurve(table, config.attack.radius, config.attack.norm)
+        for method, table in tables.items()
+        if table is not None
+    }
+    if len(on_curve) < len(curve) or len(methods) < len(found) or len(radii) < len(tables):
         return None
     split = config.data.model_dump(mode="json", exclude={"name", "path"})
     images = {"data": identity["data"], "split": split}
     owner = {key: identity[key] for key in ("configuration", "data")}
     others = read_attack_sets(folder.evaluation, owner, config.attack, names, seals, tests)
-    return RunOutcomes(images, known, on_curve, chosen, methods, tuple(others))
+    return RunOutcomes(images, known, on_curve, chosen, methods, radii, tuple(others))
 
 
 def read_results(folder: RunDirectory, config: RunConfig) -> tuple[dict[str, Any] | None, RunOutcomes | None]:

@@ -115,6 +115,7 @@ def _work(opened: OpenRun) -> dict[str, Any]:
     stages.train(opened)
     stages.curve(opened)
     methods = stages.methods(opened, chosen, context.config.attack)
+    stages.radius_curves(opened, chosen)
     stages.examples(opened)
     _write(opened, _results(opened, end_with_tier(opened, chosen, methods)))
     results = context.folder.read_results()

@@ -22,7 +22,7 @@ from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
 from advntk_dist.pipeline.context import Part, Problem, RunContext
 from advntk_dist.pipeline.directory import RunDirectory, changed_images_named
-from advntk_dist.pipeline.finished import curve_name, most_robust, outcome_names
+from advntk_dist.pipeline.finished import curve_name, most_robust, outcome_names, radii_name
 from advntk_dist.pipeline.outcomes import EvaluationWorkers, Outcomes
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance, Display, LateStage
@@ -251,13 +251,13 @@ def radius_curves(run: OpenRun, chosen: int) -> dict[str, RadiusCurve]:
     """Robust accuracy over the radius of each method, on the test images of the degeneration curve."""
     context, attack, (_, m) = run.context, run.context.config.attack, curve_name(run.context.config)
     part = context.problem.test.first(m)
-    task, group = LinearRobustness(attack.radius, attack.norm), run.outcomes.group(attack)
+    task, group = LinearRobustness(attack.radius, attack.norm, attack.steps), run.outcomes.group(attack)
     found = {method: source(run, method, chosen) for method in outcome_names(context.config, chosen)}
     curves = {}
     with context.events.stage("evaluate"), context.display.stage("Radius curve", len(found) * m, "images") as advance:
         for method, (name, coefficients) in found.items():
             batch = context.config.evaluation.batch
-            rows = CommittedRows(group, f"{name}_radii_{m}", m, task.columns, batch, advance, coefficients.seal)
+            rows = CommittedRows(group, radii_name(name, m), m, task.columns, batch, advance, coefficients.seal)
             if len(rows.missing):
                 rows.fill(run.outcomes.workers.evaluator(coefficients, part), rows.missing, task)
             curves[method] = RadiusCurve(rows.table, attack.radius, attack.norm)

@@ -206,7 +206,7 @@ def foreign_outcomes_named(place: Location) -> Iterator[None]:
 
 def read_outcome(group: zarr.Group, name: str, images: int, seal: int) -> MethodResult | None:
     """Outcomes of so many images under one attack; None where they are not whole, or of other coefficients."""
-    table = _read_table(group, name, images, seal)
+    table = read_table(group, name, images, seal)
     return None if table is None else MethodResult.of(table[:, 0], table[:, 1], float(table[:, 2].max()))
 
 
@@ -214,7 +214,7 @@ def _read_sequence(
     group: zarr.Group, method: str, called: Sequence[str], images: int | None, seal: int
 ) -> MethodResult | None:
     """The same under a sequence of attacks."""
-    tables = [_read_table(group, f"{method}_{name}", images, seal) for name in ("clean", *called)]
+    tables = [read_table(group, f"{method}_{name}", images, seal) for name in ("clean", *called)]
     whole = [table for table in tables if table is not None]
     if len(whole) < len(tables):
         return None
@@ -224,6 +224,7 @@ def _read_sequence(
     return MethodResult.of(right, robust, max(float(table[:, 1].max()) for table in attacked))
 
 
-def _read_table(group: zarr.Group, name: str, images: int | None, seal: int) -> NDArray[np.float64] | None:
+def read_table(group: zarr.Group, name: str, images: int | None, seal: int) -> NDArray[np.float64] | None:
+    """The rows of so many images; None where they are not whole, or of other coefficients."""
     stored = Records.stored(group, name, of=seal)
     return None if stored is None or stored.rows != images else stored.read_all()

@@ -15,7 +15,7 @@ from advntk_dist.results import schema, sealed
 from advntk_dist.storage.paths import Location
 from advntk_dist.text import as_percent
 
-NAMES = ("methods", "degeneration", "training", "varpi", "extremes", "examples", "spectrum")
+NAMES = ("methods", "degeneration", "radius", "training", "varpi", "extremes", "examples", "spectrum")
 """Plots of a run's report; that of `advntk dynamics` comes beside them."""
 
 
@@ -47,6 +47,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot]:
     return {
         "methods": run_plots.methods_plot(method_scores(met.methods), under_attack(met)),
         "degeneration": run_plots.degeneration_plot(curve),
+        "radius": run_plots.radius_plot(inputs.results),
         "training": run_plots.training_plot(inputs.training),
         "varpi": run_plots.varpi_plot(inputs.varpi, inputs.y_train, classes),
         "extremes": image_plots.extremes_plot(inputs.extremes, inputs.varpi, classes),

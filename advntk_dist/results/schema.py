@@ -127,6 +127,47 @@ class CurveResults(_Section):
     test: list[MethodRow] = Field(description="Accuracies on test images, one row a time.")
 
 
+class CheckedRadiusRow(_Section):
+    """A radius at which each image met the attack on the linearised margin, judged by the exact predictor."""
+
+    radius: float = Field(description="Radius, in the norm of the run's attack.")
+    expected: Fraction = Field(description="Part of the images that are robust by the linearised margin.")
+    robust: Fraction = Field(description="Part of the images that are robust under the attack.")
+    robust_interval: Interval
+    n_test: Images = Field(description="Images that were judged.")
+
+
+class RadiusCurveRow(_Section):
+    """Robust accuracy by the linearised margin over the radius."""
+
+    radii: list[float] = Field(description="Radii, ascending from 0.")
+    robust: list[Fraction] = Field(
+        description="Part of the images that no change up to the radius overtakes, linearly."
+    )
+
+
+class NonlinearityRow(_Section):
+    """|linearised - true margin| at worst points within the run's radius, over the median of |linearised margin|."""
+
+    median: float = Field(description="Median over images that are classified correctly.")
+    high: float = Field(description="95th percentile of them.")
+
+
+class RadiusMethodRow(_Section):
+    """A method over the radius."""
+
+    checked: list[CheckedRadiusRow] = Field(description="Radii at which the curve was checked.")
+    nonlinearity: NonlinearityRow = Field(description="How far the margin is from linear within the run's radius.")
+    curves: dict[Literal["linf", "l2", "l1"], RadiusCurveRow] = Field(description="The curve in each norm.")
+
+
+class RadiusResults(_Section):
+    """Robust accuracy over the radius, from the derivatives of all outputs at each clean image."""
+
+    images: Images = Field(description="Number of test images, the first of the test part.")
+    methods: Mapping[str, RadiusMethodRow] = Field(description="Each method over the radius.")
+
+
 class Described(_Section):
     """Which run a file is about: what it is made of, and digests of its configuration and of its images."""
 
@@ -198,6 +239,7 @@ class RunResults(Attacked):
     paired: list[PairRow] = Field(description="Differences between methods under the run's own attack.")
     worst_case: WorstCaseResults = Field(description="Accuracies under all attacks that the methods have met.")
     curve: CurveResults = Field(description="Accuracies over uniform training times: the degeneration curve.")
+    radius: RadiusResults = Field(description="Accuracies over the radius, in three norms.")
     tier: FinalTier = Field(description="Stronger attacks that ended the run.")
     gram: dict[str, Any] = Field(description="Backend, dtype, tile edge, number of tiles and bytes of the Gram matrix.")
     solver: dict[str, Any]

@@ -76,6 +76,7 @@ COMPARED: dict[str, Callable[[KernelPredictor, NDArray[Any], NDArray[Any]], NDAr
     "ntk_vjp": lambda f, x, u: f.net.ntk_vjp(x, f.x_train, u @ f.coefficients.T)[1],
     "predict": lambda f, x, u: f.predict(x),
     "vjp": lambda f, x, u: f.vjp(x, u),
+    "jacobian": lambda f, x, u: f.value_and_jacobian(x)[1],
 }
 """Functions of a predictor, images (m, H, W, C) and a cotangent (m, k) that are held to float64."""
 ATTACKS: dict[str, tuple[Callable[..., NDArray[Any]], int]] = {"pgd": (partial(pgd, radius=RADIUS, steps=10), 10)}

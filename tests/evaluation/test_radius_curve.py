@@ -38,7 +38,7 @@ def _judged(bend: float, norm: Any, wrong: int = 4) -> tuple[Any, Any, Any, Radi
     x = np.random.default_rng(2).uniform(-0.4, 0.4, (60, *SHAPE))
     y = predictor.predict(x).argmax(axis=1)
     y[:wrong] = (y[:wrong] + 1) % 3
-    task = LinearRobustness(RADIUS[norm], norm)
+    task = LinearRobustness(RADIUS[norm], norm, 5)
     rows = task(predictor, x, y, np.arange(60))
     assert rows.shape == (60, task.columns)
     return predictor, x, y, RadiusCurve(rows, RADIUS[norm], norm)
@@ -70,15 +70,15 @@ def test_what_is_not_linear_shows() -> None:
     predictor, x, y, found = _judged(8.0, "linf")
     assert found.nonlinearity()[1] > found.nonlinearity()[0] > 1e-3
     for radius, _, exact in found.checked():
-        attacked = linear(predictor, x, y, radius=radius, steps=0)
-        assert (predictor.predict(attacked).argmax(axis=1) == y).mean() <= exact.value
+        attacked = linear(predictor, x, y, radius=radius, steps=5)
+        assert exact.value == pytest.approx((predictor.predict(attacked).argmax(axis=1) == y).mean(), abs=2 / 60)
 
 
 def test_a_predictor_without_slopes_is_robust_at_every_radius() -> None:
     predictor = Bent(0.0)
     predictor.weights = np.zeros_like(predictor.weights)
     predictor.predict = lambda x: np.tile([0.0, 1.0, 0.5], (len(x), 1))  # type: ignore[method-assign]
-    rows = LinearRobustness(0.1, "linf")(predictor, np.zeros((2, *SHAPE)), np.array([1, 2]), np.arange(2))
+    rows = LinearRobustness(0.1, "linf", 5)(predictor, np.zeros((2, *SHAPE)), np.array([1, 2]), np.arange(2))
     whole = [largest_distance(np.zeros((1, *SHAPE)), norm) for norm in NORMS]
     np.testing.assert_array_equal(rows[:, :3], [whole, [0.0, 0.0, 0.0]])
     assert np.isfinite(rows).all()

@@ -136,6 +136,7 @@ def calls(name: str) -> dict[str, Callable[[], Any]]:
         "predict": lambda: predictor.predict(batch),
         "vjp": lambda: predictor.vjp(batch, wanted),
         "value_and_slope": lambda: predictor.value_and_slope(batch, wanted, loss="margin", towards=towards),
+        "value_and_jacobian": lambda: predictor.value_and_jacobian(batch),
         "ascend linf": lambda: ascend("linf"),
         "ascend l2": lambda: ascend("l2"),
         "ascend l1": lambda: ascend("l1"),
