@@ -37,30 +37,24 @@ def under_one_attack(
     n = next(iter(methods.values()))["n_test"]
     rows = {name: {key: row[key] for key in MethodRow.model_fields} for name, row in methods.items()}
     worst = {"images": n, "sets": ["own"], "attacks": [attack], "methods": rows, "paired": pairs, "alone": []}
-    return {"attack": attack, "methods": methods, "paired": pairs, "worst_case": worst}
+    over = {name: over_radius(row["robust"], attack["radius"], n) for name, row in methods.items()}
+    radius = {"images": n, "radius": attack["radius"], "norm": "linf", "methods": over}
+    return {"attack": attack, "methods": methods, "paired": pairs, "worst_case": worst, "radius": radius}
 
 
-def over_radius(robust: float = 0.4) -> dict[str, Any]:
+def over_radius(robust: float, radius: float, n: int) -> dict[str, Any]:
     """The row of a method over the radius."""
-    row = {
-        "expected": robust,
-        "robust": robust,
-        "robust_interval": [max(0.0, robust - 0.1), robust + 0.1],
-        "n_test": 40,
-    }
-    curve = {"radii": [0.0, 0.1, 0.4], "robust": [0.9, robust, 0.0]}
-    return {
-        "checked": [{"radius": radius} | row for radius in (0.1, 0.2)],
-        "nonlinearity": {"median": 0.01, "high": 0.02},
-        "curves": dict.fromkeys(("linf", "l2", "l1"), curve),
-    }
+    row = {"robust_interval": list(wilson_interval(robust, n)), "n_test": n}
+    checked = [{"radius": radius, "expected": robust, "robust": robust} | row]
+    curve = {"radii": [0.0, radius, 2 * radius], "robust": [1.0, robust, 0.0]}
+    nonlinearity = {"median": 0.01, "high": 0.02}
+    return {"checked": checked, "nonlinearity": nonlinearity, "curves": dict.fromkeys(("linf", "l2", "l1"), curve)}
 
 
 def run_results(**methods: dict[str, Any]) -> dict[str, Any]:
     """results.json of a run with these methods."""
     return DESCRIBED | {
         **under_one_attack({"name": "pgd", "radius": 0.2}, methods, []),
-        "radius": {"images": 40, "methods": {name: over_radius() for name in methods}},
         "tier": {"asked": "none", "worth": False},
         "curve": {"times": [0.1], "validation": [method()], "test": [method()]},
         "gram": {},

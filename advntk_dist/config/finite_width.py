@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -90,6 +91,12 @@ class FiniteWidthConfig(RunConfig):
 
     flow: FlowConfig = FlowConfig()
     finite: AdversarialTrainingConfig = AdversarialTrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _attack_by_default(cls, values: Any) -> Any:
+        attack = values.get("attack", {}) if isinstance(values, Mapping) else None
+        return {**values, "attack": {"name": PLAIN.name, **attack}} if isinstance(attack, Mapping) else values
 
     @classmethod
     def _usual_loss(cls, train: Any) -> str | None:  # noqa: ARG003

@@ -81,6 +81,8 @@ class RunOutcomes:
             },
             "radius": {
                 "images": self.curve[0].clean.n,
+                "radius": config.attack.radius,
+                "norm": config.attack.norm,
                 "methods": {name: curve.as_dict() for name, curve in self.radii.items()},
             },
         }

@@ -44,7 +44,7 @@ from advntk_dist.report.style import (
     single_axes,
     title,
 )
-from advntk_dist.results.schema import MethodRow, RunResults
+from advntk_dist.results.schema import MethodRow, RadiusResults
 from advntk_dist.text import as_number, as_percent
 
 _CLASSES = 20  # more boxes than this cannot be told apart
@@ -144,9 +144,8 @@ def _label_infinity(axes: Axes, limit: Mapping[str, Any], top: float) -> None:
         note(axes, text, place, (5, 0), colour, xycoords=("axes fraction", "data"), va="center")
 
 
-def radius_plot(results: RunResults) -> Plot:
+def radius_plot(over: RadiusResults) -> Plot:
     """Robust accuracy of each method over the radius of the run's norm, by the linearised margin and checked."""
-    norm, over = results.attack["norm"], results.radius
     rows: list[dict[str, Any]] = [
         {"method": key, "norm": each, "radius": r, "robust": robust, "checked": ""}
         for key, method in over.methods.items()
@@ -154,7 +153,7 @@ def radius_plot(results: RunResults) -> Plot:
         for r, robust in zip(curve.radii, curve.robust, strict=True)
     ]
     rows += [
-        {"method": key, "norm": norm, "radius": row.radius, "robust": row.expected, "checked": row.robust}
+        {"method": key, "norm": over.norm, "radius": row.radius, "robust": row.expected, "checked": row.robust}
         for key, method in over.methods.items()
         for row in method.checked
     ]
@@ -164,10 +163,10 @@ def radius_plot(results: RunResults) -> Plot:
         for key, m in over.methods.items()
     )
     return plot(
-        lambda: radius_figure(results),
+        lambda: radius_figure(over),
         rows,
-        f"Robust accuracy over the {norm} radius on {over.images:,} test images. Lines: no class overtakes the true "
-        "one by the margin linearised at the clean image. Points: the exact predictor under the attack that starts "
+        f"Robust accuracy over the {over.norm} radius on {over.images:,} test images. Lines: no class overtakes "
+        "the true one by the margin linearised at the clean image. Points: the exact predictor under the attack that starts "
         f"from there, {min(gaps):+.1f} to {max(gaps):+.1f} percentage points from the lines. What the linearised "
         "margin misses of the true one at its worst point, at the run's radius (dotted), over the median margin "
         f"(median and 95th percentile of images): {errors}. The CSV has the curves in all norms.",
@@ -175,16 +174,16 @@ def radius_plot(results: RunResults) -> Plot:
     )
 
 
-def radius_figure(results: RunResults) -> Figure:
+def radius_figure(over: RadiusResults) -> Figure:
     """Lines by the linearised margin, points by the exact predictor, the run's radius marked."""
     figure, axes = single_axes(2.9)
-    norm, radius = results.attack["norm"], results.attack["radius"]
-    for (key, method), colour in zip(results.radius.methods.items(), (CLEAN, INK, ROBUST), strict=False):
+    norm, radius = over.norm, over.radius
+    for (key, method), colour in zip(over.methods.items(), (CLEAN, INK, ROBUST), strict=False):
         curve, checked = method.curves[norm], method.checked
         axes.plot(curve.radii, curve.robust, color=colour, label=title_of(key))
         axes.plot([r.radius for r in checked], [r.robust for r in checked], "o", color=colour, markersize=4)
     axes.axvline(radius, color=INK, linewidth=1.0, linestyle=DOTTED)
-    accuracy_axis(axes, max(max(m.curves[norm].robust) for m in results.radius.methods.values()))
+    accuracy_axis(axes, max(max(m.curves[norm].robust) for m in over.methods.values()))
     axes.set_xlim(0, 2.05 * radius if radius else None)
     axes.set_xlabel(f"radius ({norm}, pixel range 1)")
     accuracy_legend(figure)

@@ -47,7 +47,7 @@ def make_plots(inputs: ReportInputs) -> dict[str, Plot]:
     return {
         "methods": run_plots.methods_plot(method_scores(met.methods), under_attack(met)),
         "degeneration": run_plots.degeneration_plot(curve),
-        "radius": run_plots.radius_plot(inputs.results),
+        "radius": run_plots.radius_plot(inputs.results.radius),
         "training": run_plots.training_plot(inputs.training),
         "varpi": run_plots.varpi_plot(inputs.varpi, inputs.y_train, classes),
         "extremes": image_plots.extremes_plot(inputs.extremes, inputs.varpi, classes),

@@ -165,6 +165,8 @@ class RadiusResults(_Section):
     """Robust accuracy over the radius, from the derivatives of all outputs at each clean image."""
 
     images: Images = Field(description="Number of test images, the first of the test part.")
+    radius: float = Field(description="Radius of the run's attack.")
+    norm: Literal["linf", "l2", "l1"] = Field(description="Norm in which the curves were checked: that of the attack.")
     methods: Mapping[str, RadiusMethodRow] = Field(description="Each method over the radius.")
 
 
