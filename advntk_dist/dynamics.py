@@ -7,7 +7,7 @@ Written as c(t) = t D^1/2 phi_1(-t S) D^1/2 Y, S = D^1/2 Theta D^1/2, it needs n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from advntk_dist.operators.base import blas_threads
 from advntk_dist.solve.cg import solve_infinite_time
 from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.krylov import KrylovBasis, time_integral
-from advntk_dist.solve.lanczos import krylov_basis
-from advntk_dist.solve.limit import least_squares_limit, rank_cutoff
+from advntk_dist.solve.lanczos import GrowingBasis, krylov_basis
+from advntk_dist.solve.limit import least_squares_limit, limit_in_basis, rank_cutoff
 from advntk_dist.solve.memory_budget import plan_solver
 from advntk_dist.solve.solution import Solution, Status
 
@@ -31,6 +31,17 @@ DEFAULT_TOLERANCE = 1e-8
 
 _LARGE = 2**18
 """Entries of a block of vectors from which several threads pay off; below, they would mostly wait for each other."""
+
+
+@dataclass
+class _Known:
+    """A basis of coefficients that may grow on, and how far it is known to serve."""
+
+    key: bytes
+    growing: GrowingBasis
+    basis: KrylovBasis | None = None
+    t: float = 0.0
+    tol: float = 0.0
 
 
 class ATDynamics:
@@ -96,7 +107,7 @@ class ATDynamics:
         self.plan = plan_solver(self.operator, self.y.shape[1], memory)
         self._threads = 1 if self.y.size < _LARGE else None
         self.scratch = None if scratch is None else Path(scratch)
-        self._last: tuple[bytes, float, float, KrylovBasis] | None = None
+        self._last: _Known | None = None
 
     def coefficients(
         self, varpi: ArrayLike, t: float = 1.0, tol: float = DEFAULT_TOLERANCE, *, throw: bool = True
@@ -129,7 +140,10 @@ class ATDynamics:
     def trajectory(
         self, varpi: ArrayLike, times: Sequence[float], tol: float = DEFAULT_TOLERANCE, *, throw: bool = True
     ) -> list[Solution]:
-        """c(t) at many times from one Krylov basis; arguments and errors as for :meth:`coefficients`."""
+        """c(t) at many times from one Krylov basis; arguments and errors as for :meth:`coefficients`.
+
+        Where all varpi > 0 are equal, t = infinity goes on with the same basis.
+        """
         d = self._varpi(varpi)
         if any(not t >= 0 for t in times):
             raise ValueError(f"times must be >= 0, got {list(times)}")
@@ -139,10 +153,10 @@ class ATDynamics:
 
     def _trajectory(self, d: Array, times: Sequence[float], tol: float, throw: bool) -> list[Solution]:
         finite = [t for t in times if np.isfinite(t)]
-        limit = self._infinite(d, tol) if len(finite) < len(times) else None  # first: it may need a basis's memory
         basis = self._basis(d, max(finite), tol) if finite and max(finite) > 0 else None
         served = [t for t in finite if t > 0]
         found = dict(zip(served, _solutions(basis, served, tol), strict=True)) if basis is not None else {}
+        limit = self._infinite(d, tol) if len(finite) < len(times) else None  # the basis goes on growing
         solutions = []
         for t in times:
             if np.isinf(t):
@@ -249,7 +263,16 @@ class ATDynamics:
             v = np.asarray(slope, dtype=np.float64)
             if v.shape != self.y.shape:
                 raise ValueError(f"the objective's gradient must be {self.y.shape}, got {v.shape}")
-            backward = self._grow(d, v, 1.0, tol)
+            backward = krylov_basis(
+                self.operator.matmat,
+                d,
+                v,
+                t=1.0,
+                tolerance=tol,
+                max_passes=self.max_passes,
+                max_columns=self.plan.max_columns,
+                budget=ColumnBudget(self.plan.basis, self.scratch),
+            )
             _solutions(backward, [1.0], tol)[0].checked("adjoint at t = 1", tol)
             return value, time_integral(forward, self.y, backward, v, self.plan.work_rows(forward.q.m + backward.q.m))
 
@@ -263,26 +286,33 @@ class ATDynamics:
 
     def _basis(self, d: Array, t: float, tol: float) -> KrylovBasis:
         """The basis of (varpi, Y) up to time t; the last one is kept, as attack and gradient ask for the same."""
-        key = d.tobytes()
-        if self._last is not None and self._last[0] == key and self._last[1] >= t and self._last[2] <= tol:
-            return self._last[3]
-        self._last = None  # one basis of coefficients at a time: memory is planned for that
-        basis = self._grow(d, self.y, t, tol)
-        if basis.status is Status.CONVERGED:
-            self._last = (key, t, tol, basis)
-        return basis
-
-    def _grow(self, d: Array, block: Array, t: float, tol: float) -> KrylovBasis:
-        return krylov_basis(
+        last = self._growing(d)
+        if last.basis is not None and last.t >= t and last.tol <= tol:
+            return last.basis
+        if last.growing.passes:  # begun afresh, so that a solve has the same numbers whatever was solved before
+            self._last = None
+            last = self._growing(d)
+        basis = last.growing.grow(
             self.operator.matmat,
-            d,
-            block,
-            t=t,
+            lambda basis: basis.error_and_floor(t),
             tolerance=tol,
             max_passes=self.max_passes,
             max_columns=self.plan.max_columns,
-            budget=ColumnBudget(self.plan.basis, self.scratch),
         )
+        if basis.status is Status.CONVERGED:
+            last.basis, last.t, last.tol = basis, t, tol
+        else:
+            self._last = None
+        return basis
+
+    def _growing(self, d: Array) -> _Known:
+        """The basis of (varpi, Y), whose first block is known."""
+        key = d.tobytes()
+        if self._last is None or self._last.key != key:
+            self._last = None  # one basis of coefficients at a time: memory is planned for that
+            growing = GrowingBasis(np.sqrt(d), self.y, ColumnBudget(self.plan.basis, self.scratch))
+            self._last = _Known(key, growing)
+        return self._last
 
     def _infinite(self, d: Array, tol: float) -> Solution:
         support = (d > 0)[:, None]
@@ -294,17 +324,34 @@ class ATDynamics:
         def matmat(v: Array) -> Array:
             return np.asarray(np.where(support, self.operator.matmat(np.where(support, v, 0.0)), 0.0))
 
+        spent = 0
+        if (d[d > 0] == d.max()).all():
+            growing = self._growing(d).growing
+            solution = limit_in_basis(
+                growing,
+                self.operator.matmat,
+                cutoff=cutoff,
+                ridge=self.ridge * diagonal,
+                tolerance=tol,
+                max_passes=self.max_passes,
+                max_columns=self.plan.max_columns,
+            )
+            spent = solution.passes
+            if solution.ok or self.max_passes - spent <= 3:
+                return solution
+            del growing
+            self._last = None  # the preconditioner wants its memory
         solution = solve_infinite_time(
             matmat,
             np.where(support, self.y, 0.0),
             tolerance=tol,
             ridge=self.ridge * diagonal,
-            max_passes=self.max_passes,
+            max_passes=self.max_passes - spent,
             rank=self.plan.rank,
             cutoff=cutoff,
         )
-        left = self.max_passes - solution.passes
-        if solution.status is Status.NOT_POSITIVE and not self.ridge and left > 3:
+        spent += solution.passes
+        if solution.status is Status.NOT_POSITIVE and not self.ridge and self.max_passes - spent > 3:
             self._last = None  # one basis at a time
             limit = least_squares_limit(
                 matmat,
@@ -312,14 +359,14 @@ class ATDynamics:
                 self.y,
                 cutoff=cutoff,
                 tolerance=tol,
-                max_passes=left,
+                max_passes=self.max_passes - spent,
                 rank=self.plan.rank,
                 max_columns=self.plan.max_columns,
                 budget=ColumnBudget(self.plan.basis, self.scratch),
             )
-            solution = replace(limit, passes=limit.passes + solution.passes)
+            solution, spent = limit, spent + limit.passes
         # The preconditioner leaves rounding outside the support.
-        return replace(solution, value=np.where(support, solution.value, 0.0))
+        return replace(solution, passes=spent, value=np.where(support, solution.value, 0.0))
 
 
 def _require_tolerance(tol: float) -> None:

@@ -326,6 +326,34 @@ def scale_solver() -> Iterator[str]:
     yield f"time grows as n^{ours:.1f} against n^{dense:.1f} between {first:,} and {last:,}"
 
 
+def solver_parts() -> Iterator[str]:
+    solver = stored("solver")["results"]
+    limit, held, trained = solver["limit"], solver["held"]["ratio"], solver["tolerance"]
+    ours, theirs = limit["products"]["one basis"], limit["products"]["conjugate gradients"]
+    yield f"infinity take {ours['passes']} passes with {ours['columns']:,} vectors (n = {limit['n']:,}, "
+    yield f"{limit['dtype']},"
+    yield f"tolerance {limit['tolerance']:.0e}); a basis and then preconditioned conjugate gradients took "
+    yield f"took {theirs['passes']} with {theirs['columns']:,}, and agree to {limit['relative_difference']:.1e}."
+    assert solver["held"]["n"] == limit["n"]
+    yield f"a product with 10 vectors takes {held['10']['cpu']:.1f} times the processor time of its arithmetic, "
+    yield f"arithmetic, {held['20']['cpu']:.1f} times with 20; with one vector {held['1']['cpu']:.0f} times that of"
+    rows: dict[float, list[Any]] = {}
+    for row in trained["trainings"]:
+        rows.setdefault(row["tolerance"], []).append(row)
+    exact, chosen, loose = (rows[tolerance] for tolerance in (1e-6, 1e-3, 1e-2))
+    passes, cosines = ([fold(row[key] for row in part) for part in (exact, chosen, loose)]
+                       for fold, key in ((sum, "passes"), (min, "cosine")))  # fmt: skip
+    robust = [[row["robust"] for row in part] for part in (exact, chosen, loose)]
+    assert robust[0] == robust[1]
+    yield f"(n = {trained['n']:,}, MLP-5, {len(exact)} seeds) with solves to {chosen[0]['tolerance']:.0e} the robust"
+    yield f"the robust accuracy on {trained['held_out']:,} held-out images is that with {exact[0]['tolerance']:.0e} for"
+    yield f"for every seed ({', '.join(points(r) for r in robust[0])}%), log varpi moves the same way (cosine at least "
+    yield f"(cosine at least {cosines[1]:.4f}), and {passes[1]} passes do instead of {passes[0]}."
+    most = max(abs(a - b) for a, b in zip(robust[0], robust[2], strict=True))
+    yield f"With {loose[0]['tolerance']:.0e} accuracy moves by up to {points(most)} points "
+    yield f"points (cosine {cosines[2]:.3f}) for {passes[2]} passes."
+
+
 def finite_width() -> Iterator[str]:
     finite, small = stored("finite-width-cifar10-small"), stored("finite-width-digits")
     methods, attack, sizes = finite["methods"], finite["attack"], finite["training"]
@@ -367,7 +395,8 @@ FIGURES: dict[str, tuple[Callable[[], Iterator[str]], ...]] = {
     README: (needs, shown_job, shown_table, shown_difference),
     BENCHMARKS: (
         machine, plan, speed, kept_speed, whole_run, recipe_table, recipe_differences, stronger_attacks,
-        check_and_autoattack, ablation, reproduction, scale_gram, scale_job, scale_solver, finite_width, digits,
+        check_and_autoattack, ablation, reproduction, scale_gram, scale_job, scale_solver, solver_parts,
+        finite_width, digits,
     ),
 }  # fmt: skip
 

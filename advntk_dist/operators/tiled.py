@@ -204,7 +204,7 @@ def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> PartialProduct:
     height, width = run.rows.stop - run.rows.start, run.cols.stop - run.cols.start
     direct, mirrored = np.zeros((height, k)), np.zeros((k, width))
     from_rows = np.ascontiguousarray(vectors.transposed[:, run.rows])
-    buffers = np.empty(rows * columns), np.empty(rows * k), np.empty(k * columns)
+    wide, through, across = np.empty((rows, columns)), np.empty((rows, k)), np.empty((k, columns))
     for t, following in zip(run.tiles, (*run.tiles[1:], None), strict=True):
         if following is not None:
             tiles.expect(following)
@@ -214,12 +214,9 @@ def run_product(tiles: Tiles, run: Run, vectors: Vectors) -> PartialProduct:
             left, beside = from_rows[:, panel], direct[panel]
             for part in spans(t.shape[1], columns):
                 piece = values[:, part]
-                wide, through, across = (
-                    buffer[: a * b].reshape(a, b)
-                    for buffer, (a, b) in zip(
-                        buffers, (piece.shape, (piece.shape[0], k), (k, piece.shape[1])), strict=True
-                    )
-                )
+                if piece.shape != wide.shape:  # at the ends of a tile, and after them
+                    a, b = piece.shape
+                    wide, through, across = np.empty((a, b)), np.empty((a, k)), np.empty((k, b))
                 np.copyto(wide, piece)
                 beside += np.matmul(wide, right[part], out=through)
                 if not t.on_diagonal:

@@ -19,9 +19,8 @@ from advntk_dist.evaluation.cost import BatchSeconds
 from advntk_dist.planning.counts import Images
 from advntk_dist.spec import RESNET_STAGES, parse_name
 
-RANK_POWER = 0.4
-"""Passes at t = infinity grow with n to this power: with a preconditioner of fixed rank the condition number grows like
-n, and 1,024 to 48,000 images of CIFAR-10 gave 0.3 to 0.46."""
+LIMIT_POWER = 0.35
+"""Passes at t = infinity grow with n to this power: 500 to 4,000 images of CIFAR-10 gave 0.2 to 0.4."""
 
 GROWTH = 0.4
 """varpi after s normalised steps of length lr is about s^0.4 lr / sqrt(n): 0.3 with digits, 0.45 with CIFAR-10."""
@@ -144,8 +143,8 @@ class UnitCosts:
         What the first call takes longer, because it compiles.
     block
         A block of kernel values between attacked and training images.
-    entry, sketch_entry, hold_entry
-        An entry of the matrix in a pass with as many vectors as classes, in one with 300, and when it is read.
+    entry, hold_entry
+        An entry of the matrix in a pass with as many vectors as classes, and when it is read.
     read_byte
         A byte of a file past the cache.
     table, commit
@@ -167,7 +166,6 @@ class UnitCosts:
     first_kernel: float
     block: float
     entry: float
-    sketch_entry: float
     hold_entry: float
     read_byte: float
     table: float
@@ -209,7 +207,6 @@ def typical_costs(network: str) -> UnitCosts:
         first_kernel=0.3,
         block=2**20 * value,
         entry=0.8e-9,
-        sketch_entry=1.1e-8,
         hold_entry=5e-9,
         read_byte=0.8e-9,
         table=0.005,

@@ -92,7 +92,7 @@ class RunPlan:
         p = self.prediction
         if p is not None:
             lines.append(
-                f"passes      {p.passes['uniform']:.0f} for all finite times, {p.passes['infinity']:.0f} at "
+                f"passes      {p.passes['uniform']:.0f} for all finite times, {p.passes['infinity']:.0f} more at "
                 f"t = infinity, {p.passes['train']:.0f} in training"
             )
         steps = {name: getattr(scored, name).image_steps for name in ("select", "train", "evaluate")}

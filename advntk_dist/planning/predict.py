@@ -21,10 +21,9 @@ from advntk_dist.kernels.compiled import block_edge
 from advntk_dist.operators.placement import CORES_A_HOLDER
 from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import RUN_TILES
-from advntk_dist.planning.calibration import RANK_POWER, Calibration, UnitCosts, varpi_after
+from advntk_dist.planning.calibration import LIMIT_POWER, Calibration, UnitCosts, varpi_after
 from advntk_dist.planning.cluster import Cluster, OperatorPlan, operator_plan
 from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, longest, step_images
-from advntk_dist.solve.memory_budget import MAX_RANK
 
 START, COMPUTE, IDLE, WRITE, LINK, STORE = (
     "start and stop of Ray",
@@ -184,7 +183,7 @@ class _Predictor:
         pilot, last = self.measured.pilot, self.config.evaluation.times[-1]
         passes = {
             "uniform": pilot.passes(last * self.n),
-            "infinity": self._infinite_passes(),
+            "infinity": max(0.0, self._infinite_passes() - pilot.passes(last * self.n)),
             "train": self.config.train.steps * 2 * self._step_mean(pilot.passes),
         }
         left_out = None if worth else tier
@@ -199,19 +198,20 @@ class _Predictor:
         """Seconds a byte of the store that one process reads."""
         return max(self.costs.read_byte, _seconds_a_byte(self.cluster.node_link))
 
-    def _pass(self, columns: int, entry: float | None = None) -> Parts:
-        """One product with so many vectors; ``entry`` is measured with all cores of a machine."""
-        core = (self.costs.entry if entry is None else entry) * self.measured.cores
+    def _pass(self, columns: int) -> Parts:
+        """One product with so many vectors; the seconds of an entry are measured with all cores of a machine."""
+        core = self.costs.entry * self.measured.cores
         return pass_seconds(self.operator, self.grid, self.cluster, columns, core, self._read_byte)
 
     def _solve(self) -> Parts:
         c, n = self.costs, self.n
         times = self.config.evaluation.times
         held = c.hold_entry * n**2 if self.operator.name == "memory" else 0.0
+        finite = sum(self._basis(times[-1] * n).values())
         return {
             "reading the matrix": self.counts.gram.tiles * c.read_tile + held,
-            "finite times": sum(self._basis(times[-1] * n).values()),
-            "t = infinity": self._infinite(),
+            "finite times": finite,
+            "t = infinity": max(0.0, self._infinite() - finite),  # the same basis, which goes on growing
             "checkpoints": 2 * (len(times) + 1) * c.commit + _SOLVE_TABLES * c.table,
         }
 
@@ -222,16 +222,16 @@ class _Predictor:
 
     def _infinite_passes(self) -> float:
         whole = self.measured.pilot.whole
-        return whole.infinite_passes * float(max(1.0, self.n / whole.n) ** RANK_POWER)
+        return whole.infinite_passes * float(max(1.0, self.n / whole.n) ** LIMIT_POWER)
 
     def _infinite(self) -> float:
+        """Seconds of the basis that serves all times and infinity."""
         c, n, whole = self.costs, self.n, self.measured.pilot.whole
         passes = self._infinite_passes()
-        in_passes = (whole.infinite_passes * c.entry + c.sketch_entry) * whole.n**2
+        in_passes = whole.infinite_passes * c.entry * whole.n**2
         rest = max(0.0, whole.infinite_seconds - in_passes) * n / whole.n * passes / max(1.0, whole.infinite_passes)
         one = sum(self._pass(self.classes).values())
-        sketch = sum(self._pass(min(MAX_RANK, max(1, n // 4)), c.sketch_entry).values())
-        return passes * one + sketch + rest
+        return passes * one + rest
 
     def _batch(self, share: float) -> BatchSeconds:
         """Seconds of the passes of a batch where they take ``share`` times what they took on the measured machine."""
@@ -341,7 +341,7 @@ class Prediction:
     parts
         The same, by what they are spent on.
     passes
-        Over the Gram matrix: of the longest uniform solve, at t = infinity, and of all training steps together.
+        Over the Gram matrix: of the longest uniform solve, what t = infinity adds, and of all training steps together.
     a_pass
         Seconds of one pass with as many vectors as classes, by what they are spent on.
     tier_left_out

@@ -1,5 +1,8 @@
 """Theta c = Y by preconditioned conjugate gradients: the dynamics at t = infinity.
 
+It is for varpi that differ, and for what a Krylov basis without a preconditioner cannot reach in its memory
+(:func:`advntk_dist.solve.limit.limit_in_basis`).
+
 All columns of Y share each pass. Error bound: with a preconditioner P^-1 of norm at most 1,
 || c - c* || <= sqrt(r^T P^-1 r) / theta, where theta is the smallest eigenvalue of the preconditioned matrix. It is
 estimated by the smallest Ritz value that the conjugate-gradient coefficients contain (a Lanczos process in

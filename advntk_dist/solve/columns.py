@@ -206,14 +206,15 @@ class Columns:
             block[rows] -= values @ small[columns]
 
     def times(self, small: Array) -> Array:
-        """Q small, (n, r), for small (m, r)."""
-        out = np.empty((self.n, small.shape[1]))
+        """Q small, (n, r), for small (j, r) with the first j columns of Q; j <= m."""
+        out = np.zeros((self.n, small.shape[1]))
         for rows, columns, values in self._pieces():
+            factor = small[columns]
             if columns.start == 0:
-                np.matmul(values, small[columns], out=out[rows])
-            else:
-                out[rows] += values @ small[columns]
-        return out if self.m else np.zeros_like(out)
+                np.matmul(values[:, : len(factor)], factor, out=out[rows])
+            elif len(factor):
+                out[rows] += values[:, : len(factor)] @ factor
+        return out
 
     def rows(self, span: slice) -> Array:
         """The given rows, (rows, m)."""

@@ -42,9 +42,9 @@ class KrylovBasis:
     sqrt_d
         D^1/2 as a vector (n,).
     q
-        Orthonormal basis (n, m), in memory or partly on disk.
+        Orthonormal basis, (n, m) in its first columns, in memory or partly on disk; what grows on adds to it.
     image
-        Theta D^1/2 q, (n, m), in memory or partly on disk.
+        Theta D^1/2 q, likewise.
     ritz, vectors
         Eigenvalues (m,), clamped at 0, and eigenvectors (m, m) of the projected matrix q^T S q.
     start
@@ -181,7 +181,7 @@ def time_integral(forward: KrylovBasis, y: Array, backward: KrylovBasis, v: Arra
     total = (v * y).sum(axis=1)
     for span in spans(len(total), rows):
         # In the eigenbases, not the bases: where the gradient is small against its terms, these cancel mode by mode.
-        left, right = backward.image.rows(span) @ backward.vectors, forward.image.rows(span) @ forward.vectors
+        left, right = (basis.image.rows(span)[:, : len(basis.ritz)] @ basis.vectors for basis in (backward, forward))
         total[span] -= (v[span] * (right @ past)).sum(axis=1)
         total[span] -= (y[span] * (left @ future)).sum(axis=1)
         total[span] += ((right @ middle) * left).sum(axis=1)

@@ -7,6 +7,7 @@ beside Q, because residuals of the training dynamics need it where D has zeros.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,48 +111,67 @@ def grow_basis(
     keep_image
         Whether ``image`` of the basis is needed; without it, it has no columns.
     """
-    block, weights, dropped = _orthonormal(sqrt_d[:, None] * y, 0.0)
-    growth = _Growth(sqrt_d, block, weights, dropped, budget or ColumnBudget(), keep_image)
-    if block.shape[1] == 0:
-        return growth.basis(Status.CONVERGED)
-    check_at = 1
-    while True:
-        growth.step(matmat)
-        exhausted = growth.next_block.shape[1] == 0
-        width = growth.q.shape[1]
-        full = max_columns is not None and width + growth.next_block.shape[1] > max_columns
-        last = exhausted or full or growth.passes >= max_passes
-        if last or growth.passes >= check_at:
-            basis = growth.basis(Status.CONVERGED)
-            error, floor = measure(basis)
-            if error <= tolerance:
-                return basis
-            stalled = exhausted or (floor > tolerance and error <= 2 * floor)
-            if last or stalled:
-                status = Status.STAGNATED if stalled else Status.BASIS_FULL if full else Status.MAX_PASSES
-                if stalled and basis.smallest_ritz < -_CLEARLY and measure(basis.without_clamp())[1] <= tolerance:
-                    status = Status.NOT_POSITIVE  # without what is negative the tolerance would be met
-                return growth.basis(status)
-            # The small eigenproblem is cubic in the width of the basis: look less often when it is wide.
-            check_at = growth.passes + 1 + width // 400
+    growing = GrowingBasis(sqrt_d, y, budget or ColumnBudget(), keep_image=keep_image)
+    return growing.grow(matmat, measure, tolerance=tolerance, max_passes=max_passes, max_columns=max_columns)
 
 
-class _Growth:
-    """The state of a growing basis."""
+class GrowingBasis:
+    """A basis that can go on growing when more is wanted of it, as a longer time, a smaller error, or the limit.
 
-    def __init__(
-        self, sqrt_d: Array, block: Array, weights: Array, dropped: float, budget: ColumnBudget, keep_image: bool
-    ) -> None:
+    Parameters
+    ----------
+    sqrt_d, y, keep_image
+        As for :func:`grow_basis`.
+    budget
+        Memory of its columns.
+    """
+
+    def __init__(self, sqrt_d: Array, y: Array, budget: ColumnBudget, *, keep_image: bool = True) -> None:
         self.sqrt_d, self.keep_image = sqrt_d, keep_image
         self.q = Columns(len(sqrt_d), budget)
         self.image = Columns(len(sqrt_d), budget)  # last, so first to go: nothing needs it while the basis grows
         self.projected = np.zeros((0, 0))
-        self.next_block = block
+        self.next_block, self.weights, self.start_dropped = _orthonormal(sqrt_d[:, None] * y, 0.0)
         self.beta = np.zeros((0, 0))
-        self.weights = weights
-        self.start_dropped = dropped
         self.dropped = 0.0
         self.passes = 0
+
+    def grow(
+        self,
+        matmat: Callable[[Array], Array],
+        measure: Callable[[KrylovBasis], tuple[float, float]],
+        *,
+        tolerance: float,
+        max_passes: int,
+        max_columns: int | None = None,
+    ) -> KrylovBasis:
+        """The basis as soon as what is wanted of it is known; arguments as for :func:`grow_basis`.
+
+        It takes the place of those that this object has given before, whose columns it shares.
+        """
+        if self.weights.shape[0] == 0:
+            return self.basis(Status.CONVERGED)
+        check_at, seen = self.passes, None
+        while True:
+            exhausted, width = self.next_block.shape[1] == 0, self.q.shape[1]
+            full = max_columns is not None and width + self.next_block.shape[1] > max_columns
+            last = exhausted or full or self.passes >= max_passes
+            if self.passes and (last or self.passes >= check_at):
+                basis = self.basis(Status.CONVERGED)
+                error, floor = measure(basis)
+                if error <= tolerance:
+                    return basis
+                stalled = exhausted or (floor > tolerance and error <= 2 * floor)
+                if last or stalled:
+                    status = Status.STAGNATED if stalled else Status.BASIS_FULL if full else Status.MAX_PASSES
+                    if stalled and basis.smallest_ritz < -_CLEARLY and measure(basis.without_clamp())[1] <= tolerance:
+                        status = Status.NOT_POSITIVE  # without what is negative the tolerance would be met
+                    return replace(basis, status=status)
+                # The small eigenproblem is cubic in the width of the basis: look less often when it is wide, and when
+                # the end is far.
+                check_at = self.passes + max(1 + width // 400, _passes_to_wait(seen, (self.passes, error), tolerance))
+                seen = self.passes, error
+            self.step(matmat)
 
     def step(self, matmat: Callable[[Array], Array]) -> None:
         """One pass over the Gram matrix: take the waiting block into the basis, find the next one."""
@@ -206,6 +226,17 @@ class _Growth:
             status=status,
             smallest_ritz=float(min(values[0], 0.0) / largest) if m and largest > 0 else 0.0,
         )
+
+
+def _passes_to_wait(before: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:
+    """Passes until the next look at an error that falls as it did since the last one: half of those it still needs.
+
+    It is never more than an eighth of those taken: errors do not fall evenly.
+    """
+    if before is None or not 0 < now[1] < before[1] < np.inf:
+        return 0
+    rate = np.log(before[1] / now[1]) / (now[0] - before[0])
+    return int(min(np.log(now[1] / tolerance) / rate / 2, now[0] // 8))
 
 
 def _orthonormal(block: Array, drop_below: float) -> tuple[Array, Array, float]:

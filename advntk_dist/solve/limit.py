@@ -23,6 +23,7 @@ spectrum has no gap that would tell its null space.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from advntk_dist.solve.cg import NystromPreconditioner, nystrom_preconditioner
 from advntk_dist.solve.columns import ColumnBudget
 from advntk_dist.solve.krylov import KrylovBasis
-from advntk_dist.solve.lanczos import ROUNDING, grow_basis
+from advntk_dist.solve.lanczos import ROUNDING, GrowingBasis, grow_basis
 from advntk_dist.solve.solution import Solution, Status
 
 Array = NDArray[np.float64]
@@ -115,7 +116,7 @@ def least_squares_limit(
         # A power step takes out what rounding has left in it of the null space.
         sharper = np.linalg.qr(scaled(precondition.vectors) / precondition.values)[0]
         precondition, before = replace(precondition, vectors=sharper), before + 1
-    limit = _Limit(sqrt_d, precondition, cutoff)
+    limit = _PreconditionedLimit(sqrt_d, precondition, cutoff)
     basis = grow_basis(
         lambda v: precondition.apply(scaled(precondition.apply(v, 0.5)), 0.5),
         np.ones(len(y)),
@@ -127,50 +128,125 @@ def least_squares_limit(
         budget=budget,
         keep_image=False,
     )
-    error = limit.measure(basis)[0]
-    status = Status.CONVERGED if error <= tolerance else basis.status
-    value, null = limit.value(basis)
-    targets = float(np.linalg.norm(sqrt_d * y))
-    left_out = float(np.linalg.norm(null)) / targets if targets > 0 else 0.0
+    found = limit.solution(basis, tolerance, float(np.linalg.norm(sqrt_d * y)))
     # The preconditioner has drawn the largest eigenvalues down; what is negative it leaves alone.
     highest = float(basis.ritz.max(initial=0.0))
     largest = max(highest, float(precondition.values.max(initial=0.0)))
     smallest = basis.smallest_ritz * highest / largest if largest > 0 else 0.0
-    return Solution(value, status, basis.passes + before, error, smallest, left_out)
+    return replace(found, passes=found.passes + before, smallest_ritz=smallest)
 
 
-class _Limit:
-    """The limit that a Krylov basis of B gives, and its error."""
+def limit_in_basis(
+    growing: GrowingBasis,
+    matmat: Callable[[Array], Array],
+    *,
+    cutoff: float,
+    ridge: float = 0.0,
+    tolerance: float,
+    max_passes: int,
+    max_columns: int | None = None,
+) -> Solution:
+    """c(infinity) = D^1/2 (S + ridge D)^+ D^1/2 Y where all varpi > 0 are equal, in a basis that may be there.
 
-    def __init__(self, sqrt_d: Array, precondition: NystromPreconditioner, cutoff: float) -> None:
-        self.sqrt_d, self.precondition, self.cutoff = sqrt_d, precondition, cutoff
+    Shifts and factors leave a Krylov space as it is, so that the basis of finite times is the beginning of this one.
 
-    def value(self, basis: KrylovBasis) -> tuple[Array, Array]:
-        """c (n, k), and the targets' part in the null vectors, (null vectors, k)."""
-        kept = basis.ritz > self.cutoff
-        x = basis.q.times(basis.vectors[:, kept] @ (basis.start[kept] / basis.ritz[kept, None]))
-        return self.sqrt_d * self.precondition.apply(x, 0.5), basis.start[~kept]
+    Parameters
+    ----------
+    growing
+        Of S and D^1/2 Y; it grows as far as it has to.
+    matmat, tolerance, max_columns
+        As for :func:`least_squares_limit`.
+    cutoff
+        Eigenvalues of Theta + ridge up to it are 0; with a ridge, 0.
+    ridge
+        Added to the diagonal of Theta, absolute.
+    max_passes
+        Limit on passes, those that the basis has taken among them.
+
+    Returns
+    -------
+    Solution
+        Where it is not ``ok`` other methods may know more: this one has no preconditioner, and its basis has to fit.
+    """
+    limit = _UniformLimit(growing.sqrt_d, cutoff, ridge)
+    basis = growing.grow(matmat, limit.measure, tolerance=tolerance, max_passes=max_passes, max_columns=max_columns)
+    return limit.solution(basis, tolerance, float(np.linalg.norm(growing.weights)))
+
+
+class _Limit(ABC):
+    """The limit that a Krylov basis gives, and its error."""
+
+    factor: float | None = None
+    """Norm of c over that of its coefficients in the basis, where that is a constant."""
+
+    def __init__(self, cutoff: float, shift: float = 0.0, noise: float = 0.0) -> None:
+        self.cutoff, self._shift, self._noise = cutoff, shift, noise
+
+    @abstractmethod
+    def value(self, basis: KrylovBasis, small: Array) -> Array:
+        """c (n, k), from its coefficients in the basis, (m, k)."""
+
+    def size(self, basis: KrylovBasis, small: Array) -> float:
+        """Norm of c, likewise."""
+        return float(np.linalg.norm(self.value(basis, small) if self.factor is None else self.factor * small))
+
+    def solution(self, basis: KrylovBasis, tolerance: float, targets: float) -> Solution:
+        """What the basis gives, with its error, for targets of this weighted norm."""
+        error = self.measure(basis)[0]
+        status = Status.CONVERGED if error <= tolerance else basis.status
+        ritz, kept = self._spectrum(basis)
+        value = self.value(basis, basis.vectors[:, kept] @ (basis.start[kept] / ritz[kept, None]))
+        left_out = float(np.linalg.norm(basis.start[~kept])) / targets if targets > 0 else 0.0
+        return Solution(value, status, basis.passes, error, basis.smallest_ritz, left_out)
 
     def measure(self, basis: KrylovBasis) -> tuple[float, float]:
         """Bound of the relative error, and its part that a larger basis would not lower."""
-        kept = basis.ritz > self.cutoff
-        if basis.clamped.max(initial=0.0) > self.cutoff:
+        ritz, kept = self._spectrum(basis)
+        if ritz.min(initial=0.0) < -self.cutoff:
             return float("inf"), float("inf")
         if not kept.any():  # exact where the products vanish
             return (float("inf"), 0.0) if np.linalg.norm(basis.coupling) > self.cutoff else (0.0, 0.0)
-        value, null = self.value(basis)
-        size = float(np.linalg.norm(value))
-        ritz = basis.ritz[kept, None]
-        theta = float(ritz.min()) / _SAFETY
+        u, null, inverted = basis.start[kept] / ritz[kept, None], basis.start[~kept], ritz[kept, None]
+        size = self.size(basis, basis.vectors[:, kept] @ u)
+        theta = float(inverted.min()) / _SAFETY
         if theta <= _GAP * self.cutoff or size == 0:
             return float("inf"), 0.0
-        u = basis.start[kept] / ritz
 
         def part(norm: Callable[[Array, NDArray[np.bool_]], float]) -> float:
-            return (norm(u, kept) / theta + norm(u / ritz, kept) + norm(null, ~kept) / theta**2) / size
+            return (norm(u, kept) / theta + norm(u / inverted, kept) + norm(null, ~kept) / theta**2) / size
 
-        ends = self.precondition.values[[0, -1]] if self.precondition.values.size else np.zeros(2)
-        noise = basis.noise + ROUNDING * float(np.sqrt(ends.prod()))  # S takes in what P^-1/2 has drawn down
+        noise = basis.noise + self._noise
         leak = part(lambda small, where: float(np.linalg.norm(basis.coupling[:, where] @ small)))
         rest = part(lambda small, _: noise * float(np.linalg.norm(small))) + basis.start_noise / theta / size
         return leak + rest, rest
+
+    def _spectrum(self, basis: KrylovBasis) -> tuple[Array, NDArray[np.bool_]]:
+        """Ritz values, not clamped, and which of them are inverted."""
+        ritz = basis.ritz - basis.clamped + self._shift
+        return ritz, ritz > self.cutoff
+
+
+class _UniformLimit(_Limit):
+    """Of a basis of S where all varpi > 0 are equal; the bound is that of S / varpi = Theta on these samples."""
+
+    def __init__(self, sqrt_d: Array, cutoff: float, ridge: float) -> None:
+        self.factor = root = float(sqrt_d.max())
+        super().__init__(cutoff * root**2, ridge * root**2)
+
+    def value(self, basis: KrylovBasis, small: Array) -> Array:
+        """c (n, k), from its coefficients in the basis, (m, k)."""
+        return np.asarray(basis.sqrt_d[:, None] * basis.q.times(small))
+
+
+class _PreconditionedLimit(_Limit):
+    """Of a basis of B = P^-1/2 S P^-1/2."""
+
+    def __init__(self, sqrt_d: Array, precondition: NystromPreconditioner, cutoff: float) -> None:
+        ends = precondition.values[[0, -1]] if precondition.values.size else np.zeros(2)
+        # S takes in what P^-1/2 has drawn down.
+        super().__init__(cutoff, noise=ROUNDING * float(np.sqrt(ends.prod())))
+        self.sqrt_d, self.precondition = sqrt_d, precondition
+
+    def value(self, basis: KrylovBasis, small: Array) -> Array:
+        """c (n, k), from its coefficients in the basis, (m, k)."""
+        return np.asarray(self.sqrt_d * self.precondition.apply(basis.q.times(small), 0.5))

@@ -28,6 +28,16 @@ MEMORY = 0.8
 """Of the running mean of gradients. Coordinates are not rescaled one by one, as Adam would: that made noise of them."""
 
 
+def gradient_tolerance(tolerance: float) -> float:
+    """Tolerance of the solves of a training whose coefficients are to be known to ``tolerance``.
+
+    Steps follow the direction of a running mean of gradients of a few attacked images. With solves to 1e-3 whole
+    trainings end where those with solves to 1e-6 do, and with 1e-2 they do not (``tests/benchmarks/solver.py``, part
+    "tolerance").
+    """
+    return max(tolerance, min(1e3 * tolerance, 1e-3))
+
+
 class CrossFitRecipe:
     """varpi = exp(a) from one uniform time, by steps of decaying length along a running mean of gradients.
 

@@ -15,7 +15,7 @@ from advntk_dist.attacks.request import targets
 from advntk_dist.config import TrainConfig
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.predictor import KernelPredictor
-from advntk_dist.training.cross_fit import CrossFitRecipe
+from advntk_dist.training.cross_fit import CrossFitRecipe, gradient_tolerance
 from advntk_dist.training.loop import Recipe, StepRecord, batch_of_epochs
 from advntk_dist.training.optimiser import Optimiser, normalised
 
@@ -126,11 +126,12 @@ def recipe_of(
     time
         Gives the uniform time from which cross-fit starts; asked before its first step only.
     tolerance
-        Of the solves.
+        To which the paper's recipe solves; cross-fit's solves have
+        :func:`advntk_dist.training.cross_fit.gradient_tolerance` of it.
     """
-    shared: dict[str, Any] = {"lr": config.lr, "batch": config.batch, "seed": config.seed, "tolerance": tolerance}
+    shared: dict[str, Any] = {"lr": config.lr, "batch": config.batch, "seed": config.seed}
     if config.recipe == "paper":
-        return PaperRecipe(train.x, val.x, val.y, attack, **shared)
+        return PaperRecipe(train.x, val.x, val.y, attack, tolerance=tolerance, **shared)
     return CrossFitRecipe(
         train.x,
         train.y,
@@ -140,5 +141,6 @@ def recipe_of(
         folds=config.folds,
         clean_weight=config.clean_weight,
         validation=(val.x, val.y) if config.validation else None,
+        tolerance=gradient_tolerance(tolerance),
         **shared,
     )

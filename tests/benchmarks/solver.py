@@ -8,7 +8,8 @@ at the machine's matrix-product rate, with files in and out of the page cache; "
 gradient at trained varpi; "trajectory" holds 200 times against one solve; "rival" is what the paper's code does, a
 dense matrix exponential with automatic differentiation through it, in float64. Rivals run in turn in this process.
 "memory" (not by default) solves in a process of its own with --budget bytes, a fraction of the matrix, and measures its
-peak: a trajectory, its limit, loss and gradient. --out is updated, parts that are not measured stay as they are.
+peak: a trajectory, its limit, loss and gradient. "held", "limit" and "tolerance" (not by default) are in
+``solver_parts.py``. --out is updated, parts that are not measured stay as they are.
 "wall" is elapsed time, "cpu" the processor time of all threads, which load disturbs less.
 """
 
@@ -51,10 +52,13 @@ from advntk_dist.storage import Records
 from advntk_dist.storage.paths import local
 from advntk_dist.training import PaperRecipe, train_adv_ntk
 from bench import CLOCKS, machine, medians, options, write
+from solver_parts import TOLERANCE, K, kernel_of, measure_held, measure_limit, measure_tolerance
 
 Array = NDArray[np.float64]
 
-K, TIMES, TOLERANCE = 10, 200, 1e-6
+TIMES = 200
+OF_THEIR_OWN = {"memory", "held", "limit", "tolerance"}
+"""Parts that say themselves on which machine they were measured, or are not timed."""
 GOALS = {"pass": 1.3, "update passes": 20, "trajectory": 1.2, "rival": 100}
 
 
@@ -296,6 +300,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=50, help="training steps, without --run")
     parser.add_argument("--memory", type=int, default=4 * 2**30, help="solver.memory, in bytes")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of the part tolerance, for each tolerance")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000], help="n of the rival")
     parser.add_argument("--budget", type=int, default=2**29, help="memory of the part memory, in bytes")
     parser.add_argument("--parts", nargs="+", default=["pass", "update", "trajectory", "rival"])
@@ -322,10 +327,21 @@ def main() -> None:
                 if "trajectory" in arguments.parts:
                     results["trajectory"] = measure_trajectory(dynamics, varpi, min(3, arguments.repeats))
                     print("trajectory:", results["trajectory"]["ratio"], flush=True)
+        if {"held", "limit"} & set(arguments.parts):
+            theta, y = kernel_of(data, arguments.n)
+            if "held" in arguments.parts:
+                results["held"] = measure_held(theta, arguments.repeats) | {"environment": machine()}
+                print("held:", results["held"]["ratio"], flush=True)
+            if "limit" in arguments.parts:
+                results["limit"] = measure_limit(theta, y, min(3, arguments.repeats)) | {"environment": machine()}
+                print("limit:", results["limit"]["products"], results["limit"]["seconds"], flush=True)
+        if "tolerance" in arguments.parts:
+            found = measure_tolerance(data, arguments.n, arguments.seeds)
+            results["tolerance"] = found | {"environment": machine()}
         if "rival" in arguments.parts:
             results["rival"] = measure_rival(data, arguments.sizes)
             print("rival:", results["rival"]["sizes"][-1]["ratio"], results["rival"]["exponent"], flush=True)
-    if {"memory"} == set(arguments.parts) and arguments.out.exists():
+    if set(arguments.parts) <= OF_THEIR_OWN and arguments.out.exists():
         described = json.loads(arguments.out.read_text())["environment"]  # the timed parts are of another hour
     else:
         described = machine()

@@ -37,7 +37,6 @@ COSTS = UnitCosts(
     first_kernel=0.25,
     block=0.02,
     entry=1e-9,
-    sketch_entry=1e-8,
     hold_entry=2e-9,
     read_byte=1e-9,
     table=0.005,

@@ -38,7 +38,8 @@ def work(path: Path, memory: int, scratch: Path, scale: float) -> dict[str, floa
     k_val = rng.standard_normal((M, store.n)) / store.n
     loss, gradient = dynamics.loss_and_gradient(varpi, k_val, np.eye(K)[rng.integers(0, K, M)], tol=1e-6)
     assert dynamics._last is not None
-    basis = dynamics._last[3]
+    basis = dynamics._last.basis
+    assert basis is not None
     return {
         "spilled": basis.q.budget.spilled_bytes,
         "columns": basis.q.m,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,13 @@ def relative(value: NDArray[Any], reference: NDArray[Any]) -> float:
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_the_limit_is_the_pseudo_inverse(spectral: Spectral, spectrum: str, weights: str, dtype: Any) -> None:
     theta, varpi = rounded(spectral(SPECTRA[spectrum]), dtype), WEIGHTS[weights]
-    dynamics = ATDynamics(theta, Y)
     for tolerance in (1e-3, 1e-7):
-        before = dynamics.operator.passes
+        dynamics = ATDynamics(theta, Y)
         solution = dynamics.coefficients(varpi, np.inf, tolerance)
         expected, left_out = pseudo_inverse(theta, Y, varpi)
         assert relative(solution.value, expected) <= solution.error + 1e-11 <= tolerance + 1e-11
         assert solution.left_out == pytest.approx(left_out, rel=1e-3)
-        assert dynamics.operator.passes - before == solution.passes
+        assert dynamics.operator.passes == solution.passes
 
 
 @pytest.mark.parametrize("n", [12, 39, 60])
@@ -113,6 +113,43 @@ def test_units_do_not_matter(spectral: Spectral, unit: float, dtype: Any) -> Non
     theta = rounded(spectral(SPECTRA["rank 30"]) * unit, dtype)
     solution = ATDynamics(theta, Y).coefficients(1.0, np.inf, 1e-6)
     assert relative(solution.value * unit, pseudo_inverse(theta, Y, np.ones(N))[0] * unit) <= solution.error + 1e-11
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+@pytest.mark.parametrize("left_out", [0, 3])
+def test_equal_times_go_on_with_the_basis_of_finite_ones(spectral: Spectral, left_out: int, ridge: float) -> None:
+    theta, varpi = spectral(1e2 / np.arange(1, N + 1) ** 1.5 + 0.05), np.full(N, 0.3)
+    varpi[:left_out] = 0.0
+    there = varpi > 0
+    dynamics = ATDynamics(theta, Y, ridge=ridge)
+    finite = dynamics.coefficients(varpi, 1.0, 1e-6)
+    spectrum = dynamics.leading_eigenvalues(varpi, 1.0, 1e-6)
+    k_val = theta[:7]
+    loss, gradient = dynamics.loss_and_gradient(varpi, k_val, Y[:7], 1e-6)
+    before = dynamics.operator.passes
+    limit = dynamics.coefficients(varpi, np.inf, 1e-8)
+    assert dynamics.operator.passes - before == limit.passes - finite.passes, "only what was missing"
+    inside = theta[np.ix_(there, there)]
+    inside = inside + ridge * float(np.diagonal(theta).mean()) * np.eye(len(inside))
+    assert relative(limit.value[there], np.linalg.solve(inside, Y[there])) <= limit.error <= 1e-8
+    np.testing.assert_array_equal(limit.value[~there], 0.0)
+    assert dynamics.coefficients(varpi, np.inf, 1e-6).passes == limit.passes
+    # What was known of finite times stays as it was.
+    np.testing.assert_array_equal(dynamics.coefficients(varpi, 1.0, 1e-6).value, finite.value)
+    for kept, known in zip(dynamics.leading_eigenvalues(varpi, 1.0, 1e-6), spectrum, strict=True):
+        np.testing.assert_array_equal(kept, known)
+    after = dynamics.loss_and_gradient(varpi, k_val, Y[:7], 1e-6)
+    assert after[0] == loss
+    np.testing.assert_array_equal(after[1], gradient)
+
+
+def test_a_basis_that_is_full_leaves_the_limit_to_conjugate_gradients(spectral: Spectral) -> None:
+    theta = spectral(np.logspace(1, -1, N))
+    dynamics = ATDynamics(theta, Y)
+    dynamics.plan = replace(dynamics.plan, max_columns=3 * K)
+    solution = dynamics.coefficients(1.0, np.inf, 1e-8)
+    assert relative(solution.value, np.linalg.solve(theta, Y)) <= solution.error <= 1e-8
+    assert dynamics.operator.passes == solution.passes > 3
 
 
 def test_a_matrix_that_is_not_singular_has_the_numbers_of_conjugate_gradients(spectral: Spectral) -> None:

@@ -19,7 +19,7 @@ from advntk_dist.networks import network
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.storage import guarded_group
 from advntk_dist.training import CrossFitRecipe, StepRecord, TrainingRun, train_adv_ntk
-from advntk_dist.training.cross_fit import soft_error
+from advntk_dist.training.cross_fit import gradient_tolerance, soft_error
 from advntk_dist.training.loop import batch_of_epochs
 
 Array = NDArray[np.float64]
@@ -182,6 +182,21 @@ def test_resumed_run_is_the_same_to_the_last_bit(gram: Array, tmp_path: Path, st
     assert taken == list(range(stop + 1, 6))
     np.testing.assert_array_equal(run.varpi, whole.varpi)
     assert run.history == whole.history
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "steps"), [(1e-6, 1e-3), (1e-9, 1e-6), (1e-4, 1e-3), (1e-3, 1e-3), (0.1, 0.1)]
+)
+def test_steps_solve_less_exactly_than_coefficients_are_wanted(coefficients: float, steps: float) -> None:
+    assert gradient_tolerance(coefficients) == pytest.approx(steps)
+
+
+def test_solves_to_the_tolerance_of_gradients_leave_the_training_where_it_was(gram: Array, tmp_path: Path) -> None:
+    exact, loose = (
+        np.log(_train(gram, tmp_path / f"{tolerance}", tolerance=tolerance).varpi / TIME)
+        for tolerance in (1e-12, gradient_tolerance(1e-6))
+    )
+    assert exact @ loose >= 0.999 * np.linalg.norm(exact) * np.linalg.norm(loose)
 
 
 def test_learns_to_distrust_wrong_labels(tmp_path: Path) -> None:
