@@ -167,9 +167,9 @@ def radius_plot(over: RadiusResults) -> Plot:
         rows,
         f"Robust accuracy over the {over.norm} radius on {over.images:,} test images. Lines: no class overtakes "
         "the true one by the margin linearised at the clean image. Points: the exact predictor under the attack that "
-        f"starts from there, {min(gaps):+.1f} to {max(gaps):+.1f} percentage points from the lines. What the linearised "
-        "margin misses of the true one at its worst point, at the run's radius (dotted), over the median margin "
-        f"(median and 95th percentile of images): {errors}. The CSV has the curves in all norms.",
+        f"starts from there, {min(gaps):+.1f} to {max(gaps):+.1f} percentage points from the lines. What the "
+        "linearised margin misses of the true one at its worst point, at the run's radius (dotted), over the median "
+        f"margin (median and 95th percentile of images): {errors}. The CSV has the curves in all norms.",
         "Robust accuracy of each method falls with the radius of the attack.",
     )
 
