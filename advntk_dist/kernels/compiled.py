@@ -36,6 +36,9 @@ _PER_IMAGE, _PER_IMAGE_OF_PIXELS = 40, 2
 _PER_CALL, _PER_CALL_OF_PIXELS = 3000, 20_000
 """What a call costs, in pairs; of convolutions in pixels of pairs."""
 
+_LONGEST = 1024
+"""Longest edge of a block."""
+
 _LANES = 16
 """Pairs that a vector register takes: a block of convolutions costs as if its longer side were a multiple of it."""
 
@@ -67,17 +70,18 @@ def block_edge(tile: int, limit: int) -> int:
 def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = False) -> tuple[int, int]:
     """Rows and columns of the equal blocks that an (m, n) matrix is padded to and cut into.
 
-    A request has blocks of one shape, so that it compiles one function. Of all shapes with edges of at most ``limit``
-    and four significant bits, the one with the lowest cost is taken, or one of fewer significant bits that costs hardly
-    more: powers of two first, which requests share. So at most 64 x 64 shapes exist for a limit of 1,024, and the
-    usual ones are few: (1024, 1024) for all large matrices, (128, 1024) for 128 images against thousands.
+    A request has blocks of one shape, so that it compiles one function. Of all shapes with as many pairs as a square
+    of edge ``limit`` at most, and edges of four significant bits (up to ``limit``, or multiples of it), the one with
+    the lowest cost is taken, or one of fewer significant bits that costs hardly more: powers of two first, which
+    requests share. So at most 64 x 64 shapes exist for a limit of 1,024, and the usual ones are few: (1024, 1024) for
+    all large matrices, (128, 1024) for 128 images against thousands.
 
     Parameters
     ----------
     m, n
         Shape of the matrix.
     limit
-        Longest edge.
+        Edge of the largest square.
     pixels
         Numbers that an array of a pair holds: pixels of an image for convolutions, 1 for MLPs.
     square
@@ -93,6 +97,7 @@ def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = F
         pairs = np.minimum(height, width) * _LANES * np.ceil(np.maximum(height, width) / _LANES)
     blocks = down[:, None] * across[None]
     cost = blocks * (pairs + image * (height + width) + call)
+    cost[height * width > limit**2] = np.inf
     if square:
         cost[height != width] = np.inf
     bits = np.where(cost <= _NEARLY * cost.min() + 2 * call, np.maximum(significant[:, None], significant[None]), np.inf)
@@ -102,11 +107,11 @@ def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = F
 
 @cache
 def _edges(limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Whole numbers up to ``limit`` of at most _SIGNIFICANT_BITS significant bits, and how many they have."""
-    every = np.arange(1, limit + 1)
+    """Edges up to ``limit``, and multiples of it up to _LONGEST; and the significant bits of each."""
+    every = np.arange(1, max(limit, _LONGEST) + 1)
     bits = np.log2(every // (every & -every)).astype(np.int64) + 1
-    few = bits <= _SIGNIFICANT_BITS
-    return every[few], bits[few]
+    taken = (bits <= _SIGNIFICANT_BITS) & ((every <= limit) | (every % limit == 0))
+    return every[taken], bits[taken]
 
 
 class CompiledKernel:
@@ -138,7 +143,7 @@ class CompiledKernel:
         self._predict = jit(lambda x, p, c: values(backend, x, p, c)[0])
         self._pull_back = jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
 
-    def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = 1024) -> int:
+    def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = _LONGEST) -> int:
         """Edge of a square block of pairs that fits BLOCK_BYTES: a power of two, at most ``limit``."""
         pixels = self._pixels(image_shape)
         edge = (BLOCK_BYTES / (pixels * itemsize * _ARRAYS_PER_PAIR)) ** 0.5
@@ -235,7 +240,7 @@ class CompiledKernel:
             If a value of the NTK is not finite, as in a build; the message names the images.
         """
         grid = self._grid(x1, x2)
-        out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)
+        out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.empty_like(x1)
         with kernel_scope():
             for t, left, right in _padded(grid, x1, x2):
                 w = np.zeros((grid.tile, grid.across), x1.dtype)
@@ -243,7 +248,8 @@ class CompiledKernel:
                 block, g = self._tile_vjp(left, right, w)
                 out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
                 require_finite("ntk", t, out[t.rows, t.cols], symmetric=False)
-                grad[t.rows] += np.asarray(g)[: t.shape[0]]
+                share = np.asarray(g)[: t.shape[0]]
+                grad[t.rows] = share if t.j == 0 else grad[t.rows] + share
         return out, grad
 
     def _pixels(self, image_shape: tuple[int, ...]) -> int:
