@@ -1,7 +1,7 @@
 """The one place that turns (n, tile) into slices.
 
-A Gram matrix is cut into square tiles, other matrices into rectangles of one shape; the last row and column of tiles may
-be ragged. A symmetric grid lists each tile on or above the diagonal once. No other module slices a matrix.
+A Gram matrix is cut into square tiles, other matrices into rectangles of one shape; the last row and column of tiles
+may be ragged. A symmetric grid lists each tile on or above the diagonal once. No other module slices a matrix.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = F
     cost[height * width > limit**2] = np.inf
     if square:
         cost[height != width] = np.inf
-    bits = np.where(cost <= _NEARLY * cost.min() + 2 * call, np.maximum(significant[:, None], significant[None]), np.inf)
+    bits = np.where(
+        cost <= _NEARLY * cost.min() + 2 * call, np.maximum(significant[:, None], significant[None]), np.inf
+    )
     i, j = np.unravel_index(np.argmin(np.where(bits == bits.min(), cost, np.inf)), cost.shape)
     return int(every[i]), int(every[j])
 
