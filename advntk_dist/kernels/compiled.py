@@ -27,8 +27,8 @@ _ARRAYS_PER_PAIR = 8
 _ARRAYS_COMBINED = 4
 """Arrays of a pair's size alive at once in backends that combine tiles with coefficients part by part."""
 
-_SIGNIFICANT_BITS = 4
-"""Of the edges of blocks: 1, 2, ... 15, 16, 18, ... 30, 32, 36, ..., at most 64 of them up to 1,024."""
+_SIGNIFICANT_BITS = 5
+"""Of the edges of blocks: 1, 2, ... 31, 32, 34, ... 62, 64, 68, ..., 112 of them up to 1,024."""
 
 _PER_IMAGE, _PER_IMAGE_OF_PIXELS = 40, 2
 """What an image of a block costs beside its pairs (transfer, norms), in pairs; the second of convolutions."""
@@ -71,9 +71,9 @@ def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = F
     """Rows and columns of the equal blocks that an (m, n) matrix is padded to and cut into.
 
     A request has blocks of one shape, so that it compiles one function. Of all shapes with as many pairs as a square
-    of edge ``limit`` at most, and edges of four significant bits (up to ``limit``, or multiples of it), the one with
+    of edge ``limit`` at most, and edges of five significant bits (up to ``limit``, or multiples of it), the one with
     the lowest cost is taken, or one of fewer significant bits that costs hardly more: powers of two first, which
-    requests share. So at most 64 x 64 shapes exist for a limit of 1,024, and the usual ones are few: (1024, 1024) for
+    requests share. So at most 112 x 112 shapes exist for a limit of 1,024, and the usual ones are few: (1024, 1024) for
     all large matrices, (128, 1024) for 128 images against thousands.
 
     Parameters

@@ -74,7 +74,7 @@ def test_a_rectangle_is_a_part_of_the_square(name: str, activation: str, dtype: 
     got, slope = net.ntk_vjp(a, b, weight[:m, :n])
     assert got.dtype == slope.dtype == dtype
     for ntk in (got, net.ntk(a, b)):
-        np.testing.assert_allclose(ntk, values[:, :n], rtol=VALUES[dtype])
+        np.testing.assert_allclose(ntk, values[:, :n], rtol=VALUES[dtype], atol=VALUES[dtype] * np.abs(values).max())
     assert np.linalg.norm(slope - gradient) <= GRADIENTS[dtype] * np.linalg.norm(gradient)
 
 
@@ -87,11 +87,11 @@ def test_blocks_waste_little(m: int, n: int, kind: tuple[int, int]) -> None:
     assert max(height, width) <= 1024
     for edge in (height, width):
         odd = edge // (edge & -edge)
-        assert odd < 16, "four significant bits"
+        assert odd < 32, "five significant bits"
         assert edge <= limit or edge % limit == 0
     padded = -(-m // height) * height * -(-n // width) * width
     if min(m, n) >= 16 and m * n >= 1e5 and limit > 8:
-        assert padded <= 1.15 * m * n
+        assert padded <= 1.2 * m * n
 
 
 def test_blocks_of_usual_requests() -> None:
@@ -105,9 +105,9 @@ def test_blocks_of_usual_requests() -> None:
 
 
 def test_requests_compile_few_shapes() -> None:
-    """Of a thousand sizes of batches against one training set, some fifty; and each request has one."""
+    """Of a thousand sizes of batches against one training set, some sixty; and each request has one."""
     shapes = {block_shape(m, 10_000, 1024) for m in range(1, 1001)}
-    assert len(shapes) <= 55
+    assert len(shapes) <= 64
     kernel: Any = CompiledKernel(network("mlp-2").backend, per_pixel=False)
     for m, n in ((3, 40), (3, 37), (3, 33)):
         kernel.matrix(A[:m], B[:n], "ntk")
