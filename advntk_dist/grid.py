@@ -1,7 +1,7 @@
 """The one place that turns (n, tile) into slices.
 
-A Gram matrix is cut into square tiles; the last row and column of tiles may be ragged. A symmetric grid
-lists each tile on or above the diagonal once. No other module slices a matrix.
+A Gram matrix is cut into square tiles, other matrices into rectangles of one shape; the last row and column of tiles
+may be ragged. A symmetric grid lists each tile on or above the diagonal once. No other module slices a matrix.
 """
 
 from __future__ import annotations
@@ -67,13 +67,16 @@ class TileGrid:
     tile
         Edge of a tile, in entries.
     symmetric
-        Keep only tiles on and above the diagonal; needs rows == cols.
+        Keep only tiles on and above the diagonal; needs rows == cols and square tiles.
+    width
+        Columns of a tile that is no square; by default its rows, ``tile``.
     """
 
     rows: int
     cols: int
     tile: int
     symmetric: bool = False
+    width: int | None = None
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1 or self.tile < 1:
@@ -81,6 +84,10 @@ class TileGrid:
                 f"a grid needs at least one row, one column and a tile of at least 1, "
                 f"got {self.rows} x {self.cols} with tile {self.tile}"
             )
+        if self.across < 1:
+            raise ValueError(f"a tile needs at least one column, got a width of {self.width}")
+        if self.symmetric and self.across != self.tile:
+            raise ValueError(f"a symmetric grid needs square tiles, got {self.tile} x {self.across}")
         if self.symmetric and self.rows != self.cols:
             raise ValueError(f"a symmetric grid must be square, got {self.rows} x {self.cols}")
 
@@ -90,9 +97,14 @@ class TileGrid:
         return cls(n, n, tile, symmetric=True)
 
     @property
+    def across(self) -> int:
+        """Columns of a whole tile."""
+        return self.tile if self.width is None else self.width
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Number of tiles along rows and columns."""
-        return -(-self.rows // self.tile), -(-self.cols // self.tile)
+        return -(-self.rows // self.tile), -(-self.cols // self.across)
 
     def __len__(self) -> int:
         down, across = self.shape
@@ -109,8 +121,8 @@ class TileGrid:
         down, across = self.shape
         if not (0 <= i < down and 0 <= j < across) or (self.symmetric and i > j):
             raise IndexError(f"no tile ({i}, {j}) in a grid of {down} x {across} tiles")
-        t = self.tile
-        return Tile(i, j, i * t, min((i + 1) * t, self.rows), j * t, min((j + 1) * t, self.cols))
+        t, w = self.tile, self.across
+        return Tile(i, j, i * t, min((i + 1) * t, self.rows), j * w, min((j + 1) * w, self.cols))
 
     def __iter__(self) -> Iterator[Tile]:
         down, across = self.shape

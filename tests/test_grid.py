@@ -27,6 +27,25 @@ def test_rectangular_grid_covers_each_entry_once(rows: int, cols: int, tile: int
     assert grid.pairs == rows * cols
 
 
+@given(SIZES, SIZES, TILES, TILES)
+def test_rectangular_tiles_cover_each_entry_once(rows: int, cols: int, tile: int, width: int) -> None:
+    grid = TileGrid(rows, cols, tile, width=width)
+    covered = np.zeros((rows, cols), int)
+    for t in grid:
+        covered[t.rows, t.cols] += 1
+        assert 1 <= t.shape[0] <= tile
+        assert 1 <= t.shape[1] <= width
+    assert (covered == 1).all()
+    assert len(list(grid)) == len(grid)
+
+
+def test_rectangular_tiles_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="at least one column"):
+        TileGrid(4, 4, 2, width=0)
+    with pytest.raises(ValueError, match="square tiles"):
+        TileGrid(4, 4, 2, symmetric=True, width=3)
+
+
 @given(SIZES, TILES)
 def test_symmetric_grid_covers_each_pair_once(n: int, tile: int) -> None:
     grid = TileGrid.square(n, tile)

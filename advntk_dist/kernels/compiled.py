@@ -1,9 +1,10 @@
-"""Jitted kernel functions over whole matrices: padded blocks, so that nothing compiles twice for a shape."""
+"""Jitted kernel functions over whole matrices: padded blocks of few shapes, so that little compiles."""
 
 from __future__ import annotations
 
 import time
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from advntk_dist.grid import TileGrid, mirror, spans
+from advntk_dist.grid import Tile, TileGrid, mirror, spans
 from advntk_dist.kernels.backend import CombiningTiles, KernelBackend, KernelKind, Prepared
 from advntk_dist.kernels.combine import gradient, values
 from advntk_dist.kernels.nonfinite import require_finite
@@ -25,6 +26,24 @@ _ARRAYS_PER_PAIR = 8
 
 _ARRAYS_COMBINED = 4
 """Arrays of a pair's size alive at once in backends that combine tiles with coefficients part by part."""
+
+_SIGNIFICANT_BITS = 5
+"""Of the edges of blocks: 1, 2, ... 31, 32, 34, ... 62, 64, 68, ..., 112 of them up to 1,024."""
+
+_PER_IMAGE, _PER_IMAGE_OF_PIXELS = 40, 2
+"""What an image of a block costs beside its pairs (transfer, norms), in pairs; the second of convolutions."""
+
+_PER_CALL, _PER_CALL_OF_PIXELS = 3000, 20_000
+"""What a call costs, in pairs; of convolutions in pixels of pairs."""
+
+_LONGEST = 1024
+"""Longest edge of a block."""
+
+_LANES = 16
+"""Pairs that a vector register takes: a block of convolutions costs as if its longer side were a multiple of it."""
+
+_NEARLY = 1.04
+"""Share of the lowest cost, beside two calls, at which edges of fewer significant bits are taken."""
 
 
 def pad_rows(x: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -45,6 +64,56 @@ def stack_blocks(x: NDArray[Any], block: int) -> NDArray[Any]:
 def block_edge(tile: int, limit: int) -> int:
     """Edge of the blocks that a tile is cut into: equal parts of at most ``limit``, so that little is padded."""
     return -(-tile // len(spans(tile, limit)))
+
+
+@lru_cache(maxsize=4096)
+def block_shape(m: int, n: int, limit: int, pixels: int = 1, *, square: bool = False) -> tuple[int, int]:
+    """Rows and columns of the equal blocks that an (m, n) matrix is padded to and cut into.
+
+    A request has blocks of one shape, so that it compiles one function. Of all shapes with as many pairs as a square
+    of edge ``limit`` at most, and edges of five significant bits (up to ``limit``, or multiples of it), the one with
+    the lowest cost is taken, or one of fewer significant bits that costs hardly more: powers of two first, which
+    requests share. So at most 112 x 112 shapes exist for a limit of 1,024, and the usual ones are few: (1024, 1024) for
+    all large matrices, (128, 1024) for 128 images against thousands.
+
+    Parameters
+    ----------
+    m, n
+        Shape of the matrix.
+    limit
+        Edge of the largest square.
+    pixels
+        Numbers that an array of a pair holds: pixels of an image for convolutions, 1 for MLPs.
+    square
+        Whether only squares are looked at.
+    """
+    every, significant = _edges(limit)
+    down, across = (np.ceil(size / every) for size in (m, n))
+    height, width = every[:, None], every[None]
+    pairs = height * width
+    image, call = _PER_IMAGE, float(_PER_CALL)
+    if pixels > 1:
+        image, call = _PER_IMAGE_OF_PIXELS, _PER_CALL_OF_PIXELS / pixels
+        pairs = np.minimum(height, width) * _LANES * np.ceil(np.maximum(height, width) / _LANES)
+    blocks = down[:, None] * across[None]
+    cost = blocks * (pairs + image * (height + width) + call)
+    cost[height * width > limit**2] = np.inf
+    if square:
+        cost[height != width] = np.inf
+    bits = np.where(
+        cost <= _NEARLY * cost.min() + 2 * call, np.maximum(significant[:, None], significant[None]), np.inf
+    )
+    i, j = np.unravel_index(np.argmin(np.where(bits == bits.min(), cost, np.inf)), cost.shape)
+    return int(every[i]), int(every[j])
+
+
+@cache
+def _edges(limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Edges up to ``limit``, and multiples of it up to _LONGEST; and the significant bits of each."""
+    every = np.arange(1, max(limit, _LONGEST) + 1)
+    bits = np.log2(every // (every & -every)).astype(np.int64) + 1
+    taken = (bits <= _SIGNIFICANT_BITS) & ((every <= limit) | (every % limit == 0))
+    return every[taken], bits[taken]
 
 
 class CompiledKernel:
@@ -76,9 +145,9 @@ class CompiledKernel:
         self._predict = jit(lambda x, p, c: values(backend, x, p, c)[0])
         self._pull_back = jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
 
-    def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = 1024) -> int:
+    def block_edge(self, image_shape: tuple[int, ...], itemsize: int, *, limit: int = _LONGEST) -> int:
         """Edge of a square block of pairs that fits BLOCK_BYTES: a power of two, at most ``limit``."""
-        pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
+        pixels = self._pixels(image_shape)
         edge = (BLOCK_BYTES / (pixels * itemsize * _ARRAYS_PER_PAIR)) ** 0.5
         return int(min(limit, 2 ** max(3, int(np.log2(edge)))))
 
@@ -87,7 +156,7 @@ class CompiledKernel:
 
         A multiple of 8, or of 64 for thousands of images, so that backends find equal parts of a block.
         """
-        pixels = image_shape[0] * image_shape[1] if self.per_pixel else 1
+        pixels = self._pixels(image_shape)
         if isinstance(self.backend, CombiningTiles):
             most = memory // (pixels * itemsize * _ARRAYS_COMBINED * batch)
         else:  # their arrays of a block leave the cache early: larger blocks are slower, not faster
@@ -121,7 +190,7 @@ class CompiledKernel:
             to the last bit.
         tile
             Edge in images of the whole tile that this is one of: the blocks of ragged tiles are those of whole ones, so
-            that one function serves them all. By default the next power of two that takes both x1 and x2.
+            that one function serves them all. By default :func:`block_shape` has the blocks.
         into
             Arrays (m, n) by kind to write to; new ones by default.
         checked
@@ -132,11 +201,11 @@ class CompiledKernel:
         GramBuildError
             With ``checked``, if a value is not finite; the message names the images.
         """
-        edge = self._edge(x1, x2, tile)
+        grid = self._grid(x1, x2, tile, symmetric=symmetric)
         out = into or {kind: np.empty((len(x1), len(x2)), x1.dtype) for kind in kinds}
         with kernel_scope():
-            for t in TileGrid(len(x1), len(x2), edge, symmetric=symmetric):
-                blocks = self._block(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), kinds)
+            for t, left, right in _padded(grid, x1, x2):
+                blocks = self._block(left, right, kinds)
                 for (kind, values), block in zip(out.items(), blocks, strict=True):
                     values[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
                     if checked:
@@ -158,7 +227,7 @@ class CompiledKernel:
 
     def warm_up(self, x1: NDArray[Any], x2: NDArray[Any], kinds: tuple[KernelKind, ...], *, tile: int) -> float:
         """Compile :meth:`matrices` on one block of real images, and return the seconds that a pair of images takes."""
-        edge = self._edge(x1, x2, tile)
+        edge = self._grid(x1, x2, tile).tile
         self.matrices(x1[:edge], x2[:edge], kinds, tile=tile)
         started = time.perf_counter()
         self.matrices(x1[:edge], x2[:edge], kinds, tile=tile)
@@ -172,22 +241,32 @@ class CompiledKernel:
         GramBuildError
             If a value of the NTK is not finite, as in a build; the message names the images.
         """
-        edge = self._edge(x1, x2)
-        out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.zeros_like(x1)
+        grid = self._grid(x1, x2)
+        out, grad = np.empty((len(x1), len(x2)), x1.dtype), np.empty_like(x1)
         with kernel_scope():
-            for t in TileGrid(len(x1), len(x2), edge):
-                w = np.zeros((edge, edge), x1.dtype)
+            for t, left, right in _padded(grid, x1, x2):
+                w = np.zeros((grid.tile, grid.across), x1.dtype)
                 w[: t.shape[0], : t.shape[1]] = weight[t.rows, t.cols]
-                block, g = self._tile_vjp(pad_rows(x1[t.rows], edge), pad_rows(x2[t.cols], edge), w)
+                block, g = self._tile_vjp(left, right, w)
                 out[t.rows, t.cols] = np.asarray(block)[: t.shape[0], : t.shape[1]]
                 require_finite("ntk", t, out[t.rows, t.cols], symmetric=False)
-                grad[t.rows] += np.asarray(g)[: t.shape[0]]
+                share = np.asarray(g)[: t.shape[0]]
+                grad[t.rows] = share if t.j == 0 else grad[t.rows] + share
         return out, grad
 
-    def _edge(self, x1: NDArray[Any], x2: NDArray[Any], tile: int | None = None) -> int:
-        """Rows and columns of the blocks of a matrix; for small ones a power of two, so that few shapes occur."""
-        whole = 2 ** int(np.ceil(np.log2(max(len(x1), len(x2), 1)))) if tile is None else tile
-        return block_edge(whole, self.block_edge(x1.shape[1:], x1.itemsize))
+    def _pixels(self, image_shape: tuple[int, ...]) -> int:
+        """Numbers that an array of a pair of images holds."""
+        return image_shape[0] * image_shape[1] if self.per_pixel else 1
+
+    def _grid(
+        self, x1: NDArray[Any], x2: NDArray[Any], tile: int | None = None, *, symmetric: bool = False
+    ) -> TileGrid:
+        """Blocks of a matrix: squares in a whole tile or a symmetric matrix, rectangles elsewhere."""
+        limit = self.block_edge(x1.shape[1:], x1.itemsize)
+        if tile is not None:
+            return TileGrid(len(x1), len(x2), block_edge(tile, limit), symmetric=symmetric)
+        height, width = block_shape(len(x1), len(x2), limit, self._pixels(x1.shape[1:]), square=symmetric)
+        return TileGrid(len(x1), len(x2), height, symmetric=symmetric, width=width)
 
     def prepare(self, x: NDArray[Any], block: int) -> Prepared:
         """Right-hand images as a stack of prepared blocks, a pytree of arrays (blocks, block, ...)."""
@@ -206,6 +285,16 @@ class CompiledKernel:
         """d sum(cotangent * K(x, prepared) c) / d x, in the dtype of x, for a cotangent (b, k)."""
         with kernel_scope():
             return np.asarray(self._pull_back(x, prepared, coefficients, cotangent))
+
+
+def _padded(grid: TileGrid, x1: NDArray[Any], x2: NDArray[Any]) -> Iterator[tuple[Tile, jax.Array, jax.Array]]:
+    """The blocks of a grid with their images, padded to whole blocks; images stay on the device for the next block."""
+    there: list[tuple[slice | None, Any]] = [(None, None), (None, None)]
+    for t in grid:
+        for side, (x, rows, size) in enumerate(((x1, t.rows, grid.tile), (x2, t.cols, grid.across))):
+            if there[side][0] != rows:
+                there[side] = rows, jax.device_put(pad_rows(x[rows], size))
+        yield t, there[0][1], there[1][1]
 
 
 @lru_cache(maxsize=64)

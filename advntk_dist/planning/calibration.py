@@ -142,7 +142,7 @@ class UnitCosts:
     first_query, first_attack, first_kernel
         What the first call takes longer, because it compiles.
     block
-        A block of kernel values between attacked and training images.
+        A square block of ``edge_limit`` images of kernel values between attacked and training images.
     entry, hold_entry
         An entry of the matrix in a pass with as many vectors as classes, and when it is read.
     read_byte

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -168,10 +167,9 @@ def longest(parts: Sequence[tuple[int, float]], batch: int, workers: int) -> tup
     return predicted, attacked
 
 
-def kernel_blocks(rows: int, columns: int, limit: int) -> int:
-    """Blocks in which kernel values (rows, columns) are computed, of an edge that is a power of two up to a limit."""
-    edge = min(limit, 2 ** math.ceil(math.log2(max(rows, columns, 1))))
-    return _parts_of(rows, edge) * _parts_of(columns, edge)
+def kernel_blocks(rows: int, columns: int, limit: int) -> float:
+    """Square blocks of edge ``limit`` that have as many pairs as kernel values (rows, columns)."""
+    return rows * columns / limit**2
 
 
 def _parts_of(whole: int, part: int) -> int:

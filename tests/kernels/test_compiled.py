@@ -96,7 +96,7 @@ def test_nothing_compiles_again_for_ragged_sizes() -> None:
     assert counted._block._cache_size() == 2
 
 
-def test_sizes_within_one_block_share_a_power_of_two() -> None:
+def test_small_sizes_share_a_power_of_two() -> None:
     kernel: Any = CompiledKernel(NeuralTangentsBackend(network("mlp-2").kernel_fn), per_pixel=False)
     for n in range(17, 30, 3):
         kernel.matrix(X[:n], X[:n], "ntk")

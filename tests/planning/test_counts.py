@@ -136,10 +136,10 @@ def test_recipes_attack_their_own_images() -> None:
     assert of("train.validation=true", "train.steps=7", "data.n_val=50") == ((3, 200), (4, 50))
 
 
-def test_kernel_blocks_are_powers_of_two() -> None:
-    assert kernel_blocks(128, 1000, 1024) == 1
-    assert kernel_blocks(128, 4000, 1024) == 4
-    assert kernel_blocks(128, 600, 64) == 2 * 10
+def test_kernel_blocks_are_counted_by_their_pairs() -> None:
+    assert kernel_blocks(1024, 1024, 1024) == 1
+    assert kernel_blocks(128, 4096, 1024) == 0.5
+    assert kernel_blocks(128, 640, 64) == 20
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(1, (6, 5)), (2, (4, 3)), (100, (2, 2))])

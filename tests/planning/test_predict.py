@@ -38,7 +38,7 @@ def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
     assert found.parts["select"]["start and compilation"] == 1.75
     # 30 steps of cross-fit attack 200 images (a fold of 1000 in 5) in two batches of 128, and look at them clean too.
     assert found.parts["train"]["attacks"] == pytest.approx(30 * 2 * one)
-    assert found.parts["train"]["kernels of attacked images"] == pytest.approx(30 * 2 * 0.02)
+    assert found.parts["train"]["kernels of attacked images"] == pytest.approx(30 * 2 * 0.02 * 200 * 1000 / 1024**2)
     assert found.total == pytest.approx(sum(found.seconds.values()))
     assert list(found.seconds) == list(STAGES)
     assert sum(share for _, _, share in found.drivers(100)) == pytest.approx(1.0)
@@ -47,9 +47,9 @@ def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
 def test_seconds_of_the_papers_recipe_by_hand(calibrated: Made) -> None:
     config = load_config("digits", ("train.recipe=paper",))
     _, found = predict(config, HERE, calibrated(config))
-    # 50 steps of 128 images, one batch and one block of kernel values each.
+    # 50 steps of 128 images, one batch each, and their kernel values with 1000 images.
     assert found.parts["train"]["attacks"] == pytest.approx(50 * (0.001 + 10 * 0.004))
-    assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02)
+    assert found.parts["train"]["kernels of attacked images"] == pytest.approx(50 * 0.02 * 128 * 1000 / 1024**2)
 
 
 @pytest.mark.parametrize("name", ["mlp-5", "cnn-3", "cnn-10", "resnet-18"])

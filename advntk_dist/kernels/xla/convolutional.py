@@ -1,13 +1,14 @@
 """Tiles of convolutional networks: blocks of left images against one right image at a time.
 
 The pair axis is the block of left images, last and contiguous; what belongs to the right image is one number a
-pixel. Sums over right images are then plain accumulation, and the working arrays of a block stay in cache.
+pixel. Sums over right images are then plain accumulation, and the working arrays of a block stay in cache. Where the
+left images are fewer than a block and than the right ones, the sides change their parts, as pairs would not fill the
+vector registers otherwise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -98,13 +99,6 @@ class _Block(NamedTuple):
     norms: Norms
 
 
-class _Sums(NamedTuple):
-    """Sums over right-hand images: adjoints of the left variances as the stack lays them out, and of the pixels."""
-
-    q: Any
-    x: jax.Array
-
-
 @dataclass(frozen=True)
 class ConvolutionalTile:
     """A first 3x3 convolution, a stack, a last ReLU, Flatten, Dense.
@@ -128,18 +122,26 @@ class ConvolutionalTile:
 
     def tile(self, x1: jax.Array, prepared: PreparedImages, kind: KernelKind) -> jax.Array:
         """Kernel values (b1, b2)."""
-
-        def block(images: jax.Array) -> jax.Array:
-            left = self._block(images)
-            return jax.lax.map(lambda right: self._values(left, right, kind), prepared).T
-
-        return _unblock(jax.lax.map(block, _blocks(x1, x1)), x1.shape[0])
+        if _few(x1, prepared.x):
+            return self._tile(prepared.x, self.prepare(x1), kind).T
+        return self._tile(x1, prepared, kind)
 
     def tile_vjp(self, x1: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
+        if _few(x1, prepared.x):
+            return self._few_vjp(x1, prepared.x, weight)
         blocks = (_blocks(x1, x1), _blocks(weight, x1))
         tile, gradient = jax.lax.map(lambda part: self._block_vjp(part[0], prepared, part[1].T), blocks)
         return _unblock(tile, x1.shape[0]), _unblock(gradient, x1.shape[0])
+
+    def _tile(self, many: jax.Array, others: PreparedImages, kind: KernelKind) -> jax.Array:
+        """Kernel values (many, others), in blocks of the first against one of the others at a time."""
+
+        def block(images: jax.Array) -> jax.Array:
+            left = self._block(images)
+            return jax.lax.map(lambda right: self._values(left, right, kind), others).T
+
+        return _unblock(jax.lax.map(block, _blocks(many, many)), many.shape[0])
 
     def combine_jacobian(
         self, x1: jax.Array, prepared: PreparedImages, coefficients: jax.Array
@@ -152,81 +154,112 @@ class ConvolutionalTile:
         value = _unblock(tile, x1.shape[0]).astype(jnp.float64) @ coefficients
         return value, _unblock(slopes, x1.shape[0])
 
-    def _block_vjp(self, images: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        left = self._block(images)
-
-        def against(
-            state: tuple[_Sums, PairState], right: tuple[PreparedImages, jax.Array]
-        ) -> tuple[tuple[_Sums, PairState], jax.Array]:
-            sums, buffer = state
-            value, sums, buffer = self._pair(left, *right, sums, buffer)
-            return (sums, buffer), value
-
-        start = self._no_sums(left), self._buffer(left)
-        (sums, _), tile = jax.lax.scan(against, start, (prepared, weight))
-        return tile.T, self._gradient(left, sums, weight.sum(axis=0))
-
     def _block_jacobian(
         self, images: jax.Array, prepared: PreparedImages, coefficients: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         left, c = self._block(images), coefficients.astype(images.dtype)
         group = next(size for size in range(_GROUP, 0, -1) if len(c) % size == 0)
-        one = jnp.ones((), c.dtype)
+        one, (nothing, no_slope) = jnp.ones((), c.dtype), self._nothing(left.x)
 
-        def pair(buffer: PairState, right: PreparedImages) -> tuple[PairState, tuple[jax.Array, _Sums]]:
-            value, sums, buffer = self._pair(left, right, one, self._no_sums(left), buffer)
-            return buffer, (value, sums)
+        def pair(buffer: PairState, right: PreparedImages) -> tuple[PairState, tuple[jax.Array, Any, jax.Array]]:
+            value, slope, q, buffer = self._adjoint(left, _alone(right), one, nothing, buffer)
+            return buffer, (value, q, slope)
 
         def add(
-            state: tuple[_Sums, PairState], part: tuple[PreparedImages, jax.Array]
-        ) -> tuple[tuple[_Sums, PairState], jax.Array]:
+            state: tuple[tuple[Any, jax.Array], PairState], part: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[tuple[Any, jax.Array], PairState], jax.Array]:
             totals, buffer = state
-            buffer, (values, sums) = jax.lax.scan(pair, buffer, part[0])
-            totals = jax.tree.map(lambda total, own: total + jnp.tensordot(part[1], own, (0, 0)), totals, sums)
+            buffer, (values, *own) = jax.lax.scan(pair, buffer, part[0])
+            totals = jax.tree.map(lambda total, a: total + jnp.tensordot(part[1], a, (0, 0)), totals, tuple(own))
             return (totals, buffer), values
 
         grouped = jax.tree.map(lambda a: a.reshape(-1, group, *a.shape[1:]), (prepared, c))
-        start = empty_buffer(self._no_sums(left), c.shape[1]), self._buffer(left)
-        (totals, _), tile = jax.lax.scan(add, start, grouped)
-        slopes = jax.vmap(partial(self._gradient, left))(totals, c.sum(axis=0))
+        start = empty_buffer((nothing, no_slope), c.shape[1]), self._buffer(left.x)
+        ((q, x), _), tile = jax.lax.scan(add, start, grouped)
+        slopes = jax.vmap(lambda q, x, total: self._through_variances(left.x, x, self.stack.in_order(q), total))(
+            q, x, c.sum(axis=0)
+        )
         return tile.reshape(len(c), -1).T, jnp.moveaxis(slopes, 0, 1)
 
-    def _pair(
-        self, left: _Block, right: PreparedImages, weight: jax.Array, sums: _Sums, buffer: PairState
-    ) -> tuple[jax.Array, _Sums, PairState]:
-        """NTK (p,) with one right-hand image, the sums with what weight * NTK adds to them, and the buffer."""
-        end, there = self.stack.relus - 1, _broadcast(right.n)
-        buffer = self.stack.record(self._first(left, right), left.norms, there, buffer)
-        last, ends = at(buffer, end), (at(left.norms, end), at(there, end))
+    def _block_vjp(self, images: jax.Array, prepared: PreparedImages, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        left = self._block(images)
+
+        def against(
+            state: tuple[Any, jax.Array, PairState], right: tuple[PreparedImages, jax.Array]
+        ) -> tuple[tuple[Any, jax.Array, PairState], jax.Array]:
+            q, x, buffer = state
+            value, slope, q, buffer = self._adjoint(left, _alone(right[0]), right[1], q, buffer)
+            return (q, x + slope, buffer), value
+
+        start = (*self._nothing(left.x), self._buffer(left.x))
+        (q, x, _), tile = jax.lax.scan(against, start, (prepared, weight))
+        return tile.T, self._through_variances(left.x, x, self.stack.in_order(q), weight.sum(axis=0))
+
+    def _few_vjp(self, x1: jax.Array, x2: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """:meth:`tile_vjp` in blocks of right images against one left image at a time."""
+        few = self.prepare(x1)
+
+        def block(
+            total: tuple[Any, jax.Array], part: tuple[jax.Array, jax.Array]
+        ) -> tuple[tuple[Any, jax.Array], jax.Array]:
+            right = self._block(part[0])
+            nothing, _ = self._nothing(right.x)
+
+            def against(
+                buffer: PairState, left: tuple[PreparedImages, jax.Array]
+            ) -> tuple[PairState, tuple[jax.Array, jax.Array, Any]]:
+                value, slope, q, buffer = self._adjoint(_alone(left[0]), right, left[1], nothing, buffer)
+                return buffer, (value, _over_pairs(slope), jax.tree.map(_over_pairs, q))
+
+            _, (tile, x, q) = jax.lax.scan(against, self._buffer(right.x), (few, part[1].T))
+            return jax.tree.map(jnp.add, total, (q, x)), tile.T
+
+        shares, _ = self._nothing(jnp.moveaxis(x1, 0, -1))
+        start = jax.tree.map(lambda q: jnp.moveaxis(q, -1, 0), shares), jnp.zeros_like(x1)
+        (q, x), tile = jax.lax.scan(block, start, (_blocks(x2, x2), _blocks(weight.T, x2)))
+        pixels, slope, q = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), (x1, x, q))
+        gradient = self._through_variances(pixels, slope, self.stack.in_order(q), weight.sum(axis=1))
+        return _unblock(tile, x2.shape[0]).T, gradient
+
+    def _adjoint(
+        self, left: _Block, right: _Block, weight: jax.Array, q: Any, buffer: PairState
+    ) -> tuple[jax.Array, jax.Array, Any, PairState]:
+        """NTK of pairs and the adjoint of the sum of weight * NTK; one of the sides may be a single image.
+
+        Returns the values (p,), the adjoint of the left pixels through distances but for the factor of a tap
+        (H, W, C, p), ``q`` with the adjoints of the left variances added, and the buffer, for the next pairs.
+        """
+        end = self.stack.relus - 1
+        buffer = self.stack.record(self._first(left, right), left.norms, right.norms, buffer)
+        last, ends = at(buffer, end), (at(left.norms, end), at(right.norms, end))
         y = jnp.broadcast_to(self._readout(left.x) * weight, last.e.shape)
         below = adjoint(last, *ends, y, y, signed=self.stack.signed_end)
-        k, q = self.stack.backward(buffer, left.norms, there, below, sums.q)
-        x = sums.x + box_sum(k)[:, :, None] * (right.x[..., None] - left.x)
-        return self._value(last, *ends, "ntk"), _Sums(q, x), buffer
+        value = self._value(last, *ends, "ntk")
+        k, q = self.stack.backward(buffer, left.norms, right.norms, below, q)
+        return value, box_sum(k)[:, :, None] * (right.x - left.x), q, buffer
 
-    def _gradient(self, left: _Block, sums: _Sums, weight: jax.Array) -> jax.Array:
-        """The gradient (p, H, W, C) of the images of a block, from its sums and the sum of their weights."""
-        end = self.stack.relus - 1
+    def _nothing(self, x: jax.Array) -> tuple[Any, jax.Array]:
+        """Zeros for the adjoints of variances and pixels (H, W, C, p)."""
+        return self.stack.shares(x[:, :, 0]), jnp.zeros_like(x)
+
+    def _buffer(self, x: jax.Array) -> PairState:
+        return empty_buffer(PairState(x[:, :, 0], x[:, :, 0]), self.stack.relus)
+
+    def _through_variances(self, pixels: jax.Array, x: jax.Array, q: jax.Array, weight: jax.Array) -> jax.Array:
+        """Gradient (b, H, W, C) from the two adjoints of pixels (H, W, C, b) and the summed weights (b,)."""
         # The readout sums s kappa_1 itself, not the distances whose variances the adjoint counts in.
-        q = add_at(self.stack.in_order(sums.q), end, 0.5 * self._readout(left.x) * weight)
-        _, through_variance = jax.vjp(self._variances, left.x)
-        return jnp.moveaxis(self._per_tap(left.x) * sums.x + through_variance(q)[0], -1, 0)
-
-    def _no_sums(self, left: _Block) -> _Sums:
-        return _Sums(self.stack.shares(left.x[:, :, 0]), jnp.zeros_like(left.x))
-
-    def _buffer(self, left: _Block) -> PairState:
-        one_pair = left.x[:, :, 0]
-        return empty_buffer(PairState(one_pair, one_pair), self.stack.relus)
+        q = add_at(q, self.stack.relus - 1, 0.5 * self._readout(pixels) * weight)
+        _, pull_back = jax.vjp(self._variances, pixels)
+        return jnp.moveaxis(self._per_tap(pixels) * x + pull_back(q)[0], -1, 0)
 
     def _values(self, left: _Block, right: PreparedImages, kind: KernelKind) -> jax.Array:
-        there, end = _broadcast(right.n), self.stack.relus - 1
-        e = self._first(left, right)
+        one, end = _alone(right), self.stack.relus - 1
+        e = self._first(left, one)
         if kind == "nngp":
-            last = PairState(self.stack.distances(e, left.norms, there), jnp.zeros_like(e))
+            last = PairState(self.stack.distances(e, left.norms, one.norms), jnp.zeros_like(e))
         else:
-            last = self.stack.forward(e, left.norms, there)
-        return self._value(last, at(left.norms, end), at(there, end), kind)
+            last = self.stack.forward(e, left.norms, one.norms)
+        return self._value(last, at(left.norms, end), at(one.norms, end), kind)
 
     def _value(self, last: PairState, left: Norms, right: Norms, kind: KernelKind) -> jax.Array:
         signed = self.stack.signed_end
@@ -235,9 +268,9 @@ class ConvolutionalTile:
             total = total + rest_after(last, left, right, signed=signed)
         return self._readout(last.e) * _over_pixels(total) + self.b_std**2
 
-    def _first(self, left: _Block, right: PreparedImages) -> jax.Array:
+    def _first(self, left: _Block, right: _Block) -> jax.Array:
         """E after the first convolution, (H, W, p)."""
-        difference = left.x - right.x[..., None]
+        difference = left.x - right.x
         return stored(box_sum(_over_channels(difference * difference)) * (0.5 * self._per_tap(left.x)))
 
     def _block(self, images: jax.Array) -> _Block:
@@ -256,8 +289,14 @@ class ConvolutionalTile:
         return self.W_std**2 / (2 * pixels.shape[0] * pixels.shape[1])
 
 
-def _broadcast(n: jax.Array) -> Norms:
-    return with_inverse(n[..., None])
+def _alone(one: PreparedImages) -> _Block:
+    """One image, to be broadcast against a block: pixels (H, W, C), norms (relus, H, W)."""
+    return _Block(one.x[..., None], with_inverse(one.n[..., None]))
+
+
+def _few(x1: jax.Array, x2: jax.Array) -> bool:
+    """Whether the right images are to be the block: there are more of them, and the left ones would not fill one."""
+    return x1.shape[0] < min(x2.shape[0], _block_rows(x1))
 
 
 def _blocks(x: jax.Array, images: jax.Array) -> jax.Array:
@@ -265,12 +304,17 @@ def _blocks(x: jax.Array, images: jax.Array) -> jax.Array:
 
     The arrays over the pairs of a block of images stay in cache.
     """
-    rows, row_bytes = x.shape[0], images.shape[1] * images.shape[2] * images.dtype.itemsize
-    most = max(_FEWEST_ROWS, BLOCK_BYTES.get(jax.default_backend(), BLOCK_BYTES_ELSEWHERE) // row_bytes)
-    blocks = -(-rows // most)
+    rows = x.shape[0]
+    blocks = -(-rows // _block_rows(images))
     height = -(-rows // blocks)
     padded = jnp.pad(x, ((0, blocks * height - rows),) + ((0, 0),) * (x.ndim - 1))
     return padded.reshape(blocks, height, *x.shape[1:])
+
+
+def _block_rows(images: jax.Array) -> int:
+    """Images (b, H, W, C) of a whole block."""
+    row_bytes = images.shape[1] * images.shape[2] * images.dtype.itemsize
+    return max(_FEWEST_ROWS, BLOCK_BYTES.get(jax.default_backend(), BLOCK_BYTES_ELSEWHERE) // row_bytes)
 
 
 def _unblock(x: jax.Array, rows: int) -> jax.Array:
@@ -285,6 +329,11 @@ def _over_channels(x: jax.Array) -> jax.Array:
     for channel in range(1, x.shape[2]):
         total = total + x[:, :, channel]
     return total
+
+
+def _over_pairs(x: jax.Array) -> jax.Array:
+    """Sum over the last axis, as a matrix product."""
+    return (stored(x).reshape(-1, x.shape[-1]) @ jnp.ones(x.shape[-1], x.dtype)).reshape(x.shape[:-1])
 
 
 def _over_pixels(x: jax.Array) -> jax.Array:

@@ -67,12 +67,17 @@ class DenseTile:
     def tile(self, x1: jax.Array, prepared: PreparedVectors, kind: KernelKind) -> jax.Array:
         """Kernel values (b1, b2)."""
         left = self.prepare(x1)
-        first = self._first(inner_products(left.x, prepared.x), left.x)
         value = self._chain.ntk if kind == "ntk" else self._chain.nngp
+        if x1.shape[0] < prepared.x.shape[0]:
+            first = self._first(inner_products(prepared.x, left.x), left.x)
+            return value(first, prepared.side.down(), left.side.across()).T
+        first = self._first(inner_products(left.x, prepared.x), left.x)
         return value(first, left.side.down(), prepared.side.across())
 
     def tile_vjp(self, x1: jax.Array, prepared: PreparedVectors, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """NTK tile (b1, b2), and d sum(weight * tile) / d x1."""
+        if x1.shape[0] < prepared.x.shape[0]:
+            return self._few_vjp(x1, prepared, weight)
         left = self.prepare(x1)
         products = inner_products(left.x, prepared.x)
         across = prepared.side.across()
@@ -87,6 +92,23 @@ class DenseTile:
         gradient = k.reshape(weight.shape) @ prepared.x + per_row.reshape(-1, 1) * left.x
         value = self._chain.ntk(self._first(products, left.x), left.side.down(), across)
         return value, (gradient * self._per_pixel(left.x)).reshape(x1.shape)
+
+    def _few_vjp(self, x1: jax.Array, prepared: PreparedVectors, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """:meth:`tile_vjp` with the right-hand image first: both products are faster so for few left-hand images."""
+        left = self.prepare(x1)
+        products = inner_products(prepared.x, left.x)
+        across = left.side.across()
+
+        def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
+            return jax.lax.complex(*self._chain.adjoint(self._first(rows[0], left.x), rows[2], across, rows[1].down()))
+
+        def split(total: jax.Array, both: jax.Array, _: object) -> tuple[jax.Array, jax.Array]:
+            return total + jnp.full(both.shape[0], 2.0, x1.dtype) @ both.imag, both.real
+
+        per_row, k = _over_parts(adjoints, split, jnp.zeros(x1.shape[0], x1.dtype), (products, prepared.side, weight.T))
+        gradient = k.reshape(products.shape).T @ prepared.x + per_row[:, None] * left.x
+        value = self._chain.ntk(self._first(products, left.x), prepared.side.down(), across)
+        return value.T, (gradient * self._per_pixel(left.x)).reshape(x1.shape)
 
     def combine(self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         """tile @ coefficients in float64, (b1, k), for coefficients (b2, k); and the inner products (b2, b1)."""
