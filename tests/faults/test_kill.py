@@ -15,6 +15,7 @@ from advntk_dist.config import load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 from tests.filled import fill_gram
+from tests.pipeline.conftest import comparable
 from tests.terminal import Process, Terminal, setting_words
 from tests.undrawn import undrawn
 from tests.waiting import wait_until
@@ -46,14 +47,6 @@ def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return comparable(json.loads((folder / "results.json").read_text()))
-
-
-def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in results.items()
-        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
-    }
 
 
 def kill_somewhere(forks: Terminal, folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:

@@ -132,7 +132,6 @@ def test_build_through_faults_equals_the_local_one(
     assert [p.name for p in place.parent.iterdir()] == ["gram.zarr"], "no lock and no watch file is left"
 
 
-@BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
     pool: WorkerPool,
     s3: FaultProxy,
