@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advntk_dist.attacks.registry import TIERS, Tier
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
@@ -63,6 +64,12 @@ def comparable(results: dict[str, Any]) -> dict[str, Any]:
 def events_of(folder: Path) -> list[dict[str, Any]]:
     """The events of a run."""
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacks of tier standard with fewer steps and queries."""
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
 
 
 @pytest.fixture(scope="session")
