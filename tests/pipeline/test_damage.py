@@ -78,7 +78,7 @@ def files(folder: Path) -> list[Path]:
 
 def finish(folder: Path, config: RunConfig) -> RunOutcome:
     """Run until it ends, following what a message says."""
-    for _ in range(8):
+    for _ in range(16):
         try:
             return run(config, folder, display=QUIET)
         except StoreError as error:
@@ -93,7 +93,7 @@ def finish(folder: Path, config: RunConfig) -> RunOutcome:
 
 
 @pytest.mark.parametrize(
-    "alone", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])], ids=["six", "alone"]
+    "alone", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])], ids=["together", "alone"]
 )
 @pytest.mark.parametrize("start", ["finished", "half_done"])
 def test_files_of_every_kind_are_harmed(
@@ -104,7 +104,7 @@ def test_files_of_every_kind_are_harmed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Six files in one run, each in one way; or each alone in every way."""
+    """Twelve files in one run, each in one way; or each alone in every way."""
     source: Path = request.getfixturevalue(start)
     fill_matrices_here(monkeypatch)
     rng, paths = random.Random(0), files(source)
@@ -112,7 +112,7 @@ def test_files_of_every_kind_are_harmed(
     if not alone:
         rng.shuffle(paths)
         each = [(path, rng.choice(list(HARMS))) for path in paths]
-        harmed = [each[at : at + 6] for at in range(0, len(each), 6)]
+        harmed = [each[at : at + 12] for at in range(0, len(each), 12)]
     for harms in harmed:
         folder = shutil.copytree(source, tmp_path / "run")
         for path, harm in harms:
