@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import advntk_dist  # noqa: F401  # sets what Ray reads when it is first imported
 from advntk_dist.cli import main
+from advntk_dist.storage.paths import ObjectPath, location
 from tests.terminal import without_ray
 
 KEY_ID, SECRET = "AKIAPLANTEDBYTESTS", "planted-by-the-tests"
@@ -306,6 +308,24 @@ def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     monkeypatch.setenv("GOOGLE_BASE_URL", s3.url)
     s3.google = True
     return s3
+
+
+BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
+
+
+@pytest.fixture
+def scheme(request: pytest.FixtureRequest) -> str:
+    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
+    return str(getattr(request, "param", "s3"))
+
+
+@pytest.fixture
+def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
+    """A folder of a test's own in the bucket."""
+    request.getfixturevalue(scheme)
+    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}")
+    assert isinstance(found, ObjectPath)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -21,17 +21,9 @@ from tests.undrawn import undrawn
 from tests.waiting import wait_until
 
 SETTINGS = (
-    "data.n_train=240",
-    "data.n_val=64",
-    "data.n_test=96",
-    "network.name=mlp-2",
-    "gram.tile=24",
-    "attack.steps=5",
-    "train.steps=30",
-    "train.batch=32",
-    "evaluation.times=[1e-3, 1e-2, 1e-1]",
-    "evaluation.batch=8",
-    "evaluation.tier=none",
+    *("data.n_train=240", "data.n_val=64", "data.n_test=96", "network.name=mlp-2", "gram.tile=24", "attack.steps=5"),
+    *("train.steps=30", "train.batch=32", "evaluation.times=[1e-3, 1e-2, 1e-1]", "evaluation.batch=8"),
+    *("evaluation.tier=none",),
 )
 SHORT = ("data.n_train=80", "data.n_val=32", "data.n_test=48", "train.steps=15", "train.batch=16", "attack.steps=2")
 """Enough for two kills, and few images."""

@@ -34,34 +34,16 @@ from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)
 SHARED = (
-    "data.n_train=60",
-    "data.n_val=20",
-    "data.n_test=40",
-    "network.name=mlp-2",
-    "gram.tile=64",
-    "gram.workers=1",
-    "attack.steps=2",
-    "train.steps=2",
-    "train.batch=16",
-    "evaluation.times=[1e-3, 1e-1]",
-    "evaluation.batch=32",
-    "evaluation.tier=none",
+    *("data.n_train=60", "data.n_val=20", "data.n_test=40", "network.name=mlp-2", "gram.tile=64", "gram.workers=1"),
+    *("attack.steps=2", "train.steps=2", "train.batch=16", "evaluation.times=[1e-3, 1e-1]", "evaluation.batch=32"),
+    *("evaluation.tier=none",),
 )
 PAPER = ("train.recipe=paper", "attack.loss=squared-error")
 """What a run must be trained with to be set beside finite networks, which know no other."""
 OWN = (
-    "flow.widths=[16, 64]",
-    "flow.seeds=2",
-    "flow.n_train=10",
-    "flow.n_test=4",
-    "flow.points=3",
-    "flow.inner_steps=2",
-    "flow.end=0.05",
-    "flow.tolerance=0.2",
-    "finite.width=16",
-    "finite.steps=20",
-    "finite.evaluate_every=10",
-    "finite.batch=20",
+    *("flow.widths=[16, 64]", "flow.seeds=2", "flow.n_train=10", "flow.n_test=4", "flow.points=3"),
+    *("flow.inner_steps=2", "flow.end=0.05", "flow.tolerance=0.2", "finite.width=16", "finite.steps=20"),
+    *("finite.evaluate_every=10", "finite.batch=20"),
 )
 
 

@@ -23,19 +23,11 @@ from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 from tests.undrawn import undrawn
 
 # Numbers of training images and of images in a batch as in tests/evaluation: their functions are compiled once.
+# One worker of the build, as each takes seconds to start.
 SMALL = (
-    "evaluation.tier=none",
-    "data.n_train=200",
-    "data.n_val=40",
-    "data.n_test=60",
-    "network.name=mlp-2",
-    "gram.tile=80",
-    "gram.workers=1",  # each takes seconds to start
-    "attack.steps=3",
-    "train.steps=4",
-    "train.batch=16",
-    "evaluation.times=[1e-3, 1e-1]",
-    "evaluation.batch=40",
+    *("evaluation.tier=none", "data.n_train=200", "data.n_val=40", "data.n_test=60", "network.name=mlp-2"),
+    *("gram.tile=80", "gram.workers=1", "attack.steps=3", "train.steps=4", "train.batch=16"),
+    *("evaluation.times=[1e-3, 1e-1]", "evaluation.batch=40"),
 )
 
 
