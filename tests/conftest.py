@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import advntk_dist  # noqa: F401  # sets what Ray reads when it is first imported
+from advntk_dist.cli import main
+from advntk_dist.storage.paths import ObjectPath, location
 from tests.terminal import without_ray
 
 KEY_ID, SECRET = "AKIAPLANTEDBYTESTS", "planted-by-the-tests"
@@ -112,6 +115,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def no_fetched_datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the user of this machine has fetched must not change what a test finds."""
     monkeypatch.setenv("ADVNTK_DATA", str(tmp_path / "no-datasets"))
+
+
+Command = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def advntk(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process: its exit code, standard output and standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(advntk: Command) -> Refused:
+    """The one line in which a command ends that does nothing else: refused(code, *words)."""
+
+    def call(expected: int, *words: object) -> str:
+        code, out, err = advntk(*words)
+        assert (code, out, err.count("\n")) == (expected, "", 1), err
+        assert err.startswith("advntk: ")
+        assert "Traceback" not in err
+        return err
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -273,6 +308,24 @@ def gs(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     monkeypatch.setenv("GOOGLE_BASE_URL", s3.url)
     s3.google = True
     return s3
+
+
+BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
+
+
+@pytest.fixture
+def scheme(request: pytest.FixtureRequest) -> str:
+    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
+    return str(getattr(request, "param", "s3"))
+
+
+@pytest.fixture
+def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
+    """A folder of a test's own in the bucket."""
+    request.getfixturevalue(scheme)
+    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}")
+    assert isinstance(found, ObjectPath)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from advntk_dist.cli import main
+from tests.conftest import Command
 
 PROGRAM = "import sys; from advntk_dist.cli import main; main(); "
 
@@ -46,23 +46,17 @@ def test_a_process_completes_a_word() -> None:
         ("advntk plan digits --save", ["plain,--save-calibration"]),
     ],
 )
-def test_words_are_completed(
-    line: str, expected: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_are_completed(line: str, expected: list[str], advntk: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in asked(line).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit):
-        main([])
-    out, err = capsys.readouterr()
+    _, out, err = advntk()
     assert (out.splitlines(), err) == (expected, "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_names_the_command_and_the_variable(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["completion", shell])
-    out = capsys.readouterr().out
-    assert stopped.value.code == 0
+def test_the_script_names_the_command_and_the_variable(shell: str, advntk: Command) -> None:
+    code, out, _ = advntk("completion", shell)
+    assert code == 0
     assert f"_ADVNTK_COMPLETE={shell}_complete" in out
     assert "advntk" in out
     if shutil.which(shell):

@@ -172,6 +172,16 @@ def test_the_last_override_wins_and_the_step_follows_the_radius() -> None:
         ("evaluation.times=[0]", ["evaluation.times.0", "greater than 0"]),
         ("evaluation.times=[inf]", ["evaluation.times.0", "finite"]),
         ("evaluation.batch=0", ["evaluation.batch"]),
+        # images
+        ("data.resize=0", ["data.resize"]),
+        ("data.resize=true", ["data.resize"]),
+        ("data.resize=8.5", ["data.resize"]),
+        ("data.resize=5000", ["4096"]),
+        ("data.class_subset=[1]", ["at least two classes"]),
+        ("data.class_subset=[1, 1]", ["names a class twice"]),
+        ("data.class_subset=[-1, 1]", ["data.class_subset"]),
+        ("data.class_subset=[true, 1]", ["data.class_subset"]),
+        ("data.duplicates=drpo", ["data.duplicates: ", "did you mean 'drop'"]),
         # malformed overrides
         ("data.n_train", ["data.n_train", "section.key=value"]),
         ("n_train=5", ["n_train=5", "section.key=value"]),

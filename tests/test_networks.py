@@ -47,26 +47,8 @@ def test_good_names(name: str, expected: tuple[str, int] | None) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "",
-        "mlp",
-        "mlp-",
-        "mlp-1",
-        "mlp-0",
-        "mlp--3",
-        "mlp-x",
-        "mlp-3 ",
-        "MLP-3",
-        "mlp_3",
-        "mlp-3\n",
-        "cnn-0",
-        "cnn-1000",
-        "resnet-50",
-        "vgg-16",
-        ":f",
-        "m:",
-        ".m:f",
-        "m:f:g",
-        "m/n:f",
+        *("", "mlp", "mlp-", "mlp-1", "mlp-0", "mlp--3", "mlp-x", "mlp-3 ", "MLP-3", "mlp_3", "mlp-3\n"),
+        *("cnn-0", "cnn-1000", "resnet-50", "vgg-16", ":f", "m:", ".m:f", "m:f:g", "m/n:f"),
     ],
 )
 def test_bad_names(name: str) -> None:

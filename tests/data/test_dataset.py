@@ -98,7 +98,7 @@ def test_strided_images_become_contiguous() -> None:
     np.testing.assert_array_equal(data.x, wide[:, ::2, ::2])
 
 
-def test_fingerprint_sees_bytes_order_labels_shape_and_classes() -> None:
+def test_fingerprint_sees_bytes_order_labels_shape_and_classes_but_no_name() -> None:
     data = small(6)
     brighter = data.x.copy()
     brighter[3, 1, 2, 0] ^= 1
@@ -118,10 +118,6 @@ def test_fingerprint_sees_bytes_order_labels_shape_and_classes() -> None:
     ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
     assert len(data.fingerprint) == 64
-
-
-def test_fingerprint_ignores_the_name() -> None:
-    data = small()
     assert dataclasses.replace(data, name="other").fingerprint == data.fingerprint
 
 

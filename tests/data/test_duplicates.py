@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advntk_dist.cli import main
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.data import Dataset, load_dataset
 from advntk_dist.data.duplicates import SHOWN, Duplicates, drop_duplicates, find_duplicates
 from advntk_dist.errors import ConfigError, DatasetError
 from advntk_dist.pipeline.context import Problem
+from tests.conftest import Command
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
@@ -38,13 +38,6 @@ def twice(folder: Path) -> Path:
     """Every image twice, as in a set that was put together from two overlapping ones."""
     np.savez(folder / "dup.npz", x=np.concatenate([X, X]), y=np.concatenate([Y, Y]))
     return folder / "dup.npz"
-
-
-def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def test_no_image_is_there_twice() -> None:
@@ -152,13 +145,11 @@ def test_drop_leaves_one_of_each_before_the_split_is_drawn(tmp_path: Path) -> No
     assert problem.dataset.fingerprint == replace(raw, x=X, y=Y).fingerprint
 
 
-def test_refuse_is_exit_2_that_names_them_and_its_remedy_helps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refuse_is_exit_2_that_names_them_and_its_remedy_helps(tmp_path: Path, advntk: Command) -> None:
     path = twice(tmp_path)
     words = ["run", "digits", "--out", str(tmp_path / "run"), "--set", f"data.name={path}"]
     words += [w for s in ("data.n_train=40", "data.n_val=20", "data.n_test=20") for w in ("--set", s)]
-    code, out, err = called(capsys, *words, "--set", "data.duplicates=refuse")
+    code, out, err = advntk(*words, "--set", "data.duplicates=refuse")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "holds equal images" in err
     assert " test images are also training images" in err
@@ -170,21 +161,21 @@ def test_refuse_is_exit_2_that_names_them_and_its_remedy_helps(
     assert Problem(run_of(tmp_path / "clean.npz", "data.duplicates=refuse", sizes=(20, 10, 10)))
 
 
-def test_info_names_equal_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_names_equal_images(tmp_path: Path, advntk: Command) -> None:
     path = str(twice(tmp_path))
-    _, out, _ = called(capsys, "data", "info", path)
+    _, out, _ = advntk("data", "info", path)
     assert (
         "equal images 40 of 80 images equal an earlier one; for example image 0 = image 40, image 1 = image 41" in out
     )
-    _, out, _ = called(capsys, "data", "info", path, "--json")
+    _, out, _ = advntk("data", "info", path, "--json")
     found = json.loads(out)["duplicates"]
     assert found["within"] == {"all": 40}
     assert found["pairs"][0]["second"] == {"part": "all", "index": 40, "row": 40, "label": "0", "file": None}
     np.savez(tmp_path / "clean.npz", x=X, y=Y)
-    assert "equal images" not in called(capsys, "data", "info", str(tmp_path / "clean.npz"))[1]
+    assert "equal images" not in advntk("data", "info", str(tmp_path / "clean.npz"))[1]
 
 
-def test_pairs_of_folders_have_their_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_of_folders_have_their_files(tmp_path: Path, advntk: Command) -> None:
     files = {"train/a/1.png": 0, "train/b/1.png": 1, "val/a/1.png": 2, "test/a/1.png": 3, "test/b/\x1b[2J.png": 1}
     for name, k in files.items():
         (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -192,4 +183,4 @@ def test_pairs_of_folders_have_their_files(tmp_path: Path, capsys: pytest.Captur
     data = load_dataset(str(tmp_path / "f"))
     found = find_duplicates(data, data.parts)
     assert [str(pair) for pair in found.pairs] == [r"train 1 = test 1 (train/b/1.png and test/b/\x1b[2J.png)"]
-    assert "\x1b" not in called(capsys, "data", "info", str(tmp_path / "f"))[1]
+    assert "\x1b" not in advntk("data", "info", str(tmp_path / "f"))[1]

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from advntk_dist.cli import main
 from advntk_dist.data import load_dataset
 from advntk_dist.errors import DatasetError
 from advntk_dist.text import printable
+from tests.conftest import Command
 
 from . import cifar_files, member, png, refused, write_files, write_tar, write_zip
 from .test_idx import idx_files
@@ -303,23 +303,20 @@ def test_what_is_escaped_and_what_is_not(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    with pytest.raises(SystemExit):
-        main(words)
-    out, err = capsys.readouterr()
-    text = out + err
+def printed(advntk: Command, *words: str) -> str:
+    text = "".join(advntk(*words)[1:])
     assert all(c.isprintable() or c == "\n" for c in text)
     return text
 
 
-def test_names_of_classes_and_files_are_printed_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_classes_and_files_are_printed_escaped(tmp_path: Path, advntk: Command) -> None:
     strange = os.fsdecode(f"{ESCAPE} ".encode() + b"\xff")
     root = tmp_path / f"set{ESCAPE}"
     write_files(root, {f"{strange}/1.png": png(), "b/1.png": png()})
     data = load_dataset("images", root)
     assert data.classes == (r"\x1b[2J\x1b]0;title\x07 \udcff", "b")
     assert data.name == r"set\x1b[2J\x1b]0;title\x07"
-    text = printed(capsys, "data", "info", "images", "--path", str(root))
+    text = printed(advntk, "data", "info", "images", "--path", str(root))
     assert text.count(r"\x1b[2J") == 4  # the dataset, a class and a file of it, and the class again of two equal images
     assert r"\\x1b" not in text
     (root / strange / "2.png").write_bytes(b"none")
@@ -327,10 +324,10 @@ def test_names_of_classes_and_files_are_printed_escaped(tmp_path: Path, capsys: 
         load_dataset("images", root)
 
 
-def test_names_in_arrays_and_archives_are_printed_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_arrays_and_archives_are_printed_escaped(tmp_path: Path, advntk: Command) -> None:
     x, y = np.zeros((4, 3, 3, 1), np.uint8), np.arange(4) % 2
     np.savez(tmp_path / "a.npz", allow_pickle=True, x=x, y=y, classes=[ESCAPE, "b"])
-    assert r"\x1b[2J" in printed(capsys, "data", "info", str(tmp_path / "a.npz"))
-    assert r"\x1b[2J" in printed(capsys, "data", "info", str(tmp_path / "a.npz"), "--class-subset", "b,c")
+    assert r"\x1b[2J" in printed(advntk, "data", "info", str(tmp_path / "a.npz"))
+    assert r"\x1b[2J" in printed(advntk, "data", "info", str(tmp_path / "a.npz"), "--class-subset", "b,c")
     path = write_tar(tmp_path / "c.tar", cifar_files("bin") | {"test_batch.bin": b"abc"}, folder=ESCAPE)
-    assert r"\x1b[2J" in printed(capsys, "data", "info", "cifar10", "--path", str(path))
+    assert r"\x1b[2J" in printed(advntk, "data", "info", "cifar10", "--path", str(path))

@@ -88,6 +88,14 @@ class FakePool:
         return events
 
 
+class Idle(FakePool):
+    """Its workers never start, and it is asked every half minute."""
+
+    def poll(self, timeout: float) -> list[PoolEvent]:  # noqa: ARG002 - of the protocol
+        self.now += 30.0
+        return []
+
+
 def _two(work: float) -> WorkerTarget:
     return worker_target(0, 2)
 
@@ -189,12 +197,7 @@ def test_tile_that_cannot_be_computed_ends_the_build_at_once() -> None:
 
 
 def test_a_cluster_without_free_cores_is_not_waited_for_for_ever() -> None:
-    class Full(FakePool):
-        def poll(self, timeout: float) -> list[PoolEvent]:  # noqa: ARG002 - of the protocol
-            self.now += 30.0
-            return []
-
-    pool = Full()
+    pool = Idle()
     with pytest.raises(GramBuildError, match="no worker was ready within 600 s"):
         _run(pool)
     assert pool.started == 2
@@ -315,12 +318,7 @@ def test_workers_that_wait_for_a_node_are_let_go_when_there_is_no_more_work_for_
 
 
 def test_where_there_is_no_node_it_is_not_the_workers_that_are_slow() -> None:
-    class Empty(FakePool):
-        def poll(self, timeout: float) -> list[PoolEvent]:  # noqa: ARG002 - of the protocol
-            self.now += 30.0
-            return []
-
-    pool = Empty()
+    pool = Idle()
 
     def target(work: float) -> WorkerTarget:
         if pool.now > 5000:

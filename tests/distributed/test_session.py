@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from advntk_dist.cli import main
 from advntk_dist.distributed import session
 from advntk_dist.distributed.session import cluster_workers, ray_announced, ray_session
 from advntk_dist.distributed.worker import import_path, worker_environment
 from advntk_dist.errors import RequestError
+from tests.conftest import Command
 
 UNREACHABLE = """
 from advntk_dist.errors import RequestError
@@ -43,15 +43,13 @@ def test_unreachable_address_is_one_clear_error() -> None:
 
 @pytest.mark.parametrize("address", ["user:planted@127.0.0.1:1", "ray://user:planted@127.0.0.1:1", "a:planted@auto"])
 def test_credentials_in_an_address_are_not_repeated(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advntk: Command
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(SystemExit) as left:
-        main(["run", "digits", "--out", str(tmp_path / "run"), "--address", address])
-    printed = capsys.readouterr()
-    assert left.value.code == 2
-    assert "--address: holds credentials" in printed.err
-    assert "planted" not in printed.err + printed.out
+    code, out, err = advntk("run", "digits", "--out", tmp_path / "run", "--address", address)
+    assert code == 2
+    assert "--address: holds credentials" in err
+    assert "planted" not in err + out
     assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and b"planted" in p.read_bytes()]
 
 

@@ -20,14 +20,9 @@ from tests.kernels.unoptimised import unoptimised
 
 ALL = AdvNTKClassifier("mlp-2", steps=1, attack_steps=0)
 """Every check by default. Images are perturbed at random only: an attack compiles anew for every shape of data."""
-OTHERS = [
-    NTKClassifier("mlp-2"),
-    AdvNTKClassifier("mlp-2", recipe="paper", steps=15, lr=1.0, attack_steps=0),
-]
-WITH_ATTACKS = [
-    AdvNTKClassifier("mlp-2", steps=10, attack_steps=2),
-    AdvNTKClassifier("mlp-2", recipe="paper", steps=15, lr=1.0, attack_steps=2),
-]
+OTHER = NTKClassifier("mlp-2")
+SLOW = [AdvNTKClassifier("mlp-2", steps=10, attack_steps=2)]
+SLOW += [AdvNTKClassifier("mlp-2", recipe="paper", steps=15, lr=1.0, attack_steps=steps) for steps in (0, 2)]
 SHAPES_OF_THEIR_OWN = {
     "check_classifier_data_not_an_array",
     "check_classifiers_train",
@@ -53,11 +48,11 @@ def _quickly_compiled() -> Iterator[None]:
 
 
 def _checks() -> Iterator[Any]:
-    for estimator in (ALL, *OTHERS, *WITH_ATTACKS):
+    for estimator in (ALL, OTHER, *SLOW):
         for made, check in estimator_checks_generator(estimator):
             given = ", ".join(f"{k}={v}" for k, v in check.keywords.items())
             words = f"{estimator!r}-{check.func.__name__}({given})".replace("\n", " ")
-            slow = estimator in WITH_ATTACKS or (estimator in OTHERS and check.func.__name__ in SHAPES_OF_THEIR_OWN)
+            slow = estimator in SLOW or (estimator is OTHER and check.func.__name__ in SHAPES_OF_THEIR_OWN)
             yield pytest.param(made, check, id=words, marks=[pytest.mark.slow] if slow else [])
 
 

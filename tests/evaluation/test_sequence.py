@@ -69,14 +69,6 @@ def test_each_attack_meets_the_images_that_are_left(tmp_path: Path) -> None:
     assert (set(first.seeds), set(second.seeds)) == ({3}, {4})
 
 
-def test_a_clean_error_is_a_failure_and_is_never_attacked(tmp_path: Path) -> None:
-    first, second, attacks = pair()
-    result = run(tmp_path / "e", attacks)
-    assert not result.result.clean_right[0]
-    assert not result.result.robust_right[0]
-    assert all(0 not in part for part in first.met + second.met)
-
-
 def test_the_order_of_attacks_does_not_change_the_worst_case(tmp_path: Path) -> None:
     forward, backward = run(tmp_path / "e", pair()[2]), run(tmp_path / "f", pair()[2][::-1])
     assert (forward.result.robust_right == backward.result.robust_right).all()

@@ -20,16 +20,8 @@ from tests.terminal import Terminal, setting_words
 from tests.waiting import wait_until
 
 SETTINGS = (
-    "data.n_train=120",
-    "data.n_val=40",
-    "data.n_test=40",
-    "gram.tile=40",
-    "gram.workers=1",
-    "network.name=mlp-2",
-    "evaluation.times=[1e-2, 1e-1]",
-    "train.steps=200",
-    "train.batch=16",
-    "evaluation.tier=none",
+    *("data.n_train=120", "data.n_val=40", "data.n_test=40", "gram.tile=40", "gram.workers=1", "network.name=mlp-2"),
+    *("evaluation.times=[1e-2, 1e-1]", "train.steps=200", "train.batch=16", "evaluation.tier=none"),
 )
 
 

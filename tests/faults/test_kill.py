@@ -15,22 +15,15 @@ from advntk_dist.config import load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
 from tests.filled import fill_gram
+from tests.pipeline.conftest import comparable
 from tests.terminal import Process, Terminal, setting_words
 from tests.undrawn import undrawn
 from tests.waiting import wait_until
 
 SETTINGS = (
-    "data.n_train=240",
-    "data.n_val=64",
-    "data.n_test=96",
-    "network.name=mlp-2",
-    "gram.tile=24",
-    "attack.steps=5",
-    "train.steps=30",
-    "train.batch=32",
-    "evaluation.times=[1e-3, 1e-2, 1e-1]",
-    "evaluation.batch=8",
-    "evaluation.tier=none",
+    *("data.n_train=240", "data.n_val=64", "data.n_test=96", "network.name=mlp-2", "gram.tile=24", "attack.steps=5"),
+    *("train.steps=30", "train.batch=32", "evaluation.times=[1e-3, 1e-2, 1e-1]", "evaluation.batch=8"),
+    *("evaluation.tier=none",),
 )
 SHORT = ("data.n_train=80", "data.n_val=32", "data.n_test=48", "train.steps=15", "train.batch=16", "attack.steps=2")
 """Enough for two kills, and few images."""
@@ -46,14 +39,6 @@ def finish(forks: Terminal, folder: Path, settings: tuple[str, ...]) -> dict[str
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return comparable(json.loads((folder / "results.json").read_text()))
-
-
-def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in results.items()
-        if key not in ("seconds", "peak_bytes", "tier", "format", "checksum")
-    }
 
 
 def kill_somewhere(forks: Terminal, folder: Path, settings: tuple[str, ...], rng: random.Random) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advntk_dist.cli import main
 from advntk_dist.config import load_config as load_run
 from advntk_dist.config import parse_as, preset_names, preset_text, read_config
 from advntk_dist.config.finite_width import FiniteWidthConfig
@@ -29,39 +27,23 @@ from advntk_dist.pipeline.finite_width import FiniteRunDirectory, run_finite_wid
 from advntk_dist.progress import Display
 from advntk_dist.report.finite_page import make_plots, training_caption
 from advntk_dist.results import schema, sealed
+from tests.conftest import Command
 from tests.stored_results import method, run_results
+from tests.terminal import setting_words, without_ray
 from tests.undrawn import drawn
 
 QUIET = Display(quiet=True)
 SHARED = (
-    "data.n_train=60",
-    "data.n_val=20",
-    "data.n_test=40",
-    "network.name=mlp-2",
-    "gram.tile=64",
-    "gram.workers=1",
-    "attack.steps=2",
-    "train.steps=2",
-    "train.batch=16",
-    "evaluation.times=[1e-3, 1e-1]",
-    "evaluation.batch=32",
-    "evaluation.tier=none",
+    *("data.n_train=60", "data.n_val=20", "data.n_test=40", "network.name=mlp-2", "gram.tile=64", "gram.workers=1"),
+    *("attack.steps=2", "train.steps=2", "train.batch=16", "evaluation.times=[1e-3, 1e-1]", "evaluation.batch=32"),
+    *("evaluation.tier=none",),
 )
 PAPER = ("train.recipe=paper", "attack.loss=squared-error")
 """What a run must be trained with to be set beside finite networks, which know no other."""
 OWN = (
-    "flow.widths=[16, 64]",
-    "flow.seeds=2",
-    "flow.n_train=10",
-    "flow.n_test=4",
-    "flow.points=3",
-    "flow.inner_steps=2",
-    "flow.end=0.05",
-    "flow.tolerance=0.2",
-    "finite.width=16",
-    "finite.steps=20",
-    "finite.evaluate_every=10",
-    "finite.batch=20",
+    *("flow.widths=[16, 64]", "flow.seeds=2", "flow.n_train=10", "flow.n_test=4", "flow.points=3"),
+    *("flow.inner_steps=2", "flow.end=0.05", "flow.tolerance=0.2", "finite.width=16", "finite.steps=20"),
+    *("finite.evaluate_every=10", "finite.batch=20"),
 )
 
 
@@ -145,13 +127,10 @@ def test_every_promised_file_is_there(finished: Path) -> None:
     assert page.count("<figcaption>") == 4
 
 
-def test_a_second_start_changes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_start_changes_nothing(finished: Path, advntk: Command) -> None:
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
-    settings = [word for setting in (*SHARED, *OWN) for word in ("--set", setting)]
-    with pytest.raises(SystemExit) as stopped:
-        main(["finite-width", "digits", "--out", str(finished), *settings])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = advntk("finite-width", "digits", "--out", finished, *setting_words((*SHARED, *OWN)))
+    assert code == 0
     assert "nothing to do" in out
     assert "gap_test" in out
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
@@ -207,10 +186,9 @@ def test_plots_are_drawn(finished: Path) -> None:
 
 
 def command(folder: Path) -> subprocess.Popen[bytes]:
-    settings = [word for setting in (*SHARED, *OWN) for word in ("--set", setting)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    words = [sys.executable, "-m", "advntk_dist", "finite-width", "digits", "--out", str(folder), *settings]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+    words = [sys.executable, "-m", "advntk_dist", "finite-width", "digits", "--out", str(folder)]
+    words += setting_words((*SHARED, *OWN))
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=without_ray(), start_new_session=True)
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 import advntk_dist.operators.audit as audit_module
-from advntk_dist.cli import main
 from advntk_dist.errors import StoreDamagedError, StoreIncompleteError, StoreMismatchError
 from advntk_dist.gram.verify import verify_gram
 from advntk_dist.networks import Network
 from advntk_dist.operators.audit import audit_gram
 from advntk_dist.pipeline.gram import VerifyResult
+from tests.conftest import Command
 
 
 def test_audit_of_a_sound_store(fill: Any, net: Network, images: NDArray[np.uint8]) -> None:
@@ -55,7 +55,7 @@ def test_verify_says_that_values_are_wrong_and_exits_with_3(
     fill: Any,
     images: NDArray[np.uint8],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    advntk: Command,
 ) -> None:
     store = fill(places=[])
     for t in store.grid:
@@ -66,12 +66,9 @@ def test_verify_says_that_values_are_wrong_and_exits_with_3(
     found = VerifyResult(store, verify_gram(store), audit_gram(store, images))
     monkeypatch.setattr("advntk_dist.pipeline.gram.verify", lambda path, **keywords: found)
     for flags in ([], ["--json"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(["gram", "verify", str(store.path), *flags])
-        assert stopped.value.code == 3
-        out, err = capsys.readouterr()
+        code, out, err = advntk("gram", "verify", store.path, *flags)
+        assert (code, err.count("\n")) == (3, 1)
         assert "values of ntk differ from float64" in err
-        assert err.count("\n") == 1
         if flags:
             values = json.loads(out)["values"]
             assert values["within_limit"] is False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -30,14 +29,11 @@ from advntk_dist.networks import Network
 from advntk_dist.operators.tiled import TiledOperator
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
-from advntk_dist.storage.paths import ObjectPath, location
-from tests.conftest import FaultProxy, fault_proxy
+from advntk_dist.storage.paths import ObjectPath
+from tests.conftest import BOTH, FaultProxy, fault_proxy
 from tests.filled import fill_store
 
 TILE = 8
-
-
-BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +60,8 @@ def gs(s3: FaultProxy) -> FaultProxy:
 
 
 @pytest.fixture
-def scheme(request: pytest.FixtureRequest) -> str:
-    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
-    return str(getattr(request, "param", "s3"))
-
-
-@pytest.fixture
-def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
-    request.getfixturevalue(scheme)
-    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}/gram.zarr")
-    assert isinstance(found, ObjectPath)
-    return found
+def place(place: ObjectPath) -> ObjectPath:
+    return place / "gram.zarr"
 
 
 Stock = Callable[..., GramStore]
@@ -132,7 +119,6 @@ def test_build_through_faults_equals_the_local_one(
     assert [p.name for p in place.parent.iterdir()] == ["gram.zarr"], "no lock and no watch file is left"
 
 
-@BOTH
 def test_outage_ends_a_build_and_the_next_one_goes_on(
     pool: WorkerPool,
     s3: FaultProxy,

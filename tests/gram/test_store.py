@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +35,7 @@ from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.networks import Network, network
 from advntk_dist.storage import durable
 from advntk_dist.storage.locks import builder_lock
+from tests.waiting import held_elsewhere
 
 
 def _flip(path: Path, at: int) -> None:
@@ -429,24 +428,10 @@ def test_rectangular_store(net: Network, images: NDArray[np.uint8], tmp_path: Pa
     np.testing.assert_allclose(np.asarray(open_gram(store.path)), net.ntk(rows, cols), rtol=1e-14)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from advntk_dist.storage.locks import builder_lock
-with builder_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_one_builder_and_the_lock_dies_with_it(tmp_path: Path) -> None:
     store = tmp_path / "deep" / "gram.zarr"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(store)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusyError, match="another process is building"), builder_lock(store):
-            pass
-        holder.kill()
-        holder.wait()
-        with builder_lock(store), pytest.raises(StoreBusyError), builder_lock(store):
-            pass
+    refused = pytest.raises(StoreBusyError, match="another process is building")
+    with held_elsewhere(store, "builder_lock(root)"), refused, builder_lock(store):
+        pass
+    with builder_lock(store), pytest.raises(StoreBusyError), builder_lock(store):
+        pass

@@ -110,6 +110,7 @@ def running_head(
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": name, "ADVNTK_RUNS": str(runs),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0",
+            "RAY_metrics_report_interval_ms": "2000",  # what Prometheus is given is waited for
             # a busy machine takes longer than Ray thinks
             "RAY_agent_register_timeout_ms": "200000", "RAY_raylet_start_wait_time_s": "100",
         }  # fmt: skip

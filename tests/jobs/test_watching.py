@@ -16,10 +16,10 @@ import pytest
 from filelock import FileLock
 
 from advntk_dist import metrics
-from advntk_dist.cli import main
 from advntk_dist.gram.status import GAUGES, BuildWatch
 from advntk_dist.pipeline.status import run_status
 from advntk_dist.storage.locks import exclusive_lock
+from tests.conftest import Command, Refused
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana.json"
 CONFIG = """
@@ -101,15 +101,10 @@ def test_status_of_a_run_at_work_on_another_machine(begun: Path) -> None:
     assert ": not at work (process 1 on node7, last seen 5 min 05 s ago); last event" in str(found)
 
 
-def test_status_command(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["status", str(begun), "--json"])
-    assert left.value.code == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == 3
-    with pytest.raises(SystemExit) as left:
-        main(["status", str(begun / "nothing")])
-    assert left.value.code == 2
-    assert "not a run directory" in capsys.readouterr().err
+def test_status_command(begun: Path, advntk: Command, refused: Refused) -> None:
+    code, out, _ = advntk("status", begun, "--json")
+    assert (code, json.loads(out)["steps"]) == (0, 3)
+    assert "not a run directory" in refused(2, "status", begun / "nothing")
 
 
 def test_counters_cost_nothing_without_ray() -> None:

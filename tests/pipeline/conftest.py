@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advntk_dist.cli import main
+from advntk_dist.attacks.registry import TIERS, Tier
 from advntk_dist.config import RunConfig, load_config
 from advntk_dist.pipeline.run import run
 from advntk_dist.progress import Display
+from tests.conftest import Command as Command
+from tests.conftest import Refused as Refused
 from tests.filled import asks_for_ray as asks_for_ray
 from tests.filled import fill_gram, made_once
 from tests.filled import no_ray as no_ray
+from tests.terminal import setting_words
 from tests.undrawn import figures_are_undrawn as figures_are_undrawn
 from tests.undrawn import undrawn
 
-Command = Callable[..., tuple[int, str, str]]
-Refused = Callable[..., str]
-
 # Numbers of training images and of images in a batch as in tests/evaluation: their functions are compiled once.
+# One worker of the build, as each takes seconds to start.
 SMALL = (
-    "evaluation.tier=none",
-    "data.n_train=200",
-    "data.n_val=40",
-    "data.n_test=60",
-    "network.name=mlp-2",
-    "gram.tile=80",
-    "gram.workers=1",  # each takes seconds to start
-    "attack.steps=3",
-    "train.steps=4",
-    "train.batch=16",
-    "evaluation.times=[1e-3, 1e-1]",
-    "evaluation.batch=40",
+    *("evaluation.tier=none", "data.n_train=200", "data.n_val=40", "data.n_test=60", "network.name=mlp-2"),
+    *("gram.tile=80", "gram.workers=1", "attack.steps=3", "train.steps=4", "train.batch=16"),
+    *("evaluation.times=[1e-3, 1e-1]", "evaluation.batch=40"),
 )
 
 
@@ -45,14 +36,9 @@ def small(*more: str) -> RunConfig:
     return load_config("digits", (*SMALL, *more))
 
 
-def set_words(*settings: str) -> list[str]:
-    """Settings as words of a command."""
-    return [word for setting in settings for word in ("--set", setting)]
-
-
 def command_of(folder: Path) -> list[str]:
     """The command of the small run."""
-    return ["run", "digits", "--out", str(folder), *set_words(*SMALL)]
+    return ["run", "digits", "--out", str(folder), *setting_words(SMALL)]
 
 
 def results_of(folder: Path) -> dict[str, Any]:
@@ -73,31 +59,9 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def advntk(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in this process: its exit code, standard output and standard error."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
-
-
-@pytest.fixture
-def refused(advntk: Command) -> Refused:
-    """The one line in which a command ends that does nothing else: refused(code, *words)."""
-
-    def call(expected: int, *words: object) -> str:
-        code, out, err = advntk(*words)
-        assert (code, out, err.count("\n")) == (expected, "", 1), err
-        assert err.startswith("advntk: ")
-        assert "Traceback" not in err
-        return err
-
-    return call
+def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacks of tier standard with fewer steps and queries."""
+    monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
 
 
 @pytest.fixture(scope="session")

@@ -107,12 +107,6 @@ def test_lists_and_absent_values_are_explained() -> None:
     assert parse_config(text, where="printed") == config
 
 
-def test_no_such_preset_to_print(advntk: Command) -> None:
-    code, out, err = advntk("presets", "digit")
-    assert (code, out) == (2, "")
-    assert "did you mean 'digits'?" in err
-
-
 def test_info_of_some_classes(advntk: Command) -> None:
     _, out, _ = advntk("data", "info", "digits", "--class-subset", "3, 5", "--json")
     found = json.loads(out)

@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 from advntk_dist.errors import GramBuildError
 from advntk_dist.pipeline import stages
 from advntk_dist.pipeline.context import Problem
-from tests.pipeline.conftest import Command, results_of, set_words, small
+from tests.pipeline.conftest import Command, results_of, small
+from tests.terminal import setting_words
 
 SETTINGS = ("data.n_train=200", "data.n_val=20", "data.n_test=30", "network.name=mlp-2")
 
@@ -36,7 +37,7 @@ def begun(path: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch) -> str:
         raise GramBuildError("here the matrix would be built")
 
     monkeypatch.setattr(stages, "build_gram", stop)
-    words = set_words(f"data.name={path}", *SETTINGS)
+    words = setting_words((f"data.name={path}", *SETTINGS))
     code, _, err = advntk("run", "digits", "--out", str(path.parent / "run"), *words)
     assert code == 1
     assert "here the matrix would be built" in err

@@ -25,12 +25,7 @@ from tests.pipeline.conftest import Command, events_of, results_of, small
 QUIET = Display(quiet=True)
 
 
-@pytest.fixture(autouse=True)
-def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same attacks with fewer steps and queries."""
-    monkeypatch.setitem(TIERS, "standard", Tier("quick", 4, 1, 10))
-
-
+pytestmark = pytest.mark.usefixtures("quick_tiers")
 PAIRS = [("early_stopped", "ntk"), ("adv_ntk", "ntk"), ("adv_ntk", "early_stopped")]
 
 

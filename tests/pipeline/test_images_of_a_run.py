@@ -13,7 +13,8 @@ from advntk_dist.config import load_config
 from advntk_dist.errors import DatasetError, ImagesChangedError
 from advntk_dist.pipeline.directory import RunDirectory, load_images
 from tests.filled import fill_gram
-from tests.pipeline.conftest import SMALL, Command, set_words
+from tests.pipeline.conftest import SMALL, Command
+from tests.terminal import setting_words
 
 SETTINGS = (*SMALL, "data.name=photos", "data.n_val=20", "data.n_test=30")
 CHANGED = "the images of 'photos' changed since this run; put back those that it was made from"
@@ -40,7 +41,7 @@ def test_a_run_finds_its_images_from_any_folder_and_says_when_they_changed(
     place: Path, advntk: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_gram(load_config("digits", SETTINGS), place / "run")
-    command = ["run", "digits", "--out", str(place / "run"), *set_words(*SETTINGS)]
+    command = ["run", "digits", "--out", str(place / "run"), *setting_words(SETTINGS)]
     code, _, err = advntk(*command)
     assert code == 0, err
     (place / "elsewhere").mkdir()

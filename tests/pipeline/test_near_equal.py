@@ -170,3 +170,13 @@ def test_a_test_set_of_copies_is_found_however_many_there_are() -> None:
     found = find_near_equal(data, {"train": train, "val": test[:10], "test": test}, nearest, typical)
     copies = sum(bool((train // 6 == row // 6).any()) for row in test)
     assert found.close["test"] == copies > 30
+
+
+@pytest.mark.slow
+def test_actors_find_the_same(near: Path, tmp_path: Path, ray_cluster: None) -> None:
+    found = []
+    for name, more in (("here", ()), ("there", ("evaluation.workers=2",))):
+        config = small(f"data.name={near}", "data.n_val=20", "data.n_test=50", *more)
+        fill_gram(config, tmp_path / name)
+        found.append(run(config, tmp_path / name, display=QUIET).results["near_equal"])
+    assert found[0]["close"] == found[1]["close"]

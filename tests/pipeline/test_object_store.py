@@ -39,7 +39,7 @@ def put(folder: Path, url: str) -> None:
             location(url).joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def test_a_run_that_an_outage_ends_goes_on(
     scheme: str,
     request: pytest.FixtureRequest,

@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 
 from advntk_dist import library_logs
-from tests.pipeline.conftest import SMALL, Command, command_of, set_words
+from tests.pipeline.conftest import SMALL, Command, command_of
+from tests.terminal import setting_words
 
 # As the small run, so that little is compiled again.
-TINY = set_words(*SMALL, "data.n_val=20", "data.n_test=20", "gram.tile=160", "train.steps=2", "evaluation.times=[1e-2]")
+TINY = setting_words(
+    (*SMALL, "data.n_val=20", "data.n_test=20", "gram.tile=160", "train.steps=2", "evaluation.times=[1e-2]")
+)
 CHATTER = ("ray", "jax", "xla", "warning", "cuda", "pid=", "raylet", "dashboard")
 """Words of libraries' logs, none of which belongs to a line of our own."""
 

@@ -61,7 +61,7 @@ def test_a_full_disk(
 
 
 @pytest.fixture
-def read_only(finished: Path, tmp_path: Path) -> Iterator[Path]:
+def read_only(finished: Path, tmp_path: Path, quick_tiers: None) -> Iterator[Path]:
     """The finished run, attacked and examined, on a file system that cannot be written."""
     disk = tmp_path / "disk"
     disk.mkdir()

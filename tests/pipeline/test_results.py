@@ -47,20 +47,24 @@ def edit(run: Path, place: tuple[str | int, ...], value: Any, *, resealed: bool)
     path.write_text(json.dumps(body))
 
 
-@pytest.mark.parametrize(
-    ("name", "resealed"), [*((name, False) for name in EDITS), *((name, True) for name in DERIVED)]
-)
-def test_an_edited_value_is_exit_3_and_the_report_puts_it_right(
-    copy: Path, advntk: Command, refused: Refused, name: str, resealed: bool
+@pytest.mark.parametrize("resealed", [False, True])
+def test_an_edited_value_is_exit_3_and_the_report_puts_all_right(
+    copy: Path, advntk: Command, refused: Refused, resealed: bool
 ) -> None:
-    before = results_of(copy)
-    place, value = EDITS[name]
-    edit(copy, place, value, resealed=resealed)
-    err = refused(3, "-q", *command_of(copy))
-    if name in DERIVED:
-        assert "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in place)[1:] in err
-        assert repr(value) in err
-    assert f"`advntk report {copy}` writes it again" in err
+    before, whole = results_of(copy), (copy / "results.json").read_bytes()
+    names = DERIVED if resealed else list(EDITS)
+    for name in names:
+        place, value = EDITS[name]
+        (copy / "results.json").write_bytes(whole)
+        edit(copy, place, value, resealed=resealed)
+        err = refused(3, "-q", *command_of(copy))
+        if name in DERIVED:
+            assert "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in place)[1:] in err
+            assert repr(value) in err
+        assert f"`advntk report {copy}` writes it again" in err
+    (copy / "results.json").write_bytes(whole)
+    for name in names:
+        edit(copy, *EDITS[name], resealed=resealed)
     assert advntk("-q", "report", copy)[0] == 0
     assert advntk("-q", *command_of(copy))[0] == 0
     after = results_of(copy)
@@ -101,7 +105,7 @@ def test_what_is_no_result_is_never_served(copy: Path, refused: Refused, content
 
 def test_no_flipped_bit_is_served(copy: Path, advntk: Command) -> None:
     whole, rng = (copy / "results.json").read_bytes(), random.Random(0)
-    for bit in rng.sample(range(8 * len(whole)), 40):
+    for bit in rng.sample(range(8 * len(whole)), 20):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         (copy / "results.json").write_bytes(bytes(data))

@@ -22,7 +22,7 @@ from advntk_dist.pipeline.gram import build_gram_only, verify
 from advntk_dist.pipeline.run import rebuild_report, run
 from advntk_dist.progress import Display
 from advntk_dist.storage.records import read_group
-from tests.pipeline.conftest import comparable, events_of, results_of, small
+from tests.pipeline.conftest import events_of, results_of, small
 
 QUIET = Display(quiet=True)
 
@@ -91,14 +91,6 @@ def test_a_second_run_changes_nothing(finished: Path) -> None:
     outcome = run(small(), finished, display=QUIET)
     assert not outcome.worked
     assert contents(finished) == before
-
-
-@pytest.mark.parametrize("lost", ["results.json", "report.html"])
-def test_a_lost_result_is_made_again_from_what_is_stored(finished: Path, copy: Path, lost: str) -> None:
-    (copy / lost).unlink()
-    outcome = run(small(), copy, display=QUIET)
-    assert outcome.worked
-    assert comparable(outcome.results) == comparable(results_of(finished))
 
 
 def test_another_configuration_is_refused_by_name(finished: Path) -> None:
@@ -275,23 +267,18 @@ def test_a_damaged_configuration_is_stored_data_that_is_damaged(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("with_results", [True, False], ids=["finished", "without results"])
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        "train.zarr/state/c/4/0",
-        "dynamics.zarr/uniform/c/1/0/0",
-        "dynamics.zarr/adv_ntk/c/0/0/0",
-        "evaluation.zarr/*/test_adv_ntk/c/1/0",
-        "evaluation.zarr/*/validation_t0/c/0/0",
-    ],
-)
-def test_what_is_damaged_is_computed_again(finished: Path, copy: Path, chunk: str, with_results: bool) -> None:
+def test_all_that_is_damaged_is_computed_again(finished: Path, copy: Path, with_results: bool) -> None:
+    """One file alone is harmed in test_damage.py."""
     if not with_results:
         (copy / "results.json").unlink()
-    (path,) = copy.glob(chunk)
-    damaged = bytearray(path.read_bytes())
-    damaged[10] ^= 1
-    path.write_bytes(bytes(damaged))
+    for chunk in (
+        *("train.zarr/state/c/4/0", "dynamics.zarr/uniform/c/1/0/0", "dynamics.zarr/adv_ntk/c/0/0/0"),
+        *("evaluation.zarr/*/test_adv_ntk/c/1/0", "evaluation.zarr/*/validation_t0/c/0/0"),
+    ):
+        (path,) = copy.glob(chunk)
+        damaged = bytearray(path.read_bytes())
+        damaged[10] ^= 1
+        path.write_bytes(bytes(damaged))
     before = run(small(), finished, display=QUIET).results
     outcome = run(small(), copy, display=QUIET)
     assert outcome.worked

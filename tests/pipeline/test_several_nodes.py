@@ -20,18 +20,9 @@ DRIVER = Path(__file__).with_name("nodes_driver.py")
 Drive = Callable[..., str]
 
 TINY = (
-    "data.n_train=60",
-    "data.n_val=16",
-    "data.n_test=24",
-    "network.name=mlp-2",
-    "gram.tile=10",
-    "evaluation.workers=1",
-    "solver.operator=resident",
-    "attack.steps=2",
-    "train.steps=3",
-    "train.batch=16",
-    "evaluation.times=[1e-1]",
-    "evaluation.batch=8",
+    *("data.n_train=60", "data.n_val=16", "data.n_test=24", "network.name=mlp-2", "gram.tile=10"),
+    *("evaluation.workers=1", "solver.operator=resident", "attack.steps=2", "train.steps=3", "train.batch=16"),
+    *("evaluation.times=[1e-1]", "evaluation.batch=8"),
 )
 
 

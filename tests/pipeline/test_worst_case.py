@@ -27,6 +27,7 @@ from advntk_dist.storage import Records
 from advntk_dist.storage.records import read_group
 from tests.pipeline.conftest import Command, Refused, command_of, results_of, small
 
+pytestmark = pytest.mark.usefixtures("quick_tiers")
 QUIET = Display(quiet=True)
 WEAK = ("attack.loss=squared-error", "attack.steps=1", "attack.step_size=0.002")
 
@@ -123,7 +124,7 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command
     code, out, _ = advntk("-q", "run", str(copy / "config.toml"), "--out", str(copy))
     assert code == 0
     assert "under the worst of 8 attacks on each of 30 test images (linf radius 0.2)" in out
-    assert "apgd-targeted on dlr targeted (100 steps, 3 targets, 1 start)" in out
+    assert "apgd-targeted on dlr targeted (4 steps, 1 target, 1 start)" in out
     assert f"adv_ntk{100 * worst['methods']['adv_ntk']['clean']:>14.1f}%" in out
     rebuild_report(copy, display=QUIET)
     page = (copy / "report.html").read_text()

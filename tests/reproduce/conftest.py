@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.filled import fill_matrices_here, matrices_filled_here
+from tests.filled import fill_matrices_here, made_once, matrices_filled_here
 from tests.filled import no_ray as no_ray
 
 from . import command, request
@@ -33,10 +33,11 @@ def namesake(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("grid")
-    with matrices_filled_here():
-        assert command(*request(archive, out)) == 0
-    return out
+    def make(folder: Path) -> None:
+        with matrices_filled_here():
+            assert command(*request(archive, folder)) == 0
+
+    return made_once("grid", make, tmp_path_factory)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -110,13 +109,12 @@ def test_the_address_reaches_matrix_operator_and_workers(
     assert there | SOME == here | SOME
 
 
-@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
-def test_progress_of_every_cell_is_shown(terminal: bool, archive: Path, tmp_path: Path) -> None:
+def test_progress_of_every_cell_is_shown(archive: Path, tmp_path: Path) -> None:
+    """In a pipe; tests/test_progress.py has the bars of a terminal."""
     out = io.StringIO()
-    display = Display(Console(file=out, force_terminal=terminal, width=200, highlight=False))
+    display = Display(Console(file=out, force_terminal=False, width=200, highlight=False))
     sizes = Sizes(60, 20, 20, 10)
     reproduce(Grid([str(archive)], ["mlp-2"], METHODS, [40], 1, sizes, ["pgd"]), tmp_path, display=display)
-    said = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).split())  # without colours and movements
     for title, count, unit in (
         ("Gram matrix", "1/1", "tiles"),
         ("ntk pgd r40", "20/20", "images"),
@@ -125,5 +123,5 @@ def test_progress_of_every_cell_is_shown(terminal: bool, archive: Path, tmp_path
         ("at pgd r40, training", "10/10", "steps"),
         ("at pgd r40", "20/20", "images"),
     ):
-        assert re.search(rf"{title} [━╸╺]+ {count} " if terminal else rf"{title}: {count} {unit}", said), title
-    assert "steps/s" in said
+        assert f"{title}: {count} {unit}" in out.getvalue()
+    assert "steps/s" in out.getvalue()

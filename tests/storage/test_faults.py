@@ -7,8 +7,6 @@ import os
 import pickle
 import threading
 import time
-import uuid
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,30 +16,10 @@ from advntk_dist.errors import StoreError, StoreMismatchError, StoreUnreachableE
 from advntk_dist.storage import Records, durable, guarded_group, retry
 from advntk_dist.storage.paths import ObjectPath, location
 from advntk_dist.storage.retry import short_timeout
-
-if TYPE_CHECKING:
-    from tests.conftest import FaultProxy
+from tests.conftest import BOTH, FaultProxy
 
 FAULTS = ["500", "503", "drop", "cut"]
 IDENTITY = {"network": "mlp-2"}
-
-
-BOTH = pytest.mark.parametrize("scheme", ["s3", "gs"], indirect=True)
-
-
-@pytest.fixture
-def scheme(request: pytest.FixtureRequest) -> str:
-    """s3, or what a test asks for; gs is spoken to a server of S3's protocol through a proxy."""
-    return str(getattr(request, "param", "s3"))
-
-
-@pytest.fixture
-def place(scheme: str, request: pytest.FixtureRequest) -> ObjectPath:
-    if scheme == "gs":
-        request.getfixturevalue("gs")
-    found = location(f"{scheme}://bucket/{uuid.uuid4().hex}")
-    assert isinstance(found, ObjectPath)
-    return found
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,26 +14,13 @@ import pytest
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import locks
 from advntk_dist.storage.locks import exclusive_lock, holder_of
-from tests.waiting import wait_until
-
-OTHER = """
-import sys, time
-from pathlib import Path
-from advntk_dist.storage.locks import exclusive_lock
-root = Path(sys.argv[1])
-with exclusive_lock(root / ".lock", root, "busy"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+from tests.waiting import held_elsewhere, wait_until
 
 
 def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, lock = socket.gethostname(), tmp_path / ".lock"
     assert holder_of(lock) is None
-    other = subprocess.Popen([sys.executable, "-c", OTHER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    with held_elsewhere(tmp_path) as other:
         for host in (here, "elsewhere"):
             monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
             found = holder_of(lock)
@@ -48,9 +33,6 @@ def test_holder_is_seen_from_here_and_from_elsewhere(tmp_path: Path, monkeypatch
             exclusive_lock(lock, tmp_path, "busy"),
         ):
             pass
-    finally:
-        other.kill()
-        other.wait()
     # Killed: this machine knows at once, another only that it has heard nothing for a while.
     assert (holder_of(lock) or ("", 0.0, False))[2]
     monkeypatch.setattr(locks, "STALE", 0.05)

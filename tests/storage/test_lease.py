@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +13,11 @@ import pytest
 from advntk_dist.errors import StoreBusyError
 from advntk_dist.storage import locks, paths
 from advntk_dist.storage.locks import Holder, Lease, exclusive_lock, last_seen, read_holder
-from advntk_dist.storage.paths import ObjectPath, location
-from tests.waiting import wait_until
+from advntk_dist.storage.paths import ObjectPath
+from tests.waiting import held_elsewhere, wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import FaultProxy
-
-OTHER = """
-import sys, time
-from advntk_dist.storage.locks import exclusive_lock
-from advntk_dist.storage.paths import location
-root = location(sys.argv[1])
-with exclusive_lock(root / ".lock", root, "busy"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def _is_held(lock: Any) -> bool:
@@ -39,27 +26,19 @@ def _is_held(lock: Any) -> bool:
 
 
 @pytest.fixture
-def root(s3: FaultProxy) -> ObjectPath:
-    found = location(f"s3://bucket/{uuid.uuid4().hex}")
-    assert isinstance(found, ObjectPath)
-    return found
+def root(place: ObjectPath) -> ObjectPath:
+    return place
 
 
 def test_one_process_at_a_time(root: ObjectPath) -> None:
     """And one that is killed is followed once its lease is stale, not before."""
-    other = subprocess.Popen([sys.executable, "-c", OTHER, str(root)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    with held_elsewhere(root) as other:
         assert _is_held(root / ".lock")
         with (
             pytest.raises(StoreBusyError, match=rf"busy \(process {other.pid} on "),
             exclusive_lock(root / ".lock", root, "busy"),
         ):
             pass
-    finally:
-        other.kill()
-        other.wait()
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(locks, "STALE", 4.0)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from advntk_dist.cli import main
 from advntk_dist.errors import RequestError
 from advntk_dist.storage import paths
 from advntk_dist.storage.durable import write_durable
 from advntk_dist.storage.paths import Location, ObjectPath, forwarded, local, location
+from tests.conftest import Refused
 
 
 @pytest.mark.parametrize(
@@ -101,16 +101,11 @@ def test_objects_answer_as_files_do(kind: str, tmp_path: Path, request: pytest.F
 
 @pytest.mark.parametrize(("url", "extra"), [("s3://plain/a", "advntk-dist[s3]"), ("gs://plain/a", "advntk-dist[gcs]")])
 def test_without_obstore_one_line_says_what_to_install(
-    url: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    url: str, extra: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     for module in ("obstore", "obstore.store"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SystemExit) as left:
-        main(["status", url])
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert extra in said
-    assert said.count("\n") == 1
+    assert extra in refused(2, "status", url)
 
 
 @pytest.mark.parametrize(

@@ -264,10 +264,3 @@ def test_nothing_is_written_to_what_is_opened_to_be_read(tmp_path: Path) -> None
     assert identity == IDENTITY
     assert Records(group, "table", 2, (3,)).read_all() is None
     assert [p.name for p in (tmp_path / "a.zarr").iterdir()] == ["zarr.json"]
-
-
-def test_removed_record_is_absent(tmp_path: Path) -> None:
-    table = Records(guarded_group(tmp_path / "a.zarr", IDENTITY), "table", 2, (1,))
-    table.write(0, np.ones((1, 1)))
-    shutil.rmtree(tmp_path / "a.zarr" / "table" / "c")
-    assert table.read(0) is None
