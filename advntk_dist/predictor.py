@@ -181,7 +181,14 @@ class KernelPredictor(DifferentiablePredictor):
         """True of convolutions; MLPs take a product over the pixels more for each output."""
         return self.net.family in ("cnn", "resnet") and self.net.backend.name == "xla"
 
-    def value_and_jacobian(self, x: ArrayLike) -> tuple[NDArray[np.float64], Images]:
+    @property
+    def samples_pixels(self) -> bool:
+        """True of MLPs, whose products over the pixels are over those that are asked for."""
+        return self.net.family == "mlp" and self.net.backend.name == "xla"
+
+    def value_and_jacobian(
+        self, x: ArrayLike, entries: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float64], Images]:
         """f(x) and the derivatives of every output, as the protocol says, from one pass over the kernel.
 
         Derivatives are in the dtype of the training images.
@@ -192,14 +199,13 @@ class KernelPredictor(DifferentiablePredictor):
             If a derivative was not finite.
         """
         images = self._images(x)
-        f, slopes = (
-            np.empty((len(images), self.outputs)),
-            np.empty((len(images), self.outputs, *self.image_shape), self.dtype),
-        )
+        shape = self.image_shape if entries is None else entries.shape
+        f = np.empty((len(images), self.outputs))
+        slopes = np.empty((len(images), self.outputs, *shape), self.dtype)
         for s in spans(len(images), self.batch):
             with kernel_scope():
                 found = compiled_values_and_jacobian()(
-                    self.net.backend, pad_rows(images[s], self.batch), self._prepared, self._coefficients
+                    self.net.backend, pad_rows(images[s], self.batch), self._prepared, self._coefficients, entries
                 )
             f[s], slopes[s] = (np.asarray(a)[: s.stop - s.start] for a in found)
         self._refuse_unless(bool(np.isfinite(slopes).all()))

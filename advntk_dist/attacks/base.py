@@ -94,11 +94,19 @@ class DifferentiablePredictor(Protocol):
         """Whether :meth:`value_and_jacobian` takes about as long as the gradient of one output."""
         return False
 
-    def value_and_jacobian(self, x: Images) -> tuple[Values, Images]:
-        """Outputs (m, k) in float64, and their derivatives in the images, (m, k, H, W, C), for images (m, H, W, C)."""
+    @property
+    def samples_pixels(self) -> bool:
+        """Whether :meth:`value_and_jacobian` of some pixels takes less than that of all of them."""
+        return False
+
+    def value_and_jacobian(self, x: Images, entries: NDArray[np.int64] | None = None) -> tuple[Values, Images]:
+        """Outputs (m, k) in float64, and their derivatives in the images, (m, k, H, W, C), for images (m, H, W, C).
+
+        With ``entries`` (p,), indices of pixels of a flat image, the derivatives in these alone, (m, k, p).
+        """
         f = self.predict(x)
-        slopes = [self.vjp(x, np.broadcast_to(row, f.shape)) for row in np.eye(f.shape[1])]
-        return f, np.stack(slopes, axis=1)
+        slopes = np.stack([self.vjp(x, np.broadcast_to(row, f.shape)) for row in np.eye(f.shape[1])], axis=1)
+        return f, slopes if entries is None else slopes.reshape(*f.shape, -1)[..., entries]
 
     def ascend(self, start: Images, clean: Images, wanted: Values, **how: Unpack[Ascent]) -> Images:
         """The last iterates (m, H, W, C) of projected gradient ascent of a loss.

@@ -18,6 +18,9 @@ from advntk_dist.spec import Norm
 
 Array = NDArray[np.float64]
 
+FEW = 128
+"""Pixels of largest gradient that a change in l1 is looked for in first."""
+
 
 def steepest_point(gradient: Images, clean: Images, radius: float, norm: Norm) -> Images:
     """The images (m, H, W, C) in the balls of this radius and in the pixel range at which linear functions are largest.
@@ -48,17 +51,7 @@ def radius_to_gain(gradient: Images, clean: Images, needed: Array, norm: Norm) -
     size, room = _flat(np.abs(gradient)), _room(gradient, clean)
     wanted = np.maximum(needed, 0.0)
     if norm == "l1":
-        order = np.argsort(-size, axis=-1)
-        size, room = (np.take_along_axis(a, order, axis=-1).astype(np.float64) for a in (size, room))
-        gained = np.cumsum(size * room, axis=-1)
-        place = (gained < wanted[..., None]).sum(axis=-1)
-        last = np.minimum(place, size.shape[-1] - 1)[..., None]
-        steepness, room_there, below = (
-            np.take_along_axis(a, last, axis=-1)[..., 0] for a in (size, np.cumsum(room, axis=-1), gained)
-        )
-        back = np.divide(below - wanted, steepness, out=np.zeros_like(wanted), where=steepness > 0)
-        least = np.where(place < size.shape[-1], np.maximum(room_there - back, 0.0), np.inf)
-        return np.where(wanted > 0, least, 0.0)
+        return _radius_along_largest(size, room, wanted, FEW)
     speed = np.ones_like(size) if norm == "linf" else size
     scale = _scale(speed, room, size, wanted)
     if norm == "linf":
@@ -66,6 +59,30 @@ def radius_to_gain(gradient: Images, clean: Images, needed: Array, norm: Norm) -
     reached = np.isfinite(scale)
     step = np.minimum(np.where(reached, scale, 0.0)[..., None] * size, room)
     return np.where(reached, np.sqrt((step**2).sum(axis=-1, dtype=np.float64)), np.inf)
+
+
+def _radius_along_largest(size: NDArray[Any], room: NDArray[Any], wanted: Array, few: int) -> Array:
+    """:func:`radius_to_gain` in l1, whose best step moves the pixels of largest gradient: the ``few`` largest first."""
+    pixels = size.shape[-1]
+    if few < pixels:
+        largest = np.argpartition(-size, few, axis=-1)[..., :few]
+        near = [np.take_along_axis(np.broadcast_to(a, size.shape), largest, axis=-1) for a in (size, room)]
+        least = _radius_along_largest(near[0], near[1], wanted, few)
+        if (more := np.isinf(least)).any():
+            whole = np.broadcast_to(room, size.shape)[more]
+            least[more] = _radius_along_largest(size[more], whole, wanted[more], pixels)
+        return least
+    order = np.argsort(-size, axis=-1)
+    size, room = (np.take_along_axis(a, order, axis=-1).astype(np.float64) for a in (size, room))
+    gained = np.cumsum(size * room, axis=-1)
+    place = (gained < wanted[..., None]).sum(axis=-1)
+    last = np.minimum(place, pixels - 1)[..., None]
+    steepness, room_there, below = (
+        np.take_along_axis(a, last, axis=-1)[..., 0] for a in (size, np.cumsum(room, axis=-1), gained)
+    )
+    back = np.divide(below - wanted, steepness, out=np.zeros_like(wanted), where=steepness > 0)
+    least = np.where(place < pixels, np.maximum(room_there - back, 0.0), np.inf)
+    return np.where(wanted > 0, least, 0.0)
 
 
 def _step(gradient: Images, clean: Images, radius: float, norm: Norm) -> NDArray[Any]:

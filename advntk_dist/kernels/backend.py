@@ -72,9 +72,12 @@ class JacobianTiles(TileKernels, Protocol):
     """Tiles of a backend that differentiates every output for little more than one of them."""
 
     def combine_jacobian(
-        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array, entries: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C)."""
+        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in the flat images x1, (b1, k, pixels).
+
+        With ``entries`` (p,), indices of pixels of a flat image, the derivatives in these alone, (b1, k, p).
+        """
         ...
 
 

@@ -67,22 +67,29 @@ def gradient(
 
 
 def values_and_jacobian(
-    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
+    backend: TileKernels,
+    x: jax.Array,
+    prepared: Prepared,
+    coefficients: jax.Array,
+    entries: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """K c in float64, (b, k), and its derivatives in x, (b, k, H, W, C) in the dtype of x, from one pass.
 
-    Arguments are those of :func:`values`.
+    Arguments are those of :func:`values`. With ``entries`` (p,), indices of pixels of a flat image, the derivatives in
+    these alone, (b, k, p).
     """
 
     def block(
         total: tuple[jax.Array, jax.Array], part: tuple[Prepared, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        value, slopes = combine_jacobian(backend, x, *part)
+        value, slopes = combine_jacobian(backend, x, *part, entries)
         return (total[0] + value, total[1] + slopes), None
 
     b, k = x.shape[0], coefficients.shape[-1]
-    start = jnp.zeros((b, k), jnp.float64), jnp.zeros((b, k, *x.shape[1:]), x.dtype)
-    return _over_blocks(block, start, (prepared, coefficients))[0]
+    pixels = x[0].size if entries is None else entries.size
+    start = jnp.zeros((b, k), jnp.float64), jnp.zeros((b, k, pixels), x.dtype)
+    value, slopes = _over_blocks(block, start, (prepared, coefficients))[0]
+    return value, slopes if entries is not None else slopes.reshape(b, k, *x.shape[1:])
 
 
 def combine(
@@ -109,18 +116,23 @@ def combine_vjp(
 
 
 def combine_jacobian(
-    backend: TileKernels, x: jax.Array, prepared: Prepared, coefficients: jax.Array
+    backend: TileKernels,
+    x: jax.Array,
+    prepared: Prepared,
+    coefficients: jax.Array,
+    entries: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The backend's own ``combine_jacobian`` or, of one that has none, one pull-back for each output."""
     if isinstance(backend, JacobianTiles):
-        return backend.combine_jacobian(x, prepared, coefficients)
+        return backend.combine_jacobian(x, prepared, coefficients, entries)
 
     def output(c: jax.Array) -> tuple[jax.Array, jax.Array]:
         tile, slope = backend.tile_vjp(x, prepared, jnp.broadcast_to(c.astype(x.dtype), (x.shape[0], c.shape[0])))
-        return tile.astype(jnp.float64) @ c, slope
+        return tile.astype(jnp.float64) @ c, slope.reshape(x.shape[0], -1)
 
     value, slopes = jax.lax.map(output, coefficients.T)
-    return value.T, jnp.moveaxis(slopes, 0, 1)
+    flat = jnp.moveaxis(slopes, 0, 1)
+    return value.T, flat if entries is None else flat[..., entries]
 
 
 def _over_blocks(block: Callable[[_State, Any], tuple[_State, Any]], start: _State, stacked: Any) -> tuple[_State, Any]:

@@ -147,3 +147,50 @@ def test_kernel_predictors_are_attacked_at_least_as_well_as_by_pgd(name: str) ->
     other = _margins(predictor, pgd(predictor, x, y, steps=20, step_size=0.004, **settings), y)
     assert (found > 0).sum() >= (other > 0).sum()
     assert np.median(found - other) > -1e-3 * np.median(np.abs(found))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_radii_are_those_of_the_first_class_that_overtakes(labelled: Any, norm: Norm) -> None:
+    predictor, x, y = labelled(1.0)
+    found = Linearisation.at(predictor, x, y)
+    rows = np.arange(len(x))
+    directions = found.slopes - found.slopes[rows, y][:, None]
+    needed = found.outputs[rows, y][:, None] - found.outputs
+    every = radius_to_gain(directions, x[:, None], needed, norm)
+    every[rows, y] = np.inf
+    np.testing.assert_allclose(found.radii()[:, NORMS.index(norm)], every.min(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_sample_of_the_pixels_misses_no_class_within_reach(norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    x_train, x = (rng.uniform(-0.5, 0.5, (m, 20, 20, 3)).astype(np.float32) for m in (60, 48))
+    predictor = KernelPredictor(network("mlp-3"), x_train, rng.standard_normal((60, 5)), batch=16)
+    f = predictor.predict(x)
+    y = f.argmax(axis=1)
+    entries = np.array([7, 3, 1100])
+    some, whole = (predictor.value_and_jacobian(x[:5], e)[1] for e in (entries, None))
+    np.testing.assert_allclose(some, whole.reshape(5, 5, -1)[..., entries], rtol=1e-5, atol=1e-6)
+    radii = Linearisation.at(predictor, x, y).radii()[:, NORMS.index(norm)]
+    looked_at = []
+
+    def margins(radius: float) -> Any:
+        return _margins(predictor, linear(predictor, x, y, radius=radius, norm=norm), y)
+
+    at, whole_jacobian = Linearisation.at, Linearisation.at.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: Any, given: Any, clean: Any, classes: Any) -> Any:
+        looked_at.append(len(clean))
+        return whole_jacobian(cls, given, clean, classes)
+
+    for radius, fewer in ((0.3 * np.median(radii), True), (np.quantile(radii, 0.4), False)):
+        monkeypatch.setattr(Linearisation, "at", classmethod(counted))
+        quick, seen = margins(float(radius)), sum(looked_at)
+        looked_at.clear()
+        monkeypatch.setattr(KernelPredictor, "samples_pixels", False)
+        thorough, all_seen = margins(float(radius)), sum(looked_at)
+        looked_at.clear()
+        monkeypatch.undo()
+        np.testing.assert_array_equal(quick > 0, thorough > 0)
+        assert seen < all_seen or not fewer
+    assert Linearisation.at == at

@@ -50,7 +50,7 @@ class Counted(DifferentiablePredictor):
         value, slope = loss_and_slope(loss, f, wanted, towards)
         return f, value, (slope @ self.weights.T).reshape(x.shape).astype(x.dtype)
 
-    def value_and_jacobian(self, x: Any) -> Any:
+    def value_and_jacobian(self, x: Any, entries: Any = None) -> Any:  # noqa: ARG002 - of the protocol
         self.steps += JACOBIAN * len(x)
         slopes = np.broadcast_to(self.weights.T.reshape(-1, *x.shape[1:]), (len(x), self.outputs, *x.shape[1:]))
         return self._values(x), slopes.astype(x.dtype)

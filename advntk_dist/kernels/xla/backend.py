@@ -87,10 +87,10 @@ class XlaBackend:
         return combine_vjp(self._kernel, x1, prepared, coefficients, cotangent, residual)
 
     def combine_jacobian(
-        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array
+        self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array, entries: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C)."""
-        return self._kernel.combine_jacobian(x1, prepared, coefficients)
+        """NTK tile @ coefficients in float64, (b1, k), and its derivatives in the flat x1 or some of their pixels."""
+        return self._kernel.combine_jacobian(x1, prepared, coefficients, entries)
 
     @cached_property
     def _kernel(self) -> DenseTile | ConvolutionalTile:

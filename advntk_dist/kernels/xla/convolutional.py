@@ -144,15 +144,16 @@ class ConvolutionalTile:
         return _unblock(jax.lax.map(block, _blocks(many, many)), many.shape[0])
 
     def combine_jacobian(
-        self, x1: jax.Array, prepared: PreparedImages, coefficients: jax.Array
+        self, x1: jax.Array, prepared: PreparedImages, coefficients: jax.Array, entries: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C).
+        """tile @ coefficients in float64, (b1, k), and its derivatives in flat images or some pixels, (b1, k, pixels).
 
         The derivative of a pair is shared by all outputs.
         """
         tile, slopes = jax.lax.map(lambda block: self._block_jacobian(block, prepared, coefficients), _blocks(x1, x1))
         value = _unblock(tile, x1.shape[0]).astype(jnp.float64) @ coefficients
-        return value, _unblock(slopes, x1.shape[0])
+        flat = _unblock(slopes, x1.shape[0]).reshape(*value.shape, -1)
+        return value, flat if entries is None else flat[..., entries]
 
     def _block_jacobian(
         self, images: jax.Array, prepared: PreparedImages, coefficients: jax.Array

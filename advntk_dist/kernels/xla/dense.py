@@ -154,13 +154,14 @@ class DenseTile:
         return (gradient * self._per_pixel(left.x)).reshape(x1.shape)
 
     def combine_jacobian(
-        self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array
+        self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array, entries: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """tile @ coefficients in float64, (b1, k), and its derivatives in x1, (b1, k, H, W, C).
+        """tile @ coefficients in float64, (b1, k), and its derivatives in flat images or some pixels, (b1, k, pixels).
 
         The layers are differentiated once a pair; each output adds one product over the pixels.
         """
         left = self.prepare(x1)
+        own, others = (a if entries is None else a[:, entries] for a in (left.x, prepared.x))
         value, products = self.combine(x1, prepared, coefficients)
         across, c = left.side.across(), coefficients.astype(x1.dtype)
 
@@ -175,10 +176,10 @@ class DenseTile:
             return (total[0] + stored(weighted) @ rows[3], total[1] + 2.0 * (both.imag.T @ rows[2])), None
 
         shape = x1.shape[0], coefficients.shape[1]
-        start = jnp.zeros((shape[0] * shape[1], left.x.shape[1]), x1.dtype), jnp.zeros(shape, x1.dtype)
-        (through_pairs, per_row), _ = _over_parts(adjoints, add, start, (products, prepared.side, c, prepared.x))
-        gradient = through_pairs.reshape(*shape, -1) + per_row[:, :, None] * left.x[:, None]
-        return value, (gradient * self._per_pixel(left.x)).reshape(*shape, *x1.shape[1:])
+        start = jnp.zeros((shape[0] * shape[1], own.shape[1]), x1.dtype), jnp.zeros(shape, x1.dtype)
+        (through_pairs, per_row), _ = _over_parts(adjoints, add, start, (products, prepared.side, c, others))
+        gradient = through_pairs.reshape(*shape, -1) + per_row[:, :, None] * own[:, None]
+        return value, gradient * self._per_pixel(left.x)
 
     @cached_property
     def _chain(self) -> Chain:
