@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Unpack
 
@@ -14,12 +15,15 @@ from advntk_dist.attacks.geometry import Images
 from advntk_dist.attacks.on_device import compiled_ascent, compiled_value_and_gradient, compiled_values_and_jacobian
 from advntk_dist.data.dataset import to_unit_range
 from advntk_dist.errors import SolverError
-from advntk_dist.grid import spans
+from advntk_dist.grid import Tile, spans
 from advntk_dist.kernels.compiled import pad_rows, stack_blocks
+from advntk_dist.kernels.nonfinite import require_finite
 from advntk_dist.kernels.scope import kernel_scope
 from advntk_dist.networks import Network
 from advntk_dist.spec import Loss
 
+PART = 4
+"""A few images take the time of this part of a batch, in functions that are compiled once more for it."""
 MEMORY = 2**29
 """Bytes that the pairs of a batch of images and a block of training images may take, and as much again for what an
 attack keeps between the value and the gradient of a step."""
@@ -29,9 +33,9 @@ class KernelPredictor(DifferentiablePredictor):
     """A predictor that attacks can differentiate.
 
     It pickles as its network, training images and coefficients. Training images are prepared once and stay on the
-    device; batches and training blocks are padded to fixed shapes, so that each function compiles once, and a block is
-    as large as the memory allows. Kernels are computed in the dtype of the training images, and meet the coefficients
-    in float64.
+    device; batches and training blocks are padded to fixed shapes, so that each function compiles once, or twice where
+    it also meets a few images, and a block is as large as the memory allows. Kernels are computed in the dtype of the
+    training images, and meet the coefficients in float64.
 
     Parameters
     ----------
@@ -90,12 +94,35 @@ class KernelPredictor(DifferentiablePredictor):
         """The number of outputs k."""
         return int(self.coefficients.shape[1])
 
+    def _batches(self, images: int) -> Iterator[tuple[slice, int]]:
+        """Spans of images, each with the rows that it is padded to: a batch, or a part of one where that is enough."""
+        part = self.batch // PART
+        for s in spans(images, self.batch):
+            yield s, part if s.stop - s.start <= part else self.batch
+
+    def kernel(self, x: ArrayLike) -> NDArray[Any]:
+        """Theta(x, X), (m, n), of images x (m, H, W, C) with the training images.
+
+        Raises
+        ------
+        GramBuildError
+            If a value is not finite; the message names the images.
+        """
+        images = self._images(x)
+        out = np.empty((len(images), self.n), self.dtype)
+        for s, size in self._batches(len(images)):
+            blocks = self.net.compiled.rows(pad_rows(images[s], size), self._prepared)
+            for block, columns in zip(blocks, spans(self.n, self._block), strict=True):
+                out[s, columns] = block[: s.stop - s.start, : columns.stop - columns.start]
+        require_finite("ntk", Tile(0, 0, 0, len(images), 0, self.n), out, symmetric=False)
+        return out
+
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:
         """f(x), (m, k) float64, for images x (m, H, W, C)."""
         images = self._images(x)
         out = np.empty((len(images), self.outputs))
-        for s in spans(len(images), self.batch):
-            batch = pad_rows(images[s], self.batch)
+        for s, size in self._batches(len(images)):
+            batch = pad_rows(images[s], size)
             out[s] = self.net.compiled.predict(batch, self._prepared, self._coefficients)[: s.stop - s.start]
         return out
 
@@ -106,8 +133,8 @@ class KernelPredictor(DifferentiablePredictor):
         if u.shape != (len(images), self.outputs):
             raise ValueError(f"cotangent has shape {u.shape}, f(x) {(len(images), self.outputs)}")
         out = np.empty_like(images)
-        for s in spans(len(images), self.batch):
-            batch, weight = pad_rows(images[s], self.batch), np.zeros((self.batch, self.outputs))
+        for s, size in self._batches(len(images)):
+            batch, weight = pad_rows(images[s], size), np.zeros((size, self.outputs))
             weight[: s.stop - s.start] = u[s]
             grad = self.net.compiled.pull_back(batch, self._prepared, self._coefficients, weight)
             out[s] = grad[: s.stop - s.start]
@@ -127,8 +154,8 @@ class KernelPredictor(DifferentiablePredictor):
             return super().ascend(start, clean, wanted, **how)
         begin, centre = self._images(start), self._images(clean)
         out, finite = np.empty_like(begin), True
-        for s in spans(len(begin), self.batch):
-            rows = (pad_rows(a[s], self.batch) for a in (begin, centre, wanted, how["towards"]))
+        for s, size in self._batches(len(begin)):
+            rows = (pad_rows(a[s], size) for a in (begin, centre, wanted, how["towards"]))
             with kernel_scope():
                 found, fine = compiled_ascent()(
                     self._prepared,
@@ -166,8 +193,8 @@ class KernelPredictor(DifferentiablePredictor):
         images = self._images(x)
         f, value, grad = np.empty((len(images), self.outputs)), np.empty(len(images)), np.empty_like(images)
         aims = np.zeros(len(images), np.int64) if towards is None else towards
-        for s in spans(len(images), self.batch):
-            rows = (pad_rows(a[s], self.batch) for a in (images, wanted, aims))
+        for s, size in self._batches(len(images)):
+            rows = (pad_rows(a[s], size) for a in (images, wanted, aims))
             with kernel_scope():
                 found = compiled_value_and_gradient()(
                     self._prepared, self._coefficients, *rows, backend=self.net.backend, loss=loss, budget=MEMORY
@@ -202,10 +229,10 @@ class KernelPredictor(DifferentiablePredictor):
         shape = self.image_shape if entries is None else entries.shape
         f = np.empty((len(images), self.outputs))
         slopes = np.empty((len(images), self.outputs, *shape), self.dtype)
-        for s in spans(len(images), self.batch):
+        for s, size in self._batches(len(images)):
             with kernel_scope():
                 found = compiled_values_and_jacobian()(
-                    self.net.backend, pad_rows(images[s], self.batch), self._prepared, self._coefficients, entries
+                    self.net.backend, pad_rows(images[s], size), self._prepared, self._coefficients, entries
                 )
             f[s], slopes[s] = (np.asarray(a)[: s.stop - s.start] for a in found)
         self._refuse_unless(bool(np.isfinite(slopes).all()))

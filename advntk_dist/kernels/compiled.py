@@ -142,6 +142,7 @@ class CompiledKernel:
         self._prepare = jit(backend.prepare)
         self._block = jit(block, static_argnums=2)
         self._tile_vjp = jit(lambda a, b, w: backend.tile_vjp(a, backend.prepare(b), w))
+        self._rows = jit(lambda x, prepared: jax.lax.map(lambda part: backend.tile(x, part, "ntk"), prepared))
         self._predict = jit(lambda x, p, c: values(backend, x, p, c)[0])
         self._pull_back = jit(lambda x, p, c, u: gradient(backend, x, p, c, u))
 
@@ -273,6 +274,11 @@ class CompiledKernel:
         with kernel_scope():
             parts = [self._prepare(pad_rows(x[s], block)) for s in spans(len(x), block)]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+    def rows(self, x: NDArray[Any], prepared: Prepared) -> NDArray[Any]:
+        """NTK (blocks, b, block) of images x (b, H, W, C) with prepared ones."""
+        with kernel_scope():
+            return np.asarray(self._rows(x, prepared))
 
     def predict(self, x: NDArray[Any], prepared: Prepared, coefficients: jax.Array) -> NDArray[np.float64]:
         """K(x, prepared) c in float64: x (b, H, W, C), coefficients (blocks, block, k) float64 -> (b, k)."""

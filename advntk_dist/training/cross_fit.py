@@ -139,8 +139,8 @@ class CrossFitRecipe:
         varpi = np.where(left_out, 0.0, np.exp(a))
         current = predictor.with_coefficients(dynamics.coefficients(varpi, tol=self._tolerance).value)
         adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=indices)
-        k_adversarial = current.net.ntk(adversarial, self._x)
-        k_clean = current.net.ntk(x, self._x) if self._clean_weight else None
+        k_adversarial = current.kernel(adversarial)
+        k_clean = current.kernel(x) if self._clean_weight else None
         robust = 0.0
 
         def loss(c: Array) -> tuple[float, Array]:

@@ -82,7 +82,7 @@ class PaperRecipe:
         c = dynamics.coefficients(varpi, tol=self._tolerance).value
         current = predictor.with_coefficients(c)
         adversarial = self._attack(current, x, y, seed=step_seed(self.seed, step), indices=chosen)
-        k_val = current.net.ntk(adversarial, self._x_train)
+        k_val = current.kernel(adversarial)
         loss, gradient = dynamics.loss_and_gradient(varpi, k_val, targets(y, c.shape[1]), tol=self._tolerance)
         robust = float(((k_val @ c).argmax(axis=1) == y).mean())
         record = StepRecord.of(loss, gradient, robust, varpi, dynamics.operator.passes - before)
