@@ -23,7 +23,7 @@ from advntk_dist.cli.options import (
 from advntk_dist.storage.paths import Location
 
 if TYPE_CHECKING:
-    from advntk_dist.results.schema import CheckResults, TierResults
+    from advntk_dist.results.schema import CheckResults, RadiusResults, TierResults
 
 _ATTACK = "Name of an attack below, or package.module:attack for one of your own."
 
@@ -52,6 +52,7 @@ class _WithAttacks(click.Command):
     type=click.Choice(registry.TIER_NAMES),
     help="A standard sequence of attacks instead.",
 )
+@click.option("--curve", is_flag=True, help="Robust accuracy over the radius, as the run has found it, instead.")
 @click.option("--images", type=click.IntRange(min=1), help="With --tier: the first so many test images. [default: all]")
 @click.option("--method", "methods", multiple=True, help="With --tier: this method alone; may be given again.")
 @WORKERS
@@ -62,6 +63,7 @@ def evaluate(
     name: str,
     overrides: Sequence[str],
     tier: str | None,
+    curve: bool,
     images: int | None,
     methods: Sequence[str],
     workers: int | None,
@@ -72,9 +74,19 @@ def evaluate(
     Examples: advntk evaluate runs/digits --attack pgd --set steps=50 --set radius=0.1
 
     advntk evaluate runs/digits --tier standard --images 1000
-    """
-    from advntk_dist.results.schema import AttackedAgain, TierResults
 
+    advntk evaluate runs/digits --curve
+    """
+    from advntk_dist.results.schema import AttackedAgain, RadiusResults, TierResults
+
+    if curve:
+        if overrides or methods or name != registry.PLAIN.name or (tier, images) != (None, None):
+            raise click.UsageError("--curve prints what the run has found: leave out the other options")
+        from advntk_dist.pipeline.evaluate import radius_curves_of
+
+        path, results = radius_curves_of(folder)
+        lines = _curve_lines(RadiusResults.model_validate(results))
+        return Answer(results | {"written": str(path)}, chain(lines, [f"from {path}"]))
     if tier is None:
         from advntk_dist.pipeline.evaluate import evaluate_again
 
@@ -95,6 +107,20 @@ def evaluate(
         else _tier_lines(TierResults.model_validate(results))
     )
     return Answer(results | {"written": str(path)}, chain(lines, [_where(path, folder)]))
+
+
+def _curve_lines(results: RadiusResults) -> Iterator[str]:
+    yield f"robust accuracy over the {results.norm} radius on {results.images} test images"
+    yield "radius".ljust(12) + "".join(f"{name:>15}{'linearised':>12}" for name in results.methods)
+    for rows in zip(*(method.checked for method in results.methods.values()), strict=True):
+        yield f"{rows[0].radius:<12.4g}" + "".join(f"{row.robust:>15.1%}{row.expected:>12.1%}" for row in rows)
+    yield "linearised: by the margin linearised at the clean image; beside it, under the attack that starts from there"
+    for name, method in results.methods.items():
+        off = method.nonlinearity
+        yield (
+            f"{name}: at the run's radius {results.radius:.4g} the linearised margin misses the true one by "
+            f"{off.median:.1%} of the median margin (median of images), {off.high:.1%} (95th percentile)"
+        )
 
 
 def _tier_lines(results: TierResults) -> Iterator[str]:

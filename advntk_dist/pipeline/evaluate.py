@@ -76,6 +76,15 @@ def evaluate_again(
     return path, results
 
 
+def radius_curves_of(out: str | Location) -> tuple[Location, dict[str, Any]]:
+    """The results of a finished run, and what they say of its methods over the radius; errors as of open_finished."""
+    folder = RunDirectory.at(out)
+    results, _ = read_results(folder, folder.stored_config())
+    if results is None:
+        raise folder.unfinished()
+    return folder.results, results["radius"]
+
+
 def open_finished(
     out: str | Location,
     *,

@@ -34,7 +34,7 @@ from advntk_dist.networks import Network, network
 from advntk_dist.operators import InMemoryOperator
 from advntk_dist.pipeline.directory import load_images
 from advntk_dist.planning.calibration import Calibration, Pilot, Sample, UnitCosts, kernel_keys, varpi_after
-from advntk_dist.planning.counts import Images, kernel_blocks
+from advntk_dist.planning.counts import Images
 from advntk_dist.predictor import MEMORY, KernelPredictor
 from advntk_dist.storage import Records
 from advntk_dist.storage.durable import aligned_empty, read_pieces, write_flushed
@@ -68,7 +68,8 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
     say("calibration: a small build by Ray actors")
     build = _build(config, net, data, limit)
     say(f"calibration: kernels and solves on {len(data.x)} images")
-    theta, k_val, kernels = _kernels(config, net, data, limit)
+    theta = net.compiled.matrix(data.x, data.x, "ntk", symmetric=True)
+    k_val = net.ntk(data.x_val, data.x)
     pilot = run_pilot(config, data, theta, k_val)
     say("calibration: one batch under attack, one product, one file")
     attack, products, disk = _attack(config, net, data, theta), _products(data.images.classes), _disk(len(data.x))
@@ -80,7 +81,7 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
         cores=usable_cores(),
         gpus=jax.local_device_count() if gpu else 0,
         edge_limit=limit,
-        costs=UnitCosts(**build, **kernels, **attack, **products, **disk),
+        costs=UnitCosts(**build, **attack, **products, **disk),
         pilot=pilot,
         environment=environment(),
         load=[*load, os.getloadavg()[0]],
@@ -133,17 +134,6 @@ def _build(config: RunConfig, net: Network, data: PilotData, limit: int) -> dict
     }
 
 
-def _kernels(config: RunConfig, net: Network, data: PilotData, limit: int) -> tuple[Array, Array, dict[str, float]]:
-    """Gram matrix and validation kernel of the pilot; seconds of a block of the latter."""
-    batch = data.x_val[: min(config.train.batch, len(data.x_val))]
-    first, _ = _clock(lambda: net.ntk(batch, data.x))
-    again = _pace(lambda: net.ntk(batch, data.x))
-    blocks = kernel_blocks(len(batch), len(data.x), limit)
-    theta = net.compiled.matrix(data.x, data.x, "ntk", symmetric=True)
-    k_val = net.ntk(data.x_val, data.x)
-    return theta, k_val, {"first_kernel": max(0.0, first - again), "block": again / blocks}
-
-
 def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> dict[str, float]:
     """Seconds of a pair that is predicted, and attacked; those of an attack beside its steps, and of compilation."""
     batch, n = config.evaluation.batch, config.data.n_train
@@ -159,9 +149,9 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
         lambda: KernelPredictor(net, np.resize(data.x, (rows, *shape)), np.resize(c, (rows, c.shape[1])), batch=batch)
     )
     x = np.resize(data.x_val, (batch, *shape))
-    labels = np.resize(data.y_val, batch)
     indices = np.arange(batch)
-    first_query, _ = _clock(lambda: predictor.predict(x))
+    first_query, guesses = _clock(lambda: predictor.predict(x))
+    labels = guesses.argmax(axis=1)  # a run attacks what is classified correctly
     query = _pace(lambda: predictor.predict(x))
 
     def short(steps: int) -> AttackConfig:
@@ -176,13 +166,20 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
     wanted = targets(labels, data.images.classes, batch)
     predictor.value_and_slope(x, wanted)
     gradient = _pace(lambda: predictor.value_and_slope(x, wanted))
-    # A query of an attack without gradients also makes what it asks about.
-    step = gradient if asked.steps else max(query, (_pace(attacked(3)) - one) / 2)
+    predictor.value_and_jacobian(x)
+    jacobian = _pace(lambda: predictor.value_and_jacobian(x))
     compared = asked.queries - 1 if asked.steps else 0
+    if not asked.steps:  # a query also makes what it asks about
+        step = max(query, (_pace(attacked(3)) - one) / 2)
+    elif config.attack.spec.repeated is None:  # some images meet all of it, others less
+        step = max(0.0, one - compared * query) / asked.steps
+    else:
+        step = gradient
     pairs = batch * rows
     return {
         "value": query / pairs,
         "gradient": gradient / pairs,
+        "jacobian": jacobian / pairs,
         "step": step / pairs,
         "attack": max(0.0, one - asked.units * step - compared * query),
         "prepare": prepare,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from advntk_dist.attacks.registry import JACOBIAN
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import RequestError
 from advntk_dist.evaluation.cost import BatchSeconds
@@ -129,20 +130,19 @@ class UnitCosts:
         A byte of a tile that one worker writes and checks.
     read_tile
         Opening, reading and checking a small tile.
-    value, gradient
-        A pair of an evaluated and a training image: the value of the predictor, and the value with its gradient in the
-        evaluated image.
+    value, gradient, jacobian
+        A pair of an evaluated and a training image: the value of the predictor, the value with its gradient in the
+        evaluated image, and the values with the gradients of all outputs.
     step
-        A pair within one step of the run's own attack: ``gradient``, or for an attack without gradients the value
-        that one of its queries asks for, and making the query.
+        A pair within one step of the run's own attack: ``gradient``, for an attack without gradients the value that one
+        of its queries asks for, and making the query, and for one that repeats no step what it took on a batch over
+        the passes that it asks for at most.
     attack
         An attack on a batch, beside its steps.
     prepare
         Making the predictor of a run, which compiles too.
-    first_query, first_attack, first_kernel
+    first_query, first_attack
         What the first call takes longer, because it compiles.
-    block
-        A square block of ``edge_limit`` images of kernel values between attacked and training images.
     entry, hold_entry
         An entry of the matrix in a pass with as many vectors as classes, and when it is read.
     read_byte
@@ -158,13 +158,12 @@ class UnitCosts:
     read_tile: float
     value: float
     gradient: float
+    jacobian: float
     step: float
     attack: float
     prepare: float
     first_query: float
     first_attack: float
-    first_kernel: float
-    block: float
     entry: float
     hold_entry: float
     read_byte: float
@@ -199,13 +198,12 @@ def typical_costs(network: str) -> UnitCosts:
         read_tile=0.008,
         value=value,
         gradient=gradient,
+        jacobian=JACOBIAN * gradient,
         step=gradient,
         attack=0.01,
         prepare=0.4,
         first_query=0.6,
         first_attack=1.5,
-        first_kernel=0.3,
-        block=2**20 * value,
         entry=0.8e-9,
         hold_entry=5e-9,
         read_byte=0.8e-9,

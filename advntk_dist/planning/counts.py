@@ -167,10 +167,5 @@ def longest(parts: Sequence[tuple[int, float]], batch: int, workers: int) -> tup
     return predicted, attacked
 
 
-def kernel_blocks(rows: int, columns: int, limit: int) -> float:
-    """Square blocks of edge ``limit`` that have as many pairs as kernel values (rows, columns)."""
-    return rows * columns / limit**2
-
-
 def _parts_of(whole: int, part: int) -> int:
     return -(-whole // part)

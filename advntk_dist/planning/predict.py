@@ -15,6 +15,7 @@ import numpy as np
 
 from advntk_dist.config import RunConfig
 from advntk_dist.evaluation.cost import WORTH, BatchSeconds, Priced, predict_cost
+from advntk_dist.evaluation.radius_curve import CHECKED
 from advntk_dist.evaluation.tiers import tier_attacks
 from advntk_dist.grid import TileGrid
 from advntk_dist.kernels.compiled import block_edge
@@ -23,7 +24,7 @@ from advntk_dist.operators.resident import rows_sent
 from advntk_dist.operators.tiled import RUN_TILES
 from advntk_dist.planning.calibration import LIMIT_POWER, Calibration, UnitCosts, varpi_after
 from advntk_dist.planning.cluster import Cluster, OperatorPlan, operator_plan
-from advntk_dist.planning.counts import Counts, Outlook, count, kernel_blocks, longest, step_images
+from advntk_dist.planning.counts import Counts, Outlook, count, longest, step_images
 
 START, COMPUTE, IDLE, WRITE, LINK, STORE = (
     "start and stop of Ray",
@@ -238,9 +239,11 @@ class _Predictor:
         one = self.costs.batch_seconds(self.config.evaluation.batch, self.n)
         return BatchSeconds(one.batch, one.query_seconds * share, one.step_seconds * share)
 
-    def _attack(self, share: float) -> float:
-        """Seconds in which the run's own attack is made on a batch; ``share`` as above."""
+    def _attack(self, share: float, *, training: bool = False) -> float:
+        """Seconds in which the run's own attack, or its form in training, is made on a batch; ``share`` as above."""
         attack, batch = self.config.attack, self._batch(share)
+        if training and attack.spec.training_passes is not None:
+            return batch.of(attack.spec.training_passes)
         asked = attack.spec.cost(attack)
         step = self.costs.step * batch.batch * self.n * share
         compared = asked.queries - 1 if asked.steps else 0  # the last one is counted among the predictions
@@ -257,12 +260,22 @@ class _Predictor:
             begin += compilation
         elif self.actors:
             begin += compilation * self.actor
-        return {
+        parts_of_stage = {"radius curve": self._radius_curve()} if stage == "evaluate" else {}
+        return parts_of_stage | {
             "attacks": attacked * self._attack(self.evaluator),
             "predictions": (batches + attacked) * self._batch(self.evaluator).query_seconds,
             "checkpoints": scored.batches * c.commit + _SCORING_TABLES * len(parts) * c.table,
             "start and compilation": begin,
         }
+
+    def _radius_curve(self) -> float:
+        """Seconds of the derivatives of the three methods, and of the attack at each radius that is checked."""
+        look, batch, size = self.outlook, self._batch(self.evaluator), self.config.evaluation.batch
+        images = self.config.evaluation.curve or self.config.data.n_test
+        rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
+        one = size * self.n * self.costs.jacobian * self.evaluator + len(CHECKED) * batch.query_seconds
+        every = [-(-images // size) * (batch.query_seconds + right * one) for right in rights]
+        return sum(every) / (self.actors or 1)
 
     def _tier(self) -> float | None:
         """Seconds of the tier that ends the run on all three methods; None where none is wanted.
@@ -282,16 +295,15 @@ class _Predictor:
 
     def _train(self) -> Parts:
         c, t, n = self.costs, self.config.train, self.n
-        limit = self.measured.edge_limit
-        blocks = sum(steps * kernel_blocks(images, n, limit) for steps, images in step_images(self.config))
+        pairs = n * sum(steps * images for steps, images in step_images(self.config))
         twins = 1 if t.recipe == "paper" else 2  # clean images are predicted beside attacked ones
         return {
-            "attacks": self.counts.train.attacked_batches * self._attack(self.driver),
-            "kernels of attacked images": twins * blocks * c.block * self.driver,
+            "attacks": self.counts.train.attacked_batches * self._attack(self.driver, training=True),
+            "kernels of attacked images": twins * pairs * c.value * self.driver,
             **self._step_solves(),
             **self._loading(),
             "checkpoints": t.steps * _CHECKPOINT_ROWS * c.commit + _TRAIN_TABLES * c.table,
-            "start and compilation": c.first_kernel,
+            "start and compilation": c.first_query,
         }
 
     def _step_solves(self) -> Parts:

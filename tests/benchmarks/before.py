@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import ROOT, machine, options, write
+from bench import ROOT, commit, machine, options, write
 
 N, TILE = 6000, 1024
 _BEGIN = f"""
@@ -89,12 +89,6 @@ def measure(checkout: Path, part: str, folder: Path, cifar: Path) -> dict[str, f
     done = subprocess.run(words, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def commit(checkout: Path) -> str:
-    """The commit of a checkout."""
-    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def main() -> None:

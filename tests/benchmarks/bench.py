@@ -46,6 +46,12 @@ def results_of(run: Path) -> dict[str, Any]:
     return found
 
 
+def commit(checkout: Path) -> str:
+    """The commit of a checkout."""
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def flags(settings: Iterable[str]) -> list[str]:
     """Settings section.key=value as the words of a command."""
     return [word for setting in settings for word in ("--set", setting)]

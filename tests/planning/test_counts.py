@@ -16,7 +16,6 @@ from advntk_dist.pipeline.run import run
 from advntk_dist.planning.counts import (
     Outlook,
     count,
-    kernel_blocks,
     longest,
     step_images,
     total,
@@ -56,6 +55,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path, 
         "evaluation.times=[1e-3, 1e-1]",
         "evaluation.batch=40",
         "evaluation.tier=none",
+        "attack.name=pgd",
         "evaluation.curve=58",  # on which the early stop is right as often as on all, which is what counts take it for
     )
     config = load_config("digits", settings)
@@ -122,7 +122,7 @@ def test_only_what_is_right_is_attacked() -> None:
     config = load_config("digits", ("evaluation.batch=100",))
     found = total(config, [(300, 0.5), (300, 0.01)])
     assert (found.batches, found.attacked, found.attacked_batches) == (6, 153, 3)
-    assert found.image_steps == 153 * config.attack.steps
+    assert found.image_steps == 153 * config.attack.spec.cost(config.attack).steps
 
 
 def test_recipes_attack_their_own_images() -> None:
@@ -134,12 +134,6 @@ def test_recipes_attack_their_own_images() -> None:
     assert of("train.recipe=cross-fit") == ((30, 200), (0, 200))
     assert of("train.validation=true") == ((15, 200), (15, 200))
     assert of("train.validation=true", "train.steps=7", "data.n_val=50") == ((3, 200), (4, 50))
-
-
-def test_kernel_blocks_are_counted_by_their_pairs() -> None:
-    assert kernel_blocks(1024, 1024, 1024) == 1
-    assert kernel_blocks(128, 4096, 1024) == 0.5
-    assert kernel_blocks(128, 640, 64) == 20
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(1, (6, 5)), (2, (4, 3)), (100, (2, 2))])
