@@ -172,6 +172,33 @@ def whole_run() -> Iterator[str]:
     yield f"against {whole['runs']['neural-tangents']['total']:.0f} s ({whole['gain']['total']:.1f} times faster;"
 
 
+def faster_job() -> Iterator[str]:
+    """A whole run now and at an earlier commit, in one run of the benchmark."""
+    report = stored("job")
+    then, now, gain = report["runs"]["other"], report["runs"]["this"], report["gain"]
+    yield f"takes {now['total']:.0f} s in place of {then['total']:.0f} s at commit {report['commits']['other']}"
+    yield f"({gain['total']:.1f} times faster; selection {gain['select']:.1f} times, training {gain['train']:.1f} times"
+    seconds = f"{now['stages']['evaluate']:.0f} s in place of {then['stages']['evaluate']:.0f} s"
+    yield f"evaluation, which draws the curve over the radius besides, {seconds}"
+    memory = [f"{run['largest_process_bytes'] / 1e9:.1f} GB" for run in (now, then)]
+    yield f"largest process has {memory[0]} in place of {memory[1]}"
+
+
+def linearised_attack() -> Iterator[str]:
+    """How it compares with PGD at every radius, and with a whole tier at some."""
+    report = stored("strength")
+    rows = report["rows"]
+    pgd = [100 * (row["pgd-20"]["robust"] - row["linear"]["robust"]) for row in rows]
+    yield f"({report['network'].upper()}, {report['n_train']:,} training and {report['images']:,} test images, three methods"
+    yield f"at {len(rows) // 3} radii"
+    yield f"PGD-20 on margins leaves {min(pgd):.1f} to {max(pgd):.1f} points more images robust"
+    tier = [row for row in rows if "standard" in row]
+    more = [100 * (row["linear"]["robust"] - row["standard"]["robust"]) for row in tier]
+    yield f"all of tier `standard` takes at most {max(more):.1f} points from what the linearised attack leaves"
+    alone = max(row["broken_by_pgd_alone"] for row in rows)
+    yield f"PGD-20 breaks at most {alone} image{'' if alone == 1 else 's'} alone"
+
+
 def recipe_table() -> Iterator[str]:
     """Accuracies of a seed are counts of 2,000 images, half of them midway between two tenths: these are rounded up."""
     recipes = stored("recipes-mlp-5")
@@ -394,7 +421,7 @@ def digits() -> Iterator[str]:
 FIGURES: dict[str, tuple[Callable[[], Iterator[str]], ...]] = {
     README: (needs, shown_job, shown_table, shown_difference),
     BENCHMARKS: (
-        machine, plan, speed, kept_speed, whole_run, recipe_table, recipe_differences, stronger_attacks,
+        machine, plan, speed, kept_speed, whole_run, faster_job, linearised_attack, recipe_table, recipe_differences, stronger_attacks,
         check_and_autoattack, ablation, reproduction, scale_gram, scale_job, scale_solver, solver_parts,
         finite_width, digits,
     ),

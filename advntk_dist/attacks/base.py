@@ -138,7 +138,7 @@ class _Completed(DifferentiablePredictor):
         self._given = given
 
     def predict(self, x: ArrayLike) -> Values:
-        return np.asarray(self._given.predict(x))
+        return np.asarray(self._given.predict(x), np.float64)
 
     def vjp(self, x: ArrayLike, cotangent: ArrayLike) -> Images:
         return np.asarray(self._given.vjp(x, cotangent))

@@ -18,10 +18,13 @@ from advntk_dist.attacks.geometry import HIGH, LOW, Images
 from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, steepest_point
 from advntk_dist.attacks.registry import LINEAR
 from advntk_dist.attacks.request import AttackRequest, Rows
+from advntk_dist.grid import spans
 from advntk_dist.spec import NORMS, Loss, Norm
 
 REACH = 4.0
 """A margin counts as out of reach where it is this many times the error of the linearisation or more."""
+TOGETHER = 512
+"""Images whose derivatives of all outputs are in memory at once."""
 ERRORS = 4.0
 """Standard errors that an estimated gain may be too small by."""
 SHARE, SMALL = 8, 1024
@@ -69,10 +72,13 @@ class Linearisation:
         more than with it, so that few classes of an image are looked at exactly.
         """
         needed, size = -self._but_own(self._above, -np.inf), np.abs(self._directions).reshape(*self.outputs.shape, -1)
+        largest = size.max(axis=2)  # divided out first: the squares of tiny gradients would vanish
+        largest = np.where(largest > 0, largest, 1.0)
+        size = size / largest[:, :, None]
         duals = {"linf": size.sum(axis=2), "l2": np.linalg.norm(size, axis=2), "l1": size.max(axis=2)}
         found = np.full((len(needed), len(NORMS)), np.inf)
         for column, norm in enumerate(NORMS):
-            dual = duals[norm].astype(np.float64) * (1 + 1e-4)  # below any rounding of the sums
+            dual = largest * duals[norm].astype(np.float64) * (1 + 1e-4)  # below any rounding of the sums
             least = np.divide(needed, dual, out=np.where(needed > 0, np.inf, 0.0), where=dual > 0)
             order = np.argsort(least, axis=1)
             for k in order.T[:-1]:
@@ -165,7 +171,7 @@ def linear(
     steps, step_size
         Of the steps of PGD; the step size is by default a fifth of the radius.
     proved
-        Whether to go beyond 1. Training needs an attacked image, no more.
+        Whether the result is judged, and followed by 2 and 3. Training needs an attacked image, no more, and takes 1.
     """
     size = radius / 5 if step_size is None else step_size
     request = AttackRequest.of(
@@ -175,7 +181,8 @@ def linear(
     LINEAR.require_possible(norm=norm, loss=loss, restarts=restarts)
     if not proved:
         return _runner_up(request)[0]
-    return attack_linear(request, steps, size).images
+    parts = [request.only(np.arange(s.start, s.stop)) for s in spans(len(request.clean), TOGETHER)]
+    return np.concatenate([request.clean[:0], *(attack_linear(part, steps, size).images for part in parts)])
 
 
 def attack_linear(
@@ -209,11 +216,11 @@ def attack_linear(
 
 def _runner_up(request: AttackRequest) -> tuple[Images, Values, Rows]:
     """The worst points of the margins linearised at the clean images, the margins (m,) expected there, the classes."""
-    clean, rows = request.clean, np.arange(len(request.clean))
+    clean = request.clean
     f, value, slope = request.predictor.value_and_slope(clean, request.wanted, loss="margin")
     images = steepest_point(slope, clean, request.radius, request.norm)
-    f[rows, request.classes] = -np.inf
-    return images, value + _inner(slope, images - clean), f.argmax(axis=1)
+    others = np.where(np.arange(f.shape[1]) == request.classes[:, None], -np.inf, f)
+    return images, value + _inner(slope, images - clean), others.argmax(axis=1)
 
 
 def _towards_runner_up(request: AttackRequest) -> LinearAttack:
@@ -248,7 +255,7 @@ def _within_reach(request: AttackRequest, found: LinearAttack) -> Rows:
     Where derivatives in a sample of the pixels cost less than all of them, the gain of each class is estimated from
     one; a class counts where the estimate and ERRORS of its standard errors are within what the linearisation misses.
     """
-    rows, entries = np.flatnonzero(found.margins < 0), _sample(request.clean[0].size)
+    rows, entries = np.flatnonzero(found.margins < 0), _sample(int(np.prod(request.clean.shape[1:])))
     if not (len(rows) and len(entries) and request.predictor.samples_pixels and request.norm in ("linf", "l2")):
         return rows
     part, each = request.only(rows), np.arange(len(rows))

@@ -49,7 +49,9 @@ def radius_to_gain(gradient: Images, clean: Images, needed: Array, norm: Norm) -
     It is 0 where nothing is needed.
     """
     size, room = _flat(np.abs(gradient)), _room(gradient, clean)
-    wanted = np.maximum(needed, 0.0)
+    largest = size.max(axis=-1)  # divided out first: the squares of tiny gradients would vanish
+    largest = np.where(largest > 0, largest, 1.0)
+    size, wanted = size / largest[..., None], np.maximum(needed, 0.0) / largest
     if norm == "l1":
         return _radius_along_largest(size, room, wanted, FEW)
     speed = np.ones_like(size) if norm == "linf" else size

@@ -223,7 +223,7 @@ def _per_step(extra: int) -> Callable[[AttackOptions], Passes]:
 
 
 JACOBIAN = 5
-"""Passes with gradients that the derivatives of all outputs count as; convolutions take less."""
+"""Passes with gradients that the derivatives of ten outputs of an MLP count as; convolutions take less."""
 
 _STEPS = {"steps": "steps"}
 _OF_A_LENGTH = _STEPS | {"step_size": "step_size"}
@@ -233,7 +233,7 @@ _OURS = (
         "linear", "the linearised attack", f"{_FOLDER}.linear:linear",
         "The worst point of the margin linearised at the clean image, over all classes; PGD where the margin is not "
         "linear.",
-        start=lambda options: Passes(2, 1 + JACOBIAN),
+        start=lambda options: Passes(4, 4 + JACOBIAN + options.steps),
         options=_OF_A_LENGTH,
         losses=("margin",),
         one_start=True,

@@ -80,7 +80,8 @@ def evaluate(
     from advntk_dist.results.schema import AttackedAgain, RadiusResults, TierResults
 
     if curve:
-        if overrides or methods or name != registry.PLAIN.name or (tier, images) != (None, None):
+        other = (tier, images, workers, address) != (None,) * 4
+        if overrides or methods or other or name != registry.PLAIN.name:
             raise click.UsageError("--curve prints what the run has found: leave out the other options")
         from advntk_dist.pipeline.evaluate import radius_curves_of
 
@@ -116,11 +117,12 @@ def _curve_lines(results: RadiusResults) -> Iterator[str]:
         yield f"{rows[0].radius:<12.4g}" + "".join(f"{row.robust:>15.1%}{row.expected:>12.1%}" for row in rows)
     yield "linearised: by the margin linearised at the clean image; beside it, under the attack that starts from there"
     for name, method in results.methods.items():
-        off = method.nonlinearity
-        yield (
-            f"{name}: at the run's radius {results.radius:.4g} the linearised margin misses the true one by "
-            f"{off.median:.1%} of the median margin (median of images), {off.high:.1%} (95th percentile)"
-        )
+        if (off := method.nonlinearity) is not None:
+            yield (
+                f"{name}: at its worst point within {results.radius:.4g} the linearised margin misses the true one by "
+                f"{off.median:.1%} of the median size of margins there (median of images), {off.high:.1%} (95th "
+                "percentile)"
+            )
 
 
 def _tier_lines(results: TierResults) -> Iterator[str]:

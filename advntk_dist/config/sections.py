@@ -136,7 +136,7 @@ _OTHER_LOSSES = ", ".join(
 
 
 class AttackConfig(Section):
-    """The attack of training, selection and evaluation."""
+    """The attack of training, selection and evaluation; training takes only the first step of the linearised one."""
 
     name: str = Field(
         default=registry.LINEAR.name,

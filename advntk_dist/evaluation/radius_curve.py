@@ -19,6 +19,8 @@ from advntk_dist.spec import NORMS, Norm
 
 CHECKED = (0.25, 0.5, 1.0, 2.0)
 """Radii at which the exact predictor judges the worst points, as multiples of the attack's radius."""
+COLUMNS = len(NORMS) + 3 * len(CHECKED)
+"""Numbers of a row of :class:`LinearRobustness`."""
 POINTS = 65
 """Radii of a curve in its table."""
 SHOWN = 0.95
@@ -32,44 +34,41 @@ class LinearRobustness:
     A row holds the linear robust radius in each norm of NORMS, then for each of CHECKED the margin that the
     linearisation expects at its worst point, what it misses of the true one there, and the true margin that the attack
     ends with (:func:`advntk_dist.attacks.linear.linear`). Margins are max_k f_k - f_y: positive where an image is
-    misclassified. Images that are misclassified without an attack have radius 0; radii that no change of the image
-    reaches are those of the whole pixel range.
+    misclassified. Images that are misclassified without an attack have radius 0; where no change of the image is
+    enough, the radius is twice that of the whole pixel range.
 
     Attributes
     ----------
     radius, norm
         Radius whose multiples are checked, and its norm.
-    steps
-        Steps of PGD that the attack takes where the margin is not linear.
+    steps, step_size
+        Steps of PGD that the attack takes where the margin is not linear, and the length of one at ``radius``.
     """
 
     radius: float
     norm: Norm
     steps: int
-
-    @property
-    def columns(self) -> int:
-        """Numbers of a row."""
-        return len(NORMS) + 3 * len(CHECKED)
+    step_size: float
 
     def __call__(
         self, predictor: DifferentiablePredictor, x: Images, y: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> Array:
-        """The rows (m, columns) of images (m, H, W, C) with labels (m,)."""
-        images, rows = to_unit_range(x), np.zeros((len(indices), self.columns))
+        """The rows (m, COLUMNS) of images (m, H, W, C) with labels (m,)."""
+        images, rows = to_unit_range(x), np.zeros((len(indices), COLUMNS))
         right = np.flatnonzero(predictor.predict(images).argmax(axis=1) == y)
         rows[:, len(NORMS) :] = np.tile([1.0, 0.0, 1.0], len(CHECKED))
         if not len(right):
             return rows
         linearisation = Linearisation.at(predictor, images[right], y[right])
         most = [largest_distance(images, norm) for norm in NORMS]
-        rows[right, : len(NORMS)] = np.minimum(linearisation.radii(), most)
+        radii = linearisation.radii()
+        rows[right, : len(NORMS)] = np.where(np.isfinite(radii), radii, 2 * np.array(most))
         for place, share in enumerate(CHECKED):
             radius = share * self.radius
             request = AttackRequest.of(
                 predictor, images[right], y[right], radius=radius, steps=self.steps, norm=self.norm, loss="margin"
             )
-            found = attack_linear(request, self.steps, radius / 5, linearisation)
+            found = attack_linear(request, self.steps, share * self.step_size, linearisation)
             start = len(NORMS) + 3 * place
             rows[right, start : start + 3] = np.column_stack([found.expected, found.errors, found.margins])
         return rows
@@ -82,7 +81,7 @@ class RadiusCurve:
     Attributes
     ----------
     rows
-        (n, columns).
+        (n, COLUMNS).
     radius, norm
         As there.
     """
@@ -111,27 +110,32 @@ class RadiusCurve:
             found.append((share * self.radius, float((expected < 0).mean()), Accuracy.of(true < 0)))
         return found
 
-    def nonlinearity(self) -> tuple[float, float]:
-        """What the linearisation misses at the attack's radius over the median of |margin|: median, 95th percentile.
+    def nonlinearity(self) -> tuple[float, float] | None:
+        """What the linearisation misses at worst points within the attack's radius, over the median size of margins.
 
-        Of images that are classified correctly; 0 where there are none.
+        The median and the 95th percentile of images that are classified correctly without an attack, over the median
+        of |linearised margin| at their worst points; None where that cannot be said.
         """
         right = self.rows[:, 0] > 0
         expected, errors, _ = (column[right] for column in self._at(CHECKED.index(1.0)))
         size = float(np.median(np.abs(expected))) if right.any() else 0.0
         if size == 0:
-            return 0.0, 0.0
+            return None
         return float(np.median(errors)) / size, float(np.quantile(errors, 0.95)) / size
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as results.json has them for a method."""
-        median, high = self.nonlinearity()
+        off = self.nonlinearity()
         checked = [
             {"radius": r, "expected": expected, "robust": a.value, "robust_interval": [a.low, a.high], "n_test": a.n}
             for r, expected, a in self.checked()
         ]
         curves = {norm: dict(zip(("radii", "robust"), self.curve(norm), strict=True)) for norm in NORMS}
-        return {"checked": checked, "nonlinearity": {"median": median, "high": high}, "curves": curves}
+        return {
+            "checked": checked,
+            "nonlinearity": None if off is None else dict(zip(("median", "high"), off, strict=True)),
+            "curves": curves,
+        }
 
     def _at(self, place: int) -> tuple[Array, Array, Array]:
         """Expected margins, their errors and the margins after the attack, (n,) each, at one of CHECKED."""

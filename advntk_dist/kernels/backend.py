@@ -69,7 +69,7 @@ class CombiningTiles(TileKernels, Protocol):
 
 @runtime_checkable
 class JacobianTiles(TileKernels, Protocol):
-    """Tiles of a backend that differentiates every output for little more than one of them."""
+    """Tiles of a backend that differentiates the layers of a pair once for all outputs."""
 
     def combine_jacobian(
         self, x1: jax.Array, prepared: Prepared, coefficients: jax.Array, entries: jax.Array | None = None

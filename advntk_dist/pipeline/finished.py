@@ -10,7 +10,7 @@ from typing import Any
 
 from advntk_dist.config import RunConfig
 from advntk_dist.errors import StoreDamagedError, StoreMismatchError
-from advntk_dist.evaluation.radius_curve import RadiusCurve
+from advntk_dist.evaluation.radius_curve import COLUMNS, RadiusCurve
 from advntk_dist.evaluation.statistics import MethodResult, paired_differences
 from advntk_dist.pipeline.directory import RunDirectory, digest, load_images, require_same_images
 from advntk_dist.pipeline.worst_case import AttackSet, WorstCase, keeps, read_attack_sets, read_outcome, read_table
@@ -150,7 +150,7 @@ def read_outcomes(folder: RunDirectory, config: RunConfig) -> RunOutcomes | None
     radii = {
         method: RadiusCurve(table, config.attack.radius, config.attack.norm)
         for method, table in tables.items()
-        if table is not None
+        if table is not None and table.shape[1] == COLUMNS
     }
     if len(on_curve) < len(curve) or len(methods) < len(found) or len(radii) < len(tables):
         return None

@@ -15,9 +15,9 @@ from advntk_dist.data.duplicates import NearEqual, find_near_equal
 from advntk_dist.distributed.session import ray_announced
 from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
-from advntk_dist.evaluation.committed import CommittedRows
+from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances, nearer
-from advntk_dist.evaluation.radius_curve import LinearRobustness, RadiusCurve
+from advntk_dist.evaluation.radius_curve import COLUMNS, LinearRobustness
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
 from advntk_dist.pipeline.context import Part, Problem, RunContext
@@ -247,21 +247,19 @@ def methods(run: OpenRun, chosen: int, attack: AttackConfig) -> dict[str, Method
         }
 
 
-def radius_curves(run: OpenRun, chosen: int) -> dict[str, RadiusCurve]:
-    """Robust accuracy over the radius of each method, on the test images of the degeneration curve."""
+def radius_curves(run: OpenRun, chosen: int) -> None:
+    """Commit the robustness of each method over the radius, on the test images of the degeneration curve."""
     context, attack, (_, m) = run.context, run.context.config.attack, curve_name(run.context.config)
-    part = context.problem.test.first(m)
-    task, group = LinearRobustness(attack.radius, attack.norm, attack.steps), run.outcomes.group(attack)
-    found = {method: source(run, method, chosen) for method in outcome_names(context.config, chosen)}
-    curves = {}
+    part, group, batch = context.problem.test.first(m), run.outcomes.group(attack), context.config.evaluation.batch
+    step = attack.radius / 5 if attack.step_size is None else attack.step_size
+    task = LinearRobustness(attack.radius, attack.norm, attack.steps, step)
+    found = [source(run, method, chosen) for method in outcome_names(context.config, chosen)]
     with context.events.stage("evaluate"), context.display.stage("Radius curve", len(found) * m, "images") as advance:
-        for method, (name, coefficients) in found.items():
-            batch = context.config.evaluation.batch
-            rows = CommittedRows(group, radii_name(name, m), m, task.columns, batch, advance, coefficients.seal)
+        for name, coefficients in found:
+            rows = CommittedRows(group, radii_name(name, m), m, COLUMNS, batch, counted(advance), coefficients.seal)
             if len(rows.missing):
-                rows.fill(run.outcomes.workers.evaluator(coefficients, part), rows.missing, task)
-            curves[method] = RadiusCurve(rows.table, attack.radius, attack.norm)
-    return curves
+                with ray_announced(context.display.say):
+                    rows.fill(run.outcomes.workers.evaluator(coefficients, part), rows.missing, task)
 
 
 def examples(run: OpenRun) -> tuple[Array, Array]:

@@ -161,8 +161,10 @@ def _attack(config: RunConfig, net: Network, data: PilotData, theta: Array) -> d
         attack = bind_attack(short(steps))
         return lambda: attack(predictor, x, labels, seed=0, indices=indices)
 
-    first_attack, _ = _clock(attacked(1))
-    one, asked = _pace(attacked(1)), config.attack.spec.cost(short(1))
+    # What repeats no step is measured as it is, anything else with one step.
+    steps = 1 if config.attack.spec.repeated else config.attack.steps
+    first_attack, _ = _clock(attacked(steps))
+    one, asked = _pace(attacked(steps)), config.attack.spec.cost(short(steps))
     wanted = targets(labels, data.images.classes, batch)
     predictor.value_and_slope(x, wanted)
     gradient = _pace(lambda: predictor.value_and_slope(x, wanted))

@@ -161,15 +161,17 @@ def radius_plot(over: RadiusResults) -> Plot:
     errors = "; ".join(
         f"{title_of(key)} {as_percent(m.nonlinearity.median)}, {as_percent(m.nonlinearity.high)}"
         for key, m in over.methods.items()
+        if m.nonlinearity is not None
     )
     return plot(
         lambda: radius_figure(over),
         rows,
         f"Robust accuracy over the {over.norm} radius on {over.images:,} test images. Lines: no class overtakes "
         "the true one by the margin linearised at the clean image. Points: the exact predictor under the attack that "
-        f"starts from there, {min(gaps):+.1f} to {max(gaps):+.1f} percentage points from the lines. What the "
-        "linearised margin misses of the true one at its worst point, at the run's radius (dotted), over the median "
-        f"margin (median and 95th percentile of images): {errors}. The CSV has the curves in all norms.",
+        f"starts from there, {min(gaps):+.1f} to {max(gaps):+.1f} percentage points from the lines; the tables do not "
+        "count it. What the linearised margin misses of the true one at its worst point within the run's radius "
+        "(dotted), over the median size of margins there (median and 95th percentile of images): "
+        f"{errors or 'not known'}. The CSV has the curves in all norms.",
         "Robust accuracy of each method falls with the radius of the attack.",
     )
 

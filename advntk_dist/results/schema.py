@@ -147,7 +147,7 @@ class RadiusCurveRow(_Section):
 
 
 class NonlinearityRow(_Section):
-    """|linearised - true margin| at worst points within the run's radius, over the median of |linearised margin|."""
+    """|linearised - true margin| at worst points within the run's radius, over the median of |linearised| there."""
 
     median: float = Field(description="Median over images that are classified correctly.")
     high: float = Field(description="95th percentile of them.")
@@ -157,12 +157,13 @@ class RadiusMethodRow(_Section):
     """A method over the radius."""
 
     checked: list[CheckedRadiusRow] = Field(description="Radii at which the curve was checked.")
-    nonlinearity: NonlinearityRow = Field(description="How far the margin is from linear within the run's radius.")
+    nonlinearity: NonlinearityRow | None
+    """How far the margin is from linear within the run's radius; null where no image is classified correctly."""
     curves: dict[Literal["linf", "l2", "l1"], RadiusCurveRow] = Field(description="The curve in each norm.")
 
 
 class RadiusResults(_Section):
-    """Robust accuracy over the radius, from the derivatives of all outputs at each clean image."""
+    """Robust accuracy over the radius, from the derivatives of all outputs at clean images; no part of worst_case."""
 
     images: Images = Field(description="Number of test images, the first of the test part.")
     radius: float = Field(description="Radius of the run's attack.")

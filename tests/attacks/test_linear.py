@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from advntk_dist.attacks.geometry import perturbation_size, project
 from advntk_dist.attacks.linear import Linearisation, attack_linear
 from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, steepest_point
 from advntk_dist.attacks.losses import loss_and_slope
+from advntk_dist.attacks.registry import ATTACKS
 from advntk_dist.attacks.request import AttackRequest
 from advntk_dist.predictor import KernelPredictor
 from advntk_dist.spec import NORMS, Norm
@@ -194,3 +197,29 @@ def test_a_sample_of_the_pixels_misses_no_class_within_reach(norm: Norm, monkeyp
         np.testing.assert_array_equal(quick > 0, thorough > 0)
         assert seen < all_seen or not fewer
     assert Linearisation.at == at
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_tiny_outputs_are_attacked_as_any(labelled: Any, norm: Norm) -> None:
+    predictor, x, y = labelled(0.0)
+    radii = Linearisation.at(predictor, x, y).radii()
+    predictor.linear, predictor.quadratic = 1e-200 * predictor.linear, 1e-200 * predictor.quadratic
+    np.testing.assert_allclose(Linearisation.at(predictor, x, y).radii(), radii, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n != "pgd-reference"])
+def test_predictions_of_the_users_own_are_not_written_to(name: str) -> None:
+    rng = np.random.default_rng(8)
+    weights, x = rng.standard_normal((24, 4)).astype(np.float32), rng.uniform(-0.4, 0.4, (6, *SHAPE))
+
+    def predict(images: Any) -> Any:
+        return jnp.asarray(np.asarray(images, np.float32).reshape(-1, 24) @ weights)  # cannot be written to
+
+    def vjp(images: Any, cotangent: Any) -> Any:
+        return (np.asarray(cotangent) @ weights.T).reshape(np.shape(images))
+
+    given: Any = SimpleNamespace(predict=predict, vjp=vjp)
+    y = np.asarray(predict(x)).argmax(axis=1)
+    found = ATTACKS[name].call(given, x, y, radius=0.05, steps=2)
+    assert perturbation_size(found, x, "linf").max() <= 0.05 + 1e-9
+    assert len(ATTACKS[name].call(given, x[:0], y[:0], radius=0.05, steps=2)) == 0

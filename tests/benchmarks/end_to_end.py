@@ -5,10 +5,10 @@
     python tests/benchmarks/end_to_end.py FOLDER --other CHECKOUT --preset cifar10-mlp5 --n-train 10000 --n-val 1000
                                           --n-test 1000 --steps 30 [--set-this section.key=value ...]
 
-FOLDER holds CIFAR-10. Both runs are ``advntk run`` in a process of its own, with everything that a user would wait for:
-start-up, compilation, Ray. Without --other they differ in network.backend alone, neural-tangents against our kernels, on
-a few times and small batches. With --other the rival is another checkout, as of an earlier commit, with the preset's own
-times and batches; --set-this gives keys that it does not know. Their results are compared.
+FOLDER holds CIFAR-10. Both runs are ``advntk run`` in a process of its own, with everything that a user would wait
+for: start-up, compilation, Ray. Without --other they differ in network.backend alone, neural-tangents against our
+kernels, on a few times and small batches. With --other the rival is another checkout, as of an earlier commit, with the
+preset's own times and batches; --set-this gives keys that it does not know. Their results are compared.
 """
 
 from __future__ import annotations

@@ -3,15 +3,14 @@
     python tests/benchmarks/strength.py RUN [--images 1000] [--tier linf:0.03137 ...] [--out FILE]
 
 RUN is a finished run, whose methods are attacked on the first test images. Of each radius: the robust accuracy under
-the linearised attack and under PGD, and the images that PGD alone breaks. At the radii of --tier, what all attacks of
-tier standard leave; the linearised one is their first, so that the others meet what it leaves. The JSON is written after
-every case.
+the linearised attack and under PGD, and the images that each breaks alone. At the radii of --tier, what all attacks of
+tier standard leave; the linearised one is their first, so that the others meet what it leaves. The JSON is written
+after every case.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +87,11 @@ def main() -> None:
     test = first_images(run, arguments.images)
     report: dict[str, Any] = {"environment": machine(), "dataset": config.data.name, "network": config.network.name}
     report |= {"n_train": config.data.n_train, "images": len(test.y), "dtype": config.gram.dtype, "rows": []}
-    at_tier: Callable[[Norm, float], bool] = lambda norm, radius: f"{norm}:{radius:.4g}" in arguments.tier
     with context.folder.claimed(config, reading=True), context:
         for norm, radius in CASES:
             for method, coefficients in sources(run, chosen).items():
                 predictor = run.outcomes.predictor(coefficients())
-                row = case(predictor, test.x, test.y, norm, radius, at_tier(norm, radius))
+                row = case(predictor, test.x, test.y, norm, radius, f"{norm}:{radius:.4g}" in arguments.tier)
                 report["rows"].append({"method": method} | row)
                 print(report["rows"][-1], flush=True)
                 write(arguments.out, report)

@@ -10,7 +10,7 @@ import pytest
 from advntk_dist import linear
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import largest_distance
-from advntk_dist.evaluation.radius_curve import CHECKED, LinearRobustness, RadiusCurve
+from advntk_dist.evaluation.radius_curve import CHECKED, COLUMNS, LinearRobustness, RadiusCurve
 from advntk_dist.spec import NORMS
 
 SHAPE = (4, 3, 1)
@@ -38,9 +38,9 @@ def _judged(bend: float, norm: Any, wrong: int = 4) -> tuple[Any, Any, Any, Radi
     x = np.random.default_rng(2).uniform(-0.4, 0.4, (60, *SHAPE))
     y = predictor.predict(x).argmax(axis=1)
     y[:wrong] = (y[:wrong] + 1) % 3
-    task = LinearRobustness(RADIUS[norm], norm, 5)
+    task = LinearRobustness(RADIUS[norm], norm, 5, RADIUS[norm] / 5)
     rows = task(predictor, x, y, np.arange(60))
-    assert rows.shape == (60, task.columns)
+    assert rows.shape == (60, COLUMNS)
     return predictor, x, y, RadiusCurve(rows, RADIUS[norm], norm)
 
 
@@ -53,7 +53,9 @@ def test_of_a_linear_predictor_curves_are_exact(norm: Any) -> None:
     for (radius, expected, exact), share in zip(found.checked(), CHECKED, strict=True):
         assert radius == share * RADIUS[norm]
         assert expected == exact.value == found.robust(norm, radius)
-    assert found.nonlinearity()[1] < 1e-12
+    off = found.nonlinearity()
+    assert off is not None
+    assert off[1] < 1e-12
     assert (found.rows[:4, :3] == 0).all()
 
 
@@ -68,7 +70,9 @@ def test_a_curve_starts_at_the_clean_accuracy_and_falls(norm: Any) -> None:
 
 def test_what_is_not_linear_shows() -> None:
     predictor, x, y, found = _judged(8.0, "linf")
-    assert found.nonlinearity()[1] > found.nonlinearity()[0] > 1e-3
+    off = found.nonlinearity()
+    assert off is not None
+    assert off[1] > off[0] > 1e-3
     for radius, _, exact in found.checked():
         attacked = linear(predictor, x, y, radius=radius, steps=5)
         assert exact.value == pytest.approx((predictor.predict(attacked).argmax(axis=1) == y).mean(), abs=2 / 60)
@@ -78,7 +82,12 @@ def test_a_predictor_without_slopes_is_robust_at_every_radius() -> None:
     predictor = Bent(0.0)
     predictor.weights = np.zeros_like(predictor.weights)
     predictor.predict = lambda x: np.tile([0.0, 1.0, 0.5], (len(x), 1))  # type: ignore[method-assign]
-    rows = LinearRobustness(0.1, "linf", 5)(predictor, np.zeros((2, *SHAPE)), np.array([1, 2]), np.arange(2))
+    rows = LinearRobustness(0.1, "linf", 5, 0.02)(predictor, np.zeros((2, *SHAPE)), np.array([1, 2]), np.arange(2))
     whole = [largest_distance(np.zeros((1, *SHAPE)), norm) for norm in NORMS]
-    np.testing.assert_array_equal(rows[:, :3], [whole, [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(rows[:, :3], [[2 * most for most in whole], [0.0, 0.0, 0.0]])
     assert np.isfinite(rows).all()
+    found = RadiusCurve(rows, 0.1, "linf")
+    for norm, most in zip(NORMS, whole, strict=True):
+        assert found.robust(norm, most) == 0.5
+        assert found.curve(norm)[1][0] == 0.5
+    assert RadiusCurve(rows[1:], 0.1, "linf").nonlinearity() is None

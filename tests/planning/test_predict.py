@@ -33,7 +33,7 @@ def test_seconds_by_hand(digits: RunConfig, calibrated: Made) -> None:
     # 10 tiles of 256, each in one block, on two workers.
     assert found.parts["gram"]["kernels"] == pytest.approx(10 * 256**2 * 1e-8 / 2)
     assert found.seconds["gram"] == pytest.approx(9.0 + 10 * 256**2 * 1e-8 / 2)
-    one = 0.001 + 6 * 0.004 + 2 * 0.002  # a gradient and a Jacobian, and the values at two points
+    one = 0.001 + (4 + 5 + 10) * 0.004 + 4 * 0.002  # every step that an image may meet, and the values at four points
     assert found.parts["select"]["attacks"] == pytest.approx(counts.select.attacked_batches * one)
     assert found.parts["select"]["start and compilation"] == 1.75
     # 30 steps of cross-fit attack 200 images (a fold of 1000 in 5) in two batches of 128, and look at them clean too.
