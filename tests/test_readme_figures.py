@@ -189,7 +189,8 @@ def linearised_attack() -> Iterator[str]:
     report = stored("strength")
     rows = report["rows"]
     pgd = [100 * (row["pgd-20"]["robust"] - row["linear"]["robust"]) for row in rows]
-    yield f"({report['network'].upper()}, {report['n_train']:,} training and {report['images']:,} test images, three methods"
+    sizes = f"{report['n_train']:,} training and {report['images']:,} test images"
+    yield f"({report['network'].upper()}, {sizes}, three methods"
     yield f"at {len(rows) // 3} radii"
     yield f"PGD-20 on margins leaves {min(pgd):.1f} to {max(pgd):.1f} points more images robust"
     tier = [row for row in rows if "standard" in row]
@@ -407,13 +408,13 @@ def digits() -> Iterator[str]:
     n, few = default["methods"]["adv_ntk"]["n_test"], default["worst_case"]["images"]
     preset = load_config("digits")
     yield f"({preset.network.name.upper()}, {preset.data.n_train:,} training images; `results/digits.json`), PGD-"
-    yield f"`results/digits.json`), PGD-{default['attack']['steps']}:"
+    yield f"`results/digits.json`), PGD-{flattered['attack']['steps']} and the linearised attack:"
     tier = f"tier `{flattered['tier']['name']}`"
     first, second = (f"{points(flattered['methods'][name]['robust'])}%" for name in methods)
     yield f"`{flattered['command']}` leaves {first} of {n} test images robust for Adv-NTK and {second} for"
     yield f"in the worst case over that and {tier}, {left('squared-error', True)} of the first {few}."
-    yield f"`{default['command']}` leaves {left('default', False)} under PGD on {default['attack']['loss']}s, "
-    yield f"margins, {left('default', True)} in the worst case"
+    yield f"`{default['command']}` leaves {left('default', False)} under the linearised attack, its own, "
+    yield f"{left('default', True)} in the worst case"
     theirs = f"{points(paper['worst_case']['methods']['adv_ntk']['robust'])}%"
     yield f"The paper's recipe leaves {theirs} in the worst case (`{paper['command']}`)"
 
@@ -421,7 +422,8 @@ def digits() -> Iterator[str]:
 FIGURES: dict[str, tuple[Callable[[], Iterator[str]], ...]] = {
     README: (needs, shown_job, shown_table, shown_difference),
     BENCHMARKS: (
-        machine, plan, speed, kept_speed, whole_run, faster_job, linearised_attack, recipe_table, recipe_differences, stronger_attacks,
+        machine, plan, speed, kept_speed, whole_run, faster_job, linearised_attack, recipe_table, recipe_differences,
+        stronger_attacks,
         check_and_autoattack, ablation, reproduction, scale_gram, scale_job, scale_solver, solver_parts,
         finite_width, digits,
     ),

@@ -17,7 +17,8 @@ from advntk_dist.dynamics import ATDynamics
 from advntk_dist.evaluation import MethodResult
 from advntk_dist.evaluation.committed import CommittedRows, counted
 from advntk_dist.evaluation.evaluator import FARTHEST, NearestTraining, distances, nearer
-from advntk_dist.evaluation.radius_curve import COLUMNS, LinearRobustness
+from advntk_dist.evaluation.linear_robustness import LinearRobustness
+from advntk_dist.evaluation.radius_curve import COLUMNS
 from advntk_dist.gram import GramStore, build_gram
 from advntk_dist.pipeline.coefficients import SPECTRUM, Coefficients, CommittedCoefficients, GramSolver
 from advntk_dist.pipeline.context import Part, Problem, RunContext

@@ -10,7 +10,8 @@ import pytest
 from advntk_dist import linear
 from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import largest_distance
-from advntk_dist.evaluation.radius_curve import CHECKED, COLUMNS, LinearRobustness, RadiusCurve
+from advntk_dist.evaluation.linear_robustness import LinearRobustness
+from advntk_dist.evaluation.radius_curve import CHECKED, COLUMNS, RadiusCurve
 from advntk_dist.spec import NORMS
 
 SHAPE = (4, 3, 1)

@@ -26,7 +26,7 @@ from tests.undrawn import undrawn
 # One worker of the build, as each takes seconds to start.
 SMALL = (
     *("evaluation.tier=none", "data.n_train=200", "data.n_val=40", "data.n_test=60", "network.name=mlp-2"),
-    *("gram.tile=80", "gram.workers=1", "attack.steps=3", "train.steps=4", "train.batch=16"),
+    *("gram.tile=80", "gram.workers=1", "attack.name=pgd", "attack.steps=3", "train.steps=4", "train.batch=16"),
     *("evaluation.times=[1e-3, 1e-1]", "evaluation.batch=40"),
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from advntk_dist.attacks.registry import TIERS, Tier
+from advntk_dist.attacks.registry import JACOBIAN, TIERS, Tier
 from advntk_dist.errors import RequestError, StoreDamagedError
 from advntk_dist.pipeline.evaluate import evaluate_again
 from advntk_dist.pipeline.run import run
@@ -44,8 +44,8 @@ def test_a_tier_of_a_finished_run(copy: Path, advntk: Command) -> None:
     assert results["images"] == 50
     assert results["attack"] == {"radius": 0.2, "norm": "linf", "seed": 0}
     called = [a["called"] for a in results["attacks"]]
-    assert called == ["fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
-    assert [a["seed"] for a in results["attacks"]] == list(range(6))
+    assert called == ["linear", "fgsm", "pgd", "apgd-cross-entropy", "apgd-dlr", "apgd-targeted", "square"]
+    assert [a["seed"] for a in results["attacks"]] == list(range(7))
     for row in results["methods"].values():
         assert row["n_test"] == 50
         assert row["robust_interval"][0] <= row["robust"] <= row["robust_interval"][1]
@@ -58,7 +58,7 @@ def test_a_tier_of_a_finished_run(copy: Path, advntk: Command) -> None:
         assert predicted["bound"]["image_steps"] > predicted["expected"]["image_steps"] > 0
         assert predicted["bound"]["seconds"] > predicted["expected"]["seconds"] > 0
     done = batches(copy)[earlier:]
-    assert len(done) == 3 * 7 * 2
+    assert len(done) == 3 * 8 * 2
 
     # A second call asks nobody and changes nothing.
     again = evaluate_run_tier(copy, "standard", images=50, display=QUIET)[1]
@@ -179,8 +179,16 @@ def test_a_method_that_is_added_has_a_cost_of_its_own(copy: Path) -> None:
         predicted = row["predicted"]
         assert predicted["batch"]["batch"] == 20
         alive = [round(20 * stored[method][key]) for key in ("clean", "robust")]
-        passes = {"fgsm": 1, "pgd": 10, "apgd-cross-entropy": 5, "apgd-dlr": 5, "apgd-targeted": 5, "square": 0}
-        expected = sum(p * alive[0 if a in ("fgsm", "pgd") else 1] for a, p in passes.items())
+        passes = {
+            "linear": 4 + JACOBIAN + 10,
+            "fgsm": 1,
+            "pgd": 10,
+            "apgd-cross-entropy": 5,
+            "apgd-dlr": 5,
+            "apgd-targeted": 5,
+            "square": 0,
+        }
+        expected = sum(p * alive[0 if a in ("linear", "fgsm", "pgd") else 1] for a, p in passes.items())
         assert predicted["expected"]["image_steps"] == expected
     shown, _, again = shown_by(copy, ["adv_ntk"])
     assert "at most" not in shown, "nothing is to be done"

@@ -51,7 +51,7 @@ def test_results_hold_what_the_contract_names(finished: Path) -> None:
 def test_every_promised_file_is_there(finished: Path) -> None:
     for name in ("config.toml", "gram.zarr", "train.zarr", "results.json", "events.jsonl", "report.html"):
         assert (finished / name).exists(), name
-    plots = ["degeneration", "examples", "extremes", "methods", "spectrum", "training", "varpi"]
+    plots = ["degeneration", "examples", "extremes", "methods", "radius", "spectrum", "training", "varpi"]
     for ending in ("svg", "csv"):
         assert sorted(p.stem for p in finished.glob(f"*.{ending}")) == plots
 

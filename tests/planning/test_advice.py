@@ -90,8 +90,8 @@ def test_where_the_time_goes(calibrated: Callable[..., Calibration]) -> None:
 
     assert "evaluation.curve=1000" in said(config, HERE)
     assert "to choose among 12 times" in said(config, HERE)
-    sizes = ("data.n_test=10", "data.n_val=200", "data.n_train=20000", "train.steps=500", "attack.name=pgd")
-    training = load_config("digits", sizes)
+    long = ("data.n_test=10", "data.n_val=200", "data.n_train=20000", "train.steps=500", "attack.name=pgd")
+    training = load_config("digits", long)
     assert "which run on one machine" in said(training, Cluster(4, 8, 0, 64 * GIB, remote=True))
     tiny = said(load_config("digits"), Cluster(4, 8, 0, 64 * GIB, remote=True))
     assert "one node is enough" in tiny
