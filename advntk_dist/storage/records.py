@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -319,6 +319,13 @@ def _layout(shape: tuple[int, ...], span: int) -> int:
 
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], span: int, dtype: str) -> zarr.Array[Any]:
+    """Make the array; groups between it and ``group`` whose description is damaged are described anew."""
+    *parents, _ = name.split("/")
+    for place in ("/".join(parents[: i + 1]) for i in range(len(parents))):
+        try:
+            read_again(partial(group.get, place))
+        except DAMAGE:
+            sync(group.store.delete(_key(group, place)))
     return group.create_array(
         name,
         shape=shape,

@@ -38,8 +38,9 @@ SMALL = (
     "--set", "evaluation.times=[1e-2]", "--set", "gram.workers=1", "--set", "evaluation.workers=1",
 )  # fmt: skip
 
-IMAGES = 20 + 3 * 20
-"""Attacked images of this run: one time on validation and test images, and the NTK and Adv-NTK on test images."""
+IMAGES = 20 + 3 * 20 + 3 * 20
+"""Attacked images of this run: one time on validation and test images, the NTK and Adv-NTK on test images, and the three
+methods over the radius."""
 
 
 @dataclass(frozen=True)

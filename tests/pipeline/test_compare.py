@@ -67,7 +67,7 @@ def relabel(run: Path, **changes: str) -> dict[str, Any]:
         shutil.rmtree(place)
         group = guarded_group(place, identity | changes)
         for name, rows in values.items():
-            time = name.partition("_t")[2]
+            time = name.partition("_t")[2].partition("_radii")[0]
             of = 0 if name == "examples" else seals.get(f"uniform {time}" if time else "adv_ntk 0", 0)
             table = Records(group, name, len(rows), rows.shape[1:], span=spans[name], of=of)
             for start in range(0, len(rows), spans[name]):

@@ -103,6 +103,7 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command
     assert [a["name"] for a in worst["attacks"]] == [
         "pgd",
         "apgd",
+        "linear",
         "fgsm",
         "pgd",
         "apgd",
@@ -123,12 +124,12 @@ def test_results_are_under_the_worst_of_what_was_met(copy: Path, advntk: Command
     assert again["methods"]["ntk"]["robust"] >= worst["methods"]["ntk"]["robust"] - 0.5
     code, out, _ = advntk("-q", "run", str(copy / "config.toml"), "--out", str(copy))
     assert code == 0
-    assert "under the worst of 8 attacks on each of 30 test images (linf radius 0.2)" in out
+    assert "under the worst of 9 attacks on each of 30 test images (linf radius 0.2)" in out
     assert "apgd-targeted on dlr targeted (4 steps, 1 target, 1 start)" in out
     assert f"adv_ntk{100 * worst['methods']['adv_ntk']['clean']:>14.1f}%" in out
     rebuild_report(copy, display=QUIET)
     page = (copy / "report.html").read_text()
-    assert "under the worst of 8 attacks on each of 30 test images (l∞ radius 0.2)" in page
+    assert "under the worst of 9 attacks on each of 30 test images (l∞ radius 0.2)" in page
     assert "Under the run&#39;s own attack alone" in page or "Under the run's own attack alone" in page
 
 
@@ -187,7 +188,7 @@ def test_a_run_ends_with_its_tier(filled: Path, tmp_path: Path) -> None:
     assert ended.results["tier"]["predicted_seconds"] > 0
     worst, own = ended.results["worst_case"], ended.results["methods"]
     assert worst["images"] == 25
-    assert len(worst["attacks"]) == 7
+    assert len(worst["attacks"]) == 8
     assert worst["methods"]["adv_ntk"]["robust"] < own["adv_ntk"]["robust"], "one weak step says nothing"
     assert ended.results["methods"] == plain.results["methods"]
     assert len(list((folder / "evaluation").glob("standard_*_images25.json"))) == 1
@@ -335,5 +336,5 @@ def test_the_runs_own_attack_is_named_where_it_does_not_count(filled: Path, tmp_
     run(small("attack.name=pgd-reference"), folder, display=QUIET)
     evaluate_run_tier(folder, "standard", images=10, display=QUIET)
     out = advntk("-q", "run", str(folder / "config.toml"), "--out", str(folder))[1]
-    assert "under the worst of 6 attacks on each of 10 test images" in out
+    assert "under the worst of 7 attacks on each of 10 test images" in out
     assert "under the run's own attack alone, pgd-reference on squared error (3 steps of 0.04" in out

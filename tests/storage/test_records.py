@@ -264,3 +264,17 @@ def test_nothing_is_written_to_what_is_opened_to_be_read(tmp_path: Path) -> None
     assert identity == IDENTITY
     assert Records(group, "table", 2, (3,)).read_all() is None
     assert [p.name for p in (tmp_path / "a.zarr").iterdir()] == ["zarr.json"]
+
+
+def test_a_damaged_group_of_commits_is_described_anew(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "group.zarr", zarr_format=3)
+    Records(group, "first", 2, (3,)).write(0, np.ones((1, 3)))
+    (tmp_path / "group.zarr" / "commits" / "zarr.json").write_bytes(b'{\n  "attributes": \xa2')
+    opened = zarr.open_group(tmp_path / "group.zarr", mode="r+")
+    Records(opened, "second", 2, (3,)).write(1, np.full((1, 3), 2.0))
+    found = Records(opened, "second", 2, (3,)).read(1)
+    assert found is not None
+    assert (found == 2).all()
+    kept = Records(opened, "first", 2, (3,)).read(0)
+    assert kept is not None
+    assert (kept == 1).all()
