@@ -39,7 +39,7 @@ SMALL = (
 )  # fmt: skip
 
 IMAGES = 20 + 3 * 20 + 3 * 20
-"""Attacked images of this run: one time on validation and test images, the NTK and Adv-NTK on test images, and the three
+"""Attacked images of this run: one time on validation and test images, the NTK and Adv-NTK on test images, and three
 methods over the radius."""
 
 
