@@ -157,14 +157,14 @@ class ATDynamics:
         served = [t for t in finite if t > 0]
         found = dict(zip(served, _solutions(basis, served, tol), strict=True)) if basis is not None else {}
         ended = basis is not None and basis.status in (Status.STAGNATED, Status.NOT_POSITIVE)
-        none, basis = basis is None, None  # its memory is that of t = infinity, where the basis cannot go on
+        del basis  # its memory is that of t = infinity, where the basis cannot go on
         limit = self._infinite(d, tol) if len(finite) < len(times) else None  # the basis goes on growing
         solutions = []
         for t in times:
             if np.isinf(t):
                 assert limit is not None
                 solution = limit
-            elif none or t == 0:
+            elif t not in found:
                 solution = Solution(np.zeros_like(self.y), Status.CONVERGED, 0, 0.0)
             else:
                 solution = found[t]

@@ -27,6 +27,12 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 TARGETED: tuple[Loss, ...] = ("margin-targeted", "dlr-targeted")
 """Losses that ask for a class to move towards."""
 
+
+def step_length(radius: float, given: float | None) -> float:
+    """The length of a step of an attack, by default a fifth of the radius."""
+    return radius / 5 if given is None else given
+
+
 IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 """What ``package.module:name`` matches, the name of something of the user's own."""
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advntk_dist.attacks.base import DifferentiablePredictor, Values
-from advntk_dist.attacks.geometry import HIGH, LOW, Images
-from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, steepest_point
+from advntk_dist.attacks.geometry import Images
+from advntk_dist.attacks.linearisation import largest_gain, radius_to_gain, room_along, steepest_point
 from advntk_dist.attacks.registry import LINEAR
 from advntk_dist.attacks.request import AttackRequest, Rows
 from advntk_dist.grid import spans
-from advntk_dist.spec import NORMS, Loss, Norm
+from advntk_dist.spec import NORMS, Loss, Norm, step_length
 
 REACH = 4.0
 """A margin counts as out of reach where it is this many times the error of the linearisation or more."""
@@ -57,8 +57,7 @@ class Linearisation:
 
     def margins(self, radius: float, norm: Norm) -> Values:
         """The largest linear f_k - f_y within a radius, (m, k); minus infinity for k = y."""
-        gain = largest_gain(self._directions, self.clean[:, None], radius, norm)
-        return self._but_own(self._above + gain, -np.inf)
+        return self._above + largest_gain(self._directions, self.clean[:, None], radius, norm)
 
     def worst_points(self, margins: Values, radius: float, norm: Norm) -> tuple[Images, Rows]:
         """For each image the point where the largest of its :meth:`margins` is reached, and the class k (m,)."""
@@ -71,7 +70,7 @@ class Linearisation:
         Without the pixel range a class needs what the margin lacks over the dual norm of its gradient. That is never
         more than with it, so that few classes of an image are looked at exactly.
         """
-        needed, size = -self._but_own(self._above, -np.inf), np.abs(self._directions).reshape(*self.outputs.shape, -1)
+        needed, size = -self._above, np.abs(self._directions).reshape(*self.outputs.shape, -1)
         largest = size.max(axis=2)  # divided out first: the squares of tiny gradients would vanish
         largest = np.where(largest > 0, largest, 1.0)
         size = size / largest[:, :, None]
@@ -97,11 +96,7 @@ class Linearisation:
 
     @cached_property
     def _above(self) -> Values:
-        rows = np.arange(len(self.clean))
-        return np.asarray(self.outputs - self.outputs[rows, self.classes][:, None])
-
-    def _but_own(self, values: Values, own: float) -> Values:
-        return np.where(np.arange(values.shape[1]) == self.classes[:, None], own, values)
+        return _above(self.outputs, self.classes)
 
 
 @dataclass(eq=False)
@@ -173,7 +168,7 @@ def linear(
     proved
         Whether the result is judged, and followed by 2 and 3. Training needs an attacked image, no more, and takes 1.
     """
-    size = radius / 5 if step_size is None else step_size
+    size = step_length(radius, step_size)
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts,
@@ -193,7 +188,7 @@ def attack_linear(
     if linearisation is not None or predictor.shares_gradients:
         found = _towards_worst(request, linearisation)
     else:
-        found = _towards_runner_up(request)
+        found = _met(request, *_runner_up(request))
         if len(rows := _within_reach(request, found)):
             others = _towards_worst(request.only(rows))
             found.expected[rows], found.errors[rows] = others.expected, others.errors
@@ -210,7 +205,7 @@ def attack_linear(
     if steps and len(rows):
         part = _aimed(request, rows, found.towards)
         last = part.ascend(found.images[rows], steps, step_size)
-        found.keep_worse(rows, last, _above(part, last).max(axis=1))
+        found.keep_worse(rows, last, _above(predictor.predict(last), part.classes).max(axis=1))
     return found
 
 
@@ -219,12 +214,7 @@ def _runner_up(request: AttackRequest) -> tuple[Images, Values, Rows]:
     clean = request.clean
     f, value, slope = request.predictor.value_and_slope(clean, request.wanted, loss="margin")
     images = steepest_point(slope, clean, request.radius, request.norm)
-    others = np.where(np.arange(f.shape[1]) == request.classes[:, None], -np.inf, f)
-    return images, value + _inner(slope, images - clean), others.argmax(axis=1)
-
-
-def _towards_runner_up(request: AttackRequest) -> LinearAttack:
-    return _met(request, *_runner_up(request))
+    return images, value + _inner(slope, images - clean), _above(f, request.classes).argmax(axis=1)
 
 
 def _towards_worst(request: AttackRequest, known: Linearisation | None = None) -> LinearAttack:
@@ -236,16 +226,16 @@ def _towards_worst(request: AttackRequest, known: Linearisation | None = None) -
 
 def _met(request: AttackRequest, images: Images, expected: Values, towards: Rows) -> LinearAttack:
     """What perturbed images are to the predictor, and how far the margin of their class is from what was expected."""
-    above = _above(request, images)
+    above = _above(request.predictor.predict(images), request.classes)
     errors = np.abs(expected - above[np.arange(len(images)), towards])
     return LinearAttack(images, above.max(axis=1), expected, errors, towards)
 
 
-def _above(request: AttackRequest, images: Images) -> Values:
-    """f_k - f_y of perturbed images, (m, k); minus infinity for k = y."""
-    f, rows = request.predictor.predict(images), np.arange(len(images))
-    above = f - f[rows, request.classes][:, None]
-    above[rows, request.classes] = -np.inf
+def _above(f: Values, classes: Rows) -> Values:
+    """f_k - f_y of outputs (m, k) and true classes (m,), (m, k); minus infinity for k = y."""
+    rows = np.arange(len(f))
+    above = f - f[rows, classes][:, None]
+    above[rows, classes] = -np.inf
     return above
 
 
@@ -255,22 +245,23 @@ def _within_reach(request: AttackRequest, found: LinearAttack) -> Rows:
     Where derivatives in a sample of the pixels cost less than all of them, the gain of each class is estimated from
     one; a class counts where the estimate and ERRORS of its standard errors are within what the linearisation misses.
     """
-    rows, entries = np.flatnonzero(found.margins < 0), _sample(int(np.prod(request.clean.shape[1:])))
+    pixels = int(np.prod(request.clean.shape[1:]))
+    rows, entries = np.flatnonzero(found.margins < 0), _sample(pixels)
     if not (len(rows) and len(entries) and request.predictor.samples_pixels and request.norm in ("linf", "l2")):
         return rows
     part, each = request.only(rows), np.arange(len(rows))
     f, slopes = request.predictor.value_and_jacobian(part.clean, entries)
     steep = slopes - slopes[each, part.classes][:, None]
     if request.norm == "linf":
-        pixels = part.clean.reshape(len(rows), -1)[:, None, entries]
-        share = np.minimum(np.where(steep > 0, HIGH - pixels, pixels - LOW), request.radius) * np.abs(steep)
+        sampled = part.clean.reshape(len(rows), -1)[:, None, entries]
+        share = np.minimum(room_along(steep, sampled), request.radius) * np.abs(steep)
     else:
         share = steep**2
     whole = share.mean(axis=2) + ERRORS * share.std(axis=2) / len(entries) ** 0.5
-    whole = whole.astype(np.float64) * request.clean[0].size
+    whole = whole.astype(np.float64) * pixels
     gain = whole if request.norm == "linf" else request.radius * np.sqrt(whole)
-    most = f - f[each, part.classes][:, None] + gain
-    most[each, part.classes] = most[each, found.towards[rows]] = -np.inf
+    most = _above(f, part.classes) + gain
+    most[each, found.towards[rows]] = -np.inf
     return rows[most.max(axis=1) > -REACH * found.errors[rows]]
 
 

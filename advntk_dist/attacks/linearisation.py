@@ -48,7 +48,7 @@ def radius_to_gain(gradient: Images, clean: Images, needed: Array, norm: Norm) -
 
     It is 0 where nothing is needed.
     """
-    size, room = _flat(np.abs(gradient)), _room(gradient, clean)
+    size, room = _flat(np.abs(gradient)), _flat(room_along(gradient, clean))
     largest = size.max(axis=-1)  # divided out first: the squares of tiny gradients would vanish
     largest = np.where(largest > 0, largest, 1.0)
     size, wanted = size / largest[..., None], np.maximum(needed, 0.0) / largest
@@ -89,7 +89,7 @@ def _radius_along_largest(size: NDArray[Any], room: NDArray[Any], wanted: Array,
 
 def _step(gradient: Images, clean: Images, radius: float, norm: Norm) -> NDArray[Any]:
     """How far every pixel moves, (..., d), >= 0."""
-    room = _room(gradient, clean)
+    room = _flat(room_along(gradient, clean))
     if norm == "linf":
         return np.minimum(room, radius)
     size = _flat(np.abs(gradient))
@@ -124,9 +124,9 @@ def _scale(speed: NDArray[Any], room: NDArray[Any], weight: NDArray[Any], target
         aside = found
 
 
-def _room(gradient: Images, clean: Images) -> NDArray[Any]:
-    """How far each pixel can move along the gradient within its range, (..., d); 0 where the gradient is 0."""
-    return _flat(np.where(gradient > 0, HIGH - clean, np.where(gradient < 0, clean - LOW, 0.0)))
+def room_along(gradient: NDArray[Any], pixels: NDArray[Any]) -> NDArray[Any]:
+    """How far each pixel can move along the gradient within its range; 0 where the gradient is 0."""
+    return np.where(gradient > 0, HIGH - pixels, np.where(gradient < 0, pixels - LOW, 0.0))
 
 
 def _flat(a: Images) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from advntk_dist.attacks.base import DifferentiablePredictor
 from advntk_dist.attacks.geometry import HIGH, LOW, Images
 from advntk_dist.attacks.registry import PAPER
 from advntk_dist.attacks.request import AttackRequest, Rows
-from advntk_dist.spec import Loss, Norm
+from advntk_dist.spec import Loss, Norm, step_length
 
 
 def pgd(
@@ -67,7 +67,7 @@ def pgd(
     RequestError
         If an argument is impossible.
     """
-    size = radius / 5 if step_size is None else step_size
+    size = step_length(radius, step_size)
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts, towards=towards,
@@ -142,7 +142,7 @@ def pgd_reference(
     lie up to twice the radius from the clean image. Parameters and errors are those of :func:`pgd`; the norm must be
     "linf", the loss the squared error, from one start.
     """
-    size = radius / 5 if step_size is None else step_size
+    size = step_length(radius, step_size)
     request = AttackRequest.of(
         predictor, x, y, radius=radius, steps=steps, step_size=size, norm=norm, seed=seed, indices=indices, loss=loss,
         restarts=restarts,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, fi
 
 from advntk_dist.attacks import registry
 from advntk_dist.errors import NetworkError, RequestError
-from advntk_dist.spec import Activation, BackendChoice, Loss, Norm, parse_name
+from advntk_dist.spec import Activation, BackendChoice, Loss, Norm, parse_name, step_length
 
 
 def fraction(value: Any) -> Any:
@@ -179,7 +179,7 @@ class AttackConfig(Section):
         if values.get("step_size") is None:
             radius = fraction(values.get("radius", cls.model_fields["radius"].default))
             if isinstance(radius, int | float) and not isinstance(radius, bool) and radius >= 0:
-                resolved["step_size"] = radius / 5
+                resolved["step_size"] = step_length(radius, None)
         return resolved
 
     @field_validator("name")

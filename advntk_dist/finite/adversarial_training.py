@@ -25,6 +25,7 @@ from advntk_dist.evaluation.evaluate import evaluate
 from advntk_dist.finite.networks import FiniteNetwork
 from advntk_dist.finite.predictor import FinitePredictor, ascend
 from advntk_dist.kernels.scope import kernel_scope
+from advntk_dist.spec import step_length
 from advntk_dist.storage import Records
 from advntk_dist.training.loop import batch_of_epochs
 from advntk_dist.training.optimiser import flatten, unflatten
@@ -221,7 +222,7 @@ def _step(network: FiniteNetwork, config: AdversarialTrainingConfig, attack: Att
 
     def step(state: Any, start: jax.Array, clean: jax.Array, wanted: jax.Array) -> Any:
         params, inner = state
-        size = attack.radius / 5 if attack.step_size is None else attack.step_size
+        size = step_length(attack.radius, attack.step_size)
         aims = jnp.zeros(len(start), int)
         x = ascend(
             network, attack.norm, attack.loss, params, start, clean, wanted, aims, attack.radius, attack.steps, size

@@ -29,6 +29,7 @@ from advntk_dist.predictor import KernelPredictor
 from advntk_dist.progress import Advance, Display, LateStage
 from advntk_dist.report import KernelSpectrum
 from advntk_dist.results.schema import ADV_NTK
+from advntk_dist.spec import step_length
 from advntk_dist.storage import Records
 from advntk_dist.training import StepRecord, TrainingRun, train_adv_ntk
 from advntk_dist.training.recipes import recipe_of
@@ -252,7 +253,7 @@ def radius_curves(run: OpenRun, chosen: int) -> None:
     """Commit the robustness of each method over the radius, on the test images of the degeneration curve."""
     context, attack, (_, m) = run.context, run.context.config.attack, curve_name(run.context.config)
     part, group, batch = context.problem.test.first(m), run.outcomes.group(attack), context.config.evaluation.batch
-    step = attack.radius / 5 if attack.step_size is None else attack.step_size
+    step = step_length(attack.radius, attack.step_size)
     task = LinearRobustness(attack.radius, attack.norm, attack.steps, step)
     found = [source(run, method, chosen) for method in outcome_names(context.config, chosen)]
     with context.events.stage("evaluate"), context.display.stage("Radius curve", len(found) * m, "images") as advance:

@@ -92,9 +92,8 @@ def calibrate(config: RunConfig, *, say: Callable[[str], None] = lambda text: No
 def _build(config: RunConfig, net: Network, data: PilotData, limit: int) -> dict[str, float]:
     """Start of Ray and workers, and the pace of a worker while the others work."""
     edge = block_edge(min(config.gram.tile, config.data.n_train), limit)
-    x = np.resize(
-        data.x, (_BUILD_TILES * edge, *data.x.shape[1:])
-    )  # repeated: what an image shows does not change the time
+    # Images are repeated: what one shows does not change the time.
+    x = np.resize(data.x, (_BUILD_TILES * edge, *data.x.shape[1:]))
     ready: list[float] = []
     last: list[float] = []
     pairs: list[float] = []

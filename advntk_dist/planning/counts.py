@@ -38,6 +38,11 @@ class Outlook:
     adv_ntk: float = 1.0
     chosen: int = 0
 
+    @property
+    def methods(self) -> tuple[float, float, float]:
+        """Of test images, under the NTK, the early stop and Adv-NTK."""
+        return self.ntk, self.test[self.chosen], self.adv_ntk
+
 
 @dataclass(frozen=True)
 class Scored:

@@ -270,11 +270,10 @@ class _Predictor:
 
     def _radius_curve(self) -> float:
         """Seconds of the derivatives of the three methods, and of the attack at each radius that is checked."""
-        look, batch, size = self.outlook, self._batch(self.evaluator), self.config.evaluation.batch
+        batch, size = self._batch(self.evaluator), self.config.evaluation.batch
         images = self.config.evaluation.curve or self.config.data.n_test
-        rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
         one = size * self.n * self.costs.jacobian * self.evaluator + len(CHECKED) * batch.query_seconds
-        every = [-(-images // size) * (batch.query_seconds + right * one) for right in rights]
+        every = [-(-images // size) * (batch.query_seconds + right * one) for right in self.outlook.methods]
         return sum(every) / (self.actors or 1)
 
     def _tier(self) -> float | None:
@@ -285,10 +284,10 @@ class _Predictor:
         wanted = self.config.final_tier
         if wanted is None:
             return None
-        (tier, images), c, look = wanted, self.costs, self.outlook
+        (tier, images), c = wanted, self.costs
         priced = [Priced.of(a) for a in tier_attacks(tier, self.config.attack, self.classes)]
         batch, workers = self._batch(self.evaluator), self.actors or 1
-        rights = (look.ntk, look.test[look.chosen], look.adv_ntk)
+        rights = self.outlook.methods
         costs = [predict_cost(priced, images, batch, workers=workers, clean=r, robust=r / 2) for r in rights]
         compilation = 2 * (c.first_query + c.first_attack) * (self.actor if self.actors else 1)
         return sum(cost.seconds for cost in costs) + compilation

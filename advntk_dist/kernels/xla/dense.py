@@ -97,18 +97,31 @@ class DenseTile:
         """:meth:`tile_vjp` with the right-hand image first: both products are faster so for few left-hand images."""
         left = self.prepare(x1)
         products = inner_products(prepared.x, left.x)
-        across = left.side.across()
+        gradient = self._pull_back(left, prepared, products, weight.T, lambda w: w)
+        value = self._chain.ntk(self._first(products, left.x), prepared.side.down(), left.side.across())
+        return value.T, gradient.reshape(x1.shape)
 
-        def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
-            return jax.lax.complex(*self._chain.adjoint(self._first(rows[0], left.x), rows[2], across, rows[1].down()))
+    def _pull_back(
+        self,
+        left: PreparedVectors,
+        prepared: PreparedVectors,
+        products: jax.Array,
+        rows: jax.Array,
+        weight: Callable[[jax.Array], jax.Array],
+    ) -> jax.Array:
+        """Gradient in the left-hand pixels (b1, d); ``weight`` makes the weights of a part from those of ``rows``."""
+        across, dtype = left.side.across(), left.x.dtype
+
+        def adjoints(part: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
+            first = self._first(part[0], left.x)
+            return jax.lax.complex(*self._chain.adjoint(first, weight(part[2]), across, part[1].down()))
 
         def split(total: jax.Array, both: jax.Array, _: object) -> tuple[jax.Array, jax.Array]:
-            return total + jnp.full(both.shape[0], 2.0, x1.dtype) @ both.imag, both.real
+            return total + jnp.full(both.shape[0], 2.0, dtype) @ both.imag, both.real
 
-        per_row, k = _over_parts(adjoints, split, jnp.zeros(x1.shape[0], x1.dtype), (products, prepared.side, weight.T))
+        per_row, k = _over_parts(adjoints, split, jnp.zeros(left.x.shape[0], dtype), (products, prepared.side, rows))
         gradient = k.reshape(products.shape).T @ prepared.x + per_row[:, None] * left.x
-        value = self._chain.ntk(self._first(products, left.x), prepared.side.down(), across)
-        return value.T, (gradient * self._per_pixel(left.x)).reshape(x1.shape)
+        return gradient * self._per_pixel(left.x)
 
     def combine(self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         """tile @ coefficients in float64, (b1, k), for coefficients (b2, k); and the inner products (b2, b1)."""
@@ -138,20 +151,9 @@ class DenseTile:
         left = self.prepare(x1)
         if products is None:
             products = inner_products(prepared.x, left.x)
-        across = left.side.across()
         # In the dtype of the images: for the reason above, a product in float64 would have to be stored first.
         c, u = coefficients.astype(x1.dtype), cotangent.astype(x1.dtype).T
-
-        def adjoints(rows: tuple[jax.Array, Side, jax.Array]) -> jax.Array:
-            first = self._first(rows[0], left.x)
-            return jax.lax.complex(*self._chain.adjoint(first, rows[2] @ u, across, rows[1].down()))
-
-        def split(total: jax.Array, both: jax.Array, _: object) -> tuple[jax.Array, jax.Array]:
-            return total + jnp.full(both.shape[0], 2.0, x1.dtype) @ both.imag, both.real
-
-        per_row, k = _over_parts(adjoints, split, jnp.zeros(x1.shape[0], x1.dtype), (products, prepared.side, c))
-        gradient = k.reshape(products.shape).T @ prepared.x + per_row[:, None] * left.x
-        return (gradient * self._per_pixel(left.x)).reshape(x1.shape)
+        return self._pull_back(left, prepared, products, c, lambda part: part @ u).reshape(x1.shape)
 
     def combine_jacobian(
         self, x1: jax.Array, prepared: PreparedVectors, coefficients: jax.Array, entries: jax.Array | None = None
